@@ -1,0 +1,85 @@
+// What both operators take: plain pointers to contiguous rows, and counts.
+#pragma once
+
+#include <cstdint>
+
+#include "dtypes.h"
+
+namespace usucl {
+
+// Contiguous rows of embeddings. [rows, dim]
+struct Matrix {
+  const void* data;
+  DType dtype;
+  int64_t rows;
+  int64_t dim;
+};
+
+// Element (row, column), upcast. Offsets are 64-bit: rows * dim exceeds 2^31 in large banks.
+template <typename T>
+USUCL_HD T element(const Matrix& matrix, int64_t row, int64_t column) {
+  const int64_t offset = row * matrix.dim + column;
+  switch (matrix.dtype) {
+    case DType::kFloat32:
+      return static_cast<T>(upcast(static_cast<const float*>(matrix.data)[offset]));
+    case DType::kFloat64:
+      return static_cast<T>(upcast(static_cast<const double*>(matrix.data)[offset]));
+    case DType::kBFloat16:
+      return static_cast<T>(upcast(static_cast<const BFloat16*>(matrix.data)[offset]));
+    default:
+      return static_cast<T>(upcast(static_cast<const Float16*>(matrix.data)[offset]));
+  }
+}
+
+// Where a frame comes from.
+struct FrameTag {
+  int64_t video;    // negative: empty slot
+  float time;       // NaN: inside no window
+  int64_t patient;  // negative: unknown
+};
+
+// Embedded frames. patient is null where a call has no patient ids.
+struct Frames {
+  Matrix embedding;        // [M, D]
+  const int64_t* video;    // [M]
+  const float* time;       // [M]
+  const int64_t* patient;  // [M] or null
+
+  USUCL_HD FrameTag tag(int64_t row) const {
+    return {video[row], time[row], patient == nullptr ? -1 : patient[row]};
+  }
+};
+
+// Closed interval of temporal distances.
+struct Window {
+  float lo;
+  float hi;
+};
+
+// How many negatives of one group are wanted, and which ranks.
+struct Ranks {
+  int64_t k;
+  int64_t skip;
+
+  // Candidates that must be kept to know the ranks skip .. skip + k - 1.
+  USUCL_HD int64_t depth() const { return k == 0 ? 0 : skip + k; }
+};
+
+struct Problem {
+  Frames anchors;        // N
+  const Frames* blocks;  // num_blocks of them, M keys in all
+  int64_t num_blocks;
+  const float* windows;  // [N, 2], one pair, or null: then no key is inside
+  bool window_per_anchor;
+  Ranks intra;
+  Ranks cross;
+  double max_similarity;  // +infinity: no limit
+
+  USUCL_HD Window window(int64_t anchor) const {
+    if (windows == nullptr) return {1.0f, 0.0f};
+    const float* pair = windows + (window_per_anchor ? 2 * anchor : 0);
+    return {pair[0], pair[1]};
+  }
+};
+
+}  // namespace usucl

@@ -1,0 +1,23 @@
+// Elementary functions by overload, the same names on host and device.
+#pragma once
+
+#include <cmath>
+
+#include "macros.h"
+
+namespace usucl {
+
+// One rounding, on every machine: in hardware where the code is compiled for it, else by libm.
+USUCL_HD float fused_multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+USUCL_HD double fused_multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
+USUCL_HD float exponential(float x) { return expf(x); }
+USUCL_HD double exponential(double x) { return exp(x); }
+
+USUCL_HD float logarithm(float x) { return logf(x); }
+USUCL_HD double logarithm(double x) { return log(x); }
+
+USUCL_HD float logarithm_1p(float x) { return log1pf(x); }
+USUCL_HD double logarithm_1p(double x) { return log1p(x); }
+
+}  // namespace usucl

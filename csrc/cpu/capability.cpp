@@ -1,0 +1,62 @@
+// Which instruction set's kernels run: decided once, at run time.
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "tile.h"
+
+namespace usucl::cpu {
+namespace {
+
+constexpr Capability kBestFirst[] = {Capability::kAvx512, Capability::kAvx2, Capability::kPortable};
+
+Capability choose() {
+  const char* wish = std::getenv("USUCL_CPU_CAPABILITY");
+  for (const Capability capability : kBestFirst) {
+    const bool wanted = wish == nullptr || *wish == '\0' || std::string(wish) == name(capability);
+    if (wanted && runs_here(capability)) return capability;
+  }
+  throw std::runtime_error(std::string("USUCL_CPU_CAPABILITY must be avx512, avx2 or portable, ") +
+                           "and run on this machine, got '" + wish + "'");
+}
+
+}  // namespace
+
+const char* name(Capability capability) {
+  switch (capability) {
+    case Capability::kAvx512:
+      return "avx512";
+    case Capability::kAvx2:
+      return "avx2";
+    default:
+      return "portable";
+  }
+}
+
+bool runs_here(Capability capability) {
+#if defined(__x86_64__)
+  if (capability == Capability::kAvx512) return __builtin_cpu_supports("avx512f");
+  if (capability == Capability::kAvx2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  }
+#endif
+  return capability == Capability::kPortable;
+}
+
+Capability capability_in_use() {
+  static const Capability chosen = choose();
+  return chosen;
+}
+
+template <typename T>
+const TileKernels<T>& tile_kernels(Capability capability) {
+  const TileKernels<T>* kernels = capability == Capability::kAvx512 ? CompiledTiles<T>::avx512()
+                                  : capability == Capability::kAvx2 ? CompiledTiles<T>::avx2()
+                                                                    : nullptr;
+  return kernels != nullptr ? *kernels : *CompiledTiles<T>::portable();
+}
+
+template const TileKernels<float>& tile_kernels<float>(Capability);
+template const TileKernels<double>& tile_kernels<double>(Capability);
+
+}  // namespace usucl::cpu

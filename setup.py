@@ -1,0 +1,191 @@
+"""Builds the two native libraries of usucl_ext; everything else is in pyproject.toml.
+
+Environment:
+    USUCL_CUDA            auto (default): build the CUDA library if it can be; 1: fail if it
+                          cannot; 0: do not.
+    TORCH_CUDA_ARCH_LIST  CUDA architectures; by default those of the GPU here, or a portable list.
+    MAX_JOBS              compilers at once; by default as many as cores and memory allow.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import setup
+
+try:
+    import pybind11
+    import torch
+except ImportError as error:
+    sys.exit(
+        f"usucl needs {error.name} to build. Install torch, pybind11 and ninja first, then run "
+        "'python -m pip install --no-build-isolation -e .'"
+    )
+
+ROOT = Path(__file__).parent.resolve()
+PORTABLE_ARCHS = ("8.0", "9.0", "12.0")
+TORCH_TARGET = "0x020b000000000000"  # LibTorch stable ABI of 2.11: serves 2.11 and later
+BYTES_PER_JOB = 2 << 30
+
+
+def run(*command: str) -> str:
+    """Standard output and error of a command; empty if it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr
+
+
+def find_cuda_home() -> Path | None:
+    """The toolkit with headers; the nvcc on PATH may be a wrapper script that lies elsewhere."""
+    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        with tempfile.NamedTemporaryFile(suffix=".cu") as empty:
+            top = re.search(r"\bTOP=(\S+)", run(nvcc, "--dryrun", empty.name))
+        candidates += [top and top.group(1), str(Path(nvcc).resolve().parents[1])]
+    candidates += ["/usr/local/cuda", "/opt/cuda"]
+    for candidate in candidates:
+        if candidate and (Path(candidate) / "include" / "cuda_runtime.h").is_file():
+            return Path(candidate).resolve()
+    return None
+
+
+def cuda_absent_reason(home: Path | None) -> str:
+    """Why the CUDA library is not built; empty where it is."""
+    wish = os.environ.get("USUCL_CUDA", "auto")
+    if wish not in ("auto", "0", "1"):
+        sys.exit(f"USUCL_CUDA must be auto, 0 or 1, got {wish!r}")
+    if wish == "0":
+        return "USUCL_CUDA=0"
+    reason = ""
+    if torch.version.cuda is None:
+        reason = f"torch {torch.__version__} is built without CUDA"
+    elif home is None:
+        reason = "no CUDA toolkit found (set CUDA_HOME)"
+    elif toolkit_version(home).split(".")[0] != torch.version.cuda.split(".")[0]:
+        reason = (
+            f"CUDA toolkit {toolkit_version(home)} and torch's CUDA {torch.version.cuda} "
+            "differ in their major version"
+        )
+    if reason and wish == "1":
+        sys.exit(f"USUCL_CUDA=1, but the CUDA library cannot be built: {reason}")
+    return reason
+
+
+def toolkit_version(home: Path) -> str:
+    found = re.search(r"release (\d+\.\d+)", run(str(home / "bin" / "nvcc"), "--version"))
+    return found.group(1) if found else "unknown"
+
+
+def choose_archs(home: Path) -> str:
+    """Architectures for TORCH_CUDA_ARCH_LIST, which torch itself cannot choose without a GPU."""
+    wish = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if wish:
+        return wish
+    if torch.cuda.is_available():
+        capabilities = {
+            torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())
+        }
+        return ";".join(f"{major}.{minor}" for major, minor in sorted(capabilities))
+    known = run(str(home / "bin" / "nvcc"), "--list-gpu-arch")
+    archs = [arch for arch in PORTABLE_ARCHS if f"compute_{arch.replace('.', '')}" in known]
+    return ";".join(archs) + "+PTX"
+
+
+def limit_jobs() -> None:
+    if "MAX_JOBS" not in os.environ and hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        os.environ["MAX_JOBS"] = str(max(1, min(os.cpu_count() or 1, memory // BYTES_PER_JOB)))
+
+
+def sources(folder: str) -> list[str]:
+    paths = [*(ROOT / folder).glob("*.cpp"), *(ROOT / folder).glob("*.cu")]
+    return [str(path.relative_to(ROOT)) for path in sorted(paths)]
+
+
+cuda_home = find_cuda_home()
+absent = cuda_absent_reason(cuda_home)
+archs = ""
+if not absent:
+    assert cuda_home is not None
+    os.environ["CUDA_HOME"] = str(cuda_home)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = archs = choose_archs(cuda_home)
+limit_jobs()
+
+# Reads CUDA_HOME when imported.
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # noqa: E402
+
+
+def text(value: str) -> str:
+    """A C string literal, as a macro's value."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+compiler = run(os.environ.get("CXX", "c++"), "--version").splitlines()
+facts = {
+    "USUCL_BUILT_WITH_TORCH": torch.__version__,
+    "USUCL_BUILT_WITH_CUDA": "" if absent else toolkit_version(cuda_home),
+    "USUCL_CUDA_ARCHS": archs.replace(";", " "),
+    "USUCL_CUDA_ABSENT_REASON": absent,
+    "USUCL_COMPILER": compiler[0] if compiler else "unknown",
+}
+target = [("TORCH_TARGET_VERSION", TORCH_TARGET)]
+# Contraction off: a similarity is one chain of explicit fused multiply-adds, all else is not fused.
+# Paths of the build machine stay out of error messages.
+cxx = [
+    "-O3",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    f"-fmacro-prefix-map={ROOT}/=",
+]
+nvcc = [
+    "-O3",
+    "-fmad=false",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler",
+    f"-fmacro-prefix-map={ROOT}/=",
+]
+
+extensions = [
+    CppExtension(
+        "usucl_ext._C",
+        [*sources("csrc"), *sources("csrc/cpu")],
+        # Ahead of the pybind11 inside torch, which refuses TORCH_TARGET_VERSION.
+        include_dirs=[pybind11.get_include()],
+        define_macros=[*target, *((name, text(value)) for name, value in facts.items())],
+        extra_compile_args={"cxx": cxx},
+    )
+]
+if not absent:
+    extensions.append(
+        CUDAExtension(
+            "usucl_ext._C_cuda",
+            sources("csrc/cuda"),
+            define_macros=[*target, ("USE_CUDA", None)],
+            extra_compile_args={"cxx": cxx, "nvcc": nvcc},
+        )
+    )
+
+print(f"usucl: python {platform.python_version()}, torch {torch.__version__}")
+print(f"usucl: CUDA library: {'not built: ' + absent if absent else f'{cuda_home}, {archs}'}")
+
+version = re.search(r'__version__ = "(.+)"', (ROOT / "usucl_ext" / "__init__.py").read_text())
+assert version is not None
+setup(
+    version=version.group(1),
+    packages=["usucl_ext", *(f"usucl{suffix}" for suffix in [""])],
+    package_dir={"usucl": "python/usucl"},
+    ext_modules=extensions,
+    cmdclass={"build_ext": BuildExtension},
+)

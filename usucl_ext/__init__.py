@@ -1,0 +1,18 @@
+"""USUCL's fused hard-negative contrastive loss for PyTorch."""
+
+from . import reference
+from ._library import build_info
+from ._types import Frames, Selection
+from .module import HardNegativeNCE
+from .ops import hard_negative_nce, select_negatives
+
+__all__ = [
+    "Frames",
+    "HardNegativeNCE",
+    "Selection",
+    "build_info",
+    "hard_negative_nce",
+    "reference",
+    "select_negatives",
+]
+__version__ = "0.1.0"

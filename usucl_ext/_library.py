@@ -1,0 +1,86 @@
+"""Loads the native libraries and tells what was built and, where something is absent, why.
+
+``_C`` holds the operator schemas, the CPU kernels and the build's facts; ``_C_cuda`` only CUDA
+kernels. They are two so that a CPU-only PyTorch can load the first without the second.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+_PACKAGE = Path(__file__).parent
+
+
+def _load_cpu() -> tuple[ModuleType | None, str | None]:
+    try:
+        from . import _C
+    except ImportError as error:
+        if not list(_PACKAGE.glob("_C.*")):
+            where = "python -m pip install --no-build-isolation -e ."
+            return None, f"usucl_ext._C is not in {_PACKAGE.name}: build it with '{where}'"
+        return None, f"usucl_ext._C could not be loaded: {error}"
+    return _C, None
+
+
+def _load_cuda(built: ModuleType | None) -> str | None:
+    """Loads ``_C_cuda``; the reason why it is not there, or None."""
+    if built is None:
+        return "usucl_ext._C is absent"
+    if not built.build_info()["cuda_built"]:
+        return "built without CUDA: " + built.build_info()["cuda_absent_reason"]
+    libraries = sorted(_PACKAGE.glob("_C_cuda.*"))
+    if not libraries:
+        return f"usucl_ext._C_cuda is not in {_PACKAGE.name}"
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA"
+    try:
+        torch.ops.load_library(str(libraries[0]))
+    except OSError as error:
+        return f"usucl_ext._C_cuda could not be loaded: {error}"
+    return None
+
+
+_native, _native_reason = _load_cpu()
+_cuda_reason = _load_cuda(_native)
+
+
+def absent_reason(device: torch.device) -> str | None:
+    """Why there is no native kernel for ``device``, or None where there is one."""
+    if device.type == "cpu":
+        return _native_reason
+    if device.type == "cuda":
+        return _cuda_reason
+    return f"no native kernel for device type {device.type!r}"
+
+
+def build_info() -> dict[str, object]:
+    """What was built, what is in use, and why anything is absent.
+
+    Returns:
+        A dict with ``native`` and ``cuda`` (bool: are the CPU and CUDA kernels loaded),
+        ``native_reason`` and ``cuda_reason`` (str, or None where loaded), ``cuda_device`` (bool:
+        is there a device to run on), ``cpu_capability`` (the instruction set in use), ``archs``
+        (CUDA architectures in the binary), and ``versions``.
+    """
+    facts = {} if _native is None else dict(_native.build_info())
+    return {
+        "native": _native_reason is None,
+        "native_reason": _native_reason,
+        "cpu_capability": facts.get("cpu_capability"),
+        "cuda": _cuda_reason is None,
+        "cuda_reason": _cuda_reason,
+        "cuda_device": torch.cuda.is_available(),
+        "archs": str(facts.get("archs", "")).split(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torch_cuda": torch.version.cuda,
+            "built_with_torch": facts.get("torch"),
+            "built_with_cuda": facts.get("cuda") or None,
+            "compiler": facts.get("compiler"),
+        },
+    }

@@ -1,0 +1,43 @@
+"""The two records that go in and come out of every operation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Frames(NamedTuple):
+    """Embedded frames and where they come from; one row a frame.
+
+    Attributes:
+        embedding: ``[M, D]`` float32, bfloat16, float16 or float64; L2-normalised by the caller.
+        video: ``[M]`` int64, the id of the video; negative marks an empty slot.
+        time: ``[M]`` float32, the frame's time in the unit of the window; NaN is never inside one.
+        patient: ``[M]`` int64, the id of the patient, negative where unknown; or ``None``. Given
+            in all ``Frames`` of a call or in none.
+    """
+
+    embedding: Tensor
+    video: Tensor
+    time: Tensor
+    patient: Tensor | None = None
+
+
+class Selection(NamedTuple):
+    """The negatives taken for each anchor, hardest first; not differentiable.
+
+    An index counts through the key blocks in the order they were given. Where fewer than ``k``
+    keys are valid, the index is -1 and the similarity -inf.
+
+    Attributes:
+        intra_index: ``[N, intra_k]`` int64, negatives of the anchor's own video.
+        intra_similarity: ``[N, intra_k]`` float32 (float64 for double embeddings).
+        cross_index: ``[N, cross_k]`` int64, negatives of other videos.
+        cross_similarity: ``[N, cross_k]`` float32 (float64 for double embeddings).
+    """
+
+    intra_index: Tensor
+    intra_similarity: Tensor
+    cross_index: Tensor
+    cross_similarity: Tensor

@@ -1,0 +1,240 @@
+"""Turns what a caller passes into one checked problem; every message names the argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ._types import Frames
+
+EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+REDUCTIONS = ("none", "mean", "sum")
+Window = tuple[float, float] | Sequence[float] | Tensor | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A checked selection problem: N anchors against the keys of all blocks.
+
+    ``accumulate`` is the dtype of similarities and of the loss: float64 if any embedding is
+    float64, else float32.
+    """
+
+    anchors: Frames
+    blocks: tuple[Frames, ...]
+    window: Tensor | None  # [1, 2] or [N, 2] float32
+    intra_k: int
+    cross_k: int
+    intra_skip: int
+    cross_skip: int
+    max_similarity: float | None
+    accumulate: torch.dtype
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)
+
+
+def _check_embedding(name: str, embedding: object, ndim: tuple[int, ...], layout: str) -> Tensor:
+    if not isinstance(embedding, Tensor):
+        raise TypeError(f"{name} must be a tensor {layout}, got {type(embedding).__name__}")
+    if embedding.dtype not in EMBEDDING_DTYPES:
+        raise TypeError(
+            f"{name} must be float32, bfloat16, float16 or float64, got {embedding.dtype}"
+        )
+    if embedding.dim() not in ndim:
+        raise ValueError(f"{name} must have shape {layout}, got {_shape(embedding)}")
+    return embedding
+
+
+def _check_column(name: str, column: object, like: Tensor, kind: str) -> Tensor:
+    """One value a frame: ids become int64, times float32."""
+    if not isinstance(column, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(column).__name__}")
+    integral = not (column.is_floating_point() or column.is_complex())
+    if kind == "id" and (not integral or column.dtype == torch.bool):
+        raise TypeError(f"{name} must be an int64 tensor, got {column.dtype}")
+    if kind == "time" and (column.is_complex() or column.dtype == torch.bool):
+        raise TypeError(f"{name} must be a float32 tensor, got {column.dtype}")
+    rows = like.shape[0]
+    if column.dim() != 1 or column.shape[0] != rows:
+        raise ValueError(
+            f"{name} must have one value a frame, shape [{rows}], got {_shape(column)}"
+        )
+    if column.device != like.device:
+        raise ValueError(f"{name} must be on {like.device}, got {column.device}")
+    return column.to(torch.int64 if kind == "id" else torch.float32).detach()
+
+
+def _check_frames(name: str, frames: object) -> Frames:
+    if not isinstance(frames, Frames):
+        raise TypeError(f"{name} must be a usucl_ext.Frames, got {type(frames).__name__}")
+    embedding = _check_embedding(f"{name}.embedding", frames.embedding, (2,), "[M, D]")
+    if embedding.shape[1] < 1:
+        raise ValueError(f"{name}.embedding must have D >= 1, got shape {_shape(embedding)}")
+    patient = frames.patient
+    return Frames(
+        embedding,
+        _check_column(f"{name}.video", frames.video, embedding, "id"),
+        _check_column(f"{name}.time", frames.time, embedding, "time"),
+        None if patient is None else _check_column(f"{name}.patient", patient, embedding, "id"),
+    )
+
+
+def _check_count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    count = int(value)
+    if count < 0:
+        raise ValueError(f"{name} must be >= 0, got {count}")
+    return count
+
+
+def _check_window(window: Window, intra_k: int, embedding: Tensor) -> Tensor | None:
+    if window is None:
+        if intra_k > 0:
+            raise ValueError(f"window must be given with intra_k = {intra_k}, got None")
+        return None
+    rows = embedding.shape[0]
+    if isinstance(window, Tensor):
+        if not window.is_floating_point():
+            raise TypeError(f"window must be a float tensor, got {window.dtype}")
+        shape = _shape(window)
+        if shape not in ([2], [1, 2], [rows, 2]):
+            raise ValueError(f"window must have shape [2], [1, 2] or [{rows}, 2], got {shape}")
+        if window.device != embedding.device:
+            raise ValueError(f"window must be on {embedding.device}, got {window.device}")
+        return window.detach().to(torch.float32).reshape(-1, 2)
+    if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
+        raise TypeError(f"window must be a pair (lo, hi), a tensor or None, got {window!r}")
+    lo, hi = (_check_real(f"window[{i}]", bound) for i, bound in enumerate(window))
+    # Two fills rather than a copy from the host: nothing waits on a GPU.
+    pair = torch.empty(1, 2, dtype=torch.float32, device=embedding.device)
+    pair[:, 0].fill_(lo)
+    pair[:, 1].fill_(hi)
+    return pair
+
+
+def _check_real(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a float, got {type(value).__name__}")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"{name} must be a number, got nan")
+    return number
+
+
+def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
+    """A 0-dim tensor of the accumulation dtype on the anchors' device, gradient kept."""
+    device = problem.anchors.embedding.device
+    if isinstance(value, Tensor):
+        if value.dim() != 0 or not value.is_floating_point():
+            raise ValueError(
+                f"{name} must be a positive float or a 0-dim float tensor, "
+                f"got a {value.dtype} tensor of shape {_shape(value)}"
+            )
+        return value.to(device=device, dtype=problem.accumulate)
+    number = _check_real(name, value)
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {number}")
+    return torch.full((), number, dtype=problem.accumulate, device=device)
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        expected = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {expected}, got {value!r}")
+    return str(value)
+
+
+def check_positives(positives: object, problem: Problem) -> Tensor:
+    """``[N, R, D]`` from ``[N, D]`` or ``[N, R, D]``."""
+    layout = "[N, D] or [N, R, D]"
+    positives = _check_embedding("positives", positives, (2, 3), layout)
+    rows, dim = problem.anchors.embedding.shape
+    stacked = positives.unsqueeze(1) if positives.dim() == 2 else positives
+    if stacked.shape[0] != rows or stacked.shape[2] != dim or stacked.shape[1] < 1:
+        raise ValueError(
+            f"positives must have shape [N, D] or [N, R, D] with N = {rows}, D = {dim}, R >= 1, "
+            f"got {_shape(positives)}"
+        )
+    if positives.device != problem.anchors.embedding.device:
+        raise ValueError(
+            f"positives must be on {problem.anchors.embedding.device}, got {positives.device}"
+        )
+    return stacked
+
+
+def _check_blocks(negatives: object, anchors: Frames) -> tuple[Frames, ...]:
+    if isinstance(negatives, Frames):
+        return (_check_block("negatives", negatives, anchors),)
+    if isinstance(negatives, (str, Tensor)) or not isinstance(negatives, Sequence):
+        raise TypeError(
+            f"negatives must be a Frames or a sequence of them, got {type(negatives).__name__}"
+        )
+    if len(negatives) == 0:
+        raise ValueError("negatives must hold at least one Frames, got an empty sequence")
+    return tuple(
+        _check_block(f"negatives[{i}]", block, anchors) for i, block in enumerate(negatives)
+    )
+
+
+def _check_block(name: str, block: object, anchors: Frames) -> Frames:
+    frames = _check_frames(name, block)
+    dim = anchors.embedding.shape[1]
+    if frames.embedding.shape[1] != dim:
+        raise ValueError(
+            f"{name}.embedding must have shape [M, D] with D = {dim}, the anchors' dimension, "
+            f"got {_shape(frames.embedding)}"
+        )
+    if frames.embedding.device != anchors.embedding.device:
+        raise ValueError(
+            f"{name}.embedding must be on {anchors.embedding.device}, got {frames.embedding.device}"
+        )
+    if (frames.patient is None) != (anchors.patient is None):
+        have, lack = ("anchors", name) if frames.patient is None else (name, "anchors")
+        raise ValueError(
+            f"patient must be given in all Frames of a call or in none: "
+            f"{have} has patient ids, {lack} has none"
+        )
+    return frames
+
+
+def check_problem(
+    anchors: object,
+    negatives: object,
+    *,
+    window: Window,
+    intra_k: object,
+    cross_k: object,
+    intra_skip: object,
+    cross_skip: object,
+    max_similarity: object,
+    positives: object = None,
+) -> Problem:
+    """The checked problem; ``positives`` only takes part in choosing the accumulation dtype."""
+    checked = _check_frames("anchors", anchors)
+    blocks = _check_blocks(negatives, checked)
+    embeddings = [checked.embedding, *(block.embedding for block in blocks)]
+    if isinstance(positives, Tensor):
+        embeddings.append(positives)
+    double = any(embedding.dtype == torch.float64 for embedding in embeddings)
+    intra = _check_count("intra_k", intra_k)
+    return Problem(
+        anchors=checked,
+        blocks=blocks,
+        window=_check_window(window, intra, checked.embedding),
+        intra_k=intra,
+        cross_k=_check_count("cross_k", cross_k),
+        intra_skip=_check_count("intra_skip", intra_skip),
+        cross_skip=_check_count("cross_skip", cross_skip),
+        max_similarity=None
+        if max_similarity is None
+        else _check_real("max_similarity", max_similarity),
+        accumulate=torch.float64 if double else torch.float32,
+    )

@@ -1,0 +1,234 @@
+"""The public operations: check, choose an implementation, call it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from . import _registrations, reference
+from ._library import absent_reason
+from ._types import Frames, Selection
+from ._validation import (
+    REDUCTIONS,
+    Problem,
+    Window,
+    check_choice,
+    check_positives,
+    check_problem,
+    check_temperature,
+)
+
+IMPLEMENTATIONS = ("auto", "native", "reference")
+Reduction = Literal["mean", "sum", "none"]
+Implementation = Literal["auto", "native", "reference"]
+_log = logging.getLogger("usucl_ext")
+
+
+def select_negatives(
+    anchors: Frames,
+    negatives: Frames | Sequence[Frames],
+    *,
+    window: Window,
+    intra_k: int,
+    cross_k: int,
+    intra_skip: int = 0,
+    cross_skip: int = 0,
+    max_similarity: float | None = None,
+    impl: Implementation = "auto",
+) -> Selection:
+    """The hardest negatives of each anchor, inside its video and across videos. No gradient.
+
+    The similarity ``s_ij = q_i . k_j`` is one fused-multiply-add chain over d = 0 .. D-1 in
+    float32 (float64 if any embedding is float64) on the upcast inputs, so the selection is the
+    same for every thread count, tile and device. Key j is for anchor i
+
+    - invalid, if its video id is negative, ``s_ij`` is not finite or ``s_ij > max_similarity``;
+    - an intra-video negative, if of the same video and ``0 < |t_i - t_j|`` and
+      ``lo <= |t_i - t_j| <= hi``;
+    - a cross-video negative, if of another video and not of the same known patient.
+
+    Of each group the ranks ``skip .. skip + k - 1`` are taken, by similarity descending and key
+    index ascending. Source: Basu et al., MICCAI 2022 (arXiv 2207.13148), hard negative mining.
+
+    Args:
+        anchors: N frames; D >= 1. An anchor with a negative video id selects nothing.
+        negatives: one block of keys or several, of any mix of dtypes; never concatenated.
+        window: ``(lo, hi)`` in the unit of ``time``, or a float tensor ``[2]``, ``[1, 2]`` or
+            ``[N, 2]`` (one an anchor). ``lo > hi`` is an empty window. ``None`` with
+            ``intra_k = 0``.
+        intra_k, cross_k: negatives wanted of each group, >= 0.
+        intra_skip, cross_skip: hardest negatives left out of each group, >= 0.
+        max_similarity: keys more similar than this are invalid (a guard against false negatives).
+        impl: ``"native"``, ``"reference"`` (plain PyTorch), or ``"auto"``: native where there is
+            a kernel for the device, else the reference with one logged warning.
+
+    Returns:
+        :class:`Selection` with ``[N, intra_k]`` and ``[N, cross_k]`` tensors.
+
+    Raises:
+        TypeError, ValueError: an argument has another type, dtype, shape, device or range than
+            stated; the message names it.
+        RuntimeError: ``impl="native"`` where there is no native kernel.
+    """
+    problem = check_problem(
+        anchors,
+        negatives,
+        window=window,
+        intra_k=intra_k,
+        cross_k=cross_k,
+        intra_skip=intra_skip,
+        cross_skip=cross_skip,
+        max_similarity=max_similarity,
+    )
+    if _use_native(impl, problem):
+        return _registrations.select_negatives(problem)
+    return reference.select(problem)
+
+
+@overload
+def hard_negative_nce(
+    anchors: Frames,
+    positives: Tensor,
+    negatives: Frames | Sequence[Frames],
+    *,
+    window: Window,
+    intra_k: int,
+    cross_k: int,
+    intra_skip: int = ...,
+    cross_skip: int = ...,
+    temperature: float | Tensor = ...,
+    soft_nn_temperature: float | Tensor | None = ...,
+    max_similarity: float | None = ...,
+    reduction: Reduction = ...,
+    return_selection: Literal[False] = ...,
+    impl: Implementation = ...,
+) -> Tensor: ...
+
+
+@overload
+def hard_negative_nce(
+    anchors: Frames,
+    positives: Tensor,
+    negatives: Frames | Sequence[Frames],
+    *,
+    window: Window,
+    intra_k: int,
+    cross_k: int,
+    intra_skip: int = ...,
+    cross_skip: int = ...,
+    temperature: float | Tensor = ...,
+    soft_nn_temperature: float | Tensor | None = ...,
+    max_similarity: float | None = ...,
+    reduction: Reduction = ...,
+    return_selection: bool,
+    impl: Implementation = ...,
+) -> Tensor | tuple[Tensor, Selection]: ...
+
+
+def hard_negative_nce(
+    anchors: Frames,
+    positives: Tensor,
+    negatives: Frames | Sequence[Frames],
+    *,
+    window: Window,
+    intra_k: int,
+    cross_k: int,
+    intra_skip: int = 0,
+    cross_skip: int = 0,
+    temperature: float | Tensor = 0.07,
+    soft_nn_temperature: float | Tensor | None = None,
+    max_similarity: float | None = None,
+    reduction: Reduction = "mean",
+    return_selection: bool = False,
+    impl: Implementation = "auto",
+) -> Tensor | tuple[Tensor, Selection]:
+    r"""InfoNCE over the hardest intra-video and cross-video negatives of each anchor.
+
+    With the negatives of :func:`select_negatives`, ``s_p = q_i . p_i`` and ``s`` the selected
+    similarities::
+
+        logits = [s_p, s_intra ..., c ...] / temperature
+        c      = s_cross ...                                             soft_nn_temperature None
+        c      = sum_j softmax(s_cross / soft_nn_temperature)_j s_j      otherwise, one logit
+        loss_i = logsumexp(logits) - logits[0]
+
+    With R positives, ``loss_i`` is the mean of the losses with each of them alone. Source: Basu
+    et al., MICCAI 2022 (arXiv 2207.13148); the soft nearest neighbour is that of its cross-video
+    negatives, not normalised again.
+
+    Gradients flow to anchors, positives, every block and temperature that requires them, through
+    the selected pairs only, in each input's dtype. A block that requires none is not kept: a
+    bank may be overwritten between forward and backward. Deterministic. Second derivatives raise
+    RuntimeError. An anchor without valid negatives, or with a negative video id, has loss 0 and
+    zero gradient; where ``q_i`` or a ``s_p`` is not finite, ``loss_i``, ``dq_i`` and ``dp_i`` are
+    NaN, nothing is selected, and other rows are untouched. Under autocast the embeddings stay in
+    the dtypes they come in; similarities and loss are float32 in any case.
+
+    Args:
+        anchors: N frames; D >= 1.
+        positives: ``[N, D]`` or ``[N, R, D]``, any supported dtype.
+        negatives: see :func:`select_negatives`, as for ``window``, ``intra_k``, ``cross_k``,
+            ``intra_skip``, ``cross_skip``, ``max_similarity`` and ``impl``. No gradient flows
+            through the limit of ``max_similarity``.
+        temperature: > 0; a float or a 0-dim float tensor, which may require a gradient.
+        soft_nn_temperature: > 0, likewise; ``None`` for one logit a cross-video negative.
+        reduction: ``"mean"`` divides by N (0 for N = 0), ``"sum"``, or ``"none"``.
+        return_selection: also return the :class:`Selection`.
+
+    Returns:
+        The loss, a scalar or ``[N]``, float32 (float64 if any embedding is float64); with
+        ``return_selection`` the pair ``(loss, Selection)``.
+
+    Raises:
+        TypeError, ValueError: an argument has another type, dtype, shape, device or range than
+            stated; the message names it.
+        RuntimeError: ``impl="native"`` where there is no native kernel, or a second derivative.
+    """
+    problem = check_problem(
+        anchors,
+        negatives,
+        window=window,
+        intra_k=intra_k,
+        cross_k=cross_k,
+        intra_skip=intra_skip,
+        cross_skip=cross_skip,
+        max_similarity=max_similarity,
+        positives=positives,
+    )
+    stacked = check_positives(positives, problem)
+    tau = check_temperature("temperature", temperature, problem)
+    soft = (
+        None
+        if soft_nn_temperature is None
+        else check_temperature("soft_nn_temperature", soft_nn_temperature, problem)
+    )
+    check_choice("reduction", reduction, REDUCTIONS)
+    native = _use_native(impl, problem)
+    implementation = _registrations.hard_negative_nce if native else reference.nce
+    loss, selection = implementation(problem, stacked, tau, soft, reduction)
+    return (loss, selection) if return_selection else loss
+
+
+def _use_native(impl: str, problem: Problem) -> bool:
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    if impl == "reference":
+        return False
+    device = problem.anchors.embedding.device
+    reason = absent_reason(device)
+    if reason is None:
+        return True
+    if impl == "native":
+        raise RuntimeError(f"impl='native' has no kernel for device {device}: {reason}")
+    if not torch.compiler.is_compiling():
+        _warn_once(device.type, reason)
+    return False
+
+
+@functools.lru_cache(maxsize=None)
+def _warn_once(device: str, reason: str) -> None:
+    _log.warning("no native kernel for %s (%s): using the plain PyTorch reference", device, reason)
