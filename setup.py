@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 try:
     import pybind11
@@ -133,7 +133,7 @@ def text(value: str) -> str:
 compiler = run(os.environ.get("CXX", "c++"), "--version").splitlines()
 facts = {
     "USUCL_BUILT_WITH_TORCH": torch.__version__,
-    "USUCL_BUILT_WITH_CUDA": "" if absent else toolkit_version(cuda_home),
+    "USUCL_BUILT_WITH_CUDA": toolkit_version(cuda_home) if archs and cuda_home else "",
     "USUCL_CUDA_ARCHS": archs.replace(";", " "),
     "USUCL_CUDA_ABSENT_REASON": absent,
     "USUCL_COMPILER": compiler[0] if compiler else "unknown",
@@ -184,8 +184,12 @@ version = re.search(r'__version__ = "(.+)"', (ROOT / "usucl_ext" / "__init__.py"
 assert version is not None
 setup(
     version=version.group(1),
-    packages=["usucl_ext", *(f"usucl{suffix}" for suffix in [""])],
+    packages=["usucl_ext", *find_packages("python")],
     package_dir={"usucl": "python/usucl"},
+    package_data={
+        "usucl_ext": ["py.typed", "*.pyi"],
+        "usucl": ["py.typed", "training/presets/*.yaml"],
+    },
     ext_modules=extensions,
     cmdclass={"build_ext": BuildExtension},
 )

@@ -30,15 +30,16 @@ def _load_cuda(built: ModuleType | None) -> str | None:
     """Loads ``_C_cuda``; the reason why it is not there, or None."""
     if built is None:
         return "usucl_ext._C is absent"
-    if not built.build_info()["cuda_built"]:
-        return "built without CUDA: " + built.build_info()["cuda_absent_reason"]
+    facts = built.build_info()
+    if not facts["cuda_built"]:
+        return f"built without CUDA: {facts['cuda_absent_reason']}"
     libraries = sorted(_PACKAGE.glob("_C_cuda.*"))
     if not libraries:
         return f"usucl_ext._C_cuda is not in {_PACKAGE.name}"
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA"
     try:
-        torch.ops.load_library(str(libraries[0]))
+        torch.ops.load_library(str(libraries[0]))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"usucl_ext._C_cuda could not be loaded: {error}"
     return None

@@ -162,7 +162,7 @@ def _fake_hard_negative_nce_backward(
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     anchors, keys = inputs[0], inputs[4]
-    positives, temperature, soft, reduction = inputs[14:18]
+    positives, _, soft, reduction = inputs[14:18]
     _, intra_index, _, cross_index, _, *gradients = output
     ctx.save_for_backward(anchors, intra_index, cross_index, *gradients)
     ctx.set_materialize_grads(False)

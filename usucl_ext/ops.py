@@ -229,6 +229,6 @@ def _use_native(impl: str, problem: Problem) -> bool:
     return False
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _warn_once(device: str, reason: str) -> None:
     _log.warning("no native kernel for %s (%s): using the plain PyTorch reference", device, reason)

@@ -13,12 +13,15 @@ struct Matrix {
   DType dtype;
   int64_t rows;
   int64_t dim;
+
+  // In elements; 64-bit, for rows * dim exceeds 2^31 in large banks.
+  USUCL_HD int64_t offset(int64_t row, int64_t column) const { return row * dim + column; }
 };
 
-// Element (row, column), upcast. Offsets are 64-bit: rows * dim exceeds 2^31 in large banks.
+// Element (row, column), upcast.
 template <typename T>
 USUCL_HD T element(const Matrix& matrix, int64_t row, int64_t column) {
-  const int64_t offset = row * matrix.dim + column;
+  const int64_t offset = matrix.offset(row, column);
   switch (matrix.dtype) {
     case DType::kFloat32:
       return static_cast<T>(upcast(static_cast<const float*>(matrix.data)[offset]));

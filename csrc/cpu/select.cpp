@@ -16,8 +16,7 @@ namespace usucl::cpu {
 namespace {
 
 constexpr int64_t kAnchorsPerTask = 480;  // their panels stay in a core's L2 cache
-constexpr float kEverything = -std::numeric_limits<float>::infinity();
-constexpr float kNothing = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // One task of the cross-video pass: some tiles of anchors against some panels of keys.
 template <typename T>
@@ -37,7 +36,7 @@ struct CrossVideoTask {
     std::vector<T> panel(dim * width, T(0));
     std::vector<T> threshold((last_tile - first_tile) * height);
     for (int64_t i = 0; i < static_cast<int64_t>(threshold.size()); ++i) {
-      threshold[i] = takes_part(first_tile * height + i) ? T(kEverything) : T(kNothing);
+      threshold[i] = takes_part(first_tile * height + i) ? T(-kInfinity) : T(kInfinity);
     }
     alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
     uint32_t hits[kMaxTileAnchors];
@@ -94,6 +93,7 @@ void select_cross_video(const Problem& problem, const bool* excluded, const Tile
                         int64_t* index, T* similarity) {
   const Ranks ranks = problem.cross;
   const int64_t rows = problem.anchors.embedding.rows;
+  if (rows == 0 || ranks.k == 0) return;
   const KeyPanels keys(problem, kernels.tile_keys);
   const int height = kernels.tile_anchors;
   const int64_t tiles = (rows + height - 1) / height;
@@ -108,16 +108,14 @@ void select_cross_video(const Problem& problem, const bool* excluded, const Tile
                                panels.data(), excluded, static_cast<T>(problem.max_similarity)};
   const int64_t depth = std::min(ranks.depth(), keys.num_keys());
   std::vector<Reservoir<T>> found(splits * rows, Reservoir<T>(depth));
-  if (depth > 0) {
-    parallel_for(groups * splits, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t group = i / splits, split = i % splits;
-        task.run(group * tiles_per_task, std::min(tiles, (group + 1) * tiles_per_task),
-                 keys.count() * split / splits, keys.count() * (split + 1) / splits,
-                 found.data() + split * rows);
-      }
-    });
-  }
+  parallel_for(groups * splits, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i / splits, split = i % splits;
+      task.run(group * tiles_per_task, std::min(tiles, (group + 1) * tiles_per_task),
+               keys.count() * split / splits, keys.count() * (split + 1) / splits,
+               found.data() + split * rows);
+    }
+  });
   parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
     std::vector<Candidate<T>> all;
     for (int64_t anchor = begin; anchor < end; ++anchor) {

@@ -1,0 +1,76 @@
+# make demo [DATA=folder]   set up, train an encoder on the videos in DATA (or on made ones), report
+# make test                 set up, lint, type-check, run every test
+# make check-all            make test at length: every CPU variant, sanitizers, more architectures
+# make build                set up and build only
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?=
+OUT ?= runs/demo
+# One architecture keeps the build short; PTX lets every newer GPU run it too. setup.py alone
+# builds for the GPU it finds, or for a portable list.
+export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
+
+NATIVE := setup.py $(shell find csrc -type f)
+CXX_FILES := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: demo test check-all build lint types native-tests python-tests format clean
+
+demo: build
+	$(BIN)/usucl demo --out $(OUT) $(if $(DATA),--data $(DATA))
+
+test: build lint types native-tests python-tests
+
+check-all: test
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DUSUCL_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
+	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/ext || exit 1; \
+	done
+	TORCH_CUDA_ARCH_LIST="8.0;9.0;10.0;12.0+PTX" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
+
+build: $(VENV)/built
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+types: build
+	$(BIN)/mypy
+
+native-tests: build
+	$(BIN)/cmake -S . -B build/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+	$(BIN)/cmake --build build/cmake
+	$(BIN)/ctest --test-dir build/cmake --output-on-failure
+
+python-tests: build
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+format: build
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+$(VENV)/built: $(VENV)/installed pyproject.toml $(NATIVE)
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dev]'
+	touch $@
+
+# torch first, and torchvision of the same release: the build needs the one, the other must match.
+$(VENV)/installed: constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "usucl needs Python 3.10 or newer: $(PYTHON) not found (set PYTHON)"; exit 1; }
+	@command -v $(CXX) >/dev/null || { echo "usucl needs a C++ compiler: $(CXX) not found (install g++, or set CXX)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else \
+	  f"usucl needs Python 3.10 or newer, {sys.executable} is {sys.version.split()[0]} (set PYTHON)")'
+	@$(PYTHON) -c 'import pathlib, sys, sysconfig; header = pathlib.Path(sysconfig.get_path("include"), "Python.h"); \
+	  sys.exit(None if header.is_file() else f"usucl needs the headers of Python: {header} is not there (install python3-dev)")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "usucl needs Python's venv module (install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision numpy ninja pybind11
+	touch $@
+
+clean:
+	rm -rf build $(VENV)/built usucl_ext/*.so *.egg-info python/*.egg-info

@@ -1,0 +1,163 @@
+// The rules of csrc/core: which key counts, the order of candidates, dtypes, the loss of a row.
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "core/dtypes.h"
+#include "core/loss.h"
+#include "core/ordering.h"
+#include "core/problem.h"
+#include "core/relation.h"
+#include "core/similarity.h"
+
+namespace {
+
+using namespace usucl;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+void test_relation() {
+  const Window window{0.2f, 0.5f};
+  const FrameTag anchor{3, 1.0f, 7};
+  CHECK(relation(anchor, {3, 1.3f, 7}, window) == Relation::kIntraVideo);
+  CHECK(relation(anchor, {3, 0.7f, 7}, window) == Relation::kIntraVideo);
+  CHECK(relation(anchor, {3, 1.1f, 7}, window) == Relation::kIgnored);     // too near
+  CHECK(relation(anchor, {3, 1.6f, 7}, window) == Relation::kIgnored);     // too far
+  CHECK(relation(anchor, {3, 1.3f, 8}, window) == Relation::kIntraVideo);  // the video wins
+  CHECK(relation(anchor, {4, 1.0f, 8}, window) == Relation::kCrossVideo);
+  CHECK(relation(anchor, {4, 1.0f, 7}, window) == Relation::kIgnored);  // same patient
+  CHECK(relation(anchor, {4, 1.0f, -1}, window) == Relation::kCrossVideo);
+  CHECK(relation({3, 1.0f, -1}, {4, 1.0f, -1}, window) == Relation::kCrossVideo);
+  CHECK(relation(anchor, {-1, 1.3f, 7}, window) == Relation::kIgnored);
+  CHECK(relation({-1, 1.0f, 7}, {4, 1.0f, 8}, window) == Relation::kIgnored);
+  CHECK(relation(anchor, {3, kNan, 7}, window) == Relation::kIgnored);
+  CHECK(relation({3, kInf, 7}, {3, kInf, 7}, {0.0f, kInf}) == Relation::kIgnored);
+  CHECK(relation(anchor, {3, 1.0f, 7}, {0.0f, kInf}) == Relation::kIgnored);  // |dt| = 0
+  CHECK(relation(anchor, {3, 1.3f, 7}, {0.5f, 0.2f}) == Relation::kIgnored);  // empty window
+  CHECK(relation(anchor, {3, 1.3f, 7}, {kNan, kInf}) == Relation::kIgnored);
+}
+
+void test_valid_similarity() {
+  CHECK(valid_similarity(0.5f, kInf));
+  CHECK(valid_similarity(0.5f, 0.5f));
+  CHECK(!valid_similarity(0.51f, 0.5f));
+  CHECK(!valid_similarity(kNan, kInf));
+  CHECK(!valid_similarity(kInf, kInf));
+  CHECK(!valid_similarity(-kInf, kInf));
+}
+
+// Irreflexive, total, transitive: over every triple of a set with ties and both zeros.
+void test_order() {
+  std::vector<Candidate<float>> all;
+  int64_t index = 0;
+  for (const float s : {0.0f, -0.0f, 1.0f, 1.0f, -1.0f, 0.5f}) all.push_back({s, index++});
+  for (const auto& a : all) {
+    CHECK(!ranks_before(a, a));
+    for (const auto& b : all) {
+      CHECK(a.index == b.index || ranks_before(a, b) != ranks_before(b, a));
+      for (const auto& c : all) {
+        CHECK(!(ranks_before(a, b) && ranks_before(b, c)) || ranks_before(a, c));
+      }
+    }
+  }
+  CHECK(ranks_before<float>({0.0f, 0}, {-0.0f, 1}) && ranks_before<float>({-0.0f, 0}, {0.0f, 1}));
+}
+
+// Every 16-bit pattern against the value that the format defines.
+void test_dtypes() {
+  for (uint32_t bits = 0; bits < 0x10000u; ++bits) {
+    const auto pattern = static_cast<uint16_t>(bits);
+    const int sign = bits & 0x8000u ? -1 : 1;
+    const int exponent = bits >> 10 & 0x1f, fraction = bits & 0x3ff;
+    const float half = upcast(Float16{pattern});
+    if (exponent == 31) {
+      CHECK(fraction ? std::isnan(half) : half == sign * kInf);
+    } else {
+      const double value =
+          exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+      CHECK(half == sign * value && std::signbit(half) == (sign < 0));
+    }
+    const float brain = upcast(BFloat16{pattern});
+    uint32_t back;
+    std::memcpy(&back, &brain, sizeof back);
+    CHECK(back == bits << 16);
+  }
+}
+
+void test_similarity_is_a_fused_chain() {
+  const float a[] = {1.0f + 0x1p-12f, 1.0f}, b[] = {1.0f + 0x1p-12f, -1.0f};
+  // The product rounds to 1 + 2^-11; fused, its last bit 2^-24 reaches the rounding of the sum.
+  const float fused = similarity<float>([&](int64_t d) { return b[1 - d] * (d == 0 ? -1 : 1); },
+                                        [&](int64_t d) { return a[1 - d] * (d == 0 ? -1 : 1); }, 2);
+  CHECK(fused == std::fmaf(a[0], b[0], -1.0f));
+  const float tiny = 1e-30f;
+  const float zero =
+      similarity<float>([&](int64_t) { return -tiny; }, [&](int64_t) { return tiny; }, 1);
+  CHECK(zero == 0.0f && !std::signbit(zero));
+}
+
+// A bank of 2^26 + 1 keys of 512 dimensions: its last element lies past 2^35.
+void test_offsets() {
+  const int64_t rows = (int64_t{1} << 26) + 1, dim = 512;
+  const Matrix bank{nullptr, DType::kFloat32, rows, dim};
+  CHECK(bank.offset(rows - 1, dim - 1) == (int64_t{1} << 35) + 511);
+}
+
+double loss_at(const std::vector<double>& s, int64_t positives, int64_t intra, double t,
+               double soft, bool use_soft, std::vector<double>* gradient = nullptr) {
+  const auto cross = static_cast<int64_t>(s.size()) - positives - intra;
+  std::vector<double> by(s.size());
+  RowDerivatives<double> d{by.data(), by.data() + positives, by.data() + positives + intra, 0, 0};
+  const double loss = row_loss<double>(
+      {s.data(), positives, s.data() + positives, intra, s.data() + positives + intra, cross},
+      {t, soft, use_soft}, &d);
+  if (gradient != nullptr) {
+    *gradient = by;
+    gradient->push_back(d.temperature);
+    gradient->push_back(d.soft_nn_temperature);
+  }
+  return loss;
+}
+
+// Derivatives against central differences, for every mix of groups.
+void test_loss_derivatives() {
+  std::mt19937 random(0);
+  std::uniform_real_distribution<double> uniform(-1, 1);
+  for (int trial = 0; trial < 200; ++trial) {
+    const int64_t positives = 1 + trial % 3, intra = trial / 3 % 4, cross = trial / 12 % 5;
+    const bool soft = trial % 2 == 0;
+    std::vector<double> s(positives + intra + cross), gradient;
+    for (double& x : s) x = uniform(random);
+    const double t = 0.3, tau = 0.2, h = 1e-6;
+    const double loss = loss_at(s, positives, intra, t, tau, soft, &gradient);
+    CHECK(loss >= 0 && (loss > 0 || intra + cross == 0));
+    for (size_t i = 0; i < s.size() + 2; ++i) {
+      double values[2];
+      for (int side = 0; side < 2; ++side) {
+        std::vector<double> moved = s;
+        const double step = side == 0 ? -h : h;
+        if (i < s.size()) moved[i] += step;
+        values[side] = loss_at(moved, positives, intra, t + (i == s.size() ? step : 0),
+                               tau + (i == s.size() + 1 ? step : 0), soft);
+      }
+      // Central differences: truncation h^2 and cancellation 1e-16 / h, both below 1e-8 here.
+      CHECK(std::fabs((values[1] - values[0]) / (2 * h) - gradient[i]) < 1e-7);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_relation();
+  test_valid_similarity();
+  test_order();
+  test_dtypes();
+  test_similarity_is_a_fused_chain();
+  test_offsets();
+  test_loss_derivatives();
+  return 0;
+}
