@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._derivatives import NO_SECOND_DERIVATIVE
 from ._library import _native
 from ._types import Selection
 from ._validation import REDUCTIONS, Problem
@@ -222,9 +223,7 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
 
 
 def _no_second_derivative(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "hard_negative_nce has no second derivative: its gradient cannot be differentiated again"
-    )
+    raise RuntimeError(NO_SECOND_DERIVATIVE)
 
 
 def _register() -> None:

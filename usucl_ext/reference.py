@@ -8,8 +8,10 @@ up to ties within rounding elsewhere (a matmul adds in another order).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ._derivatives import first_derivative_only
 from ._types import Frames, Selection
 from ._validation import (
     REDUCTIONS,
@@ -66,10 +68,7 @@ def hard_negative_nce(
     reduction: str = "mean",
     return_selection: bool = False,
 ) -> Tensor | tuple[Tensor, Selection]:
-    """As :func:`usucl_ext.hard_negative_nce`, in plain PyTorch.
-
-    Gradients are PyTorch's own, so second derivatives exist here.
-    """
+    """As :func:`usucl_ext.hard_negative_nce`, in plain PyTorch."""
     problem = check_problem(
         anchors,
         negatives,
@@ -141,8 +140,7 @@ def _hardest(similarity: Tensor, group: Tensor, k: int, skip: int) -> tuple[Tens
     ranked, order = ranked[:, skip : skip + k], order[:, skip : skip + k]
     order = order.masked_fill(ranked == -_INF, -1)
     missing = (0, k - order.shape[1])
-    pad = torch.nn.functional.pad
-    return pad(order, missing, value=-1), pad(ranked, missing, value=-_INF)
+    return F.pad(order, missing, value=-1), F.pad(ranked, missing, value=-_INF)
 
 
 def nce(
@@ -157,8 +155,8 @@ def nce(
     logits = [s_p, s_intra ..., c ...] / temperature;  loss_i = logsumexp(logits) - logits[0]
     """
     with torch.autocast(positives.device.type, enabled=False):
-        query = problem.anchors.embedding.to(problem.accumulate)  # [N, D]
-        positives = positives.to(problem.accumulate)  # [N, R, D]
+        query = _upcast(problem.anchors.embedding, problem)  # [N, D]
+        positives = _upcast(positives, problem)  # [N, R, D]
         positive = (query[:, None] * positives).sum(-1)  # [N, R]
         broken = ~(positive.isfinite().all(1) & query.isfinite().all(1))  # [N]
         selection = select(problem, excluded=broken)
@@ -189,6 +187,10 @@ def nce(
         return total / max(row.shape[0], 1) if reduction == "mean" else total, selection
 
 
+def _upcast(embedding: Tensor, problem: Problem) -> Tensor:
+    return first_derivative_only(embedding.to(problem.accumulate))
+
+
 def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tensor:
     """q_i . k_j of the selected pairs ``[N, k]``, zero where the index is -1."""
     keys = query.new_zeros(*index.shape, query.shape[1])  # [N, k, D]
@@ -197,8 +199,12 @@ def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tens
         rows = block.embedding.shape[0]
         inside = (index >= first) & (index < first + rows)
         if rows > 0:
-            gathered = block.embedding[(index - first).clamp(0, rows - 1)].to(query.dtype)
-            keys = torch.where(inside[..., None], gathered, keys)
+            # Upcast first, so that gradients are summed in float32; and looked up as in an
+            # embedding table, whose gradient is deterministic.
+            table = _upcast(block.embedding, problem)
+            keys = torch.where(
+                inside[..., None], F.embedding((index - first).clamp(0, rows - 1), table), keys
+            )
         first += rows
     return (query[:, None] * keys).sum(-1)
 

@@ -16,6 +16,7 @@ namespace usucl::cpu {
 namespace {
 
 constexpr int64_t kAnchorsPerTask = 480;  // their panels stay in a core's L2 cache
+constexpr int64_t kKeysPerSplit = 2048;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // One task of the cross-video pass: some tiles of anchors against some panels of keys.
@@ -99,9 +100,9 @@ void select_cross_video(const Problem& problem, const bool* excluded, const Tile
   const int64_t tiles = (rows + height - 1) / height;
   const int64_t tiles_per_task = std::max<int64_t>(1, kAnchorsPerTask / height);
   const int64_t groups = (tiles + tiles_per_task - 1) / tiles_per_task;
-  // Few anchors: the keys are split too, so that every thread has work.
-  const int64_t splits = std::clamp<int64_t>((num_threads() + groups - 1) / groups, 1,
-                                             std::max<int64_t>(keys.count(), 1));
+  // Few anchors: the keys are split too, so that every thread has work worth waking it for.
+  const int64_t most = 1 + keys.num_keys() / kKeysPerSplit;
+  const int64_t splits = std::clamp<int64_t>((num_threads() + groups - 1) / groups, 1, most);
 
   const std::vector<T> panels = pack_anchors<T>(problem.anchors.embedding, height);
   const CrossVideoTask<T> task{problem,       kernels,  keys,

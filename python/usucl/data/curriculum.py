@@ -1,0 +1,104 @@
+"""The curriculum over temporal windows: from distant, easy negatives to near, hard ones.
+
+Everything here is a pure function of the epoch, so a resumed run sees the windows of an
+uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Window = tuple[float, float]
+Schedule = Literal["step", "cosine", "paper-code", "constant"]
+
+PAPER_EPOCHS = 60
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Temporal window [lo, hi] of intra-video negatives at every epoch (Basu et al. 2022, sec. 2).
+
+    Epoch e of E stands at u = e / E. Up to u = `cross_only` only cross-video negatives count. The
+    window, lo and hi alike, is
+
+        step        windows[i] for the largest i with u >= starts[i]
+        cosine      b + (a - b) (1 + cos(pi v)) / 2,  a = windows[0], b = windows[-1], where v runs
+                    from 0 at u = cross_only to 1 at the last epoch
+        paper-code  windows[0] prod_{j=1..m} (1 + cos(pi j / 30)) / 2,  m = floor(60 u) - 30 >= 0:
+                    the factor of the official code, which compounds every epoch, so that the window
+                    shrinks to nothing by u = 5/6 and only the sampler's smallest gap is left
+        constant    windows[0]
+
+    Args:
+        kind: one of the four above.
+        epochs: E, the length of the run. Later epochs keep the window of the last one.
+        windows: (lo, hi) pairs, 0 <= lo <= hi, in the unit of the frames' times (the paper:
+            fraction of the video's length).
+        starts: for `step`, where each window begins, as a share of the run, ascending from 0.
+        cross_only: share of the run without intra-video negatives, in [0, 1].
+
+    Raises:
+        ValueError: a value outside the ranges above.
+    """
+
+    kind: Schedule = "step"
+    epochs: int = PAPER_EPOCHS
+    windows: tuple[Window, ...] = ((0.2, 0.4), (0.1, 0.15), (0.03, 0.07))
+    starts: tuple[float, ...] = (0.0, 30 / 60, 50 / 60)
+    cross_only: float = 10 / 60
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Schedule):
+            raise ValueError(f"kind: expected one of {get_args(Schedule)}, got {self.kind!r}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs: expected at least 1, got {self.epochs}")
+        if not self.windows or any(not 0 <= lo <= hi for lo, hi in self.windows):
+            raise ValueError(f"windows: expected pairs 0 <= lo <= hi, got {self.windows}")
+        if self.kind == "step" and (
+            len(self.starts) != len(self.windows)
+            or self.starts[0] != 0
+            or list(self.starts) != sorted(self.starts)
+        ):
+            raise ValueError(
+                f"starts: expected {len(self.windows)} ascending shares from 0, got {self.starts}"
+            )
+        if not 0 <= self.cross_only <= 1:
+            raise ValueError(f"cross_only: expected a share in [0, 1], got {self.cross_only}")
+
+    def intra(self, epoch: int) -> bool:
+        """Whether intra-video negatives count at `epoch`."""
+        return self._reached(self.cross_only, epoch)
+
+    def window(self, epoch: int) -> Window:
+        """(lo, hi) at `epoch`, in the unit of `windows`."""
+        first, last = self.windows[0], self.windows[-1]
+        if self.kind == "step":
+            stage = sum(self._reached(start, epoch) for start in self.starts) - 1
+            return self.windows[stage]
+        if self.kind == "cosine":
+            keep = (1 + math.cos(math.pi * self._progress(epoch))) / 2
+            lo, hi = (b + (a - b) * keep for a, b in zip(first, last, strict=True))
+            return lo, hi
+        if self.kind == "paper-code":
+            half = PAPER_EPOCHS // 2
+            steps = range(1, PAPER_EPOCHS * self._clamped(epoch) // self.epochs - half + 1)
+            keep = math.prod((1 + math.cos(math.pi * j / half)) / 2 for j in steps)
+            return first[0] * keep, first[1] * keep
+        return first
+
+    def _clamped(self, epoch: int) -> int:
+        if epoch < 0:
+            raise ValueError(f"epoch: expected at least 0, got {epoch}")
+        return min(epoch, self.epochs - 1)
+
+    def _reached(self, share: float, epoch: int) -> bool:
+        # Shares such as 1/6 are rounded: a boundary that falls on an epoch belongs to that epoch.
+        return self._clamped(epoch) >= share * self.epochs - 1e-6
+
+    def _progress(self, epoch: int) -> float:
+        begin, end = self.cross_only * self.epochs, self.epochs - 1
+        if end <= begin:
+            return 0.0
+        return min(1.0, max(0.0, (self._clamped(epoch) - begin) / (end - begin)))

@@ -1,0 +1,276 @@
+"""Batches for training: which frames (sampling), at which size (frames), how seen (transforms)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from usucl.data.catalog import VideoCatalog
+from usucl.data.curriculum import Curriculum
+from usucl.data.frames import FrameStore
+from usucl.data.sampling import (
+    MISSING,
+    DenseSampler,
+    Draw,
+    FrameSampler,
+    clamp_window,
+    generator,
+)
+from usucl.data.transforms import Augmentation, Preset
+
+TimeUnit = Literal["fraction", "frames", "seconds"]
+
+
+class FrameBatch(NamedTuple):
+    """One training batch of N anchors with k sampled intra-video negatives each.
+
+    Views are normalised float32 images. Where a video has no frame inside the window, the
+    negative's time is NaN, which no temporal window contains; its view is one of the anchor.
+    """
+
+    anchor_view: Tensor  # float32 [N, 3, S, S]
+    positive_view: Tensor  # float32 [N, 3, S, S], a near frame, another augmentation
+    negative_view: Tensor  # float32 [N, k, 3, S, S]
+    video: Tensor  # int64 [N], index in the catalogue
+    time: Tensor  # float32 [N], of the anchor, in the unit of the data module
+    patient: Tensor  # int64 [N], -1 where unknown
+    frame: Tensor  # int64 [N], index of the anchor's frame
+    negative_time: Tensor  # float32 [N, k]
+
+
+class VideoDataModule(lightning.LightningDataModule):
+    """Training batches from a catalogue of videos.
+
+    mode "paper" takes one anchor per video with sampled negatives (`FrameSampler`), mode "dense"
+    many anchors per video, whose negatives the loss finds among the batch (`DenseSampler`). A batch
+    is a pure function of (seed, epoch, step): the number of workers does not change it.
+
+    Args:
+        catalog: the videos to train on.
+        mode: "paper" or "dense".
+        image_size: side of the views in pixels.
+        sampler: which frames; by default the mode's sampler with its defaults.
+        curriculum: temporal windows over the epochs, in `time_unit`.
+        augmentation: "paper" or "dense"; by default as `mode`.
+        time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
+            or "seconds".
+        cache_gb: memory for decoded frames, in 10^9 bytes. What does not fit is decoded each time.
+        num_workers: processes that make batches; 0 makes them in the training process.
+        seed: of all random numbers.
+
+    Raises:
+        ValueError: an empty catalogue, an unknown mode or unit, a sampler of the other mode, or
+            seconds for a video whose frame rate is unknown.
+    """
+
+    def __init__(
+        self,
+        catalog: VideoCatalog,
+        *,
+        mode: Literal["paper", "dense"] = "dense",
+        image_size: int = 64,
+        sampler: FrameSampler | DenseSampler | None = None,
+        curriculum: Curriculum | None = None,
+        augmentation: Preset | None = None,
+        time_unit: TimeUnit = "fraction",
+        cache_gb: float = 4.0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not len(catalog):
+            raise ValueError("catalog: expected at least one video, got none")
+        kinds = {"paper": FrameSampler, "dense": DenseSampler}
+        if mode not in kinds:
+            raise ValueError(f"mode: expected one of {tuple(kinds)}, got {mode!r}")
+        self.sampler = kinds[mode]() if sampler is None else sampler
+        if not isinstance(self.sampler, kinds[mode]):
+            raise ValueError(
+                f"sampler: expected a {kinds[mode].__name__} in mode {mode!r}, got {sampler!r}"
+            )
+        self.catalog = catalog
+        self.curriculum = curriculum or Curriculum()
+        self.augmentation = Augmentation(augmentation or mode, image_size)
+        self.cache_bytes = int(cache_gb * 1e9)
+        self.num_workers = num_workers
+        self.seed = seed
+        self.num_frames = [entry.num_frames for entry in catalog]
+        self.patients = _patients(catalog)
+        self.clock = Clock(catalog, time_unit)
+        self._batches: _Batches | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decodes the videos, as many as `cache_gb` allows, before any worker starts."""
+        if self._batches is None:
+            store = FrameStore(self.catalog.entries, self.augmentation.short_side, self.cache_bytes)
+            self._batches = _Batches(self, store)
+
+    def train_dataloader(self) -> DataLoader[FrameBatch]:
+        self.setup()
+        assert self._batches is not None
+        trainer = self.trainer
+        return DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=_Steps(
+                self._batches,
+                rank=trainer.global_rank if trainer else 0,
+                world=trainer.world_size if trainer else 1,
+            ),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch, over all processes."""
+        return self.sampler.steps(self.num_frames)
+
+    def batch(self, epoch: int, step: int) -> FrameBatch:
+        """The batch of this epoch and step, as the data loader yields it."""
+        self.setup()
+        assert self._batches is not None
+        return self._batches[epoch, step]
+
+    def windows(self, video: Tensor, epoch: int) -> Tensor:
+        """The epoch's temporal window for every anchor, for the loss: float32 [N, 2].
+
+        The curriculum's window in the unit of the times, kept beyond the positives as
+        `clamp_window` does, which in a short video differs from video to video.
+
+        Args:
+            video: int64 [N], FrameBatch.video.
+            epoch: counted from 0.
+        """
+        rate = torch.from_numpy(self.clock.frames_per_unit)[video.cpu()]
+        lo, hi = self.curriculum.window(epoch)
+        radius = self.sampler.positive_radius
+        bounds = [clamp_window((lo * r, hi * r), radius) for r in rate.tolist()]
+        frames = torch.tensor(bounds, dtype=torch.float64).reshape(-1, 2)
+        # Times are rounded to float32: a hundredth of a frame keeps the bounds themselves inside.
+        frames += torch.tensor([-0.01, 0.01], dtype=torch.float64)
+        return (frames / rate[:, None]).float().to(video.device)
+
+
+class Clock:
+    """Times of frames in one unit.
+
+    Attributes:
+        frames_per_unit: float64 [V], what one unit of time is in frames of each video (with a
+            variable frame rate: on average).
+    """
+
+    def __init__(self, catalog: VideoCatalog, unit: TimeUnit) -> None:
+        lengths = np.array([entry.num_frames for entry in catalog], dtype=np.float64)
+        self._seconds: list[np.ndarray | None] = [None] * len(lengths)
+        if unit == "fraction":
+            self.frames_per_unit = lengths
+        elif unit == "frames":
+            self.frames_per_unit = np.ones_like(lengths)
+        elif unit == "seconds":
+            unknown = [entry.id for entry in catalog if entry.frame_rate is None]
+            if unknown:
+                raise ValueError(
+                    "time_unit: expected 'fraction' or 'frames', because the frame rate is unknown "
+                    f"of {len(unknown)} videos such as {unknown[0]}; got 'seconds'"
+                )
+            self.frames_per_unit = np.array([entry.frame_rate for entry in catalog], np.float64)
+            self._seconds = [entry.open().times for entry in catalog]
+        else:
+            raise ValueError(f"time_unit: expected 'fraction', 'frames' or 'seconds', got {unit!r}")
+
+    def times(self, video: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        """float64 [N], NaN where the frame is missing."""
+        times = frame / self.frames_per_unit[video]
+        for i, (v, f) in enumerate(zip(video, frame, strict=True)):
+            seconds = self._seconds[v]
+            if seconds is not None:
+                times[i] = seconds[f]
+        times[frame == MISSING] = np.nan
+        return times
+
+
+class _Batches(Dataset[FrameBatch]):
+    """FrameBatch by (epoch, step)."""
+
+    def __init__(self, data: VideoDataModule, store: FrameStore) -> None:
+        self.store = store
+        self.sampler = data.sampler
+        self.curriculum = data.curriculum
+        self.augmentation = data.augmentation
+        self.num_frames = data.num_frames
+        self.patients = data.patients
+        self.clock = data.clock
+        self.seed = data.seed
+
+    def __len__(self) -> int:
+        return self.sampler.steps(self.num_frames)
+
+    def __getitem__(self, key: tuple[int, int]) -> FrameBatch:
+        epoch, step = key
+        lo, hi = self.curriculum.window(epoch)
+        windows = [(lo * rate, hi * rate) for rate in self.clock.frames_per_unit.tolist()]
+        draw = self.sampler.draw(self.num_frames, windows, seed=self.seed, epoch=epoch, step=step)
+        n, k = draw.negatives.shape
+        negatives = np.where(draw.negatives == MISSING, draw.anchor[:, None], draw.negatives)
+        frames = np.column_stack([draw.anchor, draw.positive, negatives])
+        seeds = generator(self.seed, epoch, step, 1).integers(2**63, size=frames.size)
+        views = self.augmentation(self._images(draw, frames), seeds.tolist())
+        views = views.reshape(n, 2 + k, *views.shape[1:])
+        negative_time = self.clock.times(np.repeat(draw.video, k), draw.negatives.reshape(-1))
+        return FrameBatch(
+            anchor_view=views[:, 0].contiguous(),
+            positive_view=views[:, 1].contiguous(),
+            negative_view=views[:, 2:].contiguous(),
+            video=torch.from_numpy(draw.video),
+            time=torch.from_numpy(self.clock.times(draw.video, draw.anchor)).float(),
+            patient=torch.from_numpy(self.patients[draw.video]),
+            frame=torch.from_numpy(draw.anchor),
+            negative_time=torch.from_numpy(negative_time).float().reshape(n, k),
+        )
+
+    def _images(self, draw: Draw, frames: np.ndarray) -> list[Tensor]:
+        """uint8 [1 or 3, H, W] images of `frames` [N, c], row by row; one request per video."""
+        images: list[Tensor] = [torch.empty(0)] * frames.size
+        of_video = np.repeat(draw.video, frames.shape[1])
+        for video in np.unique(draw.video):
+            places = np.flatnonzero(of_video == video)
+            wanted = self.store.frames(int(video), frames.reshape(-1)[places])
+            for place, image in zip(places, wanted, strict=True):
+                images[place] = image
+        return images
+
+
+class _Steps(DistributedSampler[tuple[int, int]]):
+    """(epoch, step) pairs of one process.
+
+    A DistributedSampler, because Lightning calls its `set_epoch` and leaves it in place when there
+    are several processes: they take turns at the steps, and the last turn is filled up.
+    """
+
+    def __init__(self, batches: _Batches, *, rank: int, world: int) -> None:
+        super().__init__(batches, num_replicas=world, rank=rank, shuffle=False)
+        self.steps = len(batches)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for turn in range(len(self)):
+            yield self.epoch, (turn * self.num_replicas + self.rank) % self.steps
+
+    def __len__(self) -> int:
+        return -(-self.steps // self.num_replicas)
+
+
+def _patients(catalog: VideoCatalog) -> np.ndarray:
+    """int64 [V]: one number per known patient, -1 where unknown."""
+    known = [entry.group for entry in catalog if entry.patient_known]
+    number = {group: i for i, group in enumerate(dict.fromkeys(known))}
+    return np.array(
+        [number[entry.group] if entry.patient_known else -1 for entry in catalog], dtype=np.int64
+    )

@@ -1,0 +1,76 @@
+"""Cross-validation folds in which no patient is on both sides."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def assign_folds(
+    groups: Sequence[str],
+    labels: Sequence[str | None],
+    given: Sequence[int | None],
+    *,
+    n: int,
+    seed: int,
+) -> list[int]:
+    """One fold per video, all videos of a group in the same one, labels balanced.
+
+    Given folds stay, and if there are any, their number replaces `n`. The other groups are dealt
+    out, the largest first (ties by `seed`), each to the fold in which its labels are rarest: the
+    one with the smallest sum over labels l of (videos of l in the fold) (of l in the group) / (of l
+    in all)^2.
+
+    Args:
+        groups, labels, given: group, label and fold (None: open) of every video.
+        n: number of folds.
+        seed: settles ties between groups of the same size.
+
+    Raises:
+        ValueError: a group has two given folds, or there are fewer groups than folds.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for video, group in enumerate(groups):
+        members[group].append(video)
+    column = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    counts = {
+        group: np.bincount([column[labels[v]] for v in videos], minlength=len(column))
+        for group, videos in members.items()
+    }
+    fold_of = _given_folds(members, given)
+    if fold_of:
+        n = max(fold_of.values()) + 1
+    elif not 2 <= n <= len(members):
+        raise ValueError(f"n: expected 2 to {len(members)} folds, one group each, got {n}")
+    total = sum(counts.values())
+    filled = np.zeros((n, len(column)))
+    for group, fold in fold_of.items():
+        filled[fold] += counts[group]
+    rank = np.random.default_rng(seed).permutation(len(members))
+    open_groups = [
+        (-len(members[group]), rank[i], group)
+        for i, group in enumerate(members)
+        if group not in fold_of
+    ]
+    for _, _, group in sorted(open_groups):
+        crowding = filled @ (counts[group] / total**2)
+        fold = min(range(n), key=lambda f: (crowding[f], filled[f].sum(), f))
+        fold_of[group] = fold
+        filled[fold] += counts[group]
+    return [fold_of[group] for group in groups]
+
+
+def _given_folds(members: dict[str, list[int]], given: Sequence[int | None]) -> dict[str, int]:
+    fold_of: dict[str, int] = {}
+    for group, videos in members.items():
+        folds = sorted({fold for v in videos if (fold := given[v]) is not None})
+        if len(folds) > 1:
+            raise ValueError(
+                f"folds: the videos of group {group!r} are in folds {', '.join(map(str, folds))}; "
+                "all videos of a patient belong in one"
+            )
+        if folds:
+            fold_of[group] = folds[0]
+    return fold_of

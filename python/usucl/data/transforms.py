@@ -1,0 +1,97 @@
+"""From uint8 frames to the encoder's input: resizing, augmentation, normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+# The statistics of ImageNet: pretrained backbones expect them, and the paper uses them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+Preset = Literal["paper", "dense"]
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(images / 255 - MEAN) / STD: uint8 [..., 1 or 3, H, W] to float32 [..., 3, H, W]."""
+    scale = torch.tensor(STD, device=images.device).mul(255).reciprocal().view(3, 1, 1)
+    shift = torch.tensor(MEAN, device=images.device).div(torch.tensor(STD, device=images.device))
+    return images.float() * scale - shift.view(3, 1, 1)
+
+
+def resize_short_side(images: Tensor, size: int) -> Tensor:
+    """Resizes [..., H, W] so that the shorter side is `size`, aspect kept, antialiased."""
+    return F.resize(images, [size], antialias=True)
+
+
+class Augmentation:
+    """Random views of frames for contrastive learning, of `image_size` x `image_size` pixels.
+
+    `paper`: a random crop of the frame whose short side was resized to `image_size`.
+    `dense`: a random resized crop (0.5 to 1 of the area), horizontal flip, brightness and contrast
+    changed by up to 40 %.
+
+    Every image gets its own random numbers from its own seed: torchvision draws once per call, so a
+    batched call would change all images alike.
+
+    Args:
+        preset: "paper" or "dense".
+        image_size: side of the view in pixels.
+
+    Raises:
+        ValueError: an unknown preset, or a size below 8.
+    """
+
+    def __init__(self, preset: Preset, image_size: int) -> None:
+        if preset not in get_args(Preset):
+            raise ValueError(f"preset: expected one of {get_args(Preset)}, got {preset!r}")
+        if image_size < 8:
+            raise ValueError(f"image_size: expected at least 8 pixels, got {image_size}")
+        self.preset = preset
+        self.image_size = image_size
+        self.transform = (
+            v2.RandomCrop(image_size)
+            if preset == "paper"
+            else v2.Compose(
+                [
+                    v2.RandomResizedCrop(image_size, scale=(0.5, 1.0), antialias=True),
+                    v2.RandomHorizontalFlip(),
+                    v2.ColorJitter(brightness=0.4, contrast=0.4),
+                ]
+            )
+        )
+
+    @property
+    def short_side(self) -> int:
+        """Short side, in pixels, of the frames to be given: no crop has to be enlarged."""
+        return self.image_size if self.preset == "paper" else math.ceil(self.image_size * 2**0.5)
+
+    def __call__(self, images: list[Tensor], seeds: list[int]) -> Tensor:
+        """Views of uint8 [1 or 3, H, W] images, one seed each: float32 [n, 3, S, S], normalised."""
+        size = self.image_size
+        views = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+        with _private_randomness() as random:
+            for view, image, seed in zip(views, images, seeds, strict=True):
+                random.manual_seed(seed)
+                view.copy_(self.transform(image))
+        return normalise(views)
+
+
+@contextmanager
+def _private_randomness() -> Iterator[torch.Generator]:
+    """The generator torchvision draws from, free to be seeded: its state is restored afterwards.
+
+    torch.manual_seed would seed the accelerators too.
+    """
+    state = torch.default_generator.get_state()
+    try:
+        yield torch.default_generator
+    finally:
+        torch.default_generator.set_state(state)

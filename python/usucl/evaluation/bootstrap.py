@@ -1,0 +1,77 @@
+"""Percentile intervals by bootstrap over patients.
+
+Frames of a video and videos of a patient are not independent, so patients are what is drawn. The
+draws depend on nothing but their number, the number of groups and the seed: two encoders measured
+on the same patients are compared on the same resamples (paired).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from usucl.evaluation.metrics import FloatArray, Statistic
+
+MIN_GROUPS = 5
+"""Fewer patients than this give no interval: percentiles of so few draws describe nothing."""
+
+MIN_SHARE = 0.5
+"""Least share of resamples on which the figure must exist (a resample can lose a rare class)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval over patients, or the reason why there is none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    groups: int
+    note: str | None = None
+
+
+def resample_weights(groups: int, resamples: int = 2000, seed: int = 0) -> FloatArray:
+    """How often each group is drawn when ``groups`` are drawn with replacement: [R, G]."""
+    if groups < 1 or resamples < 1:
+        raise ValueError(f"groups and resamples must be at least 1, got {groups} and {resamples}")
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
+
+
+def estimate(
+    statistic: Statistic,
+    groups: int,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    smallest_class: int | None = None,
+) -> Estimate:
+    """Value of ``statistic`` on all groups, and the percentile interval of its resamples.
+
+    Args:
+        statistic: weights [R, G] -> values [R], see :mod:`usucl.evaluation.metrics`.
+        groups: G, the number of patients.
+        level: coverage of the interval.
+        smallest_class: groups that hold the rarest class, for a mean over classes. A class of
+            one patient has no spread to resample, hence no interval.
+    """
+    value = float(statistic(np.ones((1, groups)))[0]) if groups else float("nan")
+    if not np.isfinite(value):
+        return Estimate(value, None, None, groups, "not defined on these videos")
+    if groups < MIN_GROUPS:
+        return Estimate(value, None, None, groups, f"only {groups} patients: no interval")
+    if smallest_class is not None and smallest_class < 2:
+        return Estimate(value, None, None, groups, "a class with one patient: no interval")
+    draws = statistic(resample_weights(groups, resamples, seed))
+    draws = draws[np.isfinite(draws)]
+    if len(draws) < MIN_SHARE * resamples:
+        return Estimate(value, None, None, groups, "most resamples lose a class: no interval")
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), groups)
+
+
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """``first - second`` on the same weights: the paired difference."""
+    return lambda weights: first(weights) - second(weights)

@@ -1,0 +1,117 @@
+"""Figures of merit, written so that a bootstrap over patients costs one matrix product.
+
+A resample of patients is a row of weights ``w[g] >= 0``: how often group ``g`` was drawn. Every
+figure that gets an interval is therefore a :data:`Statistic`, a function from weights [R, G] to
+values [R]; ones give the plain figure. A mean over classes is NaN for weights that lose a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+FloatArray = NDArray[np.float64]
+Statistic = Callable[[FloatArray], FloatArray]
+
+
+def concordance(positive: NDArray[Any], negative: NDArray[Any]) -> FloatArray:
+    """Negatives each positive [P] beats among [N], ties counting one half: float64 [P]."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    up_to = np.searchsorted(ordered, positive, side="right")
+    return (below + up_to) / 2.0
+
+
+def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> float:
+    """P(positive > negative) + P(positive = negative) / 2, for scores [P] and [N]; NaN if one is
+    empty."""
+    if positive.size == 0 or negative.size == 0:
+        return float("nan")
+    return float(concordance(positive, negative).mean() / negative.size)
+
+
+def group_mean(values: Sequence[float] | FloatArray) -> Statistic:
+    """Weighted mean of one value per group [G]: every patient counts the same."""
+    array = np.asarray(values, dtype=np.float64)
+    return lambda weights: weights @ array / weights.sum(1)
+
+
+def balanced_accuracy(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], group: NDArray[np.int64], classes: int
+) -> Statistic:
+    """Mean over the ``classes`` in ``truth`` [n] of the share of samples predicted right.
+
+    Classes without a sample in ``truth`` do not enter the mean (there is nothing to recall).
+    """
+    present = np.unique(truth)
+    count = np.zeros((_groups(group), classes))
+    hit = np.zeros_like(count)
+    np.add.at(count, (group, truth), 1.0)
+    np.add.at(hit, (group, truth), (truth == predicted).astype(np.float64))
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        with np.errstate(invalid="ignore"):
+            recall = (weights @ hit[:, present]) / (weights @ count[:, present])  # [R, C]
+        return recall.mean(1)
+
+    return statistic
+
+
+def macro_auroc(
+    truth: NDArray[np.int64],
+    score: FloatArray,
+    group: NDArray[np.int64],
+    classes: Sequence[int],
+) -> Statistic:
+    """One-against-rest AUROC of ``score`` [n, C], averaged over ``classes``.
+
+    With U[g, h] the number of pairs (a positive of group g above a negative of group h), P and N
+    the samples per group, the AUROC of weights w is  w'U w / ((w'P) (w'N)).
+    """
+    groups = _groups(group)
+    terms = []
+    for c in classes:
+        positive = truth == c
+        pairs = np.zeros((groups, groups))
+        for h in np.unique(group[~positive]):
+            wins = concordance(score[positive, c], score[~positive & (group == h), c])
+            pairs[:, h] = np.bincount(group[positive], weights=wins, minlength=groups)
+        counts = [np.bincount(group[m], minlength=groups) for m in (positive, ~positive)]
+        terms.append((pairs, *counts))
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        with np.errstate(invalid="ignore"):
+            each = [
+                ((weights @ u) * weights).sum(1) / ((weights @ p) * (weights @ n))
+                for u, p, n in terms
+            ]
+        return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
+
+    return statistic
+
+
+def uniformity(embedding: Tensor) -> float:
+    """log mean over pairs i < j of exp(-2 |z_i - z_j|^2), embedding [n, D] with unit rows.
+
+    0 for a collapsed encoder, lower is more spread out; about -4 + O(1/D) for independent uniform
+    directions. Wang and Isola, ICML 2020.
+    """
+    distance = torch.pdist(embedding.double())
+    return float(distance.square().mul(-2).exp().mean().log())
+
+
+def effective_rank(embedding: Tensor) -> float:
+    """exp of the entropy of the normalised singular values of [n, D]: 1 when all rows lie on one
+    line, min(n, D) when the singular values are equal. Roy and Vetterli, EUSIPCO 2007."""
+    singular = torch.linalg.svdvals(embedding.double())
+    p = singular / singular.sum()
+    return float(torch.special.entr(p).sum().exp())
+
+
+def _groups(group: NDArray[np.int64]) -> int:
+    return int(group.max()) + 1 if group.size else 0

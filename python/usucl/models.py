@@ -1,0 +1,185 @@
+"""The frame encoder: a torchvision ResNet and a projection head, its momentum copy, its files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from usucl._files import write_atomically
+
+Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is made of.
+
+    Attributes:
+        backbone: a torchvision ResNet; ``resnet10`` is ResNet-18 with one block a stage.
+        image_size: side S of the square images the encoder is trained on, in pixels.
+        dim: length of the embedding.
+        head: ``"mlp"``, two layers with the width of the features (the paper's), or
+            ``"linear"``.
+        pretrained: start from torchvision's ImageNet weights.
+        small_stem: a 3x3 convolution of stride 1 without pooling in place of the 7x7 of stride 2
+            with pooling: keeps detail in images up to 96 px, at 16 times the arithmetic.
+    """
+
+    backbone: Backbone = "resnet18"
+    image_size: int = 64
+    dim: int = 128
+    head: Literal["mlp", "linear"] = "mlp"
+    pretrained: bool = False
+    small_stem: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32:
+            raise ValueError(f"image_size must be >= 32 pixels, got {self.image_size}")
+        if self.dim < 1:
+            raise ValueError(f"dim must be >= 1, got {self.dim}")
+        if self.small_stem and self.image_size > 96:
+            raise ValueError(f"small_stem is for images up to 96 px, got {self.image_size}")
+        if self.pretrained and (self.small_stem or self.backbone == "resnet10"):
+            raise ValueError("pretrained weights exist for resnet18, 34 and 50 with their own stem")
+
+
+class FrameEncoder(nn.Module):
+    """Embeds frames: ``z / |z|`` with ``z = head(features(x))``.
+
+    Raises:
+        ValueError: ``config.backbone`` or ``config.head`` is none of those listed there.
+        RuntimeError: the pretrained weights cannot be fetched.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone, width = _backbone(config)
+        if config.head == "mlp":
+            self.head: nn.Module = nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, config.dim)
+            )
+        elif config.head == "linear":
+            self.head = nn.Linear(width, config.dim)
+        else:
+            raise ValueError(f'head must be "mlp" or "linear", got {config.head!r}')
+        # The fastest layout for convolutions, on the CPU too; what is computed stays the same.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Backbone features ``[B, F]`` of normalised images ``[B, 3, S, S]``."""
+        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings ``[B, dim]`` of normalised images ``[B, 3, S, S]``; float32 at least.
+
+        Under autocast the embedding is still normalised in float32: the loss compares
+        similarities that differ by less than bfloat16 resolves.
+        """
+        embedding = self.head(self.features(images))
+        return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=1)
+
+
+def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
+    name = config.backbone
+    if name == "resnet10":
+        network = ResNet(BasicBlock, [1, 1, 1, 1])
+    elif name in ("resnet18", "resnet34", "resnet50"):
+        try:
+            weights = get_model_weights(name).IMAGENET1K_V1 if config.pretrained else None
+            network = get_model(name, weights=weights)
+        except (OSError, RuntimeError) as error:  # no network, or a broken download
+            raise RuntimeError(
+                f"the ImageNet weights of {name} could not be fetched ({error}); "
+                "use pretrained=False, or put the file into torch.hub's checkpoint folder"
+            ) from error
+    else:
+        raise ValueError(f"backbone must be resnet10, resnet18, resnet34 or resnet50, got {name!r}")
+    if config.small_stem:
+        network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()
+    width = network.fc.in_features
+    network.fc = nn.Identity()
+    return network, width
+
+
+class MomentumEncoder(nn.Module):
+    """An encoder whose parameters follow another's: ``own = m own + (1 - m) other``.
+
+    Buffers, that is batch normalisation's running statistics, are left alone: they belong to the
+    activations of these averaged weights, not of the other encoder's, so they are gathered by
+    this encoder's own forward passes. It therefore follows ``train()`` and ``eval()`` like any
+    module: in training the keys are normalised by their own batch. Source: He et al., CVPR 2020
+    (momentum contrast).
+
+    Args:
+        encoder: copied at once, with its buffers; the copy needs no gradient.
+        momentum: m, in [0, 1].
+    """
+
+    def __init__(self, encoder: nn.Module, momentum: float) -> None:
+        super().__init__()
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+        self.momentum = momentum
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, encoder: nn.Module) -> None:
+        """Moves the parameters one step towards those of ``encoder``."""
+        for own, other in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
+            own.lerp_(other, 1.0 - self.momentum)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings without gradient; see :meth:`FrameEncoder.forward`."""
+        embedding: Tensor = self.encoder(images)
+        return embedding
+
+
+def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
+    """Writes ``encoder.safetensors`` and ``encoder.json`` (its config), each in one piece.
+
+    Raises:
+        OSError: the folder cannot be written; an earlier version of a file stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    write_atomically(folder / "encoder.safetensors", safetensors.torch.save(state))
+    config = json.dumps(asdict(encoder.config), indent=2)
+    write_atomically(folder / "encoder.json", config.encode())
+
+
+def load_encoder(folder: str | Path) -> FrameEncoder:
+    """Reads what :func:`save_encoder` wrote; the encoder comes in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: ``folder`` lacks one of the two files.
+        ValueError: the files are damaged or do not fit each other.
+    """
+    folder = Path(folder)
+    for name in ("encoder.json", "encoder.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no encoder: {name} is missing")
+    try:
+        config = EncoderConfig(**json.loads((folder / "encoder.json").read_bytes()))
+        encoder = FrameEncoder(replace(config, pretrained=False))  # nothing to fetch
+        encoder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
+    except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the encoder in {folder} cannot be loaded: {error}") from error
+    encoder.config = config
+    return encoder.eval()

@@ -1,0 +1,100 @@
+"""A run folder as read by the report: every part may be missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usucl.evaluation.metrics import FloatArray
+from usucl.training import TrainingConfig, read_config
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run left behind.
+
+    Attributes:
+        folder: the run folder.
+        metrics: columns of ``metrics.csv`` [steps], NaN where a cell is empty.
+        split, skipped: rows of the files of that name.
+        encoder: content of ``encoder.json``.
+        config, config_text: ``config.yaml``, parsed and as it stands.
+        evaluation: content of ``evaluation.json``, None before the evaluation.
+    """
+
+    folder: Path
+    metrics: Mapping[str, FloatArray]
+    split: list[dict[str, str]]
+    skipped: list[dict[str, str]]
+    encoder: Mapping[str, Any]
+    config: TrainingConfig
+    config_text: str
+    evaluation: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, run: str | Path) -> RunRecord:
+        """Read a run folder.
+
+        Raises:
+            FileNotFoundError: if ``run`` is not a folder written by training.
+        """
+        folder = Path(run)
+        if not (folder / "encoder.json").is_file():
+            raise FileNotFoundError(f"run must be a run folder, but {folder} has no encoder.json")
+        config = folder / "config.yaml"
+        written = config.is_file()
+        rows = _rows(folder / "metrics.csv")
+        return cls(
+            folder=folder,
+            metrics={
+                name: np.array([_number(row[name]) for row in rows])
+                for name in (rows[0] if rows else ())
+            },
+            split=_rows(folder / "split.csv"),
+            skipped=_rows(folder / "skipped.csv"),
+            encoder=_json(folder / "encoder.json") or {},
+            config=read_config(config, {}) if written else TrainingConfig(),
+            config_text=config.read_text(encoding="utf-8") if written else "",
+            evaluation=_json(folder / "evaluation.json"),
+        )
+
+    def series(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Steps and values of a logged metric where it has a value; empty if never logged."""
+        values = self.metrics.get(name)
+        if values is None:
+            return np.empty(0), np.empty(0)
+        steps = self.metrics.get("step", np.arange(len(values), dtype=float))
+        kept = np.isfinite(values) & np.isfinite(steps)
+        return steps[kept], values[kept]
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The last temporal window of the curriculum; None without intra-video negatives."""
+        lo, hi = (self.series(name)[1] for name in ("window_lo", "window_hi"))
+        if not self.series("intra_similarity")[1].size or not lo.size or lo[-1] > hi[-1]:
+            return None
+        return float(lo[-1]), float(hi[-1])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,204 @@
+"""``report.html``: one file that shows what a run did, with the pictures also in ``figures/``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from usucl.evaluation import Embeddings
+from usucl.report import figures, results
+from usucl.report.contact import contact_sheet
+from usucl.report.page import page, paragraph, picture, section, table
+from usucl.report.record import RunRecord
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(run: str | Path) -> Path:
+    """Write ``report.html`` and ``figures/*.png`` into a run folder.
+
+    Whatever the run lacks is left out: without ``evaluation.json`` there are the training curves
+    and the data, without labels no probes, without the data folder no contact sheet.
+
+    Args:
+        run: run folder written by :func:`usucl.train`, best after :func:`usucl.evaluate`.
+
+    Returns:
+        The path of ``report.html``. It holds its pictures and refers to nothing outside itself.
+
+    Raises:
+        FileNotFoundError: if ``run`` is not a run folder.
+    """
+    record = RunRecord.read(run)
+    pictures = record.folder / "figures"
+    evaluation = record.evaluation
+    parts = [_head(record)]
+    if evaluation is not None:
+        words = "One run with one seed; brackets are 95 % intervals over patients."
+        parts += [results.summary(evaluation), paragraph(words, "note")]
+        parts.append(_figures(evaluation, pictures))
+    parts.append(_training(record, pictures))
+    if evaluation is not None:
+        parts += [_map(record, pictures), _contact(record, str(evaluation["data"]), pictures)]
+    parts += [_data(record), _setting(record)]
+    path = record.folder / "report.html"
+    path.write_text(page(_title(record), "\n".join(filter(None, parts))), encoding="utf-8")
+    return path
+
+
+def _title(record: RunRecord) -> str:
+    data = Path(record.evaluation["data"] if record.evaluation else record.config.data).name
+    return f"Pretraining on {data}" if data else "Pretraining report"
+
+
+def _head(record: RunRecord) -> str:
+    encoder = record.encoder
+    name = str(encoder.get("backbone", "network")).replace("resnet", "ResNet-")
+    what = f"A {name} at {encoder.get('image_size', '?')} px"
+    seen = [row for row in record.split if row.get("part") == "train"]
+    held = [row for row in record.split if row.get("part") == "held_out"]
+    steps = record.series("loss")[0]
+    length = f" in {int(steps[-1])} steps" if steps.size else ""
+    lead = f"{what}, pretrained without labels on {_videos(seen)}{length}"
+    if record.evaluation is None:
+        lead += ". Not evaluated yet."
+    elif record.evaluation["protocol"]["measured_on"] == "held-out videos":
+        counts = record.evaluation["counts"]["held_out"]
+        lead += (
+            f", and measured on {_count(counts['videos'], 'video')} of "
+            f"{_count(counts['patients'], 'patient')} it never saw."
+        )
+    else:
+        lead += ". No video was held out: every figure is measured on what pretraining saw."
+    if held and record.evaluation is None:
+        lead += f" Held out: {_videos(held)}."
+    return "\n".join([f"<h1>{escape(_title(record))}</h1>", paragraph(lead, "lead")])
+
+
+def _figures(evaluation: Mapping[str, Any], pictures: Path) -> str:
+    rows = [*results.retrieval_rows(evaluation), *results.probe_rows(evaluation)]
+    chart = figures.results(rows, pictures / "results.png")
+    protocol = evaluation["protocol"]
+    patients = evaluation["retrieval"]["temporal"]["trained"]["groups"]
+    method = (
+        f"Beside the trained encoder stand the same network before training and the bare pixels. "
+        f"Brackets are 95 % intervals from {protocol['resamples']} resamples of the patients; "
+        f"differences are paired on the same resamples. Retrieval rests on "
+        f"{_count(patients, 'patient')}"
+    )
+    note = evaluation["retrieval"]["temporal"]["trained"]["note"]
+    if note:
+        method += f" ({note})."
+    else:
+        method += ", so few that its intervals are rather too narrow." if patients < 20 else "."
+    parts = [paragraph(method), picture(chart, "Figures of the three encoders with intervals")]
+    parts += ["<h3>Retrieval and spread</h3>", results.retrieval_table(evaluation)]
+    probes = results.probe_tables(evaluation)
+    if probes:
+        words = (
+            "Probes of the frozen features. With few patients in a class, encoders can seldom be "
+            "told apart, and training again with another seed can move a figure by a tenth: a "
+            "probe at chance is an alarm, a small difference is nothing."
+        )
+        parts += ["<h3>Probes</h3>", paragraph(words), probes]
+    return section("What it learned", *parts)
+
+
+def _training(record: RunRecord, pictures: Path) -> str:
+    if not record.metrics:
+        return ""
+    curves = figures.training_curves(record, pictures / "curves.png")
+    words = (
+        "Negatives are those the loss selected, the hardest it was given: their similarity can "
+        "rise while the encoder improves, because the window narrows. Faint lines are single "
+        "steps, strong ones running means."
+    )
+    return section("Training", picture(curves, "Training curves"), paragraph(words, "note"))
+
+
+def _map(record: RunRecord, pictures: Path) -> str:
+    folder = record.folder / "embeddings"
+    names = [n for n in ("trained", "random") if (folder / f"{n}.safetensors").is_file()]
+    if not names:
+        return ""
+    embeddings = {name: Embeddings.load(folder, name) for name in names}
+    path = figures.embedding_map(embeddings, pictures / "map.png")
+    words = (
+        "Frames of held-out videos by t-SNE of the embeddings; lines join a video's frames in "
+        "order. Neighbours on the map are neighbours in the embedding; the distances between "
+        "clusters and their sizes mean nothing."
+    )
+    return section("Embedding map", picture(path, "Map of embeddings"), paragraph(words, "note"))
+
+
+def _contact(record: RunRecord, data: str, pictures: Path) -> str:
+    if not Path(data).is_dir():
+        logger.warning("no contact sheet: the data folder %s is gone", data)
+        return ""
+    path = contact_sheet(record, data, pictures / "contact.png")
+    if path is None:
+        return ""
+    words = (
+        "Held-out anchors with a positive and what the trained encoder finds hardest to tell from "
+        "them. Numbers are cosine similarities; f30 is frame 30 of its video. "
+    )
+    if record.window is not None:
+        words += (
+            f"Intra-video negatives come from the last window of the curriculum, "
+            f"{record.window[0]:.2g} to {record.window[1]:.2g} "
+            f"({figures.TIME_UNITS[record.config.sampling.time_unit]}), kept beyond the positives. "
+        )
+    words += (
+        "Cross-video negatives are the hardest frame of each of the nearest videos of other "
+        "patients. A negative more similar than the positive is what the loss works on."
+    )
+    return section("What it finds alike", paragraph(words), picture(path, "Contact sheet"))
+
+
+def _data(record: RunRecord) -> str:
+    rows = []
+    for part, name in (("train", "pretraining"), ("held_out", "held out")):
+        videos = [row for row in record.split if row.get("part") == part]
+        labels = sorted({row["label"] for row in videos if row.get("label")})
+        count = {label: sum(row["label"] == label for row in videos) for label in labels}
+        patients = len({row["group"] for row in videos})
+        mix = ", ".join(f"{label} {n}" for label, n in count.items()) or "–"  # noqa: RUF001
+        rows.append([name, str(len(videos)), str(patients), escape(mix)])
+    parts = (
+        [table(["part", "videos", "patients or groups", "labels"], rows)] if record.split else []
+    )
+    if record.skipped:
+        parts.append(f"<h3>Skipped: {_count(len(record.skipped), 'file')}</h3>")
+        cells = [[escape(row["path"]), escape(row["reason"])] for row in record.skipped]
+        parts.append(table(["path", "reason"], cells))
+    elif record.split:
+        parts.append(paragraph("Every file could be read.", "note"))
+    return section("Data", *parts) if parts else ""
+
+
+def _setting(record: RunRecord) -> str:
+    parts = []
+    if record.config_text:
+        parts += ["<h3>Configuration</h3>", f"<pre>{escape(record.config_text.strip())}</pre>"]
+    if record.evaluation is not None:
+        machine, versions = record.evaluation["machine"], record.evaluation["versions"]
+        device = machine["accelerator"] or "no accelerator"
+        text = (
+            f"Evaluated on {machine['system']}, {_count(machine['cpu_cores'], 'CPU core')}, "
+            f"{device}; "
+        )
+        text += ", ".join(f"{name} {v}" for name, v in versions.items() if v) + "."
+        parts += ["<h3>Machine and versions</h3>", paragraph(text)]
+    return section("Setting", *parts) if parts else ""
+
+
+def _videos(rows: list[dict[str, str]]) -> str:
+    patients = len({row["group"] for row in rows})
+    return f"{_count(len(rows), 'video')} of {_count(patients, 'patient')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,226 @@
+"""The evaluation in words and tables: each figure with what it means and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+from usucl.report.page import paragraph, table
+
+Estimates = Mapping[str, Mapping[str, Any]]
+
+RETRIEVAL = {
+    "same_video": (
+        "Finds its own video",
+        "An altered frame against all clean frames: does its own video come before the videos of "
+        "other patients? Pretraining lifts this readily. Part of it may rest on the look of the "
+        "machine, not on anatomy.",
+    ),
+    "temporal": (
+        "Finds its place in time",
+        "Frames within {near_frames} of an altered frame against frames of the same video farther "
+        "than {far_fraction} of its length. Says that pretraining worked; methods without "
+        "intra-video negatives rise as well, so it does not say which negatives did it.",
+    ),
+    "temporal_hard": (
+        "The same, near frames",
+        "Against frames within {hard_fraction} of the length, where intra-video negatives act. "
+        "Differences of a hundredth or two come and go with the seed.",
+    ),
+}
+GEOMETRY = {
+    "uniformity": (
+        "Uniformity",
+        "0 when all embeddings coincide, lower the more evenly they fill the sphere. Tells "
+        "collapse from spread, not good from bad.",
+    ),
+    "effective_rank": (
+        "Effective rank",
+        "How many directions the embeddings use; near 1 is collapse. Beyond that, more is not "
+        "better.",
+    ),
+}
+GEOMETRY_FORMAT = {"uniformity": ".2f", "effective_rank": ".1f"}
+ENCODERS = ("trained", "random", "pixels")
+FIGURES = {"balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC"}
+PROBES = {"knn": "kNN", "linear": "Linear"}
+TASKS = {"label": "Label of the video", "frame_label": "Label of the frame"}
+PROTOCOLS = {
+    "held_out": (
+        "Held-out patients",
+        "Fitted on the videos pretraining saw, tested on videos of patients it never saw.",
+    ),
+    "cross_validation": (
+        "Cross-validation over all patients",
+        "Every patient tested once by a probe fitted on the others. More patients, but "
+        "pretraining saw most of these frames (never their labels): not a held-out figure.",
+    ),
+}
+HEAD = ["", "trained", "random", "pixels", "trained − random", "trained − pixels"]  # noqa: RUF001
+
+
+class Row(NamedTuple):
+    """One figure of the evaluation, ready to be drawn or told."""
+
+    name: str
+    estimates: Estimates
+    chance: float
+
+
+def retrieval_rows(evaluation: Mapping[str, Any]) -> list[Row]:
+    """The retrieval figures, in the order of the report."""
+    return [Row(name, evaluation["retrieval"][task], 0.5) for task, (name, _) in RETRIEVAL.items()]
+
+
+def probe_rows(evaluation: Mapping[str, Any]) -> list[Row]:
+    """Balanced accuracy of the linear probe, under every task and protocol there is."""
+    rows = []
+    for task, protocol, result in _protocols(evaluation):
+        level = "video" if task == "label" else "frame"
+        name = f"{TASKS[task]},\n{PROTOCOLS[protocol][0].lower()}"
+        if protocol == "cross_validation":
+            name = f"{TASKS[task]},\ncross-validation"
+        figure = result["linear"][level]["balanced_accuracy"]
+        rows.append(Row(name, figure, result["chance"]))
+    return rows
+
+
+def summary(evaluation: Mapping[str, Any]) -> str:
+    """Cards with the main figures."""
+    rows = [("AUROC", row) for row in retrieval_rows(evaluation)]
+    probes = probe_rows(evaluation)
+    if probes:
+        name, how = probes[-1].name.split(",\n")
+        unit = f"Linear probe, {how}: balanced accuracy"
+        rows.append((unit, probes[-1]._replace(name=name)))
+    return f'<div class="cards">{"".join(_card(unit, row) for unit, row in rows)}</div>'
+
+
+def retrieval_table(evaluation: Mapping[str, Any]) -> str:
+    """Retrieval and the spread of the embeddings."""
+    rows = [
+        [_name(name, meaning.format(**evaluation["protocol"])), *_cells(evaluation["retrieval"][t])]
+        for t, (name, meaning) in RETRIEVAL.items()
+    ]
+    for key, (name, meaning) in GEOMETRY.items():
+        values = evaluation["geometry"][key]
+        cells = [_number(_text(values[e], GEOMETRY_FORMAT[key])) for e in ENCODERS]
+        rows.append([_name(name, meaning), *cells, _number(""), _number("")])
+    return table(HEAD, rows)
+
+
+def probe_tables(evaluation: Mapping[str, Any]) -> str:
+    """Every probe figure, by task and protocol; empty without labels."""
+    parts = []
+    for task, protocol, result in _protocols(evaluation):
+        title, meaning = PROTOCOLS[protocol]
+        classes = ", ".join(f"{c} {n}" for c, n in result["patients_per_class"].items())
+        parts.append(f"<h3>{escape(TASKS[task])}: {escape(title.lower())}</h3>")
+        note = f"{meaning} Patients tested: {classes}.{_gaps(result)}"
+        parts.append(paragraph(note, "note"))
+        rows = [
+            [f"{PROBES[probe]}, {FIGURES[figure]}, per {level}", *_cells(estimates)]
+            for probe in PROBES
+            for level, figures in result[probe].items()
+            for figure, estimates in figures.items()
+        ]
+        parts += [table(HEAD, rows), paragraph(_baselines(result), "note")]
+    if any("source" in result for *_, result in _protocols(evaluation)):
+        parts.append(
+            paragraph(
+                "Source alone answers with the usual class of the hospital or publisher a video "
+                "comes from, without looking at a frame. Where it scores as high as the probes, "
+                "the classes go with the source, and a probe may do no more than recognise it.",
+                "note",
+            )
+        )
+    return "\n".join(parts)
+
+
+def _protocols(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for task in TASKS:
+        result = (evaluation.get("probes") or {}).get(task)
+        for protocol in PROTOCOLS:
+            if result and result.get(protocol):
+                yield task, protocol, result[protocol]
+
+
+def _gaps(result: Mapping[str, Any]) -> str:
+    text = ""
+    if result["not_tested"]:
+        text += f" Without a tested video: {', '.join(result['not_tested'])}."
+    if result["not_fitted"]:
+        text += f" Missing from a fit, so never predicted there: {', '.join(result['not_fitted'])}."
+    reason = result["linear"]["frame"]["balanced_accuracy"]["trained"]["note"]
+    return text + (f" No intervals: {reason}." if reason else "")
+
+
+def _baselines(result: Mapping[str, Any]) -> str:
+    text = f"Chance: balanced accuracy {result['chance']:.2f}, macro AUROC 0.50."
+    if "source" in result:
+        parts = []
+        for figure, name in FIGURES.items():
+            e = result["source"][figure]
+            parts.append(f"{name} {_text(e['value'])} {_interval(e)}".strip())
+        text += f" Source alone, per video: {', '.join(parts)}."
+    return text
+
+
+def _card(unit: str, row: Row) -> str:
+    trained = row.estimates["trained"]
+    others = " · ".join(f"{n} {_text(row.estimates[n]['value'])}" for n in ENCODERS[1:])
+    verdict, words = _verdict(row.estimates["trained - random"])
+    return (
+        f'<div class="card">{escape(row.name)}<b>{_text(trained["value"])} '
+        f"<small>{_interval(trained)}</small></b>"
+        f'<div class="note">{others}<br><span class="{verdict}">{words}</span><br>'
+        f"{unit}</div></div>"
+    )
+
+
+def _verdict(difference: Mapping[str, Any]) -> tuple[str, str]:
+    if difference["low"] is None:
+        return "open", "no interval over patients"
+    if difference["low"] > 0:
+        return "higher", "higher than random"
+    if difference["high"] < 0:
+        return "lower", "lower than random"
+    return "open", "not told apart from random"
+
+
+def _name(name: str, meaning: str) -> str:
+    return f'<td>{escape(name)}<div class="note">{escape(meaning)}</div></td>'
+
+
+def _cells(estimates: Estimates) -> list[str]:
+    values = [_number(_estimate(estimates[name])) for name in ENCODERS]
+    for name in ("trained - random", "trained - pixels"):
+        e = estimates[name]
+        values.append(_number(_estimate(e, "+.2f"), _verdict(e)[0]))
+    return values
+
+
+def _number(content: str, style: str = "") -> str:
+    return (
+        f'<td class="number {style}">{content}</td>'
+        if style
+        else f'<td class="number">{content}</td>'
+    )
+
+
+def _estimate(e: Mapping[str, Any], form: str = ".2f") -> str:
+    return f"{_text(e['value'], form)}<small>{_interval(e, form)}</small>"
+
+
+def _interval(e: Mapping[str, Any], form: str = ".2f") -> str:
+    return "" if e["low"] is None else f"[{_text(e['low'], form)}, {_text(e['high'], form)}]"
+
+
+def _text(value: float | None, form: str = ".2f") -> str:
+    if value is None:
+        return "–"  # noqa: RUF001
+    text = format(value, form)
+    if not text.strip("+-0."):
+        text = text.lstrip("+-")  # zero has no sign
+    return text.replace("-", "−")  # noqa: RUF001

@@ -1,0 +1,183 @@
+"""One training step: encode the views, put them into the loss, fill the bank."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypedDict
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from usucl.bank import NegativeBank
+from usucl.data import FrameBatch, VideoDataModule
+from usucl.losses import (
+    Frames,
+    LossInputs,
+    Selection,
+    dense_inputs,
+    hard_negative_nce,
+    paper_code_inputs,
+    paper_inputs,
+)
+from usucl.models import FrameEncoder, MomentumEncoder
+from usucl.training.config import TrainingConfig
+
+
+class StepOutput(TypedDict):
+    """What a step leaves for the monitor."""
+
+    loss: Tensor
+    inputs: LossInputs
+    selection: Selection
+
+
+class Stopwatch:
+    """Seconds of one step by part. Stopped, it costs nothing; running, it waits for the GPU."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.running = False
+
+    def start(self) -> None:
+        """Forgets the last step and begins."""
+        self.seconds, self.running = {}, True
+        self._last = _now()
+
+    def lap(self, part: str) -> None:
+        """The time since the last lap belongs to ``part``."""
+        if self.running:
+            now = _now()
+            self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+            self._last = now
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class ContrastiveTraining(LightningModule):
+    """The query encoder, where the method has them a momentum encoder and a bank, and their step.
+
+    The bank is no submodule (see :class:`NegativeBank`); it goes into the checkpoint by hand. With
+    several processes each fills its own, and all resume from that of the first.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = FrameEncoder(config.encoder)
+        self.momentum_encoder: MomentumEncoder | None = None
+        if config.method != "dense":
+            self.momentum_encoder = MomentumEncoder(self.encoder, config.key.momentum)
+        self.bank: NegativeBank | None = None
+        self.stopwatch = Stopwatch()
+
+    def setup(self, stage: str) -> None:
+        """Makes the bank, on the device of the training."""
+        capacity, dim = self.config.key.bank, self.config.encoder.dim
+        if capacity > 0 and self.bank is None:
+            self.bank = NegativeBank(capacity, dim, device=self.trainer.strategy.root_device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the bank."""
+        if self.bank is not None:
+            checkpoint["bank"] = self.bank.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the bank."""
+        if self.bank is not None:
+            self.bank.load_state_dict(checkpoint["bank"])
+
+    def training_step(self, batch: FrameBatch, batch_idx: int) -> StepOutput:
+        """The loss of one batch, with what the monitor looks at."""
+        inputs = self._dense(batch) if self.momentum_encoder is None else self._paper(batch)
+        self.stopwatch.lap("encoder")
+        options = self.config.loss
+        loss, selection = hard_negative_nce(
+            *inputs[:3],
+            window=inputs.window,
+            intra_k=options.intra_k if self.config.curriculum.intra(self.current_epoch) else 0,
+            cross_k=options.cross_k,
+            intra_skip=options.intra_skip,
+            cross_skip=options.cross_skip,
+            temperature=options.temperature,
+            soft_nn_temperature=options.soft_nn_temperature,
+            max_similarity=options.max_similarity,
+            return_selection=True,
+        )
+        if self.config.method == "dense" and self.bank is not None:
+            # Only now: the frames were in the batch's own block already.
+            second = inputs.anchors.embedding[len(batch.video) :]
+            self.bank.enqueue(Frames(second, batch.video, batch.time, batch.patient))
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.stopwatch.lap("loss")
+        self._lap_in_backward(loss, inputs.anchors.embedding)
+        return {"loss": loss, "inputs": inputs, "selection": selection}
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser and its half cosine over all steps."""
+        config = self.config.optimiser
+        parameters = self.encoder.parameters()
+        optimiser: torch.optim.Optimizer
+        if config.kind == "sgd":
+            optimiser = torch.optim.SGD(
+                parameters,
+                lr=config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+        else:
+            optimiser = torch.optim.AdamW(
+                parameters, lr=config.lr, weight_decay=config.weight_decay
+            )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _dense(self, batch: FrameBatch) -> LossInputs:
+        first, second = self.encoder(torch.cat([batch.anchor_view, batch.positive_view])).chunk(2)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, VideoDataModule)
+        settled = self.current_epoch >= self.config.key.bank_start * self.config.epochs
+        return dense_inputs(
+            Frames(first, batch.video, batch.time, batch.patient),
+            second,
+            data.windows(batch.video, self.current_epoch),
+            self.bank.frames() if self.bank is not None and settled else None,
+        )
+
+    def _paper(self, batch: FrameBatch) -> LossInputs:
+        assert self.momentum_encoder is not None
+        self.momentum_encoder.update(self.encoder)
+        anchors = self.encoder(batch.anchor_view)
+        positives = self.momentum_encoder(batch.positive_view)
+        n, k = batch.negative_time.shape
+        negatives = anchors.new_empty(n, k, anchors.shape[1])
+        if k > 0:
+            query = self.config.key.negatives == "query"
+            encoder = self.encoder if query else self.momentum_encoder
+            negatives = encoder(batch.negative_view.flatten(0, 1)).unflatten(0, (n, k))
+        if self.config.method == "paper-code":
+            return paper_code_inputs(anchors, positives, negatives, batch.negative_time.isfinite())
+        bank = None
+        if self.bank is not None:
+            # Before the loss: the other videos' positives of this batch are keys too. Without a
+            # time they are never intra-video negatives, for those are sampled.
+            nowhen = torch.full_like(batch.time, torch.nan)
+            self.bank.enqueue(Frames(positives, batch.video, nowhen, batch.patient))
+            bank = self.bank.frames()
+        frames = Frames(anchors, batch.video, batch.time, batch.patient)
+        return paper_inputs(frames, positives, negatives, batch.negative_time, bank)
+
+    def _lap_in_backward(self, loss: Tensor, anchors: Tensor) -> None:
+        """The loss's share of the backward pass ends where the anchors' gradient is there."""
+        if self.stopwatch.running:
+            loss.register_hook(lambda _: self.stopwatch.lap("other"))
+            anchors.register_hook(lambda _: self.stopwatch.lap("loss"))

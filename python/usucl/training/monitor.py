@@ -1,0 +1,220 @@
+"""What is measured while training, and what is kept of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from usucl._files import write_atomically
+from usucl.data import FrameBatch
+from usucl.models import save_encoder
+from usucl.training.module import ContrastiveTraining, StepOutput
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "loss",
+    "positive_similarity",
+    "intra_similarity",
+    "cross_similarity",
+    "short_of_negatives",
+    "effective_rank",
+    "uniformity",
+    "images_per_second",
+    "data_share",
+    "encoder_share",
+    "loss_share",
+    "window_lo",
+    "window_hi",
+)
+
+
+def effective_rank(embedding: Tensor) -> float:
+    """``exp(-sum p log p)`` of ``p = s / sum s``, s the singular values of ``[N, D]``.
+
+    1 when all embeddings lie on one line, at most min(N, D). Source: Roy and Vetterli, 2007.
+    """
+    singular = torch.linalg.svdvals(embedding.cpu().double())
+    share = singular / singular.sum()
+    return float(torch.special.entr(share).sum().exp())
+
+
+def uniformity(embedding: Tensor, video: Tensor) -> float:
+    """``log mean exp(-2 |a - b|^2)`` over pairs of frames of different videos.
+
+    0 when all embeddings are one point, about -4 when they are orthogonal; NaN for one video.
+    Pairs of one video are left out, so that batches with few and many frames a video compare.
+    Source: Wang and Isola, ICML 2020.
+
+    Args:
+        embedding: ``[N, D]``.
+        video: ``[N]``.
+    """
+    distance = torch.cdist(embedding.float(), embedding.float())
+    apart = video[:, None] != video
+    return float(distance[apart].square().mul(-2).exp().mean().log())
+
+
+def similarities(output: StepOutput) -> dict[str, float]:
+    """How alike positives and selected negatives are, and the share of anchors short of them.
+
+    An anchor is short if it found fewer negatives of a group than were asked for.
+    """
+    inputs, selection = output["inputs"], output["selection"]
+    short = torch.cat([selection.intra_index, selection.cross_index], dim=1) < 0
+    positive = (inputs.anchors.embedding * inputs.positives).sum(1)
+    return {
+        "positive_similarity": float(positive.mean()),
+        "intra_similarity": _mean_of_found(selection.intra_similarity),
+        "cross_similarity": _mean_of_found(selection.cross_similarity),
+        "short_of_negatives": float(short.any(1).float().mean()),
+    }
+
+
+def _mean_of_found(similarity: Tensor) -> float:
+    return float(similarity[similarity > -math.inf].mean())  # NaN if there is none
+
+
+class MetricsTable:
+    """``metrics.csv``: a fixed set of columns, flushed row by row.
+
+    Lightning's CSVLogger empties the file when a run is resumed; this table keeps the rows up to
+    the step it resumes from, so the file is the same as that of an uninterrupted run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows after ``step``."""
+        rows: list[dict[str, str]] = []
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())
+
+    def append(self, row: dict[str, float]) -> None:
+        """Adds a row; what is not a number stays empty."""
+        cells = {name: "" if math.isnan(value) else f"{value:.7g}" for name, value in row.items()}
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(cells)
+
+
+class Monitor(Callback):
+    """A row of metrics at the first step and every ``log_every`` steps.
+
+    Only those steps wait for the GPU and pay for the slower metrics. ``data_share`` is the time
+    spent waiting for batches since the row before; the rest is divided between encoder (with its
+    backward pass and the optimiser) and loss (with its backward pass) as in the step at hand.
+    """
+
+    def __init__(self, folder: Path, log_every: int) -> None:
+        self.table = MetricsTable(folder / "metrics.csv")
+        self.log_every = log_every
+        self.waited = 0.0
+        self.images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continues the table where the run continues."""
+        self.table.rewind(trainer.global_step)
+        self._restart()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: FrameBatch, batch_idx: int
+    ) -> None:
+        """A batch has arrived."""
+        assert isinstance(pl_module, ContrastiveTraining)
+        self.waited += time.perf_counter() - self.idle_since
+        self.images += sum(
+            view.shape[:-3].numel()
+            for view in (batch.anchor_view, batch.positive_view, batch.negative_view)
+        )
+        step = trainer.global_step + 1
+        if step == 1 or step % self.log_every == 0:
+            pl_module.stopwatch.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: FrameBatch,
+        batch_idx: int,
+    ) -> None:
+        """The step is done."""
+        assert isinstance(pl_module, ContrastiveTraining)
+        stopwatch = pl_module.stopwatch
+        if stopwatch.running:
+            stopwatch.lap("encoder")
+            stopwatch.running = False
+            self._write(trainer, pl_module, outputs)
+            self._restart()
+        self.idle_since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What is saved between epochs is not time spent waiting for batches."""
+        self.idle_since = time.perf_counter()
+
+    @torch.no_grad()
+    def _write(self, trainer: Trainer, module: ContrastiveTraining, output: StepOutput) -> None:
+        loss, step = float(output["loss"]), trainer.global_step
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss} at step {step}: try a lower optimiser.lr, or "
+                "precision='32-true'"
+            )
+        elapsed = time.perf_counter() - self.since
+        seconds = module.stopwatch.seconds
+        data_share = min(self.waited / elapsed, 1.0)
+        compute = (1.0 - data_share) / sum(seconds.values())
+        anchors = output["inputs"].anchors
+        lo, hi = module.config.curriculum.window(trainer.current_epoch)
+        intra = module.config.curriculum.intra(trainer.current_epoch)
+        row = {
+            "step": step,
+            "epoch": trainer.current_epoch,
+            "loss": loss,
+            **similarities(output),
+            "effective_rank": effective_rank(anchors.embedding),
+            "uniformity": uniformity(anchors.embedding, anchors.video),
+            "images_per_second": self.images / elapsed,
+            "data_share": data_share,
+            "encoder_share": compute * seconds["encoder"],
+            "loss_share": compute * seconds["loss"],
+            "window_lo": lo if intra else math.nan,
+            "window_hi": hi if intra else math.nan,
+        }
+        self.table.append(row)
+        numbers = {name: value for name, value in row.items() if not math.isnan(value)}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step)
+
+    def _restart(self) -> None:
+        self.since = self.idle_since = time.perf_counter()
+        self.waited, self.images = 0.0, 0
+
+
+class RunFolder(Callback):
+    """Saves the encoder and the bank after every epoch; the checkpoint follows by Lightning."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch is done."""
+        assert isinstance(pl_module, ContrastiveTraining)
+        save_encoder(pl_module.encoder, self.folder)
+        if pl_module.bank is not None:
+            pl_module.bank.save(self.folder / "bank")

@@ -1,0 +1,84 @@
+"""Fixtures for all tests: data folders, devices, implementations, seeds, hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+import usucl_ext
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+_SHARED_BY_EXAMPLES = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]
+hypothesis.settings.register_profile(
+    "ci",
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=_SHARED_BY_EXAMPLES,
+)
+hypothesis.settings.register_profile(
+    "long", max_examples=2000, deadline=None, suppress_health_check=_SHARED_BY_EXAMPLES
+)
+hypothesis.settings.load_profile(os.environ.get("USUCL_HYPOTHESIS_PROFILE", "ci"))
+
+torch.set_num_threads(2)
+
+
+def _folder(variable: str, default: str) -> Path:
+    folder = Path(os.environ.get(variable) or _ROOT.parent / "shared" / default)
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: set {variable} to where the {default} files are")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real ultrasound data: USUCL_DATA, else ../shared/data beside the repository."""
+    return _folder("USUCL_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> Path:
+    """Folder of the official implementation's numbers: USUCL_GOLDEN, else ../shared/golden."""
+    return _folder("USUCL_GOLDEN", "golden")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session", params=["reference", "native"])
+def impl(request: pytest.FixtureRequest, device: torch.device) -> str:
+    """Every implementation there is for the device; why one is absent is the skip's reason."""
+    if request.param == "native":
+        _require_native(device)
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def native_device(device: torch.device) -> torch.device:
+    """A device with native kernels, for what holds for them alone."""
+    _require_native(device)
+    return device
+
+
+def _require_native(device: torch.device) -> None:
+    info = usucl_ext.build_info()
+    name = "native" if device.type == "cpu" else "cuda"
+    if not info[name]:
+        pytest.skip(f"no native kernels for {device.type}: {info[name + '_reason']}")

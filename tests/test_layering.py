@@ -1,0 +1,142 @@
+"""Imports run in one direction only; the tree, not a document, is what is read here.
+
+csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data, usucl.models
+-> usucl.training, usucl.evaluation -> usucl.report -> usucl.demo -> usucl.cli
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+
+# Left to right: each imports from those before it, and from its own package.
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"usucl_ext"}),
+    frozenset({"usucl.losses", "usucl.bank"}),
+    frozenset({"usucl.data", "usucl.models"}),
+    frozenset({"usucl.training", "usucl.evaluation"}),
+    frozenset({"usucl.report"}),
+    frozenset({"usucl.demo"}),
+    frozenset({"usucl.cli"}),
+)
+CALLERS_OF_THE_EXTENSION = {"usucl_ext", "usucl.losses", "usucl.bank"}
+CALLERS_OF_THE_OPERATORS = {"usucl_ext/ops.py", "usucl_ext/_registrations.py"}
+
+
+def _sources() -> list[Path]:
+    return sorted([*ROOT.glob("usucl_ext/**/*.py"), *ROOT.glob("python/usucl/**/*.py")])
+
+
+def _module(source: Path) -> str:
+    """Dotted name of a source file, packages by their own name."""
+    base = ROOT / "python" if "python" in source.relative_to(ROOT).parts[:1] else ROOT
+    parts = source.relative_to(base).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(source: Path) -> Iterator[str]:
+    """Every module of ours that a file imports, at the top or inside a function."""
+    own = _module(source).split(".")
+    package = own if source.name == "__init__.py" else own[:-1]
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            start = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{start}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] in ("usucl", "usucl_ext"))
+
+
+def _layer(module: str) -> tuple[int, str] | None:
+    """(position, name) of the layer's part a module belongs to; None for usucl and usucl._*."""
+    for position, parts in enumerate(LAYERS):
+        for part in parts:
+            if module == part or module.startswith(part + "."):
+                return position, part
+    return None
+
+
+def _is_shared(module: str) -> bool:
+    """usucl._files and the like: helpers below every layer."""
+    parts = module.split(".")
+    return len(parts) > 1 and parts[0] == "usucl" and parts[1].startswith("_")
+
+
+def _name(source: Path) -> str:
+    return source.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_imports_run_to_the_right_only(source: Path) -> None:
+    module = _module(source)
+    if module == "usucl":
+        return  # the front door hands out names of every layer
+    here = _layer(module)
+    for imported in _imports(source):
+        there = _layer(imported)
+        if _is_shared(module):
+            assert there is None, f"{module}, below every layer, imports {imported}"
+            continue
+        assert here is not None, f"{module} belongs to no layer: add it to LAYERS"
+        if there is None:
+            front_door = imported.split(".")[:2] == ["usucl", "__version__"]
+            assert _is_shared(imported) or front_door, f"{module} imports {imported}"
+            continue
+        assert there[0] < here[0] or there[1] == here[1], f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_only_losses_and_bank_know_the_extension(source: Path) -> None:
+    names = [name for name in _imports(source) if name.split(".")[0] == "usucl_ext"]
+    if _module(source) == "usucl":
+        assert set(names) <= {"usucl_ext.__version__"}  # two packages, one version
+    elif names:
+        here = _layer(_module(source))
+        assert here is not None and here[1] in CALLERS_OF_THE_EXTENSION
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_only_two_files_call_the_operators(source: Path) -> None:
+    """torch.ops.usucl, read as code: a mention in a docstring is no call."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.ops.usucl":
+            assert _name(source) in CALLERS_OF_THE_OPERATORS
+
+
+def _includes(source: Path) -> list[tuple[str, str]]:
+    """(bracket, name) of each include."""
+    return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', source.read_text(), re.MULTILINE)
+
+
+def _native(folder: str) -> list[Path]:
+    return sorted(path for path in (CSRC / folder).glob("**/*") if path.is_file())
+
+
+@pytest.mark.parametrize("source", _native("core"), ids=_name)
+def test_core_includes_itself_and_the_standard_library_only(source: Path) -> None:
+    """No torch, no intrinsics, no CUDA header: host and device compile the same rules."""
+    for bracket, name in _includes(source):
+        if bracket == '"':
+            target = (source.parent / name, CSRC / name)
+            assert any((CSRC / "core") in path.resolve().parents for path in target), name
+        else:
+            assert re.fullmatch(r"[a-z_]+", name), f"<{name}> is no standard C++ header"
+
+
+@pytest.mark.parametrize("source", [*_native("cpu"), *_native("cuda")], ids=_name)
+def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
+    here = source.relative_to(CSRC).parts[0]
+    other = {"cpu": "cuda", "cuda": "cpu"}[here]
+    for bracket, name in _includes(source):
+        if bracket == '"':
+            assert not re.search(rf"(^|/){other}/", name), f"{here} includes {name}"

@@ -1,0 +1,210 @@
+"""Batches: contents, masks, determinism over workers, windows in every unit of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from usucl.data import (
+    Curriculum,
+    DenseSampler,
+    FrameBatch,
+    FrameSampler,
+    VideoCatalog,
+    VideoDataModule,
+    normalise,
+)
+from usucl.data.sampling import negative_candidates
+
+LENGTHS = [20, 7, 33, 2, 26]
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> VideoCatalog:
+    """Five videos whose pixel value is 40 times the video's number plus the frame's index."""
+    root = tmp_path_factory.mktemp("videos")
+    for video, length in enumerate(LENGTHS):
+        (root / f"v{video}").mkdir()
+        for i in range(length):
+            Image.new("L", (24, 24), 40 * video + i).save(root / f"v{video}" / f"{i}.png")
+    (root / "labels.csv").write_text("video_id,label,patient\nv0,a,p\nv1,a,q\nv3,b,p\n")
+    return VideoCatalog.scan(root)
+
+
+def source(view: torch.Tensor) -> int:
+    """The grey level a uniform view was made from: video and frame in one number."""
+    levels = normalise(torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1))[:, :, 0, 0]
+    return int((levels - view.mean((1, 2))).abs().sum(1).argmin())
+
+
+def test_paper_batch(catalog: VideoCatalog) -> None:
+    data = VideoDataModule(catalog, mode="paper", image_size=16, seed=3)
+    assert data.steps_per_epoch == 1
+    batch = data.batch(epoch=20, step=0)
+    assert [tuple(t.shape) for t in batch[:3]] == [
+        (5, 3, 16, 16),
+        (5, 3, 16, 16),
+        (5, 3, 3, 16, 16),
+    ]
+    assert sorted(batch.video.tolist()) == list(range(5))
+    assert [t.dtype for t in batch[3:]] == [
+        torch.int64,
+        torch.float32,
+        torch.int64,
+        torch.int64,
+        torch.float32,
+    ]
+    of_patient = dict(zip(batch.video.tolist(), batch.patient.tolist(), strict=True))
+    assert of_patient == {0: 0, 1: 1, 2: -1, 3: 0, 4: -1}
+    for i, video in enumerate(batch.video.tolist()):
+        n, frame = LENGTHS[video], int(batch.frame[i])
+        assert source(batch.anchor_view[i]) == 40 * video + frame
+        assert float(batch.time[i]) == pytest.approx(frame / n)
+        assert 0 < abs(source(batch.positive_view[i]) - 40 * video - frame) <= 3
+        inside = negative_candidates(n, frame, (0.2 * n, 0.4 * n), 3)
+        for view, time in zip(batch.negative_view[i], batch.negative_time[i], strict=True):
+            negative = source(view) - 40 * video
+            if len(inside):
+                assert negative in inside and float(time) == pytest.approx(negative / n)
+            else:
+                assert negative == frame and torch.isnan(time)
+    assert torch.isnan(batch.negative_time).any(1)[batch.video == 3].all()
+
+
+def test_dense_batch_and_its_windows(catalog: VideoCatalog) -> None:
+    sampler = DenseSampler(videos=3, frames=8, positive_radius=2)
+    data = VideoDataModule(catalog, image_size=16, sampler=sampler, augmentation="paper")
+    batch = data.batch(0, 1)
+    assert len(batch.anchor_view) == 24 and batch.negative_view.shape == (24, 0, 3, 16, 16)
+    assert batch.negative_time.shape == (24, 0)
+    for i, video in enumerate(batch.video.tolist()):
+        assert source(batch.anchor_view[i]) == 40 * video + int(batch.frame[i])
+        assert abs(source(batch.positive_view[i]) - 40 * video - int(batch.frame[i])) <= 2
+    windows = data.windows(batch.video, epoch=0)
+    assert windows.shape == (24, 2) and windows.dtype == torch.float32
+    same = batch.video[:, None] == batch.video
+    apart = (batch.time[:, None] - batch.time).abs()
+    inside = same & (apart >= windows[:, :1]) & (apart <= windows[:, 1:])
+    distance = (batch.frame[:, None] - batch.frame).abs()
+    n = torch.tensor(LENGTHS)[batch.video, None]
+    lo, hi = (0.2 * n).clamp(min=3), (0.4 * n).clamp(min=5)
+    assert torch.equal(inside, same & (distance >= lo) & (distance <= hi))
+    assert inside.any()
+
+
+def equal(a: FrameBatch, b: FrameBatch) -> bool:
+    return all(torch.equal(x.nan_to_num(-9), y.nan_to_num(-9)) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["paper", "dense"])
+def test_batches_do_not_depend_on_workers_or_memory(catalog: VideoCatalog, mode: str) -> None:
+    sampler = FrameSampler(2) if mode == "paper" else DenseSampler(2, 4)
+    options = {"mode": mode, "image_size": 16, "sampler": sampler, "seed": 1}
+    here = VideoDataModule(catalog, **options)
+    loader = here.train_dataloader()
+    loader.sampler.set_epoch(4)
+    batches = list(loader)
+    assert len(batches) == len(loader) == here.steps_per_epoch
+    assert all(equal(b, here.batch(4, step)) for step, b in enumerate(batches))
+    torch.rand(3), np.random.default_rng().random()
+    workers = VideoDataModule(catalog, **options, num_workers=2, cache_gb=0)
+    loader = workers.train_dataloader()
+    for epoch in (3, 4):  # persistent workers follow the epoch
+        loader.sampler.set_epoch(epoch)
+        again = list(loader)
+        assert all(equal(a, here.batch(epoch, step)) for step, a in enumerate(again))
+    assert not equal(here.batch(3, 0), here.batch(4, 0))
+
+
+def test_curriculum_acts_on_the_negatives(catalog: VideoCatalog) -> None:
+    curriculum = Curriculum("step", 60)
+    sampler = FrameSampler(negatives=8)
+    data = VideoDataModule(catalog, mode="paper", sampler=sampler, curriculum=curriculum)
+    for epoch, (lo, hi) in ((20, (6, 13.2)), (55, (4, 6))):  # of the video with 33 frames
+        batch = data.batch(epoch, 0)
+        row = batch.video.tolist().index(2)
+        distance = (batch.negative_time[row] - batch.time[row]).abs() * 33
+        assert distance.min() > lo - 0.1 and distance.max() < hi + 0.1
+
+
+def test_units_of_time(tmp_path: Path, catalog: VideoCatalog) -> None:
+    pages = [Image.new("L", (16, 16), 10 * i) for i in range(20)]
+    for name in ("a", "b"):
+        pages[0].save(
+            tmp_path / f"{name}.gif",
+            save_all=True,
+            append_images=pages[1:],
+            duration=[100] * 10 + [200] * 10,
+        )
+    curriculum = Curriculum("constant", windows=((1.0, 2.0),))
+    options = {"mode": "dense", "sampler": DenseSampler(2, 8), "curriculum": curriculum}
+    gifs = VideoCatalog.scan(tmp_path)
+    data = VideoDataModule(gifs, time_unit="seconds", **options)
+    batch = data.batch(0, 0)
+    expected = torch.where(batch.frame <= 10, batch.frame * 0.1, 1 + (batch.frame - 10) * 0.2)
+    assert batch.time.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    rate = gifs.entries[0].frame_rate
+    assert rate == pytest.approx(19 / 2.8)
+    expected_window = [1.0 - 0.01 / rate, 2.0 + 0.01 / rate]
+    assert data.windows(batch.video, 0)[0].tolist() == pytest.approx(expected_window)
+    frames = VideoDataModule(gifs, time_unit="frames", **options).batch(0, 0)
+    assert torch.equal(frames.time, frames.frame.float())
+    with pytest.raises(ValueError, match="unknown of 5 videos such as v0; got 'seconds'"):
+        VideoDataModule(catalog, time_unit="seconds")
+
+
+def test_errors_name_the_argument(catalog: VideoCatalog) -> None:
+    with pytest.raises(ValueError, match="mode: expected"):
+        VideoDataModule(catalog, mode="sparse")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sampler: expected a FrameSampler in mode 'paper'"):
+        VideoDataModule(catalog, mode="paper", sampler=DenseSampler())
+    with pytest.raises(ValueError, match="time_unit: expected"):
+        VideoDataModule(catalog, time_unit="hours")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="catalog: expected at least one video"):
+        VideoDataModule(VideoCatalog(Path(), ()))
+
+
+class Recorder(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, FrameBatch]] = []
+
+    def training_step(self, batch: FrameBatch) -> torch.Tensor:
+        self.seen.append((self.current_epoch, batch))
+        return self.weight * 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_lightning_sets_the_epoch(catalog: VideoCatalog, tmp_path: Path) -> None:
+    data = VideoDataModule(catalog, mode="paper", image_size=16, sampler=FrameSampler(3))
+    module = Recorder()
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, datamodule=data)
+    assert [epoch for epoch, _ in module.seen] == [0, 0, 1, 1]
+    for (epoch, batch), step in zip(module.seen, [0, 1, 0, 1], strict=True):
+        assert isinstance(batch, FrameBatch) and equal(batch, data.batch(epoch, step))
+
+
+def test_processes_share_the_steps(catalog: VideoCatalog) -> None:
+    from usucl.data.datamodule import _Steps
+
+    data = VideoDataModule(catalog, sampler=DenseSampler(2, 4, steps_per_epoch=5))
+    data.setup()
+    parts = [list(_Steps(data._batches, rank=r, world=2)) for r in (0, 1)]
+    assert parts == [[(0, 0), (0, 2), (0, 4)], [(0, 1), (0, 3), (0, 0)]]

@@ -1,0 +1,69 @@
+"""The synthetic data set: deterministic, well-formed, and readable as any other folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from usucl.data import VideoCatalog, write_phantom
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom")
+    return write_phantom(out, videos=5, frames=12, image_size=48, seed=3)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_same_seed_same_files(folder: Path, tmp_path: Path) -> None:
+    expected = contents(folder)
+    write_phantom(tmp_path / "again", videos=2, frames=12, image_size=48, seed=3)
+    again = {name: data for name, data in contents(tmp_path / "again").items() if "/" in name}
+    assert len(again) >= 18
+    assert again.items() <= expected.items()  # a video does not depend on how many there are
+    write_phantom(tmp_path / "other", videos=1, frames=2, image_size=48, seed=4)
+    image = "patient00_a/00000.png"
+    assert contents(tmp_path / "other")[image] != expected[image]
+
+
+def test_is_a_labelled_catalogue(folder: Path) -> None:
+    catalog = VideoCatalog.scan(folder).with_folds()
+    assert catalog.skipped == () and len(catalog) == 5
+    assert [e.label for e in catalog] == ["cyst", "cyst", "nodule", "nodule", "stone"]
+    assert [e.group for e in catalog][:3] == ["patient00", "patient00", "patient01"]
+    assert all(e.patient_known and 9 <= e.num_frames <= 15 for e in catalog)
+    for entry in catalog:
+        assert entry.frame_labels is not None
+        kinds = {kind for label in entry.frame_labels for kind in label.split("+")}
+        assert entry.label in kinds and kinds <= {entry.label, "vessel", "none"}
+
+
+def test_neighbouring_frames_look_alike(folder: Path) -> None:
+    for entry in VideoCatalog.scan(folder):
+        frames = entry.open().frames(range(entry.num_frames))[:, 0].float().flatten(1)
+        inside = frames[:, frames.std(0) > 0]
+        correlation = torch.corrcoef(inside)
+        near = correlation.diagonal(1).mean()
+        assert near > correlation.diagonal(entry.num_frames // 2).mean() + 0.05
+        assert 20 < inside.mean() < 160
+
+
+def test_refuses_a_folder_in_use_and_small_arguments(folder: Path, tmp_path: Path) -> None:
+    before = contents(folder)
+    with pytest.raises(ValueError, match="out: expected a new or empty folder"):
+        write_phantom(folder)
+    assert contents(folder) == before
+    with pytest.raises(ValueError, match="frames: expected at least 2, got 1"):
+        write_phantom(tmp_path / "x", frames=1)
+    with pytest.raises(ValueError, match="videos: expected at least 1"):
+        write_phantom(tmp_path / "x", videos=0)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,260 @@
+"""Training: the run folder, interruption and resumption, refusals, what the monitor computes."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from usucl.bank import NegativeBank
+from usucl.models import load_encoder
+from usucl.training import presets, read_config, train
+from usucl.training.monitor import COLUMNS, RunFolder, effective_rank, uniformity
+
+TINY = {
+    "backbone": "resnet10",
+    "image_size": 32,
+    "dim": 16,
+    "pretrained": False,
+    "epochs": 2,
+    "videos": 3,
+    "log_every": 1,
+    "progress": False,
+}
+DENSE = {
+    "preset": "dense",
+    "frames": 4,
+    "steps_per_epoch": 2,
+    "cross_k": 4,
+    "bank": 20,
+    "bank_start": 0.5,
+    **TINY,
+}
+PAPER = {"preset": "paper", "bank": 8, **TINY, "videos": 2}
+PAPER_CODE = {"preset": "paper-code", **TINY, "videos": 2}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of 16 frames, of a texture that drifts; two videos a patient."""
+    root = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for video in range(6):
+        folder = root / f"video{video}"
+        folder.mkdir()
+        texture = rng.integers(0, 256, (40, 80), dtype=np.uint8)
+        for frame in range(16):
+            Image.fromarray(texture[:, 2 * frame : 2 * frame + 40]).save(folder / f"{frame:02}.png")
+    rows = "".join(f"video{v},{'ab'[v % 2]},p{v // 2}\n" for v in range(6))
+    (root / "labels.csv").write_text("video_id,label,patient\n" + rows)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("options", [DENSE, PAPER, PAPER_CODE], ids=lambda o: o["preset"])
+def test_a_run_leaves_a_whole_folder(videos: Path, tmp_path: Path, options: dict) -> None:
+    out = train(data=videos, out=tmp_path / "run", **options)
+    table = rows(out / "metrics.csv")
+    assert tuple(table[0]) == COLUMNS
+    # Two epochs of two steps: so many are asked for, or four videos make them in batches of two.
+    assert [row["step"] for row in table] == ["1", "2", "3", "4"]
+    for row in table:
+        assert math.isfinite(float(row["loss"]))
+        shares = [float(row[f"{part}_share"]) for part in ("data", "encoder", "loss")]
+        assert all(0 <= share <= 1 for share in shares) and sum(shares) <= 1 + 1e-6
+    assert table[-1]["intra_similarity"] != ""
+
+    trained, initial = load_encoder(out), load_encoder(out / "initial")
+    assert trained.config == initial.config and trained.config.dim == 16
+    assert not torch.equal(trained.backbone.conv1.weight, initial.backbone.conv1.weight)
+    split = rows(out / "split.csv")
+    assert len(split) == 6 and {row["part"] for row in split} == {"train", "held_out"}
+    assert {row["video_id"]: row["group"] for row in split}["video5"] == "p2"
+    parts: dict[str, set[str]] = {}
+    for row in split:
+        parts.setdefault(row["group"], set()).add(row["part"])
+    assert all(len(part) == 1 for part in parts.values())
+    assert rows(out / "skipped.csv") == []
+    assert (out / "checkpoints" / "last.ckpt").is_file()
+    assert list((out / "tensorboard").glob("events*"))
+    config = read_config(out / "config.yaml", {})
+    assert config.epochs == config.curriculum.epochs == 2 and config.data == str(videos)
+    if options.get("bank"):
+        bank = NegativeBank.load(out / "bank")
+        assert len(bank) == options["bank"]
+        assert bool(bank.frames().time.isnan().all()) == (options is PAPER)
+
+
+def everything(out: Path) -> dict[str, Any]:
+    checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=False)
+    names = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "bank")
+    timing = {"images_per_second", "data_share", "encoder_share", "loss_share"}
+    table = rows(out / "metrics.csv")
+    return {
+        **{name: checkpoint[name] for name in names if name in checkpoint},
+        "encoder": (out / "encoder.safetensors").read_bytes(),
+        "initial": (out / "initial" / "encoder.safetensors").read_bytes(),
+        "metrics": [{k: v for k, v in row.items() if k not in timing} for row in table],
+    }
+
+
+def assert_identical(a: Any, b: Any) -> None:
+    if isinstance(a, torch.Tensor):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_identical(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_identical(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("options", [DENSE, PAPER], ids=lambda o: o["preset"])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
+) -> None:
+    whole = train(data=videos, out=tmp_path / "whole", **options)
+    handler = signal.getsignal(signal.SIGINT)
+    out = tmp_path / "run"
+
+    def ctrl_c(self: RunFolder, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 3:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "on_train_batch_end", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            train(data=videos, out=out, **options)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [row["step"] for row in rows(out / "metrics.csv")] == ["1", "2", "3"]
+    after_one = load_encoder(out)
+    assert len(NegativeBank.load(out / "bank")) > 0
+
+    fewer = shutil.copytree(videos, tmp_path / "fewer")
+    shutil.rmtree(fewer / "video0")
+    with pytest.raises(ValueError, match="must hold the videos of the run"):
+        train(data=fewer, out=out, resume=True, progress=False)
+    assert train(out=out, resume=True, progress=False) == out
+    assert not torch.equal(load_encoder(out).head[0].weight, after_one.head[0].weight)
+    assert_identical(everything(out), everything(whole))
+
+
+def test_broken_files_are_named_and_left_out(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(videos, tmp_path / "data")
+    (data / "broken.mp4").write_bytes(b"no video")
+    (data / "torn").mkdir()
+    (data / "torn" / "00.png").write_bytes((data / "video0" / "00.png").read_bytes()[:50])
+    out = train(data=data, out=tmp_path / "run", **{**DENSE, "epochs": 1})
+    skipped = rows(out / "skipped.csv")
+    assert [Path(row["path"]).name for row in skipped] == ["broken.mp4", "torn"]
+    assert all(row["reason"] for row in skipped)
+    printed = capsys.readouterr().err
+    assert "2 videos are left out" in printed
+    assert len(rows(out / "split.csv")) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "nowhere"}, "expected a folder of videos"),
+        ({"preset": "papre"}, "preset must be one of dense, paper, paper-code.*'papre'"),
+        ({"croos_k": 3}, r"croos_k is no option .* did you mean cross_k"),
+        ({"momentum": 0.9}, "momentum is ambiguous: give key.momentum or optimiser.momentum"),
+        ({"cross_k": "many"}, "loss.cross_k"),
+        ({"precision": "int8"}, "precision"),
+        ({"epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"held_out": (0, 1, 2, 3, 4)}, "held_out"),
+        ({"resume": True, "overwrite": True}, "exclude each other"),
+    ],
+)
+def test_wrong_arguments_create_nothing(
+    videos: Path, tmp_path: Path, change: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(**{"data": videos, "out": tmp_path / "run", **DENSE, **change})
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
+    options = {"data": videos, **DENSE, "epochs": 1}
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="holds no run"):
+            train(out=foreign, overwrite=overwrite, **options)
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        train(out=foreign, resume=True, progress=False)
+    assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+
+    out = tmp_path / "run"
+    train(out=out, **options)
+    before = everything(out)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        train(out=out, **options)
+    with pytest.raises(ValueError, match="expected a folder"):
+        train(out=out, overwrite=True, **{**options, "data": tmp_path / "gone"})
+    assert_identical(everything(out), before)
+    (out / "notes.txt").write_text("mine")
+    (out / "report.html").write_text("of the earlier run")
+    train(out=out, overwrite=True, seed=1, **options)
+    assert everything(out)["encoder"] != before["encoder"]
+    assert (out / "notes.txt").is_file() and not (out / "report.html").exists()
+
+
+def test_presets_hold_the_paper(tmp_path: Path) -> None:
+    assert presets() == ["dense", "paper", "paper-code"]
+    paper = read_config("paper", {})
+    assert (paper.loss.intra_k, paper.loss.cross_k) == (3, 4)
+    assert paper.loss.temperature == paper.loss.soft_nn_temperature == 0.07
+    assert (paper.optimiser.kind, paper.optimiser.lr, paper.optimiser.momentum) == (
+        "sgd",
+        3e-3,
+        0.9,
+    )
+    assert (paper.epochs, paper.sampling.videos, paper.key.momentum) == (60, 32, 0.999)
+    assert not paper.curriculum.intra(9) and paper.curriculum.intra(10)
+    assert paper.curriculum.window(10) == (0.2, 0.4)
+    assert read_config("paper-code", {}).curriculum.kind == "paper-code"
+    own = tmp_path / "own.yaml"
+    own.write_text("method: paper\noptimiser: {lr: 1e-2}\n")
+    assert read_config(own, {"optimiser.momentum": 0.5}).optimiser.lr == 0.01
+    round_trip = tmp_path / "round.yaml"
+    round_trip.write_text(paper.to_yaml())
+    assert read_config(round_trip, {}) == paper
+
+
+def test_effective_rank_and_uniformity() -> None:
+    assert effective_rank(torch.eye(8)) == pytest.approx(8)
+    assert effective_rank(torch.ones(8, 4)) == pytest.approx(1)
+    assert uniformity(torch.ones(5, 3), torch.arange(5)) == pytest.approx(0, abs=1e-6)
+    frames = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert uniformity(frames, torch.tensor([0, 0, 1])) == pytest.approx(-4)  # log exp(-2 * 2)
+    assert math.isnan(uniformity(frames, torch.zeros(3)))

@@ -1,0 +1,39 @@
+"""The loss has a first derivative only, in every implementation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NO_SECOND_DERIVATIVE = (
+    "hard_negative_nce has no second derivative: its gradient cannot be differentiated again"
+)
+
+
+class _Refusal(torch.autograd.Function):
+    """A gradient as it is, that refuses a gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise RuntimeError(NO_SECOND_DERIVATIVE)
+
+
+class _FirstDerivativeOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Refusal.apply(gradient)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def first_derivative_only(tensor: Tensor) -> Tensor:
+    """The same tensor, whose gradient cannot be differentiated again."""
+    return _FirstDerivativeOnly.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
