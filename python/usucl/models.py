@@ -6,7 +6,7 @@ import copy
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import safetensors.torch
 import torch
@@ -19,6 +19,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from usucl._files import write_atomically
 
 Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+Head = Literal["mlp", "mlp-bn", "linear"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class EncoderConfig:
         backbone: a torchvision ResNet; ``resnet10`` is ResNet-18 with one block a stage.
         image_size: side S of the square images the encoder is trained on, in pixels.
         dim: length of the embedding.
-        head: ``"mlp"``, two layers with the width of the features (the paper's), or
-            ``"linear"``.
+        head: ``"mlp"``, two layers with the width of the features (the paper's); ``"mlp-bn"``,
+            the same with batch normalisation after each, which keeps a network that starts from
+            random weights from collapsing to one point; or ``"linear"``.
         pretrained: start from torchvision's ImageNet weights.
         small_stem: a 3x3 convolution of stride 1 without pooling in place of the 7x7 of stride 2
             with pooling: keeps detail in images up to 96 px, at 16 times the arithmetic.
@@ -39,7 +41,7 @@ class EncoderConfig:
     backbone: Backbone = "resnet18"
     image_size: int = 64
     dim: int = 128
-    head: Literal["mlp", "linear"] = "mlp"
+    head: Head = "mlp"
     pretrained: bool = False
     small_stem: bool = False
 
@@ -66,14 +68,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.backbone, width = _backbone(config)
-        if config.head == "mlp":
-            self.head: nn.Module = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, config.dim)
-            )
-        elif config.head == "linear":
-            self.head = nn.Linear(width, config.dim)
-        else:
-            raise ValueError(f'head must be "mlp" or "linear", got {config.head!r}')
+        self.head = _head(config.head, width, config.dim)
         # The fastest layout for convolutions, on the CPU too; what is computed stays the same.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -114,6 +109,22 @@ def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
     width = network.fc.in_features
     network.fc = nn.Identity()
     return network, width
+
+
+def _head(kind: str, width: int, dim: int) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(width, dim)
+    if kind == "mlp":
+        return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
+    if kind == "mlp-bn":
+        return nn.Sequential(
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, dim, bias=False),
+            nn.BatchNorm1d(dim, affine=False),
+        )
+    raise ValueError(f"head must be one of {', '.join(get_args(Head))}, got {kind!r}")
 
 
 class MomentumEncoder(nn.Module):

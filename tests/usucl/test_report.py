@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_report_before_the_evaluation_and_without_the_data(tmp_path: Path) -> No
     evaluate(run=run, data=data, frames_per_video=4, queries_per_video=2, resamples=20)
     shutil.rmtree(data)
     assert "What it finds alike" not in headings(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_report_says_that_an_encoder_collapsed(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", videos=4)
+    run = make_run(tmp_path / "run", data)
+    result = evaluate(run=run, data=data, frames_per_video=4, queries_per_video=2, resamples=20)
+    for uniformity, told in ((-0.02, True), (-2.0, False)):
+        result["geometry"]["uniformity"]["trained"] = uniformity
+        (run / "evaluation.json").write_text(json.dumps(result))
+        assert ("has collapsed" in write_report(run).read_text(encoding="utf-8")) is told
 
 
 def test_report_needs_a_run(tmp_path: Path) -> None:

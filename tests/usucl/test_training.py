@@ -36,7 +36,6 @@ DENSE = {
     "steps_per_epoch": 2,
     "cross_k": 4,
     "bank": 20,
-    "bank_start": 0.5,
     **TINY,
 }
 PAPER = {"preset": "paper", "bank": 8, **TINY, "videos": 2}
@@ -134,6 +133,7 @@ def assert_identical(a: Any, b: Any) -> None:
         assert a == b
 
 
+@pytest.mark.filterwarnings("ignore:labels.csv")
 @pytest.mark.parametrize("options", [DENSE, PAPER], ids=lambda o: o["preset"])
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict

@@ -16,6 +16,9 @@ from usucl.report.record import RunRecord
 
 logger = logging.getLogger(__name__)
 
+COLLAPSED = -0.1
+"""Uniformity above this: typical pairs lie within 0.22 of each other on the unit sphere."""
+
 
 def write_report(run: str | Path) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into a run folder.
@@ -37,6 +40,13 @@ def write_report(run: str | Path) -> Path:
     evaluation = record.evaluation
     parts = [_head(record)]
     if evaluation is not None:
+        spread = evaluation["geometry"]["uniformity"]["trained"]
+        if spread is not None and spread > COLLAPSED:
+            words = (
+                f"The trained embeddings nearly coincide (uniformity {spread:.2f}): this encoder "
+                "has collapsed, and its figures below say little else."
+            )
+            parts.append(paragraph(words, "lower"))
         words = "One run with one seed; brackets are 95 % intervals over patients."
         parts += [results.summary(evaluation), paragraph(words, "note")]
         parts.append(_figures(evaluation, pictures))

@@ -60,16 +60,14 @@ class KeyConfig:
     """Where keys come from besides the query encoder and the batch.
 
     Attributes:
-        bank: frames the negative bank holds, 0 for none; not for ``paper-code``.
-        bank_start: share of the run after which the bank's frames are keys; only ``dense``, whose
-            encoder changes too fast at first for stale keys (embeddings contract to a point).
+        bank: frames the negative bank holds, 0 for none; not for ``paper-code``. With ``dense``
+            its keys are stale and without gradient: in short runs embeddings contract to a point.
         momentum: m of the momentum encoder, which embeds the positives; not for ``dense``.
         negatives: encoder of the sampled intra-video negatives, ``"query"`` with gradient (the
             paper's code) or ``"momentum"`` without (the paper's figure); not for ``dense``.
     """
 
     bank: int = 0
-    bank_start: float = 0.5
     momentum: float = 0.999
     negatives: Literal["query", "momentum"] = "query"
 

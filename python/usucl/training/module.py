@@ -145,12 +145,11 @@ class ContrastiveTraining(LightningModule):
         first, second = self.encoder(torch.cat([batch.anchor_view, batch.positive_view])).chunk(2)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, VideoDataModule)
-        settled = self.current_epoch >= self.config.key.bank_start * self.config.epochs
         return dense_inputs(
             Frames(first, batch.video, batch.time, batch.patient),
             second,
             data.windows(batch.video, self.current_epoch),
-            self.bank.frames() if self.bank is not None and settled else None,
+            None if self.bank is None else self.bank.frames(),
         )
 
     def _paper(self, batch: FrameBatch) -> LossInputs:

@@ -1,0 +1,1 @@
+"""Measurements of the loss against PyTorch: ``python -m benchmarks`` or ``usucl bench``."""

@@ -1,0 +1,49 @@
+"""How the commands speak: tables and lines on standard output, problems on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_OF_A_PIPE = 140  # columns, where no terminal tells its own width
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console of the terminal's width, or wide enough for a table in a file or a pipe."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(
+        stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else WIDTH_OF_A_PIPE
+    )
+
+
+def say(line: str = "") -> None:
+    """One line, whatever is in it: file names may hold brackets."""
+    console().print(line, markup=False)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str | None = None,
+    numbers: Sequence[str] = (),
+) -> None:
+    """A table; the columns named in ``numbers`` are aligned to the right, None is empty."""
+    made = Table(
+        box=SIMPLE_HEAD,
+        show_header=any(columns),
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    for column in columns:
+        right = column in numbers
+        made.add_column(column, justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console().print(made, soft_wrap=False)

@@ -1,0 +1,126 @@
+"""``usucl data convert``: any folder of videos as folders of frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from usucl.cli.console import console, say
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from usucl.data import VideoCatalog, VideoEntry
+
+ImageFormat = Literal["png", "jpeg"]
+
+
+def convert(
+    data: Path, *, out: Path, size: int | None = None, image_format: ImageFormat = "png"
+) -> None:
+    """Write every video as a folder of frames, with the tables of labels.
+
+    May be interrupted and started again: finished videos are left alone. Nothing is overwritten.
+    Frame rates are not kept: a folder of frames has none.
+
+    Args:
+        data: folder of videos, in any format that is read.
+        out: folder to write to, outside of data.
+        size: short side of the frames in pixels; as it is by default.
+        image_format: png, without loss, or jpeg of quality 95.
+    """
+    from usucl.data import VideoCatalog
+
+    if size is not None and size < 8:
+        raise ValueError(f"size must be at least 8 pixels, got {size}")
+    if data.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(f"out must be outside of data, got {out} in {data}")
+    catalog = VideoCatalog.scan(data)
+    finished = [entry for entry in catalog if _is_finished(entry, out, size, image_format)]
+    tables = {name: _renamed(catalog, name) for name in ("labels.csv", "frame_labels.csv")}
+    for name, content in tables.items():
+        if (out / name).is_file() and (out / name).read_bytes() != content:
+            raise FileExistsError(f"{out / name} is there already and differs")
+    out.mkdir(parents=True, exist_ok=True)
+    with console(stderr=True).status("") as status:
+        for number, entry in enumerate(catalog, 1):
+            status.update(f"{number} of {len(catalog)}: {entry.id}")
+            if entry not in finished:
+                _write(entry, out, size, image_format)
+    for name, content in tables.items():
+        if content:
+            (out / name).write_bytes(content)
+    for path, reason in catalog.skipped:
+        console(stderr=True).print(f"left out: {path}: {reason}", markup=False)
+    written = len(catalog) - len(finished)
+    say(f"{written} videos written to {out}, {len(finished)} were there")
+
+
+def _is_finished(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> bool:
+    """Whether the folder of this video is there; a folder with other contents is an error."""
+    folder = out / entry.id
+    files = sorted(folder.glob(f"*.{image_format}"))
+    others = folder.exists() and any(p.is_file() and p not in files for p in folder.iterdir())
+    if not files and not others:
+        return False
+    if len(files) != entry.num_frames or others:
+        raise FileExistsError(
+            f"{folder} is there already and holds other frames: choose another out"
+        )
+    from PIL import Image
+
+    first = next(_images(entry, size, only_first=True))
+    with Image.open(files[0]) as image:
+        if image.size != first.size:
+            raise FileExistsError(f"{folder} is there already with frames of another size")
+    return True
+
+
+def _write(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> None:
+    folder = out / entry.id
+    unfinished = folder.with_name(
+        f".{folder.name}.unfinished"
+    )  # hidden, so never taken for a video
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    options: dict[str, Any] = {"quality": 95} if image_format == "jpeg" else {"compress_level": 4}
+    for number, image in enumerate(_images(entry, size)):
+        image.save(unfinished / f"{number:05d}.{image_format}", **options)
+    unfinished.rename(folder)
+
+
+def _images(entry: VideoEntry, size: int | None, *, only_first: bool = False) -> Iterator[Image]:
+    from PIL import Image
+
+    from usucl.data.transforms import resize_short_side
+
+    for frame in entry.open().iter_frames([0] if only_first else range(entry.num_frames)):
+        small = frame if size is None else resize_short_side(frame, size)
+        grey = bool((small[0] == small[1]).all() and (small[0] == small[2]).all())
+        yield Image.fromarray(small[0].numpy() if grey else small.permute(1, 2, 0).numpy())
+
+
+def _renamed(catalog: VideoCatalog, table: str) -> bytes:
+    """A table with the names of the converted videos, its other columns as they are."""
+    path = catalog.root / table
+    if not path.is_file():
+        return b""
+    names: dict[str, str] = {}
+    for entry in catalog:
+        relative = entry.path.relative_to(catalog.root)
+        for name in (entry.path.name, entry.path.stem, relative, relative.with_suffix("")):
+            names.setdefault(Path(name).as_posix(), entry.id)
+    text = io.StringIO()
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file, skipinitialspace=True))
+    column = [name.strip() for name in rows[0]].index("video_id")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in filter(None, rows[1:]):
+        row[column] = names.get(row[column].strip(), row[column])
+        writer.writerow(row)
+    return text.getvalue().encode()

@@ -1,0 +1,59 @@
+"""``usucl data check``: what a folder of videos holds, before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from usucl.cli.console import console, say, table
+
+if TYPE_CHECKING:
+    from usucl.data import VideoCatalog
+
+NOTHING_USABLE = 1
+
+
+def check(data: Path, *, min_frames: int = 2) -> int:
+    """List the videos of a folder, and what cannot be used and why.
+
+    Exit code 1 if nothing can be used or the tables of labels contradict the videos.
+
+    Args:
+        data: folder of videos: folders of frames and video files, mixed and nested.
+        min_frames: videos with fewer frames are left out.
+    """
+    from usucl.data import VideoCatalog
+
+    if not data.is_dir():
+        raise ValueError(f"data must be a folder of videos, got {data}")
+    try:
+        catalog = VideoCatalog.scan(data, min_frames=min_frames)
+    except ValueError as error:
+        console(stderr=True).print(str(error), markup=False)
+        return NOTHING_USABLE
+    _show(catalog)
+    return 0
+
+
+def _show(catalog: VideoCatalog) -> None:
+    rows = []
+    for entry in catalog:
+        video = entry.open()
+        rate = None if entry.frame_rate is None else f"{entry.frame_rate:.4g}"
+        size = f"{video.width}x{video.height}"
+        patient = entry.group if entry.patient_known else None
+        rows.append((entry.id, entry.num_frames, size, rate, entry.label, patient, entry.fold))
+    columns = ["video", "frames", "size", "Hz", "label", "patient", "fold"]
+    used = [c for i, c in enumerate(columns) if any(row[i] is not None for row in rows)]
+    kept = [[cell for c, cell in zip(columns, row, strict=True) if c in used] for row in rows]
+    table(used, kept, title=str(catalog.root), numbers=["frames", "size", "Hz", "fold"])
+    if catalog.skipped:
+        skipped = [(item.path.relative_to(catalog.root), item.reason) for item in catalog.skipped]
+        table(["left out", "reason"], skipped)
+    frames = sum(entry.num_frames for entry in catalog)
+    labels = {entry.label for entry in catalog if entry.label}
+    patients = {entry.group for entry in catalog if entry.patient_known}
+    parts = [f"{len(catalog)} videos", f"{frames} frames", f"{len(catalog.skipped)} left out"]
+    parts += [f"{len(labels)} labels" if labels else "no labels: no probes in the evaluation"]
+    parts += [f"{len(patients)} patients" if patients else "no patients: each video counts as one"]
+    say(", ".join(parts))

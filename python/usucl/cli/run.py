@@ -1,0 +1,194 @@
+"""``usucl demo``, ``train``, ``embed`` and ``evaluate``: the package's functions as commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from usucl.cli.console import say, table
+
+ENCODERS = ("trained", "random", "pixels")
+
+
+def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: float = 6.0) -> None:
+    """Train a small encoder, evaluate it and write a report, in minutes.
+
+    Without data, synthetic ultrasound videos are made first. Nothing is overwritten: where the
+    folder exists, demo-2, demo-3, ... is taken.
+
+    Args:
+        data: folder of ultrasound videos.
+        out: run folder.
+        minutes: time to take on this machine, about 60 % of it for training.
+    """
+    from usucl.demo import run_demo
+
+    report, evaluation = run_demo(data=data, out=out, minutes=minutes)
+    _show(evaluation)
+    say(f"Report: {report}")
+
+
+def train(
+    data: Path,
+    *,
+    out: Path,
+    preset: str = "dense",
+    set_: Sequence[str] = (),
+    held_out: Sequence[int] = (0,),
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    print_config: bool = False,
+    no_progress: bool = False,
+) -> None:
+    """Pretrain an encoder on a folder of ultrasound videos.
+
+    Ctrl-C leaves a usable encoder; the same command with --resume goes on.
+
+    Args:
+        data: folder of videos: folders of frames and video files, mixed and nested.
+        out: run folder.
+        preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
+        set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50.
+        held_out: folds of patients (0-4) that are not trained on; without a number, none are.
+        seed: of the first weights, the folds and every random draw.
+        overwrite: replace an earlier run in the run folder.
+        resume: go on with the run in the run folder, with the configuration it was started with.
+        print_config: print the configuration that would be used, with every option, and stop.
+        no_progress: show no progress bar.
+    """
+    from usucl import training
+
+    changes = dict(_change(text) for text in set_)
+    if print_config:
+        given = {"held_out": list(held_out), "seed": seed, "data": str(data.absolute())}
+        say(training.read_config(preset, changes | given).to_yaml().rstrip())
+        return
+    out = training.train(
+        data=data,
+        out=out,
+        preset=preset,
+        overwrite=overwrite,
+        resume=resume,
+        held_out=held_out,
+        seed=seed,
+        progress=not no_progress,
+        **changes,
+    )
+    say(f"Run: {out}")
+    say("Next:")
+    say(f"  usucl evaluate {out} {data}")
+    say(f"  usucl bank build {out} {data} --out {out.with_name(out.name + '-bank')}")
+
+
+def embed(
+    run: Path,
+    data: Path,
+    *,
+    out: Path | None = None,
+    encoder: Literal["trained", "random", "pixels"] = "trained",
+    frames_per_video: int | None = None,
+    batch_size: int = 64,
+) -> None:
+    """Write the embeddings of a folder's frames.
+
+    Args:
+        run: run folder.
+        data: folder of videos.
+        out: folder for <encoder>.safetensors and <encoder>.csv; embeddings/ of the run by default.
+        encoder: the trained one, its random initialisation, or raw pixels.
+        frames_per_video: at most so many frames of each video, evenly spaced; all by default.
+        batch_size: frames encoded at once.
+    """
+    from usucl import evaluation
+
+    result = evaluation.embed(
+        run=run,
+        data=data,
+        out=out,
+        encoder=encoder,
+        frames_per_video=frames_per_video,
+        batch_size=batch_size,
+    )
+    videos, dim = len(result.video_id), result.embedding.shape[1]
+    say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
+    say(f"Embeddings: {out or run / 'embeddings'}")
+
+
+def evaluate(
+    run: Path,
+    data: Path,
+    *,
+    out: Path | None = None,
+    frames_per_video: int = 20,
+    queries_per_video: int = 10,
+    resamples: int = 2000,
+    folds: int = 5,
+    seed: int = 0,
+    no_report: bool = False,
+) -> None:
+    """Measure the trained encoder beside its random initialisation and raw pixels.
+
+    Intervals are 95 % by bootstrap over patients. The report of the run is written anew.
+
+    Args:
+        run: run folder.
+        data: folder of videos; with labels.csv for the probes.
+        out: folder for evaluation.json and embeddings/; the run folder by default.
+        frames_per_video: at most so many evenly spaced frames of each video.
+        queries_per_video: augmented queries of each held-out video, for temporal retrieval.
+        resamples: bootstrap resamples of the patients.
+        folds: folds of the cross-validation, by patient, unless labels.csv gives them.
+        seed: of augmentations, folds and resamples.
+        no_report: write evaluation.json only.
+    """
+    from usucl import evaluation
+
+    result = evaluation.evaluate(
+        run=run,
+        data=data,
+        out=out,
+        frames_per_video=frames_per_video,
+        queries_per_video=queries_per_video,
+        resamples=resamples,
+        folds=folds,
+        seed=seed,
+    )
+    _show(result)
+    say(f"Evaluation: {(out or run) / 'evaluation.json'}")
+    if not no_report and out is None:
+        from usucl.report import write_report
+
+        say(f"Report: {write_report(run)}")
+
+
+def _change(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def _show(evaluation: Mapping[str, Any]) -> None:
+    from usucl.report.results import probe_rows, retrieval_rows
+
+    rows = []
+    for unit, figures in (
+        ("AUROC", retrieval_rows(evaluation)),
+        ("balanced accuracy", probe_rows(evaluation)),
+    ):
+        for row in figures:
+            estimates = [row.estimates[name] for name in (*ENCODERS, "trained - random")]
+            cells = [_estimate(e, "+.2f" if e is estimates[-1] else ".2f") for e in estimates]
+            rows.append((" ".join(row.name.split()), unit, *cells))
+    where = evaluation["protocol"]["measured_on"]
+    title = f"Measured on {where}, with 95 % intervals over patients"
+    table(["", "figure", *ENCODERS, "trained - random"], rows, title=title)
+
+
+def _estimate(estimate: Mapping[str, Any], form: str) -> str:
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if value is None:
+        return "-"
+    return f"{value:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")

@@ -1,0 +1,97 @@
+"""The whole path in minutes: videos, a small encoder, its evaluation, a report."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usucl.data import VideoCatalog, write_phantom
+from usucl.evaluation import evaluate
+from usucl.models import EncoderConfig, FrameEncoder
+from usucl.report import write_report
+from usucl.training import train
+
+ENCODER = EncoderConfig(backbone="resnet10", image_size=64, dim=128)
+PHANTOM_VIDEOS, PHANTOM_FRAMES = 40, 32  # five patients held out: the fewest with intervals
+VIDEOS, FRAMES = 8, 8  # of a batch
+EPOCHS = 20  # steps of the curriculum; how long one is depends on the machine
+TRAINING_SHARE = 0.6  # of the time; evaluation and report take most of the rest
+OTHER_WORK = 1.3  # time of a step over that of the encoder alone
+
+
+def run_demo(
+    *, data: str | Path | None = None, out: str | Path = "runs/demo", minutes: float = 6.0
+) -> tuple[Path, dict[str, Any]]:
+    """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
+
+    The number of steps is what fits into the time at the speed of this machine, measured first.
+
+    Args:
+        data: folder of videos; without one, synthetic videos are written to ``<out>-videos``.
+        out: run folder; where it exists, ``<out>-2``, ``<out>-3``, ... is taken instead.
+        minutes: time for everything, on a machine that has nothing else to do.
+
+    Returns:
+        The path of the report, and the evaluation.
+
+    Raises:
+        ValueError: ``minutes`` is not positive, or ``data`` has no usable video.
+    """
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be positive, got {minutes}")
+    out = _free(Path(out))
+    if data is None:
+        data = out.with_name(out.name + "-videos")
+        print(f"Making synthetic ultrasound videos in {data}", flush=True)
+        write_phantom(data, videos=PHANTOM_VIDEOS, frames=PHANTOM_FRAMES)
+    else:
+        VideoCatalog.scan(data)  # before time is spent: nothing usable is an error
+    steps = max(1, int(60 * minutes * TRAINING_SHARE / _seconds_per_step()))
+    epochs = min(EPOCHS, steps)
+    print(f"Training a small encoder for {steps // epochs * epochs} steps", flush=True)
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "steps_per_epoch": steps // epochs,
+        "backbone": ENCODER.backbone,
+        "image_size": ENCODER.image_size,
+        "dim": ENCODER.dim,
+        "sampling.videos": VIDEOS,
+        "sampling.frames": FRAMES,
+    }
+    train(data=data, out=out, preset="dense", **options)
+    print("Evaluating it beside its random initialisation and raw pixels", flush=True)
+    evaluation = evaluate(run=out, data=data)
+    return write_report(out), evaluation
+
+
+def _free(out: Path) -> Path:
+    """``out``, or with the first number that makes a run and its videos new."""
+    numbered = (out.with_name(f"{out.name}-{n}") for n in itertools.count(2))
+    for folder in itertools.chain([out], numbered):
+        if not (folder.exists() or folder.with_name(folder.name + "-videos").exists()):
+            return folder
+    raise AssertionError("the numbers do not end")
+
+
+def _seconds_per_step() -> float:
+    """A training step here: both views of a batch through the encoder and back, and the rest."""
+    with torch.random.fork_rng(devices=[]):
+        encoder = FrameEncoder(ENCODER)
+    if torch.cuda.is_available():
+        encoder = encoder.cuda()
+    size = ENCODER.image_size
+    device = next(encoder.parameters()).device
+    images = torch.zeros(2 * VIDEOS * FRAMES, 3, size, size, device=device)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        encoder(images).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return OTHER_WORK * min(seconds)

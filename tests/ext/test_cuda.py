@@ -1,0 +1,187 @@
+"""The CUDA kernels against the CPU's, and what is asked of them on a GPU alone.
+
+The other tests of this folder run on every device there is; here are the comparisons between two
+devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists and tables.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
+
+import usucl_ext
+from usucl_ext import Selection
+
+OPERATORS = ("select_negatives", "hard_negative_nce", "hard_negative_nce_backward")
+GPU = torch.device("cuda")
+
+needs_library = pytest.mark.skipif(
+    not usucl_ext.build_info()["cuda"], reason=f"no CUDA: {usucl_ext.build_info()['cuda_reason']}"
+)
+needs_gpu = pytest.mark.skipif(
+    not (torch.cuda.is_available() and usucl_ext.build_info()["cuda"]),
+    reason="no CUDA device" if not torch.cuda.is_available() else "no CUDA kernels",
+)
+
+
+def assert_same_selection(gpu: Selection, cpu: Selection) -> None:
+    for ours, theirs in zip(gpu, cpu, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours.cpu(), theirs)
+
+
+def assert_near(gpu: torch.Tensor | None, cpu: torch.Tensor | None, eps: float) -> None:
+    """Equal but for exp and log, which round differently on the two: a few eps of each logit."""
+    assert (gpu is None) == (cpu is None)
+    if gpu is None or cpu is None or not cpu.numel():
+        return
+    largest = torch.nan_to_num(cpu.double(), 0.0, 0.0, 0.0).abs().max().item()
+    own = torch.finfo(cpu.dtype).eps  # the one rounding to the gradient's dtype
+    torch.testing.assert_close(
+        gpu.cpu(),
+        cpu,
+        rtol=own + 256 * eps,
+        atol=256 * eps * max(1.0, largest),
+        equal_nan=True,
+    )
+
+
+def assert_same_outcome(gpu: Outcome, cpu: Outcome, arithmetic: torch.dtype) -> None:
+    eps = torch.finfo(arithmetic).eps
+    assert_same_selection(gpu.selection, cpu.selection)
+    assert_near(gpu.loss, cpu.loss, eps)
+    for name in ("anchors", "positives", "temperature", "soft_nn_temperature"):
+        assert_near(getattr(gpu, name), getattr(cpu, name), eps)
+    for ours, theirs in zip(gpu.blocks, cpu.blocks, strict=True):
+        assert_near(ours, theirs, eps)
+
+
+def check_against_cpu(problem: Problem) -> None:
+    ours = problem.to(GPU)
+    assert_same_selection(ours.select("native"), problem.select("native"))
+    assert_same_outcome(ours.run("native"), problem.run("native"), problem.arithmetic)
+
+
+@needs_library
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_operator_has_a_cuda_kernel(operator: str) -> None:
+    """The library loads and registers without a GPU."""
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"usucl::{operator}", "CUDA")
+
+
+@needs_gpu
+@given(problem=problems())
+def test_equals_cpu(problem: Problem) -> None:
+    check_against_cpu(problem)
+
+
+@needs_gpu
+@given(problem=problems(dtypes=(*LOW_PRECISION, torch.float64), on_grid=False))
+def test_equals_cpu_on_real_values(problem: Problem) -> None:
+    check_against_cpu(problem)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("keys", [(127,), (128,), (129,), (1, 700, 300), (3,) * 70], ids=str)
+@pytest.mark.parametrize("k", [1, 130, 1000])
+def test_sizes_around_the_bounds(keys: tuple[int, ...], k: int, dtype: torch.dtype) -> None:
+    """Tiles of 128 keys, lists that are cut many times or never, several tables of blocks."""
+    check_against_cpu(plain_problem("cpu", dtype, dim=65, keys=keys, intra_k=k, cross_k=k))
+
+
+@needs_gpu
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rows": 0},
+        {"keys": (0, 0)},
+        {"intra_k": 0, "cross_k": 0},
+        {"intra_k": 0, "window": None},
+        {"cross_k": 0},
+    ],
+    ids=str,
+)
+def test_empty_problems(options: dict[str, Any], reduction: str) -> None:
+    check_against_cpu(plain_problem(**options, reduction=reduction))
+
+
+@needs_gpu
+def test_one_key_of_all_anchors() -> None:
+    """Thousands of pairs in one key's sum, in the order of the anchors and so twice the same."""
+    problem = plain_problem(rows=3000, keys=(1, 2))
+    check_against_cpu(problem)
+    first, second = (problem.to(GPU).run("native") for _ in range(2))
+    for a, b in zip(first.blocks, second.blocks, strict=True):
+        assert a is not None and b is not None and torch.equal(a, b)
+
+
+@needs_gpu
+def test_broken_rows_stay_alone() -> None:
+    problem = plain_problem(reduction="none")
+    problem.anchors.embedding[2, 5] = math.nan
+    problem.positives[4, 1, 0] = math.inf
+    check_against_cpu(problem)
+    outcome = problem.to(GPU).run("native")
+    assert torch.isnan(outcome.loss).nonzero().flatten().tolist() == [2, 4]
+
+
+@needs_gpu
+def test_runs_on_the_current_stream() -> None:
+    """The inputs are written late on a stream of their own; any other stream would read zeros."""
+    problem = plain_problem()
+    expected = problem.run("native")
+    ready = problem.to(GPU)
+    late = problem.to(GPU)
+    embeddings = [late.anchors.embedding, late.positives, *(b.embedding for b in late.blocks)]
+    sources = [ready.anchors.embedding, ready.positives, *(b.embedding for b in ready.blocks)]
+    for embedding in embeddings:
+        embedding.zero_()
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        for embedding, source in zip(embeddings, sources, strict=True):
+            embedding.copy_(source)
+        outcome = late.run("native")
+    stream.synchronize()
+    assert_same_outcome(outcome, expected, problem.arithmetic)
+
+
+@needs_gpu
+def test_captured_in_a_graph() -> None:
+    """Forward and backward replay on new contents; a synchronisation would break the capture."""
+    first, second = (
+        plain_problem(temperature=torch.tensor(0.2), soft_nn_temperature=torch.tensor(0.3))
+        for _ in range(2)
+    )
+    second.anchors.embedding.copy_(first.anchors.embedding.flip(0))
+    static = first.to(GPU)
+    static.grad = torch.ones((), device=GPU)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        static.run("native")
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outcome = static.run("native")
+    for problem in (first, second):
+        static.anchors.embedding.data.copy_(problem.anchors.embedding)
+        graph.replay()
+        assert_same_outcome(outcome, problem.run("native"), problem.arithmetic)
+
+
+@needs_gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device or none")
+def test_runs_on_the_device_of_its_inputs() -> None:
+    problem = plain_problem()
+    outcome = problem.to(torch.device("cuda", 1)).run("native")
+    assert outcome.loss.device.index == 1
+    assert_same_outcome(outcome, problem.run("native"), problem.arithmetic)

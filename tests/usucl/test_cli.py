@@ -1,0 +1,248 @@
+"""The shell commands: help, bad input, and what they write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import usucl
+from usucl.cli import COMMANDS, main
+from usucl.data import VideoCatalog
+from usucl.models import EncoderConfig, FrameEncoder, save_encoder
+
+
+def _names(commands: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    names = [prefix]
+    for name, command in commands.items():
+        deeper = (*prefix, name)
+        names += [deeper] if callable(command) else _names(command, deeper)
+    return names
+
+
+def _write_video(folder: Path, frames: int, seed: int, size: int = 40) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for number in range(frames):
+        grey = rng.integers(0, 256, (size, size), dtype=np.uint8)
+        Image.fromarray(grey).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Three videos of two patients, and three that cannot be used."""
+    root = tmp_path / "videos"
+    for seed, name in enumerate("abc"):
+        _write_video(root / name, 4, seed)
+    _write_video(root / "one_frame", 1, 9)
+    (root / "empty").mkdir()
+    (root / "broken.mp4").write_bytes(b"no video at all")
+    (root / "labels.csv").write_text(
+        "video_id,label,patient,note\na,cyst,p1,x\nb,stone,p1,y\nc,cyst,p2,z\n"
+    )
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder with a random encoder."""
+    torch.manual_seed(0)
+    encoder = FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=16))
+    save_encoder(encoder, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _stderr_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("usucl: error: ")
+    return line
+
+
+@pytest.mark.parametrize("words", _names(COMMANDS), ids=" ".join)
+def test_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: usucl")
+    assert "<class" not in text and "SET_" not in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, usucl, usucl.cli\n"
+        "try: usucl.cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(', '.join({'torch', 'lightning', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names() -> None:
+    for name in usucl.__all__:
+        assert getattr(usucl, name) is not None
+        assert name in dir(usucl)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        usucl.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "expected one of the commands demo, train"),
+        (["bank"], "expected one of the commands build, search"),
+        (["trian"], "invalid choice"),
+        (["train", "folder"], "required"),
+        (["train", "folder", "--out", "x", "--seed", "z"], "seed: Expected a int"),
+        (["train", "no_folder", "--out", "x"], "no_folder"),
+        (["train", "folder", "--out", "x", "--set", "epochs"], "NAME=VALUE"),
+        (["train", "folder", "--out", "x", "--set", "epoch=1", "--print-config"], "epochs"),
+        (["embed", "no_run", "folder"], "no_run"),
+        (["evaluate", "no_run", "folder"], "no_run"),
+        (["bank", "build", "no_run", "folder", "--out", "x"], "no_run"),
+        (["bank", "search", "no_bank", "--query", "x"], "no_bank holds no bank"),
+        (["data", "check", "no_folder"], "no_folder"),
+        (["data", "convert", "no_folder", "--out", "x", "--size", "4"], "at least 8"),
+        (["demo", "--minutes", "0"], "minutes"),
+        (["bench", "--bogus"], "--bogus"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert said in _stderr_line(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "data", "check", "no_folder"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_options_reach_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["--set", "epochs=7", "optimiser.lr=1e-2", "--set", "cross_k=5", "--held-out"]
+    assert main(["train", "folder", "--out", "x", *changes, "--print-config"]) == 0
+    text = capsys.readouterr().out
+    for line in ("epochs: 7", "  lr: 0.01", "  cross_k: 5", "held_out: []"):
+        assert line in text
+
+
+def test_info_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["usucl"] == usucl.__version__
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["cuda"] or facts["cuda_reason"]
+    assert main(["info"]) == 0
+    assert torch.__version__ in capsys.readouterr().out
+
+
+def test_data_check_names_what_is_left_out(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(videos)]) == 0
+    text = capsys.readouterr().out
+    for name, reason in (("broken.mp4", "decoded"), ("empty", "empty"), ("one_frame", "too short")):
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(name)]
+        assert reason in line
+    assert "3 videos, 12 frames, 3 left out, 2 labels, 2 patients" in text
+
+
+def test_data_check_of_nothing_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.avi").write_bytes(b"")
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert "broken.avi: the file is empty" in capsys.readouterr().err
+
+
+def test_convert_keeps_frames_and_tables_and_resumes(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "converted"
+    assert main(["data", "convert", str(videos), "--out", str(out)]) == 0
+    before, after = VideoCatalog.scan(videos), VideoCatalog.scan(out)
+    assert [(e.id, e.label, e.group) for e in before] == [(e.id, e.label, e.group) for e in after]
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a.open().frames(range(4)), b.open().frames(range(4)))
+    assert "note" in (out / "labels.csv").read_text()
+
+    for file in (out / "b").iterdir():
+        file.unlink()
+    (out / "b").rmdir()
+    stamp = (out / "a" / "00000.png").stat().st_mtime_ns
+    assert main(["data", "convert", str(videos), "--out", str(out)]) == 0
+    assert len(VideoCatalog.scan(out)) == 3
+    assert (out / "a" / "00000.png").stat().st_mtime_ns == stamp
+
+
+def test_convert_overwrites_nothing(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "converted"
+    words = ["data", "convert", str(videos), "--out", str(out)]
+    assert main([*words, "--image-format", "jpeg", "--size", "32"]) == 0
+    capsys.readouterr()
+    for other in (["--image-format", "jpeg"], [], ["--size", "32"]):
+        assert main([*words, *other]) == 2
+        assert "is there already" in _stderr_line(capsys)
+    assert main(["data", "convert", str(videos), "--out", str(videos / "inside")]) == 2
+    assert "outside" in _stderr_line(capsys)
+
+
+def test_bank_build_and_search(
+    videos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank, sheet = tmp_path / "bank", tmp_path / "sheet.png"
+    assert main(["bank", "build", str(run), str(videos), "--out", str(bank)]) == 0
+    assert main(["bank", "build", str(run), str(videos), "--out", str(bank)]) == 2
+    rows = (bank / "frames.csv").read_text().splitlines()
+    assert len(rows) == 13
+    assert rows[6].startswith("5,b,1,0.25,p1,stone,")
+
+    search = ["bank", "search", str(bank), "--json", "--query"]
+    capsys.readouterr()
+    assert main([*search, f"{videos / 'b'}@1", "--k", "3", "--out", str(sheet)]) == 0
+    found = json.loads(capsys.readouterr().out)["neighbours"]
+    assert [n["rank"] for n in found] == [1, 2, 3]
+    assert (found[0]["video"], found[0]["frame"]) == ("b", 1)
+    assert found[0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert sheet.stat().st_size > 0
+
+    query = str(videos / "b" / "1.png")
+    assert main([*search, query, "--exclude-video", "b", "--one-per-video"]) == 0
+    found = json.loads(capsys.readouterr().out)["neighbours"]
+    assert sorted(n["video"] for n in found) == ["a", "c"]
+
+    assert main([*search, f"{videos / 'b'}@4"]) == 2
+    assert "has 4 frames" in _stderr_line(capsys)
+    assert main([*search, query, "--exclude-video", "d"]) == 2
+    assert "no video 'd'" in _stderr_line(capsys)
+
+
+def test_a_bank_is_searched_with_its_own_encoder(
+    videos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank, other = tmp_path / "bank", tmp_path / "other"
+    assert main(["bank", "build", str(run), str(videos), "--out", str(bank)]) == 0
+    save_encoder(FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=16)), other)
+    capsys.readouterr()
+    search = ["bank", "search", str(bank), "--query", str(videos / "a")]
+    assert main([*search, "--run", str(other)]) == 2
+    assert "not the one that made the bank" in _stderr_line(capsys)
+    run.rename(tmp_path / "moved")
+    assert main(search) == 2
+    assert "--run" in _stderr_line(capsys)
+    assert main([*search, "--run", str(tmp_path / "moved")]) == 0
