@@ -1,6 +1,7 @@
 #include "gradient.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "parallel.h"
 
@@ -17,33 +18,36 @@ struct Contribution {
 }  // namespace
 
 template <typename T>
-void key_gradient(const std::vector<WeightedPairs<T>>& groups, const T* upstream, const T* anchors,
-                  int64_t rows, int64_t dim, int64_t first_key, int64_t num_keys, T* grad_keys) {
+void key_gradient(const BackwardArguments<T>& arguments, const T* queries,
+                  const KeyGradient<T>& wanted) {
   std::vector<Contribution<T>> pairs;
-  for (int64_t i = 0; i < rows; ++i) {
-    for (const WeightedPairs<T>& group : groups) {
+  for (int64_t i = 0; i < arguments.anchors.rows; ++i) {
+    const T upstream = arguments.upstream(i);
+    for (const WeightedPairs<T>& group : {arguments.intra, arguments.cross}) {
       for (int64_t j = i * group.k; j < (i + 1) * group.k; ++j) {
-        const int64_t key = group.index[j] - first_key;
-        if (group.index[j] < 0 || key < 0 || key >= num_keys) continue;
-        pairs.push_back({key, i, upstream[i] * group.weight[j]});
+        const int64_t key = group.index[j] - wanted.first_key;
+        if (group.index[j] < 0 || key < 0 || key >= wanted.num_keys) continue;
+        pairs.push_back({key, i, upstream * group.weight[j]});
       }
     }
   }
   std::stable_sort(pairs.begin(), pairs.end(),
                    [](const auto& a, const auto& b) { return a.key < b.key; });
-  parallel_for(num_keys, 64, [&](int64_t begin, int64_t end) {
-    std::fill_n(grad_keys + begin * dim, (end - begin) * dim, T(0));
+  const int64_t dim = arguments.anchors.dim;
+  parallel_for(wanted.num_keys, 64, [&](int64_t begin, int64_t end) {
+    std::fill_n(wanted.grad_keys + begin * dim, (end - begin) * dim, T(0));
     auto pair = std::lower_bound(pairs.begin(), pairs.end(), begin,
                                  [](const auto& p, int64_t key) { return p.key < key; });
     for (; pair != pairs.end() && pair->key < end; ++pair) {
-      add_scaled(pair->weight, anchors + pair->anchor * dim, grad_keys + pair->key * dim, dim);
+      add_scaled(pair->weight, queries + pair->anchor * dim, wanted.grad_keys + pair->key * dim,
+                 dim);
     }
   });
 }
 
-template void key_gradient(const std::vector<WeightedPairs<float>>&, const float*, const float*,
-                           int64_t, int64_t, int64_t, int64_t, float*);
-template void key_gradient(const std::vector<WeightedPairs<double>>&, const double*, const double*,
-                           int64_t, int64_t, int64_t, int64_t, double*);
+template void key_gradient(const BackwardArguments<float>&, const float*,
+                           const KeyGradient<float>&);
+template void key_gradient(const BackwardArguments<double>&, const double*,
+                           const KeyGradient<double>&);
 
 }  // namespace usucl::cpu

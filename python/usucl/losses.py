@@ -12,13 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from usucl_ext import Frames, HardNegativeNCE, Selection, hard_negative_nce
+from usucl_ext import Frames, HardNegativeNCE, Selection, build_info, hard_negative_nce
 
 __all__ = [
     "Frames",
     "HardNegativeNCE",
     "LossInputs",
     "Selection",
+    "build_info",
     "dense_inputs",
     "hard_negative_nce",
     "paper_code_inputs",

@@ -104,8 +104,12 @@ void test_selection(int64_t anchors, int64_t keys, int64_t dim, Ranks intra, Ran
 void test_key_gradient() {
   const int64_t index[] = {0, 2, 2, -1, 5, 2};
   const float weight[] = {1, 2, 3, 100, 4, 5}, upstream[] = {1, 10, 100}, anchors[] = {1, 2, 3};
+  BackwardArguments<float> arguments{};
+  arguments.upstream = {upstream, 1, 1.0f};
+  arguments.anchors = {anchors, DType::kFloat32, 3, 1};
+  arguments.cross = {index, weight, 2};
   float grad[3];
-  cpu::key_gradient<float>({{index, weight, 2}}, upstream, anchors, 3, 1, 1, 3, grad);  // keys 1-3
+  cpu::key_gradient<float>(arguments, anchors, {1, 3, grad});  // keys 1, 2, 3
   CHECK(grad[0] == 0 && grad[1] == 2 * 1 + 30 * 2 + 500 * 3 && grad[2] == 0);
 }
 
