@@ -32,12 +32,12 @@ def info(*, json_: bool = False) -> None:
     Args:
         json_: as JSON, for a program or a bug report.
     """
-    import usucl
+    from usucl import __version__
     from usucl.losses import build_info
 
     facts = build_info()
     versions = {**dict(facts["versions"]), **{name: _version(name) for name in PACKAGES}}  # type: ignore[call-overload]
-    facts = {"usucl": usucl.__version__, **facts, "versions": versions}
+    facts = {"usucl": __version__, **facts, "versions": versions}
     if json_:
         print(json.dumps(facts, indent=2))
         return
