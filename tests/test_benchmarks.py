@@ -28,7 +28,7 @@ def test_all_providers_agree() -> None:
 
 def test_a_wrong_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        bench_loss.LOSSES, "usucl", lambda a, p, k: bench_loss.eager(a, p, k) * 1.01
+        bench_loss.LOSSES, "usucl", lambda a, p, k: bench_loss.whole_eager(a, p, k) * 1.01
     )
     with pytest.raises(AssertionError, match="loss of usucl"):
         bench_loss.check()

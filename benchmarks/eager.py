@@ -1,0 +1,39 @@
+"""The loss as a user would write it in PyTorch: a matmul, two masks, two topk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from usucl_ext import Frames
+
+
+def hard_negative_nce(
+    anchors: Frames,
+    positives: Tensor,
+    keys: Frames,
+    *,
+    window: tuple[float, float],
+    intra_k: int,
+    cross_k: int,
+    temperature: float,
+) -> Tensor:
+    """The mean loss, for anchors that all have some negative; ties in any order.
+
+    Args:
+        anchors: N frames.
+        positives: ``[N, D]``.
+        keys: M frames.
+        window, intra_k, cross_k, temperature: as for :func:`usucl_ext.hard_negative_nce`.
+    """
+    similarity = anchors.embedding @ keys.embedding.T  # [N, M]
+    same_video = anchors.video[:, None] == keys.video
+    distance = (anchors.time[:, None] - keys.time).abs()
+    lo, hi = window
+    inside = same_video & (distance > 0) & (distance >= lo) & (distance <= hi)
+    intra = similarity.masked_fill(~inside, -torch.inf).topk(min(intra_k, len(keys.time)), dim=1)
+    cross = similarity.masked_fill(same_video, -torch.inf).topk(min(cross_k, len(keys.time)), dim=1)
+    positive = (anchors.embedding * positives).sum(1, keepdim=True)
+    logits = torch.cat([positive, intra.values, cross.values], dim=1) / temperature
+    first = torch.zeros(len(logits), dtype=torch.int64)
+    return torch.nn.functional.cross_entropy(logits, first)
