@@ -21,7 +21,7 @@ PHANTOM_VIDEOS, PHANTOM_FRAMES = 40, 32  # five patients held out: the fewest wi
 VIDEOS, FRAMES = 8, 8  # of a batch
 EPOCHS = 20  # steps of the curriculum; how long one is depends on the machine
 TRAINING_SHARE = 0.6  # of the time; evaluation and report take most of the rest
-OTHER_WORK = 1.7  # time of a step over that of the encoder alone: augmentation, optimiser
+OTHER_WORK = 1.3  # time of a step over that of the encoder alone: augmentation, optimiser
 
 
 def run_demo(
