@@ -18,7 +18,7 @@ CXX_FILES := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '
 .PHONY: demo test check-all build lint types native-tests python-tests format clean
 
 demo: build
-	$(BIN)/usucl demo --out $(OUT) $(if $(DATA),--data $(DATA))
+	$(BIN)/usucl demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
 
 test: build lint types native-tests python-tests
 

@@ -7,6 +7,7 @@ kernels. They are two so that a CPU-only PyTorch can load the first without the 
 from __future__ import annotations
 
 import platform
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
@@ -15,11 +16,17 @@ import torch
 _PACKAGE = Path(__file__).parent
 
 
+def _built(name: str) -> Path | None:
+    """The file of a library for this Python, if it was built."""
+    files = (_PACKAGE / (name + suffix) for suffix in EXTENSION_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
 def _load_cpu() -> tuple[ModuleType | None, str | None]:
     try:
         from . import _C
     except ImportError as error:
-        if not list(_PACKAGE.glob("_C.*")):
+        if _built("_C") is None:
             where = "python -m pip install --no-build-isolation -e ."
             return None, f"usucl_ext._C is not in {_PACKAGE.name}: build it with '{where}'"
         return None, f"usucl_ext._C could not be loaded: {error}"
@@ -33,13 +40,13 @@ def _load_cuda(built: ModuleType | None) -> str | None:
     facts = built.build_info()
     if not facts["cuda_built"]:
         return f"built without CUDA: {facts['cuda_absent_reason']}"
-    libraries = sorted(_PACKAGE.glob("_C_cuda.*"))
-    if not libraries:
+    library = _built("_C_cuda")
+    if library is None:
         return f"usucl_ext._C_cuda is not in {_PACKAGE.name}"
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA"
     try:
-        torch.ops.load_library(str(libraries[0]))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"usucl_ext._C_cuda could not be loaded: {error}"
     return None

@@ -14,6 +14,7 @@ from ._types import Frames
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 REDUCTIONS = ("none", "mean", "sum")
+MAX_COUNT = 2**31 - 1
 Window = tuple[float, float] | Sequence[float] | Tensor | None
 
 
@@ -92,6 +93,8 @@ def _check_count(name: str, value: object) -> int:
     count = int(value)
     if count < 0:
         raise ValueError(f"{name} must be >= 0, got {count}")
+    if count > MAX_COUNT:
+        raise ValueError(f"{name} must be at most {MAX_COUNT}, got {count}")
     return count
 
 
@@ -110,14 +113,25 @@ def _check_window(window: Window, intra_k: int, embedding: Tensor) -> Tensor | N
         if window.device != embedding.device:
             raise ValueError(f"window must be on {embedding.device}, got {window.device}")
         return window.detach().to(torch.float32).reshape(-1, 2)
-    if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
-        raise TypeError(f"window must be a pair (lo, hi), a tensor or None, got {window!r}")
-    lo, hi = (_check_real(f"window[{i}]", bound) for i, bound in enumerate(window))
+    lo, hi = check_bounds(window)
     # Two fills rather than a copy from the host: nothing waits on a GPU.
     pair = torch.empty(1, 2, dtype=torch.float32, device=embedding.device)
     pair[:, 0].fill_(lo)
     pair[:, 1].fill_(hi)
     return pair
+
+
+def check_bounds(window: Sequence[object]) -> tuple[float, float]:
+    """The two bounds of a window, as float32 holds them."""
+    if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
+        raise TypeError(f"window must be a pair (lo, hi), a tensor or None, got {window!r}")
+    lo, hi = (_check_real(f"window[{i}]", bound) for i, bound in enumerate(window))
+    return _rounded(lo, torch.float32), _rounded(hi, torch.float32)
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    """The number, or infinity where it is beyond the range of ``dtype``."""
+    return math.copysign(math.inf, number) if abs(number) > torch.finfo(dtype).max else number
 
 
 def _check_real(name: str, value: object) -> float:
@@ -140,8 +154,11 @@ def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
             )
         return value.to(device=device, dtype=problem.accumulate)
     number = _check_real(name, value)
-    if not 0.0 < number < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {number}")
+    limits = torch.finfo(problem.accumulate)
+    if not limits.tiny <= number <= limits.max:
+        raise ValueError(
+            f"{name} must be positive and finite in {problem.accumulate}, got {number}"
+        )
     return torch.full((), number, dtype=problem.accumulate, device=device)
 
 
@@ -224,6 +241,7 @@ def check_problem(
     if isinstance(positives, Tensor):
         embeddings.append(positives)
     double = any(embedding.dtype == torch.float64 for embedding in embeddings)
+    accumulate = torch.float64 if double else torch.float32
     intra = _check_count("intra_k", intra_k)
     return Problem(
         anchors=checked,
@@ -235,6 +253,6 @@ def check_problem(
         cross_skip=_check_count("cross_skip", cross_skip),
         max_similarity=None
         if max_similarity is None
-        else _check_real("max_similarity", max_similarity),
-        accumulate=torch.float64 if double else torch.float32,
+        else _rounded(_check_real("max_similarity", max_similarity), accumulate),
+        accumulate=accumulate,
     )

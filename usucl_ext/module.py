@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ._types import Frames, Selection
+from ._validation import check_bounds
 from .ops import Implementation, Reduction, hard_negative_nce
 
 
@@ -19,14 +20,15 @@ class HardNegativeNCE(nn.Module):
     checkpoints do not hold it.
 
     Args:
-        window: ``(lo, hi)`` in the unit of the frames' times; ``None`` is an empty window, legal
-            with ``intra_k = 0``.
+        window: a pair ``(lo, hi)`` in the unit of the frames' times; ``None`` is an empty window,
+            legal with ``intra_k = 0``.
         intra_k, cross_k, intra_skip, cross_skip, temperature, soft_nn_temperature,
             max_similarity, reduction, return_selection, impl: as for the function. A temperature
             that is an ``nn.Parameter`` becomes a parameter of the module.
 
     Raises:
-        ValueError: ``intra_k > 0`` without a window. All else is checked when called.
+        TypeError, ValueError: ``window`` is no pair of numbers, or None with ``intra_k > 0``. All
+            else is checked when called.
     """
 
     window: Tensor
@@ -60,15 +62,22 @@ class HardNegativeNCE(nn.Module):
         self.return_selection = return_selection
         self.impl: Implementation = impl
         self.register_buffer("window", torch.empty(2, dtype=torch.float32), persistent=False)
-        self.set_window(*((1.0, 0.0) if window is None else window))
+        self.set_window(*((1.0, 0.0) if window is None else check_bounds(window)))
 
     @torch.no_grad()
     def set_window(self, lo: float, hi: float) -> None:
         """Changes the window's values in place; ``lo > hi`` is an empty window."""
-        if lo != lo or hi != hi:
-            raise ValueError(f"window must be two numbers (lo, hi), got ({lo}, {hi})")
+        lo, hi = check_bounds((lo, hi))
         self.window[0].fill_(lo)
         self.window[1].fill_(hi)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HardNegativeNCE:
+        # A model in half precision keeps its window in float32: only the device may change.
+        window = self.window
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.window.dtype != torch.float32:
+            self.window = window.to(self.window.device)
+        return self
 
     def forward(
         self, anchors: Frames, positives: Tensor, negatives: Frames | Sequence[Frames]
@@ -93,10 +102,15 @@ class HardNegativeNCE(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, as printed inside a model."""
-        lo, hi = self.window.tolist()
+        lo, hi = (torch.nan, torch.nan) if self.window.is_meta else self.window.tolist()
+
+        def shown(temperature: float | Tensor | None) -> str:
+            return "learnt" if isinstance(temperature, Tensor) else f"{temperature}"
+
         return (
             f"window=({lo:g}, {hi:g}), intra_k={self.intra_k}, cross_k={self.cross_k}, "
             f"intra_skip={self.intra_skip}, cross_skip={self.cross_skip}, "
-            f"temperature={self.temperature}, soft_nn_temperature={self.soft_nn_temperature}, "
+            f"temperature={shown(self.temperature)}, "
+            f"soft_nn_temperature={shown(self.soft_nn_temperature)}, "
             f"max_similarity={self.max_similarity}, reduction={self.reduction!r}"
         )

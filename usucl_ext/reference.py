@@ -7,6 +7,8 @@ up to ties within rounding elsewhere (a matmul adds in another order).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,7 @@ _INF = float("inf")
 
 def select_negatives(
     anchors: Frames,
-    negatives: Frames | list[Frames] | tuple[Frames, ...],
+    negatives: Frames | Sequence[Frames],
     *,
     window: Window,
     intra_k: int,
@@ -55,7 +57,7 @@ def select_negatives(
 def hard_negative_nce(
     anchors: Frames,
     positives: Tensor,
-    negatives: Frames | list[Frames] | tuple[Frames, ...],
+    negatives: Frames | Sequence[Frames],
     *,
     window: Window,
     intra_k: int,
@@ -162,19 +164,18 @@ def nce(
         selection = select(problem, excluded=broken)
 
         whole = query.masked_fill(broken[:, None], 0.0)
-        positive = positive.masked_fill(broken[:, None], 0.0) / temperature
+        positive = positive.masked_fill(broken[:, None], 0.0)
         intra = _selected_similarity(problem, whole, selection.intra_index)
         cross = _selected_similarity(problem, whole, selection.cross_index)
         intra_taken, cross_taken = selection.intra_index >= 0, selection.cross_index >= 0
         if soft_nn_temperature is not None:
             cross, cross_taken = _soft_nearest_neighbour(cross, cross_taken, soft_nn_temperature)
-
-        negative = torch.cat([intra, cross], dim=1) / temperature  # [N, L]
-        taken = torch.cat([intra_taken, cross_taken], dim=1)
-        negative = negative.masked_fill(~taken, -_INF)
-        negative = negative[:, None].expand(-1, positive.shape[1], -1)  # [N, R, L]
-        logits = torch.cat([positive[..., None], negative], dim=2)
-        row = (logits.logsumexp(2) - positive).mean(1)  # [N]
+        row = _info_nce(
+            positive,
+            torch.cat([intra, cross], dim=1),
+            torch.cat([intra_taken, cross_taken], dim=1),
+            temperature,
+        )
 
         # A broken row is NaN, and so are its gradients; the other rows never see it.
         touched = torch.cat([query[:, None], positives], dim=1)
@@ -185,6 +186,19 @@ def nce(
             return row, selection
         total = row.sum()
         return total / max(row.shape[0], 1) if reduction == "mean" else total, selection
+
+
+def _info_nce(positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor) -> Tensor:
+    """logsumexp(logits) - logits[0], averaged over the positives ``[N, R]``; zero where no
+    negative ``[N, L]`` is taken.
+
+    As log(1 + sum_j exp((s_j - s_p) / temperature)): no digits are lost where that is small.
+    """
+    present = taken.any(1)
+    excess = (negative[:, None] - positive[:, :, None]) / temperature  # [N, R, L]
+    counted = taken | ~present[:, None]  # rows without negatives stay finite until the end
+    total = excess.masked_fill(~counted[:, None], -_INF).logsumexp(2)
+    return torch.logaddexp(total, torch.zeros_like(total)).mean(1).masked_fill(~present, 0.0)
 
 
 def _upcast(embedding: Tensor, problem: Problem) -> Tensor:
@@ -198,13 +212,14 @@ def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tens
     for block in problem.blocks:
         rows = block.embedding.shape[0]
         inside = (index >= first) & (index < first + rows)
+        # Upcast first, so that gradients are summed in float32; and looked up as in an embedding
+        # table, whose gradient is deterministic.
+        table = _upcast(block.embedding, problem)
         if rows > 0:
-            # Upcast first, so that gradients are summed in float32; and looked up as in an
-            # embedding table, whose gradient is deterministic.
-            table = _upcast(block.embedding, problem)
-            keys = torch.where(
-                inside[..., None], F.embedding((index - first).clamp(0, rows - 1), table), keys
-            )
+            looked_up = F.embedding((index - first).clamp(0, rows - 1), table)
+            keys = torch.where(inside[..., None], looked_up, keys)
+        else:
+            keys = keys + table.sum()  # nothing, but its gradient is there
         first += rows
     return (query[:, None] * keys).sum(-1)
 
