@@ -34,7 +34,7 @@ void key_gradient(const BackwardArguments<T>& arguments, const T* queries,
   std::stable_sort(pairs.begin(), pairs.end(),
                    [](const auto& a, const auto& b) { return a.key < b.key; });
   const int64_t dim = arguments.anchors.dim;
-  parallel_for(wanted.num_keys, 64, [&](int64_t begin, int64_t end) {
+  parallel_for(wanted.num_keys, grain_for(dim), [&](int64_t begin, int64_t end) {
     std::fill_n(wanted.grad_keys + begin * dim, (end - begin) * dim, T(0));
     auto pair = std::lower_bound(pairs.begin(), pairs.end(), begin,
                                  [](const auto& p, int64_t key) { return p.key < key; });

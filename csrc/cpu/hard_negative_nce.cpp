@@ -14,8 +14,6 @@
 namespace usucl::cpu {
 namespace {
 
-constexpr int64_t kRowsPerTask = 16;
-
 // What the forward of one call works with.
 template <typename T>
 struct Forward {
@@ -29,15 +27,17 @@ struct Forward {
     // Not std::vector<bool>: threads write neighbouring rows.
     const auto broken = std::make_unique<bool[]>(rows);
     const auto positive = std::make_unique<T[]>(rows * num_positives);
-    parallel_for(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      std::vector<T> query(problem.anchors.embedding.dim);
+    const int64_t dim = problem.anchors.embedding.dim;
+    parallel_for(rows, grain_for(dim * num_positives), [&](int64_t begin, int64_t end) {
+      std::vector<T> query(dim);
       for (int64_t i = begin; i < end; ++i) {
         broken[i] = !score_positives(i, query.data(), positive.get() + i * num_positives);
       }
     });
     select_negatives(problem, broken.get(), out.selection);
-    parallel_for(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      std::vector<T> key(problem.anchors.embedding.dim);
+    const int64_t pairs = num_positives + problem.intra.k + problem.cross.k;
+    parallel_for(rows, grain_for(dim * pairs), [&](int64_t begin, int64_t end) {
+      std::vector<T> key(dim);
       for (int64_t i = begin; i < end; ++i) {
         finish_row(problem, arguments, i, positive.get() + i * num_positives, broken[i], out);
         if (out.anchor_gradient != nullptr) sum_gradient(i, key.data());

@@ -12,12 +12,10 @@
 namespace usucl::cpu {
 namespace {
 
-constexpr int64_t kRowsPerTask = 64;
-
 template <typename T>
 std::vector<T> upcast_rows(const Matrix& matrix) {
   std::vector<T> rows(matrix.rows * matrix.dim);
-  parallel_for(matrix.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  parallel_for(matrix.rows, grain_for(matrix.dim), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       pack_row(matrix, i, rows.data() + i * matrix.dim, 1, 0);
     }
@@ -34,7 +32,7 @@ struct Cpu {
     const int64_t rows = arguments.anchors.rows, dim = arguments.anchors.dim;
     const int64_t num_positives = arguments.num_positives;
     const std::vector<T> queries = upcast_rows<T>(arguments.anchors);
-    parallel_for(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    parallel_for(rows, grain_for(dim * (1 + num_positives)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const T upstream = arguments.upstream(i);
         const T* query = queries.data() + i * dim;

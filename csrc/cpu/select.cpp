@@ -117,7 +117,7 @@ void select_cross_video(const Problem& problem, const bool* excluded, const Tile
                found.data() + split * rows);
     }
   });
-  parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(rows, grain_for(16 * depth * splits), [&](int64_t begin, int64_t end) {
     std::vector<Candidate<T>> all;
     for (int64_t anchor = begin; anchor < end; ++anchor) {
       all.clear();
@@ -158,7 +158,11 @@ void select_intra_video(const Problem& problem, const bool* excluded, const Tile
   const auto max_similarity = static_cast<T>(problem.max_similarity);
   const KeyPanels keys(problem, kernels.tile_keys);
   const auto keys_of = join_by_video(problem);
-  parallel_for(anchors.rows, 4, [&](int64_t begin, int64_t end) {
+  int64_t joined = 0;
+  for (const auto& video : keys_of) joined += static_cast<int64_t>(video.second.size());
+  const int64_t keys_per_video = joined / std::max<int64_t>(1, keys_of.size());
+  const int64_t grain = grain_for(2 * anchors.dim * (1 + keys_per_video));
+  parallel_for(anchors.rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<T> query(anchors.dim), panel(anchors.dim * kernels.tile_keys, T(0));
     std::vector<Candidate<T>> found;
     T scores[kMaxTileKeys];
