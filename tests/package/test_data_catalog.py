@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -82,6 +83,41 @@ def test_nothing_usable_lists_what_was_found(tmp_path: Path) -> None:
         VideoCatalog.scan(tmp_path)
     with pytest.raises(ValueError, match="root: expected a folder"):
         VideoCatalog.scan(tmp_path / "absent")
+
+
+def test_files_of_unknown_kinds_are_named_and_texts_are_not(tmp_path: Path) -> None:
+    frames(tmp_path / "good", 2)
+    for name in ("a.dcm", "b.DICOM", "c.nii", "d", "notes.txt", "paper.pdf", ".hidden.dcm"):
+        (tmp_path / name).write_text("x")
+    reasons = {s.path.name: s.reason for s in VideoCatalog.scan(tmp_path).skipped}
+    dicom = "DICOM is not read yet: convert it to a video or to frames"
+    other = "no video or image format that is read"
+    assert reasons == {"a.dcm": dicom, "b.DICOM": dicom, "c.nii": other, "d": other}
+
+
+def test_links_multiply_no_video(tmp_path: Path) -> None:
+    frames(tmp_path / "root" / "study" / "clip", 2)
+    frames(tmp_path / "elsewhere", 2)
+    (tmp_path / "root" / "study" / "clip" / "up").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "again").symlink_to(tmp_path / "root" / "study")
+    (tmp_path / "root" / "outside").symlink_to(tmp_path / "elsewhere")
+    catalog = VideoCatalog.scan(tmp_path / "root")
+    paths = [e.path.relative_to(catalog.root).as_posix() for e in catalog]
+    assert paths == ["outside", "study/clip"]
+
+
+def test_names_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    frames(tmp_path / "good", 2)
+    latin = Path(os.fsdecode(os.fsencode(tmp_path / "clip_") + b"\xe9"))
+    try:
+        frames(latin, 2)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    (tmp_path / "labels.csv").write_text("video_id,label\ngood,1\n")
+    catalog = VideoCatalog.scan(tmp_path)
+    assert [e.id for e in catalog] == ["good"]
+    (skipped,) = catalog.skipped
+    assert skipped.path.name == r"clip_\xe9" and "not valid UTF-8" in skipped.reason
 
 
 def test_labels(tmp_path: Path) -> None:
@@ -193,6 +229,17 @@ def test_given_folds_stay() -> None:
     assert folds[:3] == [2, 2, 0] and folds[3] in range(3)
     with pytest.raises(ValueError, match="group 'p' are in folds 0, 1"):
         catalog_of(("p", "a", 0), ("p", "a", 1)).with_folds()
+
+
+def test_given_folds_may_have_any_numbers() -> None:
+    numbered = catalog_of(("p", "a", 3), ("q", "a", 1), ("r", "a", None), ("s", "a", None))
+    assert sorted(e.fold for e in numbered.with_folds(5)) == [1, 1, 3, 3]
+
+
+def test_given_folds_that_are_all_the_same_are_ignored() -> None:
+    catalog = catalog_of(("p", "a", 1), ("q", "a", 1), ("r", "a", None))
+    with pytest.warns(UserWarning, match="every fold given is 1.*3 folds are made"):
+        assert sorted(e.fold for e in catalog.with_folds(3)) == [0, 1, 2]
 
 
 def test_split() -> None:

@@ -57,6 +57,8 @@ def test_paper_epoch_visits_every_video_once(lengths: list[int], seed: int, epoc
         for step in range(sampler.steps(lengths))
     ]
     assert sorted(np.concatenate([d.video for d in draws])) == list(range(len(lengths)))
+    sizes = [len(draw.video) for draw in draws]
+    assert max(sizes) <= 4 and (min(sizes) > 1 or len(lengths) == 1)
     for draw in draws:
         assert draw.negatives.shape == (len(draw.video), 3)
         for video, anchor, positive, negatives in zip(*draw, strict=True):
@@ -66,6 +68,19 @@ def test_paper_epoch_visits_every_video_once(lengths: list[int], seed: int, epoc
             inside = negative_candidates(n, anchor, windows[video], 3)
             expected = set(inside.tolist()) if len(inside) else {MISSING}
             assert set(negatives.tolist()) <= expected
+
+
+@pytest.mark.parametrize(
+    ("videos", "batch", "sizes"),
+    [(9, 4, [3, 3, 3]), (5, 2, [3, 2]), (3, 2, [3]), (1, 4, [1]), (2, 1, [1, 1])],
+)
+def test_no_batch_of_one_video_is_left_over(videos: int, batch: int, sizes: list[int]) -> None:
+    sampler, lengths = FrameSampler(batch), [20] * videos
+    draws = [
+        sampler.draw(lengths, [(4.0, 8.0)] * videos, seed=0, epoch=0, step=step)
+        for step in range(sampler.steps(lengths))
+    ]
+    assert [len(draw.video) for draw in draws] == sizes
 
 
 def test_anchor_range_is_that_of_the_paper() -> None:

@@ -192,3 +192,12 @@ def test_video_changed_after_opening(tmp_path: Path) -> None:
     (folder / "1.png").unlink()
     with pytest.raises(VideoError, match=r"1\.png"):
         frames.frames([1])
+
+
+def test_a_colon_in_a_relative_name_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "study:7.mp4", [50, 100, 150])
+    monkeypatch.chdir(tmp_path)
+    video = open_video("study:7.mp4")
+    assert len(video) == 3 and video.frames([1]).shape == (1, 3, 48, 48)

@@ -281,7 +281,7 @@ def test_embeddings_come_back_from_their_files(tmp_path: Path) -> None:
     made = embed(run=run, data=data, frames_per_video=5)
     assert made.features.shape == (40, 512) and made.embedding.shape == (40, 8)
     assert made.time.max() < 1 and made.held_out[:2] == (True, True) and not any(made.held_out[2:])
-    read = Embeddings.load(run / "embeddings", "trained")
+    read = Embeddings.load(run / "embedded", "trained")
     for name in ("features", "embedding", "video", "frame", "time"):
         assert torch.equal(getattr(read, name), getattr(made, name))
     for name in ("video_id", "group", "label", "held_out", "frame_label"):
@@ -296,6 +296,61 @@ def test_unknown_videos_of_a_known_patient_are_not_held_out(tmp_path: Path) -> N
     (run / "split.csv").write_text("\n".join(line for line in text if "video_3" not in line))
     held_out = held_out_videos(run, VideoCatalog.scan(data))
     assert held_out == (True, True, False, False, False, False)
+
+
+def test_patients_named_after_training_count(tmp_path: Path) -> None:
+    """A held-out video whose patient, by today's labels, was trained on is not held out."""
+    data = make_data(tmp_path / "data", videos=4)
+    table = (data / "labels.csv").rename(tmp_path / "labels.csv")
+    run = make_run(tmp_path / "run", data)  # holds out video_0, on its own
+    assert held_out_videos(run, VideoCatalog.scan(data)) == (True, False, False, False)
+    table.rename(data / "labels.csv")  # video_0 and video_1 are of one patient
+    assert not any(held_out_videos(run, VideoCatalog.scan(data)))
+
+
+def make_two_sources(tmp_path: Path) -> tuple[Path, Path]:
+    """Videos a/video_0, a/video_1, b/video_0, b/video_1, the first held out, and their run."""
+    data = tmp_path / "data"
+    for source in "ab":
+        make_data(data / source, videos=2, frames=2, labels=False)
+    return data, make_run(tmp_path / "run", data)
+
+
+def test_trained_videos_are_known_from_a_part_of_the_folder(tmp_path: Path) -> None:
+    data, run = make_two_sources(tmp_path)
+    assert held_out_videos(run, VideoCatalog.scan(data)) == (True, False, False, False)
+    assert held_out_videos(run, VideoCatalog.scan(data / "a")) == (True, False)
+    assert held_out_videos(run, VideoCatalog.scan(data / "b")) == (False, False)
+    (tmp_path / "link").symlink_to(data / "b")
+    assert held_out_videos(run, VideoCatalog.scan(tmp_path / "link")) == (False, False)
+    moved = data.rename(tmp_path / "moved")
+    assert held_out_videos(run, VideoCatalog.scan(moved)) == (True, False, False, False)
+    assert held_out_videos(run, VideoCatalog.scan(moved / "b")) == (False, False)
+
+
+def test_trained_videos_are_known_beside_new_ones_of_their_name(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make_data(data / "a", videos=2, frames=2, labels=False)
+    run = make_run(tmp_path / "run", data)
+    make_data(data / "b", videos=3, frames=2, labels=False)
+    catalog = VideoCatalog.scan(data)
+    assert [entry.id for entry in catalog][:2] == ["a/video_0", "a/video_1"]
+    # b/video_1 is new, but nothing tells it from the trained video_1: rather seen than leaked
+    assert held_out_videos(run, catalog) == (True, False, True, False, True)
+
+
+def test_embed_keeps_what_is_there(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", videos=2, frames=2)
+    run = make_run(tmp_path / "run", data)
+    embed(run=run, data=data)
+    assert not (run / "embeddings").exists()  # the evaluation's, which the report reads
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        embed(run=run, data=data, frames_per_video=1)
+    assert len(Embeddings.load(run / "embedded", "trained")) == 4
+    embed(run=run, data=data, frames_per_video=1, overwrite=True)
+    assert len(Embeddings.load(run / "embedded", "trained")) == 2
+    with pytest.raises(FileExistsError, match="out must be a folder"):
+        embed(run=run, data=data, out=data / "labels.csv", overwrite=True)
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
@@ -342,6 +397,24 @@ def test_evaluate_without_labels_or_held_out_videos(tmp_path: Path) -> None:
     assert result["protocol"]["measured_on"] == "pretraining videos"
     assert result["probes"] == {"label": None, "frame_label": None}
     assert result["retrieval"]["same_video"]["pixels"]["value"] is not None
+
+
+def test_sources_of_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
+    """With a byte order mark, and video names as the catalogue allows them."""
+    data = make_data(tmp_path / "data", videos=4, frames=4)
+    for patient in ("one", "two"):
+        (data / patient).mkdir()
+    for v in range(4):
+        (data / f"video_{v}").rename(data / ("one", "two")[v % 2] / f"video_{v}")
+    table = data / "labels.csv"
+    text = table.read_text().replace("video_0", "one/video_0").replace(",source", ", source ")
+    table.write_text(text, encoding="utf-8-sig")
+    sources = {entry.id: entry.source for entry in VideoCatalog.scan(data)}
+    north_south = ("north", "north", "south", "south")
+    assert sources == {f"video_{v}": source for v, source in enumerate(north_south)}
+    run = make_run(tmp_path / "run", data)
+    result = evaluate(run=run, data=data, frames_per_video=2, queries_per_video=1, resamples=20)
+    assert "source" in result["probes"]["label"]["cross_validation"]
 
 
 def test_frame_labels_are_probed(tmp_path: Path) -> None:

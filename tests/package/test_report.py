@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_evaluation import make_data, make_run, one_thread
 
-from usucl.evaluation import evaluate
+from usucl.evaluation import embed, evaluate
 from usucl.report import write_report
 from usucl.report.figures import project
 from usucl.report.results import _text
@@ -91,6 +91,12 @@ def test_report_before_the_evaluation_and_without_the_data(tmp_path: Path) -> No
     evaluate(run=run, data=data, frames_per_video=4, queries_per_video=2, resamples=20)
     shutil.rmtree(data)
     assert "What it finds alike" not in headings(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_report_after_other_frames_were_embedded(tmp_path: Path) -> None:
+    run = make_evaluated(tmp_path, videos=4)
+    embed(run=run, data=tmp_path / "data", frames_per_video=1)
+    assert "Embedding map" in headings(write_report(run).read_text(encoding="utf-8"))
 
 
 def test_report_says_that_an_encoder_collapsed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from usucl.bank import NegativeBank
+from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.training import presets, read_config, train
 from usucl.training.monitor import COLUMNS, RunFolder, effective_rank, uniformity
@@ -192,6 +193,7 @@ def test_broken_files_are_named_and_left_out(
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"held_out": (0, 1, 2, 3, 4)}, "held_out"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
+        ({**PAPER, "steps_per_epoch": 3}, "steps_per_epoch is for method 'dense' only: 'paper'"),
     ],
 )
 def test_wrong_arguments_create_nothing(
@@ -212,7 +214,13 @@ def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
             train(out=foreign, overwrite=overwrite, **options)
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         train(out=foreign, resume=True, progress=False)
-    assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
+    # A config.yaml of something else marks no run.
+    (foreign / "config.yaml").write_text("theme: dark\n")
+    (foreign / "figures").mkdir()
+    with pytest.raises(FileExistsError, match="holds no run"):
+        train(out=foreign, overwrite=True, **options)
+    left = sorted(path.name for path in foreign.iterdir())
+    assert left == ["config.yaml", "figures", "thesis.tex"]
 
     out = tmp_path / "run"
     train(out=out, **options)
@@ -227,6 +235,114 @@ def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
     train(out=out, overwrite=True, seed=1, **options)
     assert everything(out)["encoder"] != before["encoder"]
     assert (out / "notes.txt").is_file() and not (out / "report.html").exists()
+
+
+@pytest.fixture
+def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end before their first step."""
+    monkeypatch.setattr("usucl.training.run._fit", lambda *_: None)
+
+
+def parts(out: Path) -> dict[str, str]:
+    return {row["video_id"]: row["part"] for row in rows(out / "split.csv")}
+
+
+def give(videos: Path, copy: Path, column: str, values: list[Any]) -> Path:
+    """A copy of the videos with another column in place of the patients."""
+    shutil.copytree(videos, copy)
+    lines = "".join(f"video{v},a,{value}\n" for v, value in enumerate(values))
+    (copy / "labels.csv").write_text(f"video_id,label,{column}\n" + lines)
+    return copy
+
+
+@pytest.mark.usefixtures("no_fit")
+def test_folds_given_from_1_hold_the_first_out(videos: Path, tmp_path: Path) -> None:
+    data = give(videos, tmp_path / "data", "fold", [1, 2, 3, 4, 5, 5])
+    out = train(data=data, out=tmp_path / "run", **DENSE)
+    assert [v for v, part in parts(out).items() if part == "held_out"] == ["video0"]
+    out = train(data=data, out=tmp_path / "other", held_out=[5], **DENSE)
+    held_out = [v for v, part in parts(out).items() if part == "held_out"]
+    assert held_out == ["video4", "video5"]
+
+
+@pytest.mark.usefixtures("no_fit")
+def test_one_fold_given_for_all_is_ignored(videos: Path, tmp_path: Path) -> None:
+    data = give(videos, tmp_path / "data", "fold", [1] * 6)
+    with pytest.warns(UserWarning, match="every fold given is 1"):
+        out = train(data=data, out=tmp_path / "run", **DENSE)
+    assert set(parts(out).values()) == {"train", "held_out"}
+
+
+@pytest.mark.usefixtures("no_fit")
+def test_of_one_patient_nothing_is_held_out(videos: Path, tmp_path: Path) -> None:
+    data = give(videos, tmp_path / "data", "patient", ["p"] * 6)
+    with pytest.warns(UserWarning, match="nothing is held out"):
+        out = train(data=data, out=tmp_path / "run", **DENSE)
+    assert set(parts(out).values()) == {"train"}
+    with pytest.raises(ValueError, match="--held-out without a number"):
+        train(data=data, out=tmp_path / "other", held_out=(0,), **DENSE)
+
+
+@pytest.mark.usefixtures("no_fit")
+def test_a_presets_own_seed_and_held_out_stand(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("seed: 7\nheld_out: [1]\n")
+    options = {"data": videos, **TINY, "preset": own}
+    config = read_config(train(out=tmp_path / "a", **options) / "config.yaml", {})
+    assert (config.seed, config.held_out) == (7, (1,))
+    out = train(out=tmp_path / "b", seed=0, held_out=(), **options)
+    config = read_config(out / "config.yaml", {})
+    assert (config.seed, config.held_out) == (0, ())
+    assert set(parts(out).values()) == {"train"}
+    print_config = ["train", str(videos), "--out", "x", "--preset", str(own), "--print-config"]
+    capsys.readouterr()
+    for change, expected in (
+        ([], "held_out:\n- 1\nseed: 7\n"),
+        (["--held-out", "--seed", "3"], "held_out: []\nseed: 3\n"),
+        (["--held-out", "2", "3"], "held_out:\n- 2\n- 3\nseed: 7\n"),
+    ):
+        assert main([*print_config, *change]) == 0
+        assert expected in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_fit")
+def test_options_cannot_change_on_resumption(videos: Path, tmp_path: Path) -> None:
+    out = train(data=videos, out=tmp_path / "run", **DENSE)
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints" / "last.ckpt").touch()
+    again = {"out": out, "resume": True, "progress": False}
+    for change in ({"epochs": 9}, {"seed": 1}, {"held_out": (1,)}, {"cross_k": 5}):
+        with pytest.raises(ValueError, match=f"{next(iter(change))} cannot change"):
+            train(**again, **change)
+    moved = shutil.copytree(videos, tmp_path / "moved")
+    train(**again, data=moved, epochs=2, seed=0, cross_k="4")
+    config = read_config(out / "config.yaml", {})
+    assert config.data == str(moved) and config.epochs == 2
+
+
+def test_a_run_that_diverges_keeps_the_last_good_encoder(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = train(data=videos, out=tmp_path / "good", **{**DENSE, "epochs": 2, "log_every": 99})
+
+    def diverge(self: RunFolder, trainer: Any, module: Any, *args: Any) -> None:
+        if trainer.global_step == 4:  # the end of the second epoch, no row of metrics
+            with torch.no_grad():
+                module.encoder.head[0].weight.fill_(math.nan)
+
+    monkeypatch.setattr(RunFolder, "on_train_batch_end", diverge)
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"not finite at step 4.*is kept: try a lower optimiser"):
+        train(data=videos, out=out, **{**DENSE, "epochs": 2, "log_every": 99})
+    assert load_encoder(out).head[0].weight.isfinite().all()
+    checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=False)
+    assert checkpoint["global_step"] == 2
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    monkeypatch.undo()
+    train(out=out, resume=True, progress=False)
+    assert_identical(everything(out)["encoder"], everything(good)["encoder"])
 
 
 def test_presets_hold_the_paper(tmp_path: Path) -> None:

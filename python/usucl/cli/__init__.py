@@ -96,7 +96,7 @@ def _leaf(command: Command) -> ArgumentParser:
     types = get_type_hints(command)
     parser = _empty(_description(documented))
     for name, parameter in inspect.signature(command).parameters.items():
-        kind, default = types[name], parameter.default
+        kind, default = _not_none(types[name]), parameter.default
         flag = f"--{name.rstrip('_').replace('_', '-')}"  # set_ is --set
         settings: dict[str, Any] = {"help": helps[name].replace("%", "%%")}
         if kind is bool:
@@ -104,7 +104,7 @@ def _leaf(command: Command) -> ArgumentParser:
         elif get_origin(kind) is Sequence:
             many = "extend" if default == () else "store"  # a default is replaced, not added to
             settings |= {"type": get_args(kind)[0], "nargs": "*", "action": many}
-            default = list(default)
+            default = None if default is None else list(default)
         else:
             settings["type"] = kind
         if default is parameter.empty:
@@ -120,6 +120,12 @@ def _leaf(command: Command) -> ArgumentParser:
             del settings["required"]
             parser.add_argument(name, **settings)
     return parser
+
+
+def _not_none(kind: Any) -> Any:
+    """``T`` of ``T | None``: None is the default and cannot be typed in."""
+    kinds = [k for k in get_args(kind) if k is not type(None)]
+    return kinds[0] if type(None) in get_args(kind) and len(kinds) == 1 else kind
 
 
 def _summary(command: Command) -> str:

@@ -35,8 +35,8 @@ def train(
     out: Path,
     preset: str = "dense",
     set_: Sequence[str] = (),
-    held_out: Sequence[int] = (0,),
-    seed: int = 0,
+    held_out: Sequence[int] | None = None,
+    seed: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     print_config: bool = False,
@@ -51,8 +51,9 @@ def train(
         out: run folder.
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50.
-        held_out: folds of patients (0-4) that are not trained on; without a number, none are.
-        seed: of the first weights, the folds and every random draw.
+        held_out: folds of patients that are not trained on; without a number, none are held out. By
+            default those the preset names, or the smallest fold if it names none.
+        seed: of the first weights, the folds and every random draw; by default the preset's.
         overwrite: replace an earlier run in the run folder.
         resume: go on with the run in the run folder, with the configuration it was started with.
         print_config: print the configuration that would be used, with every option, and stop.
@@ -60,10 +61,13 @@ def train(
     """
     from usucl import training
 
-    changes = dict(_change(text) for text in set_)
+    changes: dict[str, Any] = dict(_change(text) for text in set_)
+    folds = None if held_out is None else list(held_out)
     if print_config:
-        given = {"held_out": list(held_out), "seed": seed, "data": str(data.absolute())}
-        say(training.read_config(preset, changes | given).to_yaml().rstrip())
+        given = {"held_out": folds, "seed": seed}
+        changes |= {name: value for name, value in given.items() if value is not None}
+        changes |= {"data": str(data.absolute())}
+        say(training.read_config(preset, changes).to_yaml().rstrip())
         return
     out = training.train(
         data=data,
@@ -71,7 +75,7 @@ def train(
         preset=preset,
         overwrite=overwrite,
         resume=resume,
-        held_out=held_out,
+        held_out=folds,
         seed=seed,
         progress=not no_progress,
         **changes,
@@ -90,16 +94,18 @@ def embed(
     encoder: Literal["trained", "random", "pixels"] = "trained",
     frames_per_video: int | None = None,
     batch_size: int = 64,
+    overwrite: bool = False,
 ) -> None:
     """Write the embeddings of a folder's frames.
 
     Args:
         run: run folder.
         data: folder of videos.
-        out: folder for <encoder>.safetensors and <encoder>.csv; embeddings/ of the run by default.
+        out: folder for <encoder>.safetensors and <encoder>.csv; embedded/ of the run by default.
         encoder: the trained one, its random initialisation, or raw pixels.
         frames_per_video: at most so many frames of each video, evenly spaced; all by default.
         batch_size: frames encoded at once.
+        overwrite: replace what an earlier call wrote there.
     """
     from usucl import evaluation
 
@@ -110,10 +116,11 @@ def embed(
         encoder=encoder,
         frames_per_video=frames_per_video,
         batch_size=batch_size,
+        overwrite=overwrite,
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
-    say(f"Embeddings: {out or run / 'embeddings'}")
+    say(f"Embeddings: {out or run / 'embedded'}")
 
 
 def evaluate(

@@ -10,28 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from usucl.data.folds import assign_folds
-from usucl.data.video import (
-    Video,
-    VideoError,
-    frame_files,
-    is_hidden,
-    is_video_file,
-    natural_key,
-    open_video,
-)
+from usucl.data.search import Skipped, find_videos
+from usucl.data.video import Video, VideoError, natural_key, open_video
 
 LABELS = "labels.csv"
 FRAME_LABELS = "frame_labels.csv"
-
-
-class Skipped(NamedTuple):
-    """A video that cannot be used, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +32,7 @@ class VideoEntry:
         patient_known: whether `group` was given.
         fold: cross-validation fold, None where not given.
         frame_labels: one class per frame, None where not given.
+        source: where the video comes from, such as a hospital, None where not given.
     """
 
     id: str
@@ -58,6 +44,7 @@ class VideoEntry:
     patient_known: bool = False
     fold: int | None = None
     frame_labels: tuple[str, ...] | None = None
+    source: str | None = None
     _video: Video | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +75,9 @@ class VideoCatalog:
         """Finds every video under `root`: folders that hold images, and video files, mixed, nested.
 
         Every video is decoded once, so what is in the catalogue can be read. Hidden files and
-        folders are passed over. Two tables directly in `root` are read if they are there:
-        `labels.csv` (video_id, label, optionally patient or group, optionally fold) and
+        folders, and texts, are passed over; files of other kinds are skipped with a reason. A
+        folder that links lead to again counts once. Two tables directly in `root` are read if they
+        are there: `labels.csv` (video_id, label, optionally patient or group, optionally fold) and
         `frame_labels.csv` (video_id, frame counted from 0, label). Their video_id is an entry's id
         or its path relative to the root, with or without the file's ending.
 
@@ -107,7 +95,7 @@ class VideoCatalog:
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root: expected a folder of videos, got {root}")
-        paths, skipped, others = _find(root)
+        paths, skipped, others = find_videos(root)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             opened = list(pool.map(_try_open, paths))
         videos: list[Video] = []
@@ -119,6 +107,7 @@ class VideoCatalog:
                 skipped.append(Skipped(path, reason))
             else:
                 videos.append(result)
+        skipped = [item.as_utf8(root) for item in skipped]
         skipped.sort(key=lambda item: natural_key(str(item.path)))
         if not videos:
             raise ValueError(_nothing_usable(root, skipped, others))
@@ -137,7 +126,8 @@ class VideoCatalog:
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
         """Gives every video a fold in [0, n), a patient's videos all the same one, labels balanced.
 
-        Folds that are given stay, and so does their number (see `folds.assign_folds`).
+        Folds that are given stay, and so do their numbers; given ones that are all the same are
+        ignored with a warning (see `folds.assign_folds`).
 
         Raises:
             ValueError: a group's videos have different folds, or there are fewer groups than folds.
@@ -206,29 +196,6 @@ def _names(root: Path, path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _find(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
-    """(videos in natural order, empty folders, endings of the files that are neither)."""
-    paths: list[Path] = []
-    skipped: list[Skipped] = []
-    others: Counter[str] = Counter()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        here = Path(folder)
-        subfolders[:] = sorted((s for s in subfolders if not s.startswith(".")), key=natural_key)
-        files = [here / name for name in names if not name.startswith(".")]
-        images = set(frame_files(here))
-        if images:
-            paths.append(here)
-        paths.extend(file for file in files if is_video_file(file))
-        others.update(
-            file.suffix or file.name
-            for file in files
-            if file not in images and not is_video_file(file) and not is_hidden(file)
-        )
-        if not files and not subfolders and here != root:
-            skipped.append(Skipped(here, "the folder is empty"))
-    return sorted(paths, key=lambda path: natural_key(str(path))), skipped, others
-
-
 def _try_open(path: Path) -> Video | VideoError:
     try:
         return open_video(path)
@@ -293,6 +260,7 @@ def _with_labels(
             group=patient or entries[index].id,
             patient_known=bool(patient),
             fold=_index(table, line, "fold", row["fold"]) if row.get("fold") else None,
+            source=row.get("source") or None,
         )
     _warn_unknown(table, unknown)
     return tuple(labelled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -18,10 +19,10 @@ def assign_folds(
 ) -> list[int]:
     """One fold per video, all videos of a group in the same one, labels balanced.
 
-    Given folds stay, and if there are any, their number replaces `n`. The other groups are dealt
-    out, the largest first (ties by `seed`), each to the fold in which its labels are rarest: the
-    one with the smallest sum over labels l of (videos of l in the fold) (of l in the group) / (of l
-    in all)^2.
+    Given folds stay, whatever their numbers, and stand in place of [0, n). The other groups are
+    dealt out, the largest first (ties by `seed`), each to the fold in which its labels are rarest:
+    the one with the smallest sum over labels l of (videos of l in the fold) (of l in the group) /
+    (of l in all)^2. Given folds that are all the same divide nothing and are ignored.
 
     Args:
         groups, labels, given: group, label and fold (None: open) of every video.
@@ -30,6 +31,9 @@ def assign_folds(
 
     Raises:
         ValueError: a group has two given folds, or there are fewer groups than folds.
+
+    Warns:
+        UserWarning: the given folds are ignored.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for video, group in enumerate(groups):
@@ -40,10 +44,20 @@ def assign_folds(
         for group, videos in members.items()
     }
     fold_of = _given_folds(members, given)
+    folds = sorted(set(fold_of.values()))
+    if len(folds) == 1:
+        warnings.warn(
+            f"folds: every fold given is {folds[0]}, which divides nothing; they are ignored and "
+            f"{n} folds are made",
+            stacklevel=3,
+        )
+        fold_of = {}
     if fold_of:
-        n = max(fold_of.values()) + 1
+        n = folds[-1] + 1
     elif not 2 <= n <= len(members):
         raise ValueError(f"n: expected 2 to {len(members)} folds, one group each, got {n}")
+    else:
+        folds = list(range(n))
     total = sum(counts.values())
     filled = np.zeros((n, len(column)))
     for group, fold in fold_of.items():
@@ -56,7 +70,7 @@ def assign_folds(
     ]
     for _, _, group in sorted(open_groups):
         crowding = filled @ (counts[group] / total**2)
-        fold = min(range(n), key=lambda f: (crowding[f], filled[f].sum(), f))
+        fold = min(folds, key=lambda f: (crowding[f], filled[f].sum(), f))
         fold_of[group] = fold
         filled[fold] += counts[group]
     return [fold_of[group] for group in groups]

@@ -78,10 +78,11 @@ class FrameSampler:
 
     Basu et al. 2022, section 2. The anchor index is uniform in [0.2 n, 0.5 n), the positive uniform
     within `positive_radius` frames, the negatives uniform with replacement inside the window. One
-    epoch visits every video once, in random order; the last batch may be smaller.
+    epoch visits every video once, in random order, spread evenly over its batches.
 
     Args:
-        batch_videos: videos, and so anchors, per batch.
+        batch_videos: videos, and so anchors, per batch at most. Where a batch of one video would be
+            left over, which batch normalisation cannot take, batches of two take a third.
         negatives: k, intra-video negatives per anchor.
         positive_radius: greatest distance of the positive, in frames.
         anchor_range: bounds of the anchor as shares of the video's length.
@@ -102,7 +103,8 @@ class FrameSampler:
 
     def steps(self, num_frames: Sequence[int]) -> int:
         """Batches per epoch over videos of the given lengths."""
-        return -(-len(num_frames) // self.batch_videos)
+        steps = -(-len(num_frames) // self.batch_videos)
+        return steps if self.batch_videos == 1 else max(1, min(steps, len(num_frames) // 2))
 
     def anchors(self, num_frames: int) -> range:
         """Indices an anchor may have in a video of `num_frames` frames; never empty."""
@@ -120,7 +122,7 @@ class FrameSampler:
     ) -> Draw:
         """The batch of (seed, epoch, step) from videos of these lengths and windows (in frames)."""
         order = generator(seed, epoch).permutation(len(num_frames))
-        videos = order[step * self.batch_videos : (step + 1) * self.batch_videos]
+        videos = np.array_split(order, self.steps(num_frames))[step]
         rng = generator(seed, epoch, step, 0)
         anchors = np.empty(len(videos), dtype=np.int64)
         positives = np.empty(len(videos), dtype=np.int64)

@@ -168,10 +168,14 @@ class VideoFile(Video):
         self.times = _seconds(stamps)
         self.frame_rate = self._rate()
 
+    def _open(self) -> av.container.InputContainer:
+        # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
+        return av.open(str(self.path.absolute()))
+
     def _rate(self) -> float | None:
         if self.times is not None and self.num_frames > 1:
             return float((self.num_frames - 1) / self.times[-1])
-        with av.open(str(self.path)) as container:
+        with self._open() as container:
             rate = container.streams.video[0].average_rate
         return float(rate) if rate else None
 
@@ -179,7 +183,7 @@ class VideoFile(Video):
         try:
             if self.path.stat().st_size == 0:
                 raise VideoError(self.path, "the file is empty")
-            with av.open(str(self.path)) as container:
+            with self._open() as container:
                 if not container.streams.video:
                     raise VideoError(self.path, "the file holds no video stream")
                 stream = container.streams.video[0]

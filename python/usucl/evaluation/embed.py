@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -152,13 +152,34 @@ def load_encoders(run: str | Path, names: Sequence[EncoderName] = ENCODERS) -> d
 
 
 def held_out_videos(run: str | Path, catalog: VideoCatalog) -> tuple[bool, ...]:
-    """For each video, whether pretraining saw neither it nor another video of its patient."""
+    """For each video, whether pretraining saw neither it nor another video of its patient.
+
+    Ids depend on the folder scanned and on what else it holds, so a video's part is that of the
+    longest end of its path that ``split.csv`` lists. Its patient was seen if pretraining had a
+    patient of that name, or if a video that today's labels give to the patient was trained on.
+    """
     path = Path(run) / "split.csv"
     with path.open(newline="", encoding="utf-8") as file:
-        seen = [row for row in csv.DictReader(file) if row["part"] == "train"]
-    ids = {row["video_id"] for row in seen}
-    groups = {row["group"] for row in seen}
-    return tuple(e.id not in ids and e.group not in groups for e in catalog.entries)
+        rows = list(csv.DictReader(file))
+    parts = {row["video_id"]: row["part"] for row in rows}
+    patients = {row["group"] for row in rows if row["part"] == "train"}
+
+    def seen(entry: VideoEntry) -> bool:
+        known = next((parts[name] for name in _names(entry.path) if name in parts), None)
+        return known == "train" or (entry.patient_known and entry.group in patients)
+
+    groups = {entry.group for entry in catalog if seen(entry)}
+    return tuple(entry.group not in groups for entry in catalog)
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Every id a catalogue may have given the video, the most specific first."""
+    paths = [path.absolute(), path.resolve()]  # what a link is called, and where it leads
+    if path.is_file():
+        paths += [p.with_suffix("") for p in paths]
+    for length in range(max(len(p.parts) for p in paths), 0, -1):
+        for p in paths:
+            yield "/".join(p.parts[-length:])
 
 
 def evenly_spaced(num_frames: int, count: int | None) -> list[int]:
@@ -252,6 +273,7 @@ def embed(
     encoder: EncoderName = "trained",
     frames_per_video: int | None = None,
     batch_size: int = 64,
+    overwrite: bool = False,
 ) -> Embeddings:
     """Embed the frames of a data folder with an encoder of a run.
 
@@ -259,19 +281,26 @@ def embed(
         run: run folder written by :func:`usucl.train`.
         data: folder of videos.
         out: folder for ``<encoder>.safetensors`` and ``<encoder>.csv``; by default
-            ``<run>/embeddings``.
+            ``<run>/embedded`` (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
         encoder: "trained", "random" (the run's weights before training) or "pixels".
         frames_per_video: at most so many frames of each video, evenly spaced; None: all.
         batch_size: frames encoded at once.
+        overwrite: write into an ``out`` that is not empty; other files in it stay.
 
     Returns:
         The :class:`Embeddings`, also written to ``out``.
 
     Raises:
         FileNotFoundError: if ``run`` is not a run folder.
+        FileExistsError: if ``out`` is not empty, without ``overwrite``, or is a file.
         ValueError: if ``data`` has no readable video.
     """
     encoders = load_encoders(run, [encoder])
+    out = Path(run) / "embedded" if out is None else Path(out)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"out must be a folder, {out} is a file")
+    if out.exists() and not overwrite and any(out.iterdir()):
+        raise FileExistsError(f"out is not empty: {out}; give overwrite=True to write into it")
     catalog = VideoCatalog.scan(data)
     result = embed_entries(
         catalog.entries,
@@ -281,7 +310,7 @@ def embed(
         frames_per_video=frames_per_video,
         batch_size=batch_size,
     )[encoder]
-    result.save(Path(run) / "embeddings" if out is None else out, encoder)
+    result.save(out, encoder)
     return result
 
 

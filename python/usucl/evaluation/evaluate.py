@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib.metadata
 import json
@@ -59,8 +58,11 @@ def evaluate(
 
     Args:
         run: run folder written by :func:`usucl.train`.
-        data: folder of videos, with ``labels.csv`` for the probes. Videos the run does not know
-            count as held out unless their patient was in pretraining.
+        data: folder of videos, with ``labels.csv`` for the probes. A video counts as held out
+            unless pretraining saw it or its patient, by today's patients or by those of then. The
+            run knows its videos by the end of their path, wherever the folder is now: of
+            ``a/0.mp4``, the part given by ``split.csv`` to ``a/0.mp4`` or else to ``0``. So a new
+            video with a trained video's name counts as seen until it is renamed.
         out: folder for ``evaluation.json`` and ``embeddings/``; by default the run folder.
         frames_per_video: at most so many evenly spaced frames per video are embedded and probed.
         queries_per_video: augmented queries per held-out video.
@@ -141,7 +143,7 @@ def evaluate(
         },
         "geometry": _geometry(embeddings, any_held_out),
         "probes": {
-            task: _probe_task(task, catalog.entries, embeddings, _sources(catalog), bootstrap)
+            task: _probe_task(task, catalog.entries, embeddings, bootstrap)
             for task in ("label", "frame_label")
         },
         "versions": {
@@ -217,7 +219,6 @@ def _probe_task(
     task: str,
     entries: Sequence[VideoEntry],
     embeddings: Mapping[str, Embeddings],
-    sources: Mapping[str, str],
     bootstrap: Mapping[str, int],
 ) -> dict[str, Any] | None:
     """Both protocols for the label of the video or of the frame; None without two classes."""
@@ -235,7 +236,8 @@ def _probe_task(
     fold_of = {entry.id: entry.fold for entry in entries}
     fold = np.array([fold_of[i] if fold_of[i] is not None else -1 for i in every.video_id])[video]
     _, group_of_video = np.unique(np.array(every.group), return_inverse=True)
-    source = [sources.get(i, "") for i in every.video_id] if sources else None
+    source_of = {entry.id: entry.source or "" for entry in entries}
+    source = [source_of[i] for i in every.video_id] if any(source_of.values()) else None
     protocols = {
         "held_out": probes.held_out_split(kept["trained"].frame_held_out),
         "cross_validation": probes.fold_splits(fold),
@@ -313,20 +315,6 @@ def _figures(
         )
         for figure in ("balanced_accuracy", "macro_auroc")
     }
-
-
-def _sources(catalog: VideoCatalog) -> dict[str, str]:
-    """Where each video comes from, if ``labels.csv`` has a column ``source``."""
-    path = Path(catalog.root) / "labels.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        listed = {row["video_id"]: row.get("source") or "" for row in csv.DictReader(file)}
-    names = {
-        e.id: (e.id, e.path.stem, e.path.relative_to(catalog.root).as_posix()) for e in catalog
-    }
-    known = {i: next((listed[n] for n in of if n in listed), "") for i, of in names.items()}
-    return known if any(known.values()) else {}
 
 
 def _version(package: str) -> str | None:

@@ -24,7 +24,7 @@ class SamplingConfig:
         frames: anchors per video; only ``dense``.
         negatives: sampled intra-video negatives per anchor; only ``paper`` and ``paper-code``.
         positive_radius: greatest distance of a positive from its anchor, in frames.
-        steps_per_epoch: by default as many as show every frame (``dense``) or video once.
+        steps_per_epoch: by default as many as show every frame once; only ``dense``.
         augmentation: ``"paper"`` (random crop) or ``"dense"`` (crop, flip, brightness, contrast).
         time_unit: of times and windows.
         cache_gb: memory for decoded frames, in 10^9 bytes.
@@ -93,7 +93,8 @@ class TrainingConfig:
 
     Attributes:
         data: folder of videos.
-        held_out: folds (0-4) of patients that are not trained on; empty to train on all.
+        held_out: folds of patients that are not trained on; empty to train on all; None for the
+            smallest fold there is, which is 0 unless ``labels.csv`` gives others.
         seed: of the encoder's first weights, the folds and every random draw.
         method: ``"dense"``, every frame of a batch is anchor, positive and, through the mask,
             negative of the others; ``"paper"``, Basu et al., MICCAI 2022 (arXiv 2207.13148), with
@@ -104,7 +105,7 @@ class TrainingConfig:
     """
 
     data: str = ""
-    held_out: tuple[int, ...] = (0,)
+    held_out: tuple[int, ...] | None = None
     seed: int = 0
     method: Literal["dense", "paper", "paper-code"] = "dense"
     epochs: int = 50
@@ -121,6 +122,11 @@ class TrainingConfig:
         for name in ("epochs", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.method != "dense" and self.sampling.steps_per_epoch is not None:
+            raise ValueError(
+                f"sampling.steps_per_epoch is for method 'dense' only: {self.method!r} shows every "
+                f"video once an epoch, got {self.sampling.steps_per_epoch}"
+            )
         object.__setattr__(self, "curriculum", replace(self.curriculum, epochs=self.epochs))
 
     def to_yaml(self) -> str:

@@ -213,8 +213,14 @@ class RunFolder(Callback):
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An epoch is done."""
+        """An epoch is done. An error here comes before the checkpoint of the epoch."""
         assert isinstance(pl_module, ContrastiveTraining)
+        if not all(bool(value.isfinite().all()) for value in pl_module.state_dict().values()):
+            raise ValueError(
+                f"the encoder has parameters that are not finite at step {trainer.global_step}; "
+                "that of the epoch before is kept: try a lower optimiser.lr, or "
+                "precision='32-true'"
+            )
         save_encoder(pl_module.encoder, self.folder)
         if pl_module.bank is not None:
             pl_module.bank.save(self.folder / "bank")

@@ -10,7 +10,8 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from usucl.training.module import ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, RunFolder
 
 # What a run, its evaluation and its report write: overwrite=True replaces these and nothing else.
-# config.yaml marks the folder as a run. It is not here, for it is replaced in place: a folder half
-# cleared is still a run.
+# config.yaml, by its first line, marks the folder as a run. It is not here, for it is replaced in
+# place: a folder half cleared is still a run.
+RUN_MARK = "# usucl run: overwrite replaces the results beside this file\n"
 RUN_ENTRIES = (
     "encoder.safetensors",
     "encoder.json",
@@ -42,6 +44,7 @@ RUN_ENTRIES = (
     "bank",
     "tensorboard",
     "embeddings",
+    "embedded",
     "figures",
     "evaluation.json",
     "report.html",
@@ -55,8 +58,8 @@ def train(
     preset: str | Path = "dense",
     overwrite: bool = False,
     resume: bool = False,
-    held_out: Sequence[int] = (0,),
-    seed: int = 0,
+    held_out: Sequence[int] | None = None,
+    seed: int | None = None,
     progress: bool = True,
     **overrides: Any,
 ) -> Path:
@@ -73,9 +76,11 @@ def train(
         preset: ``"dense"``, ``"paper"``, ``"paper-code"`` or the path of a YAML file.
         overwrite: replace an earlier run in ``out``; files that are not of a run stay.
         resume: go on with the run in ``out``, whose config stands in place of ``preset``,
-            ``held_out`` and ``seed``.
-        held_out: folds (0-4) of patients that are not trained on; ``()`` trains on all.
-        seed: of the first weights, the folds and every random draw.
+            ``held_out`` and ``seed``: giving another value than it has is an error.
+        held_out: folds of patients that are not trained on; ``()`` trains on all. By default as
+            the preset says, which if it says nothing is the smallest fold (0 unless ``labels.csv``
+            gives others); of a single patient nothing is held out then.
+        seed: of the first weights, the folds and every random draw; by default as the preset says.
         progress: show a progress bar.
         **overrides: fields of :class:`TrainingConfig`, by plain name where only one section has
             such a field (``epochs=20``, ``cross_k=64``), or dotted
@@ -90,9 +95,16 @@ def train(
             or it holds no run.
         FileNotFoundError: ``resume`` without a checkpoint in ``out``.
         KeyboardInterrupt: the run was interrupted, after everything was closed.
+
+    Warns:
+        UserWarning: nothing can be held out, or the folds given are all the same.
     """
     out = Path(out)
     checkpoint = out / "checkpoints" / "last.ckpt"
+    if held_out is not None:
+        overrides["held_out"] = list(held_out)
+    if seed is not None:
+        overrides["seed"] = seed
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
@@ -100,12 +112,13 @@ def train(
             raise FileNotFoundError(
                 f"nothing to resume: {checkpoint} is missing; it is written after the first epoch"
             )
-        config = read_config(out / "config.yaml", overrides | _given(data))
+        config = _unchanged(out / "config.yaml", overrides)
+        if data is not None:
+            config = replace(config, data=_absolute(data))
     else:
         if data is None:
             raise TypeError("data must be a folder of videos, got None")
-        run = {"held_out": list(held_out), "seed": seed}
-        config = read_config(preset, overrides | run | _given(data))
+        config = read_config(preset, overrides | {"data": _absolute(data)})
         _check_free(out, overwrite)
     catalog = VideoCatalog.scan(config.data)
     training, held_out_part = _split(catalog, config)
@@ -118,10 +131,10 @@ def train(
     if resume:
         if split != (out / "split.csv").read_text():
             raise ValueError(f"data must hold the videos of the run in {out}, got others")
-        write_atomically(out / "config.yaml", config.to_yaml().encode())
     else:
         _clear(out)
-        write_atomically(out / "config.yaml", config.to_yaml().encode())
+    write_atomically(out / "config.yaml", (RUN_MARK + config.to_yaml()).encode())
+    if not resume:
         write_atomically(out / "split.csv", split.encode())
         skipped = _csv_text(("path", "reason"), catalog.skipped)
         write_atomically(out / "skipped.csv", skipped.encode())
@@ -133,8 +146,21 @@ def train(
     return out
 
 
-def _given(data: str | Path | None) -> dict[str, Any]:
-    return {} if data is None else {"data": str(Path(data).absolute())}
+def _absolute(data: str | Path) -> str:
+    return str(Path(data).absolute())
+
+
+def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
+    """The stored config. With other options the run would be neither the old one nor a new one:
+    with more epochs, say, its learning rate would climb again."""
+    config = read_config(stored, {})
+    for name, value in overrides.items():
+        if read_config(stored, {name: value}) != config:
+            raise ValueError(
+                f"{name} cannot change when a run is resumed, got {value}: leave it out, or start "
+                "another run"
+            )
+    return config
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
@@ -142,7 +168,8 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"out must be a folder, {out} is a file")
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / "config.yaml").is_file():
+    config = out / "config.yaml"
+    if not (config.is_file() and config.read_bytes().startswith(RUN_MARK.encode())):
         raise FileExistsError(f"{out} is not empty and holds no run: choose another folder")
     if not overwrite:
         raise FileExistsError(
@@ -162,14 +189,22 @@ def _clear(out: Path) -> None:
 
 def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
     """(trained on, held out), by patient."""
-    if not config.held_out:
-        return catalog, VideoCatalog(catalog.root, ())
+    held_out = config.held_out
     groups = len({entry.group for entry in catalog})
+    if held_out is None and groups < 2:
+        warnings.warn("one patient or source only: nothing is held out", stacklevel=3)
+        held_out = ()
+    if held_out == ():
+        return catalog, VideoCatalog(catalog.root, ())
     if groups < 2:
         raise ValueError(
-            f"held_out must be () for a folder with one patient or source, got {config.held_out}"
+            "held_out must be () for a folder with one patient or source (--held-out without a "
+            f"number), got {held_out}"
         )
-    return catalog.with_folds(min(5, groups), config.seed).split(config.held_out)
+    catalog = catalog.with_folds(min(5, groups), config.seed)
+    if held_out is None:
+        held_out = (min(entry.fold for entry in catalog if entry.fold is not None),)
+    return catalog.split(held_out)
 
 
 def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
