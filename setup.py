@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 try:
     import pybind11
@@ -184,11 +184,12 @@ version = re.search(r'__version__ = "(.+)"', (ROOT / "usucl_ext" / "__init__.py"
 assert version is not None
 setup(
     version=version.group(1),
-    packages=["usucl_ext", *find_packages("python")],
+    packages=["usucl_ext", *find_namespace_packages("python", include=["usucl*"])],
     package_dir={"usucl": "python/usucl"},
     package_data={
         "usucl_ext": ["py.typed", "*.pyi"],
-        "usucl": ["py.typed", "training/presets/*.yaml"],
+        "usucl": ["py.typed"],
+        "usucl.training.presets": ["*.yaml"],
     },
     ext_modules=extensions,
     cmdclass={"build_ext": BuildExtension},
