@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation import make_data, make_run, one_thread
+from test_evaluation import make_data, make_run
 
 from usucl.evaluation import embed, evaluate
 from usucl.report import write_report
@@ -19,7 +19,7 @@ from usucl.report.figures import project
 from usucl.report.results import _text
 from usucl.training import TrainingConfig
 
-__all__ = ["one_thread"]  # a fixture, used by being here
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 COLUMNS = (
     *("step", "epoch", "loss", "positive_similarity", "intra_similarity", "cross_similarity"),

@@ -15,11 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from usucl._spread import effective_rank, uniformity
 from usucl.bank import NegativeBank
 from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.training import presets, read_config, train
-from usucl.training.monitor import COLUMNS, RunFolder, effective_rank, uniformity
+from usucl.training.monitor import COLUMNS, RunFolder
 
 TINY = {
     "backbone": "resnet10",

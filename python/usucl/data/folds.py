@@ -45,7 +45,8 @@ def assign_folds(
     }
     fold_of = _given_folds(members, given)
     folds = sorted(set(fold_of.values()))
-    if len(folds) == 1:
+    if len(folds) == 1 < len(members):
+        n = min(n, len(members))
         warnings.warn(
             f"folds: every fold given is {folds[0]}, which divides nothing; they are ignored and "
             f"{n} folds are made",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from usucl._spread import effective_rank, uniformity
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
@@ -26,7 +27,7 @@ from usucl.evaluation.embed import (
     image_size_of,
     load_encoders,
 )
-from usucl.evaluation.metrics import Statistic, effective_rank, group_mean, uniformity
+from usucl.evaluation.metrics import Statistic, group_mean
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
     HARD_FRACTION,

@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 FloatArray = NDArray[np.float64]
 Statistic = Callable[[FloatArray], FloatArray]
@@ -93,24 +91,6 @@ def macro_auroc(
         return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
 
     return statistic
-
-
-def uniformity(embedding: Tensor) -> float:
-    """log mean over pairs i < j of exp(-2 |z_i - z_j|^2), embedding [n, D] with unit rows.
-
-    0 for a collapsed encoder, lower is more spread out; about -4 + O(1/D) for independent uniform
-    directions. Wang and Isola, ICML 2020.
-    """
-    distance = torch.pdist(embedding.double())
-    return float(distance.square().mul(-2).exp().mean().log())
-
-
-def effective_rank(embedding: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of [n, D]: 1 when all rows lie on one
-    line, min(n, D) when the singular values are equal. Roy and Vetterli, EUSIPCO 2007."""
-    singular = torch.linalg.svdvals(embedding.double())
-    p = singular / singular.sum()
-    return float(torch.special.entr(p).sum().exp())
 
 
 def _groups(group: NDArray[np.int64]) -> int:

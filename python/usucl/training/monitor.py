@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from usucl._files import write_atomically
+from usucl._spread import effective_rank, uniformity
 from usucl.data import FrameBatch
 from usucl.models import save_encoder
 from usucl.training.module import ContrastiveTraining, StepOutput
@@ -35,32 +36,6 @@ COLUMNS = (
     "window_lo",
     "window_hi",
 )
-
-
-def effective_rank(embedding: Tensor) -> float:
-    """``exp(-sum p log p)`` of ``p = s / sum s``, s the singular values of ``[N, D]``.
-
-    1 when all embeddings lie on one line, at most min(N, D). Source: Roy and Vetterli, 2007.
-    """
-    singular = torch.linalg.svdvals(embedding.cpu().double())
-    share = singular / singular.sum()
-    return float(torch.special.entr(share).sum().exp())
-
-
-def uniformity(embedding: Tensor, video: Tensor) -> float:
-    """``log mean exp(-2 |a - b|^2)`` over pairs of frames of different videos.
-
-    0 when all embeddings are one point, about -4 when they are orthogonal; NaN for one video.
-    Pairs of one video are left out, so that batches with few and many frames a video compare.
-    Source: Wang and Isola, ICML 2020.
-
-    Args:
-        embedding: ``[N, D]``.
-        video: ``[N]``.
-    """
-    distance = torch.cdist(embedding.float(), embedding.float())
-    apart = video[:, None] != video
-    return float(distance[apart].square().mul(-2).exp().mean().log())
 
 
 def similarities(output: StepOutput) -> dict[str, float]:
