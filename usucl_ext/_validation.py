@@ -14,7 +14,8 @@ from ._types import Frames
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 REDUCTIONS = ("none", "mean", "sum")
-MAX_COUNT = 2**31 - 1
+MAX_K = 2**31 - 1
+MAX_SKIP = 2**62  # beyond all keys there can be; skip + k stays within int64
 Window = tuple[float, float] | Sequence[float] | Tensor | None
 
 
@@ -93,9 +94,14 @@ def _check_count(name: str, value: object) -> int:
     count = int(value)
     if count < 0:
         raise ValueError(f"{name} must be >= 0, got {count}")
-    if count > MAX_COUNT:
-        raise ValueError(f"{name} must be at most {MAX_COUNT}, got {count}")
     return count
+
+
+def _check_k(name: str, value: object) -> int:
+    k = _check_count(name, value)
+    if k > MAX_K:
+        raise ValueError(f"{name} must be at most {MAX_K}, got {k}")
+    return k
 
 
 def _check_window(window: Window, intra_k: int, embedding: Tensor) -> Tensor | None:
@@ -242,15 +248,15 @@ def check_problem(
         embeddings.append(positives)
     double = any(embedding.dtype == torch.float64 for embedding in embeddings)
     accumulate = torch.float64 if double else torch.float32
-    intra = _check_count("intra_k", intra_k)
+    intra = _check_k("intra_k", intra_k)
     return Problem(
         anchors=checked,
         blocks=blocks,
         window=_check_window(window, intra, checked.embedding),
         intra_k=intra,
-        cross_k=_check_count("cross_k", cross_k),
-        intra_skip=_check_count("intra_skip", intra_skip),
-        cross_skip=_check_count("cross_skip", cross_skip),
+        cross_k=_check_k("cross_k", cross_k),
+        intra_skip=min(_check_count("intra_skip", intra_skip), MAX_SKIP),
+        cross_skip=min(_check_count("cross_skip", cross_skip), MAX_SKIP),
         max_similarity=None
         if max_similarity is None
         else _rounded(_check_real("max_similarity", max_similarity), accumulate),

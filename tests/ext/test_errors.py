@@ -182,11 +182,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "intra_k negative": (put("intra_k", -1), ValueError, r"intra_k must be >= 0, got -1"),
     "cross_k a float": (put("cross_k", 2.0), TypeError, r"cross_k must be an int, got float"),
     "cross_k a bool": (put("cross_k", True), TypeError, r"cross_k must be an int, got bool"),
-    "cross_skip huge": (
-        put("cross_skip", 2**63),
-        ValueError,
-        r"cross_skip must be at most 2147483647",
-    ),
+    "cross_k huge": (put("cross_k", 2**63), ValueError, r"cross_k must be at most 2147483647"),
     "intra_skip negative": (put("intra_skip", -2), ValueError, r"intra_skip must be >= 0, got -2"),
     "cross_skip a string": (put("cross_skip", "1"), TypeError, r"cross_skip must be an int, .*str"),
     "temperature zero": (put("temperature", 0), ValueError, r"temperature must be positive.* 0"),

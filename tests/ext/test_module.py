@@ -109,3 +109,22 @@ def test_an_empty_block_has_an_empty_gradient(impl: str) -> None:
     loss = hard_negative_nce(anchors, positives, keys, window=None, intra_k=0, cross_k=1, impl=impl)
     loss.backward()
     assert empty.grad is not None and empty.grad.shape == (0, 8)
+
+
+@pytest.mark.parametrize("skip", [2**40, 2**63 - 1, 2**70])
+def test_skipping_more_than_there_is_leaves_nothing(impl: str, skip: int) -> None:
+    anchors, positives, keys = _inputs()
+    loss, selection = hard_negative_nce(
+        anchors,
+        positives,
+        keys,
+        window=(0.0, 1.0),
+        intra_k=2,
+        cross_k=3,
+        intra_skip=skip,
+        cross_skip=skip,
+        return_selection=True,
+        impl=impl,
+    )
+    assert loss.item() == 0.0
+    assert (selection.intra_index == -1).all() and (selection.cross_index == -1).all()
