@@ -35,9 +35,10 @@ const char* name(Capability capability) {
 
 bool runs_here(Capability capability) {
 #if defined(__x86_64__)
-  if (capability == Capability::kAvx512) return __builtin_cpu_supports("avx512f");
-  if (capability == Capability::kAvx2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (capability != Capability::kPortable) {
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("f16c");
+    return avx2 && (capability == Capability::kAvx2 || __builtin_cpu_supports("avx512f"));
   }
 #endif
   return capability == Capability::kPortable;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "parallel.h"
+#include "rows.h"
 
 namespace usucl::cpu {
 namespace {
@@ -18,8 +19,7 @@ struct Contribution {
 }  // namespace
 
 template <typename T>
-void key_gradient(const BackwardArguments<T>& arguments, const T* queries,
-                  const KeyGradient<T>& wanted) {
+void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted) {
   std::vector<Contribution<T>> pairs;
   for (int64_t i = 0; i < arguments.anchors.rows; ++i) {
     const T upstream = arguments.upstream(i);
@@ -39,15 +39,13 @@ void key_gradient(const BackwardArguments<T>& arguments, const T* queries,
     auto pair = std::lower_bound(pairs.begin(), pairs.end(), begin,
                                  [](const auto& p, int64_t key) { return p.key < key; });
     for (; pair != pairs.end() && pair->key < end; ++pair) {
-      add_scaled(pair->weight, queries + pair->anchor * dim, wanted.grad_keys + pair->key * dim,
-                 dim);
+      add_scaled_row(pair->weight, arguments.anchors, pair->anchor,
+                     wanted.grad_keys + pair->key * dim);
     }
   });
 }
 
-template void key_gradient(const BackwardArguments<float>&, const float*,
-                           const KeyGradient<float>&);
-template void key_gradient(const BackwardArguments<double>&, const double*,
-                           const KeyGradient<double>&);
+template void key_gradient(const BackwardArguments<float>&, const KeyGradient<float>&);
+template void key_gradient(const BackwardArguments<double>&, const KeyGradient<double>&);
 
 }  // namespace usucl::cpu

@@ -5,11 +5,13 @@
 #include <memory>
 #include <vector>
 
+#include "../core/similarity.h"
 #include "../operators.h"
 #include "gradient.h"
-#include "panels.h"
 #include "parallel.h"
+#include "rows.h"
 #include "select.h"
+#include "tile.h"
 
 namespace usucl::cpu {
 namespace {
@@ -28,54 +30,53 @@ struct Forward {
     const auto broken = std::make_unique<bool[]>(rows);
     const auto positive = std::make_unique<T[]>(rows * num_positives);
     const int64_t dim = problem.anchors.embedding.dim;
-    parallel_for(rows, grain_for(dim * num_positives), [&](int64_t begin, int64_t end) {
-      std::vector<T> query(dim);
+    parallel_for(rows, grain_for(4 * dim * num_positives), [&](int64_t begin, int64_t end) {
+      std::vector<T> query(dim), other(dim);
       for (int64_t i = begin; i < end; ++i) {
-        broken[i] = !score_positives(i, query.data(), positive.get() + i * num_positives);
+        upcast_row(problem.anchors.embedding, i, query.data());
+        broken[i] =
+            !score_positives(i, query.data(), other.data(), positive.get() + i * num_positives);
       }
     });
     select_negatives(problem, broken.get(), out.selection);
     const int64_t pairs = num_positives + problem.intra.k + problem.cross.k;
     parallel_for(rows, grain_for(dim * pairs), [&](int64_t begin, int64_t end) {
-      std::vector<T> key(dim);
       for (int64_t i = begin; i < end; ++i) {
         finish_row(problem, arguments, i, positive.get() + i * num_positives, broken[i], out);
-        if (out.anchor_gradient != nullptr) sum_gradient(i, key.data());
+        if (out.anchor_gradient != nullptr) sum_gradient(i);
       }
     });
   }
 
  private:
   // Returns whether the anchor and all its positives' similarities are finite.
-  bool score_positives(int64_t i, T* query, T* similarity) const {
-    const Matrix& anchors = problem.anchors.embedding;
-    const int64_t num_positives = arguments.num_positives;
-    pack_row(anchors, i, query, 1, 0);
-    score_rows(query, arguments.positives, i * num_positives, num_positives, similarity);
+  bool score_positives(int64_t i, const T* query, T* other, T* similarity) const {
+    const TileKernels<T>& kernels = tile_kernels<T>(capability_in_use());
+    const int64_t num_positives = arguments.num_positives, dim = problem.anchors.embedding.dim;
+    for (int64_t r = 0; r < num_positives; ++r) {
+      upcast_row(arguments.positives, i * num_positives + r, other);
+      similarity[r] = canonical(kernels.score_pair(query, other, dim));
+    }
     const auto finite = [](T x) { return x - x == T(0); };
-    return std::all_of(query, query + anchors.dim, finite) &&
+    return std::all_of(query, query + dim, finite) &&
            std::all_of(similarity, similarity + num_positives, finite);
   }
 
-  void sum_gradient(int64_t i, T* key) const {
-    const int64_t dim = problem.anchors.embedding.dim;
-    T* gradient = out.anchor_gradient + i * dim;
-    std::fill_n(gradient, dim, T(0));
+  void sum_gradient(int64_t i) const {
+    T* gradient = out.anchor_gradient + i * problem.anchors.embedding.dim;
+    std::fill_n(gradient, problem.anchors.embedding.dim, T(0));
     for (int64_t r = i * arguments.num_positives; r < (i + 1) * arguments.num_positives; ++r) {
-      pack_row(arguments.positives, r, key, 1, 0);
-      add_scaled(out.positive_weight[r], key, gradient, dim);
+      add_scaled_row(out.positive_weight[r], arguments.positives, r, gradient);
     }
-    add_keys(i, out.selection.intra_index, out.intra_weight, problem.intra.k, key, gradient);
-    add_keys(i, out.selection.cross_index, out.cross_weight, problem.cross.k, key, gradient);
+    add_keys(out.selection.intra_index, out.intra_weight, i, problem.intra.k, gradient);
+    add_keys(out.selection.cross_index, out.cross_weight, i, problem.cross.k, gradient);
   }
 
-  void add_keys(int64_t i, const int64_t* index, const T* weight, int64_t k, T* key,
-                T* gradient) const {
+  void add_keys(const int64_t* index, const T* weight, int64_t i, int64_t k, T* gradient) const {
     for (int64_t j = i * k; j < (i + 1) * k && index[j] >= 0; ++j) {
       int64_t row = index[j], b = 0;
       while (row >= problem.blocks[b].embedding.rows) row -= problem.blocks[b++].embedding.rows;
-      pack_row(problem.blocks[b].embedding, row, key, 1, 0);
-      add_scaled(weight[j], key, gradient, problem.anchors.embedding.dim);
+      add_scaled_row(weight[j], problem.blocks[b].embedding, row, gradient);
     }
   }
 };

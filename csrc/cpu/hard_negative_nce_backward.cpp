@@ -2,26 +2,14 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "../operators.h"
 #include "gradient.h"
-#include "panels.h"
 #include "parallel.h"
+#include "rows.h"
 
 namespace usucl::cpu {
 namespace {
-
-template <typename T>
-std::vector<T> upcast_rows(const Matrix& matrix) {
-  std::vector<T> rows(matrix.rows * matrix.dim);
-  parallel_for(matrix.rows, grain_for(matrix.dim), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      pack_row(matrix, i, rows.data() + i * matrix.dim, 1, 0);
-    }
-  });
-  return rows;
-}
 
 struct Cpu {
   explicit Cpu(const Tensor&) {}
@@ -31,17 +19,19 @@ struct Cpu {
                                   const BackwardArrays<T>& out) {
     const int64_t rows = arguments.anchors.rows, dim = arguments.anchors.dim;
     const int64_t num_positives = arguments.num_positives;
-    const std::vector<T> queries = upcast_rows<T>(arguments.anchors);
     parallel_for(rows, grain_for(dim * (1 + num_positives)), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const T upstream = arguments.upstream(i);
-        const T* query = queries.data() + i * dim;
         for (int64_t d = i * dim; arguments.anchor_gradient && d < (i + 1) * dim; ++d) {
           out.grad_anchors[d] = upstream * arguments.anchor_gradient[d];
         }
         for (int64_t r = i * num_positives; r < (i + 1) * num_positives; ++r) {
           const T scale = upstream * arguments.positive_weight[r];
-          for (int64_t d = 0; d < dim; ++d) out.grad_positives[r * dim + d] = scale * query[d];
+          T* gradient = out.grad_positives + r * dim;
+          with_row(arguments.anchors, i, [&](const auto* query) {
+            for (int64_t d = 0; d < dim; ++d)
+              gradient[d] = scale * static_cast<T>(upcast(query[d]));
+          });
         }
       }
     });
@@ -54,8 +44,7 @@ struct Cpu {
 
   template <typename T>
   void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted) {
-    const std::vector<T> queries = upcast_rows<T>(arguments.anchors);
-    cpu::key_gradient(arguments, queries.data(), wanted);
+    cpu::key_gradient(arguments, wanted);
   }
 };
 

@@ -1,44 +1,62 @@
-// Keeps the hardest candidates of one anchor without sorting as they come.
+// Keeps the hardest candidates of many anchors without sorting as they come.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "../core/ordering.h"
+#include "rank.h"
 
 namespace usucl::cpu {
 
-// Holds at least the `depth` best of all that was added: candidates are appended, and when twice
-// the depth is reached all but the best `depth` are dropped. No candidate that ranks is ever lost.
+// For each row at least the `depth` best of all that was added: candidates are appended, and when
+// the row is full all but the best `depth` are dropped. A full row never loses a candidate that
+// ranks: it is cut as soon as it cannot take `burst` more.
 template <typename T>
-class Reservoir {
+class Reservoirs {
  public:
-  explicit Reservoir(int64_t depth = 0) : depth_(depth) {}
+  using Key = typename Rank<T>::Key;
 
-  // A candidate added after all of those kept, with a higher index, ranks only above this.
-  T threshold() const { return threshold_; }
+  // num_keys: the most that can be added to a row. burst: the most between two calls of settle.
+  Reservoirs(int64_t rows, int64_t depth, int64_t num_keys, int64_t burst)
+      : depth_(depth),
+        full_(std::min(std::max(2 * depth, depth + kSlack), num_keys)),
+        capacity_(full_ + burst),
+        kept_(std::make_unique<Key[]>(rows * capacity_)),
+        count_(rows, 0),
+        least_(rows, Rank<T>::kNone) {}
 
-  void add(const Candidate<T>& candidate) {
-    kept_.push_back(candidate);
-    if (static_cast<int64_t>(kept_.size()) >= 2 * depth_ + kSlack) drop_all_but_best();
+  // Only a candidate above this can still rank; kNone until a row was cut.
+  Key least(int64_t row) const { return least_[row]; }
+
+  void add(int64_t row, Key key) { kept_[row * capacity_ + count_[row]++] = key; }
+
+  // To be called after at most `burst` additions to a row.
+  void settle(int64_t row) {
+    if (count_[row] <= full_) return;
+    least_[row] = keep_largest(&kept_[row * capacity_], count_[row], depth_);
+    count_[row] = depth_;
   }
 
-  const std::vector<Candidate<T>>& kept() const { return kept_; }
+  // Appends what the row holds; ordinals become indices from `origin` on.
+  void append(int64_t row, int64_t origin, std::vector<Candidate<T>>* out) const {
+    const Key* kept = &kept_[row * capacity_];
+    for (int64_t i = 0; i < count_[row]; ++i) {
+      out->push_back({Rank<T>::similarity(kept[i]), origin + Rank<T>::ordinal(kept[i])});
+    }
+  }
 
  private:
-  static constexpr int64_t kSlack = 32;  // lets small depths fill a while before partitioning
-
-  void drop_all_but_best() {
-    const auto last = kept_.begin() + (depth_ - 1);
-    std::nth_element(kept_.begin(), last, kept_.end(), ranks_before<T>);
-    threshold_ = last->similarity;
-    kept_.resize(depth_);
-  }
+  static constexpr int64_t kSlack = 64;  // lets small depths fill a while before a cut
 
   int64_t depth_;
-  T threshold_ = -std::numeric_limits<T>::infinity();
-  std::vector<Candidate<T>> kept_;
+  int64_t full_;
+  int64_t capacity_;
+  std::unique_ptr<Key[]> kept_;  // [rows, capacity]
+  std::vector<int64_t> count_;   // [rows]
+  std::vector<Key> least_;       // [rows]
 };
 
 // Sorts the candidates and writes ranks skip .. skip + k - 1; -1 and -infinity where there is none.

@@ -11,9 +11,4 @@ template <typename T>
 void select_negatives(const Problem& problem, const bool* excluded,
                       const SelectionArrays<T>& selection);
 
-// Similarity of one anchor [D], already upcast, with `count` rows of a matrix. similarity [count]
-template <typename T>
-void score_rows(const T* anchor, const Matrix& matrix, int64_t first_row, int64_t count,
-                T* similarity);
-
 }  // namespace usucl::cpu

@@ -16,27 +16,67 @@
 namespace usucl {
 namespace {
 
-// Lanes of the plain C++ type: one. Serves every machine, and is the meaning of the others.
-template <typename T>
-struct Scalar {
+// Plain C++, as many lanes as wanted: serves every machine, and is the meaning of the others.
+template <typename T, int kWidth>
+struct PlainLanes {
   using Element = T;
-  using Register = T;
-  static constexpr int kLanes = 1;
-  static Register zero() { return 0; }
-  static Register load(const T* p) { return *p; }
-  static void store(T* p, Register x) { *p = x; }
-  static Register broadcast(T x) { return x; }
-  static Register multiply_add(Register a, Register b, Register c) {
-    return fused_multiply_add(a, b, c);
+  struct Register {
+    T lane[kWidth];
+  };
+  using Mask = uint32_t;
+  static constexpr int kLanes = kWidth;
+
+  template <typename Value>
+  static Register each(const Value& value) {
+    Register x;
+#pragma GCC unroll 16
+    for (int l = 0; l < kWidth; ++l) x.lane[l] = value(l);
+    return x;
   }
+  static Register zero() {
+    return each([](int) { return T(0); });
+  }
+  static Register load(const T* p) {
+    return each([p](int l) { return p[l]; });
+  }
+  static void store(T* p, const Register& x) {
+#pragma GCC unroll 16
+    for (int l = 0; l < kWidth; ++l) p[l] = x.lane[l];
+  }
+  static Register broadcast(T x) {
+    return each([x](int) { return x; });
+  }
+  static Register multiply_add(const Register& a, const Register& b, const Register& c) {
+    return each([&](int l) { return fused_multiply_add(a.lane[l], b.lane[l], c.lane[l]); });
+  }
+  static T multiply_add_one(T a, T b, T c) { return fused_multiply_add(a, b, c); }
   // Bit l is set where lane l of a is greater than that of b; NaN never is.
-  static uint32_t greater(Register a, Register b) { return a > b ? 1u : 0u; }
+  static Mask greater(const Register& a, const Register& b) {
+    Mask mask = 0;
+#pragma GCC unroll 16
+    for (int l = 0; l < kWidth; ++l) mask |= (a.lane[l] > b.lane[l] ? 1u : 0u) << l;
+    return mask;
+  }
+  static Mask none() { return 0; }
+  static Mask either(Mask a, Mask b) { return a | b; }
+  static uint32_t bits(Mask mask) { return mask; }
 };
+
+#if defined(USUCL_AVX2) || defined(USUCL_AVX512)
+// Scalars by intrinsics: std::fma is a call in code that is not compiled for it as a whole.
+inline float fused_one(float a, float b, float c) {
+  return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
+}
+inline double fused_one(double a, double b, double c) {
+  return _mm_cvtsd_f64(_mm_fmadd_sd(_mm_set_sd(a), _mm_set_sd(b), _mm_set_sd(c)));
+}
+#endif
 
 #if defined(USUCL_AVX2)
 struct Avx2Float {
   using Element = float;
   using Register = __m256;
+  using Mask = __m256;
   static constexpr int kLanes = 8;
   static Register zero() { return _mm256_setzero_ps(); }
   static Register load(const float* p) { return _mm256_loadu_ps(p); }
@@ -45,14 +85,17 @@ struct Avx2Float {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm256_fmadd_ps(a, b, c);
   }
-  static uint32_t greater(Register a, Register b) {
-    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
-  }
+  static float multiply_add_one(float a, float b, float c) { return fused_one(a, b, c); }
+  static Mask greater(Register a, Register b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+  static Mask none() { return _mm256_setzero_ps(); }
+  static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+  static uint32_t bits(Mask mask) { return static_cast<uint32_t>(_mm256_movemask_ps(mask)); }
 };
 
 struct Avx2Double {
   using Element = double;
   using Register = __m256d;
+  using Mask = __m256d;
   static constexpr int kLanes = 4;
   static Register zero() { return _mm256_setzero_pd(); }
   static Register load(const double* p) { return _mm256_loadu_pd(p); }
@@ -61,9 +104,11 @@ struct Avx2Double {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm256_fmadd_pd(a, b, c);
   }
-  static uint32_t greater(Register a, Register b) {
-    return static_cast<uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)));
-  }
+  static double multiply_add_one(double a, double b, double c) { return fused_one(a, b, c); }
+  static Mask greater(Register a, Register b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
+  static Mask none() { return _mm256_setzero_pd(); }
+  static Mask either(Mask a, Mask b) { return _mm256_or_pd(a, b); }
+  static uint32_t bits(Mask mask) { return static_cast<uint32_t>(_mm256_movemask_pd(mask)); }
 };
 #endif
 
@@ -71,6 +116,7 @@ struct Avx2Double {
 struct Avx512Float {
   using Element = float;
   using Register = __m512;
+  using Mask = uint32_t;
   static constexpr int kLanes = 16;
   static Register zero() { return _mm512_setzero_ps(); }
   static Register load(const float* p) { return _mm512_loadu_ps(p); }
@@ -79,14 +125,17 @@ struct Avx512Float {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm512_fmadd_ps(a, b, c);
   }
-  static uint32_t greater(Register a, Register b) {
-    return static_cast<uint32_t>(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ));
-  }
+  static float multiply_add_one(float a, float b, float c) { return fused_one(a, b, c); }
+  static Mask greater(Register a, Register b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static Mask none() { return 0; }
+  static Mask either(Mask a, Mask b) { return a | b; }
+  static uint32_t bits(Mask mask) { return mask; }
 };
 
 struct Avx512Double {
   using Element = double;
   using Register = __m512d;
+  using Mask = uint32_t;
   static constexpr int kLanes = 8;
   static Register zero() { return _mm512_setzero_pd(); }
   static Register load(const double* p) { return _mm512_loadu_pd(p); }
@@ -95,9 +144,11 @@ struct Avx512Double {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm512_fmadd_pd(a, b, c);
   }
-  static uint32_t greater(Register a, Register b) {
-    return static_cast<uint32_t>(_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ));
-  }
+  static double multiply_add_one(double a, double b, double c) { return fused_one(a, b, c); }
+  static Mask greater(Register a, Register b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
+  static Mask none() { return 0; }
+  static Mask either(Mask a, Mask b) { return a | b; }
+  static uint32_t bits(Mask mask) { return mask; }
 };
 #endif
 

@@ -1,30 +1,41 @@
 // The innermost step of the selection: a tile of anchors x keys, scored in registers and compared
-// there with one threshold an anchor.
+// there with one limit an anchor.
 #pragma once
 
 #include <cstdint>
 
+#include "../core/dtypes.h"
+
 namespace usucl::cpu {
 
 // Bounds of every instruction set's tile, for buffers on the stack.
-constexpr int kMaxTileAnchors = 12;
-constexpr int kMaxTileKeys = 32;
+constexpr int kMaxTileAnchors = 8;
+constexpr int kMaxTileKeys = 48;
 
-// One instruction set's tile for element type T. Panels are transposed: anchors [D, tile_anchors],
-// keys [D, tile_keys], so that both are read in order.
+// One instruction set's kernels for accumulation type T. Panels are transposed: anchors
+// [D, tile_anchors], keys [D, tile_keys], so that both are read in order.
 template <typename T>
 struct TileKernels {
   int tile_anchors;
   int tile_keys;
 
-  // Similarities of all pairs of the tile. If any exceeds its anchor's threshold, writes
-  // similarity [tile_anchors, tile_keys] and hits [tile_anchors] (bit j: key j exceeds it) and
-  // returns true; else writes nothing.
-  bool (*score_tile)(const T* anchors, const T* keys, int64_t dim, const T* threshold,
-                     T* similarity, uint32_t* hits);
+  // Similarities of all pairs of the tile, each one chain of fused multiply-adds over D. If any
+  // exceeds its anchor's limit, writes similarity [tile_anchors, tile_keys] and hits
+  // [tile_anchors] (bit j: key j exceeds it) and returns true; else writes nothing.
+  bool (*score_tile)(const T* anchors, const T* keys, int64_t dim, const T* limit, T* similarity,
+                     uint64_t* hits);
 
-  // Similarities of one anchor [D] and the keys of one panel. similarity [tile_keys]
-  void (*score_row)(const T* anchor, const T* keys, int64_t dim, T* similarity);
+  // The similarity of one pair, by the same chain.
+  T (*score_pair)(const T* anchor, const T* key, int64_t dim);
+
+  // Upcasts rows [count <= tile_keys] of D elements each and transposes them into a key panel;
+  // columns from `count` on are left undefined.
+  void (*pack_keys)(const void* const* rows, DType dtype, int count, int64_t dim, T* panel);
+
+  // `rounds` times fused_per_round independent fused multiply-adds, of T, and nothing else: what
+  // the processor could do.
+  T (*multiply_adds)(int64_t rounds);
+  int fused_per_round;
 };
 
 enum class Capability { kPortable, kAvx2, kAvx512 };

@@ -1,6 +1,7 @@
-// The tile of tile.h over any register type of simd.h. Included once by each tile_*.cpp.
+// The kernels of tile.h over any register type of simd.h. Included once by each tile_*.cpp.
 #pragma once
 
+#include "pack.h"
 #include "simd.h"
 #include "tile.h"
 
@@ -11,17 +12,17 @@ namespace {
 template <typename Simd, int kAnchors, int kRegisters>
 [[gnu::noinline]] bool score_tile(const typename Simd::Element* anchors,
                                   const typename Simd::Element* keys, int64_t dim,
-                                  const typename Simd::Element* threshold,
-                                  typename Simd::Element* similarity, uint32_t* hits) {
+                                  const typename Simd::Element* limit,
+                                  typename Simd::Element* similarity, uint64_t* hits) {
   constexpr int kKeys = kRegisters * Simd::kLanes;
-  static_assert(kAnchors <= kMaxTileAnchors && kKeys <= kMaxTileKeys && kKeys <= 32);
+  static_assert(kAnchors <= kMaxTileAnchors && kKeys <= kMaxTileKeys);
   typename Simd::Register sum[kAnchors][kRegisters];
 #pragma GCC unroll 12
   for (int i = 0; i < kAnchors; ++i) {
 #pragma GCC unroll 4
     for (int r = 0; r < kRegisters; ++r) sum[i][r] = Simd::zero();
   }
-  for (int64_t d = 0; d < dim; ++d) {
+  const auto add_products = [&](int64_t d) __attribute__((always_inline)) {
     typename Simd::Register key[kRegisters];
 #pragma GCC unroll 4
     for (int r = 0; r < kRegisters; ++r) key[r] = Simd::load(keys + d * kKeys + r * Simd::kLanes);
@@ -33,53 +34,77 @@ template <typename Simd, int kAnchors, int kRegisters>
         sum[i][r] = Simd::multiply_add(anchor, key[r], sum[i][r]);
       }
     }
+  };
+  int64_t d = 0;
+  for (; d + 4 <= dim; d += 4) {
+    add_products(d);
+    add_products(d + 1);
+    add_products(d + 2);
+    add_products(d + 3);
   }
-  uint32_t any = 0;
+  for (; d < dim; ++d) add_products(d);
+
+  typename Simd::Mask any = Simd::none();
 #pragma GCC unroll 12
   for (int i = 0; i < kAnchors; ++i) {
-    const auto limit = Simd::broadcast(threshold[i]);
-    uint32_t hit = 0;
+    const auto bound = Simd::broadcast(limit[i]);
 #pragma GCC unroll 4
-    for (int r = 0; r < kRegisters; ++r) {
-      hit |= Simd::greater(sum[i][r], limit) << (r * Simd::kLanes);
-    }
-    hits[i] = hit;
-    any |= hit;
+    for (int r = 0; r < kRegisters; ++r) any = Simd::either(any, Simd::greater(sum[i][r], bound));
   }
-  if (any == 0) return false;
+  if (Simd::bits(any) == 0) return false;
 #pragma GCC unroll 12
   for (int i = 0; i < kAnchors; ++i) {
+    const auto bound = Simd::broadcast(limit[i]);
+    uint64_t hit = 0;
 #pragma GCC unroll 4
     for (int r = 0; r < kRegisters; ++r) {
+      hit |= uint64_t{Simd::bits(Simd::greater(sum[i][r], bound))} << (r * Simd::kLanes);
       Simd::store(similarity + i * kKeys + r * Simd::kLanes, sum[i][r]);
     }
+    hits[i] = hit;
   }
   return true;
 }
 
-template <typename Simd, int kRegisters>
-[[gnu::noinline]] void score_row(const typename Simd::Element* anchor,
-                                 const typename Simd::Element* keys, int64_t dim,
-                                 typename Simd::Element* similarity) {
-  constexpr int kKeys = kRegisters * Simd::kLanes;
-  typename Simd::Register sum[kRegisters];
-#pragma GCC unroll 4
-  for (int r = 0; r < kRegisters; ++r) sum[r] = Simd::zero();
-  for (int64_t d = 0; d < dim; ++d) {
-    const auto element = Simd::broadcast(anchor[d]);
-#pragma GCC unroll 4
-    for (int r = 0; r < kRegisters; ++r) {
-      sum[r] = Simd::multiply_add(element, Simd::load(keys + d * kKeys + r * Simd::kLanes), sum[r]);
-    }
+template <typename Simd>
+[[gnu::noinline]] typename Simd::Element score_pair(const typename Simd::Element* anchor,
+                                                    const typename Simd::Element* key,
+                                                    int64_t dim) {
+  typename Simd::Element sum = 0;
+  for (int64_t d = 0; d < dim; ++d) sum = Simd::multiply_add_one(anchor[d], key[d], sum);
+  return sum;
+}
+
+template <typename Simd>
+[[gnu::noinline]] typename Simd::Element multiply_adds(int64_t rounds) {
+  using Element = typename Simd::Element;
+  typename Simd::Register sum[12];
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) sum[i] = Simd::broadcast(static_cast<Element>(i));
+  const auto factor = Simd::broadcast(static_cast<Element>(0.999));
+  const auto addend = Simd::broadcast(static_cast<Element>(0.001));
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) sum[i] = Simd::multiply_add(sum[i], factor, addend);
   }
-#pragma GCC unroll 4
-  for (int r = 0; r < kRegisters; ++r) Simd::store(similarity + r * Simd::kLanes, sum[r]);
+  Element lanes[Simd::kLanes], total = 0;
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) {
+    Simd::store(lanes, sum[i]);
+    total += lanes[0];
+  }
+  return total;
 }
 
 template <typename Simd, int kAnchors, int kRegisters>
 constexpr TileKernels<typename Simd::Element> kTileKernels = {
-    kAnchors, kRegisters * Simd::kLanes, &score_tile<Simd, kAnchors, kRegisters>,
-    &score_row<Simd, kRegisters>};
+    kAnchors,
+    kRegisters * Simd::kLanes,
+    &score_tile<Simd, kAnchors, kRegisters>,
+    &score_pair<Simd>,
+    &pack_keys<typename Simd::Element, kRegisters * Simd::kLanes>,
+    &multiply_adds<Simd>,
+    12 * Simd::kLanes};
 
 }  // namespace
 }  // namespace usucl::cpu

@@ -5,12 +5,12 @@ namespace usucl::cpu {
 
 template <>
 const TileKernels<float>* CompiledTiles<float>::portable() {
-  return &kTileKernels<Scalar<float>, 4, 4>;
+  return &kTileKernels<PlainLanes<float, 4>, 4, 2>;
 }
 
 template <>
 const TileKernels<double>* CompiledTiles<double>::portable() {
-  return &kTileKernels<Scalar<double>, 4, 4>;
+  return &kTileKernels<PlainLanes<double, 2>, 4, 2>;
 }
 
 }  // namespace usucl::cpu

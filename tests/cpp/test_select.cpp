@@ -109,7 +109,7 @@ void test_key_gradient() {
   arguments.anchors = {anchors, DType::kFloat32, 3, 1};
   arguments.cross = {index, weight, 2};
   float grad[3];
-  cpu::key_gradient<float>(arguments, anchors, {1, 3, grad});  // keys 1, 2, 3
+  cpu::key_gradient<float>(arguments, {1, 3, grad});  // keys 1, 2, 3
   CHECK(grad[0] == 0 && grad[1] == 2 * 1 + 30 * 2 + 500 * 3 && grad[2] == 0);
 }
 

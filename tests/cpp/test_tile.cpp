@@ -1,4 +1,5 @@
-// Every instruction set's score tile gives the bits of the fused chain, and the same hits.
+// Every instruction set's kernels give the bits of the fused chain, and the same hits. The shapes
+// of tile that this machine has no registers for run on plain lanes.
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -6,8 +7,10 @@
 #include <vector>
 
 #include "check.h"
+#include "core/problem.h"
 #include "core/similarity.h"
 #include "cpu/tile.h"
+#include "cpu/tile_kernels.h"
 
 namespace {
 
@@ -15,39 +18,86 @@ using namespace usucl;
 using namespace usucl::cpu;
 
 template <typename T>
+struct RandomTile {
+  std::vector<T> anchors, keys, limit;  // [D, height], [D, width], [height]
+
+  RandomTile(int64_t dim, int64_t height, int64_t width)
+      : anchors(dim * height), keys(dim * width), limit(height) {
+    std::mt19937 random(static_cast<unsigned>(dim));
+    std::normal_distribution<T> normal;
+    for (T& x : anchors) x = normal(random);
+    for (T& x : keys) x = normal(random);
+    if (dim > 2) keys[width + 1] = std::numeric_limits<T>::quiet_NaN();  // key 1
+    for (T& x : limit) x = normal(random);
+  }
+};
+
+template <typename T>
 void test_tile(const TileKernels<T>& kernels, int64_t dim) {
   const int height = kernels.tile_anchors, width = kernels.tile_keys;
   CHECK(height <= kMaxTileAnchors && width <= kMaxTileKeys);
-  std::mt19937 random(static_cast<unsigned>(dim));
-  std::normal_distribution<T> normal;
-  std::vector<T> anchors(dim * height), keys(dim * width), threshold(height),
-      scores(height * width);
-  for (T& x : anchors) x = normal(random);
-  for (T& x : keys) x = normal(random);
-  if (dim > 2) keys[width + 1] = std::numeric_limits<T>::quiet_NaN();  // key 1
-  for (T& x : threshold) x = normal(random);
-  std::vector<uint32_t> hits(height);
-  const bool any = kernels.score_tile(anchors.data(), keys.data(), dim, threshold.data(),
+  RandomTile<T> tile(dim, height, width);
+  std::vector<T> scores(height * width);
+  std::vector<uint64_t> hits(height);
+  const bool any = kernels.score_tile(tile.anchors.data(), tile.keys.data(), dim, tile.limit.data(),
                                       scores.data(), hits.data());
   bool expect_any = false;
+  std::vector<T> anchor(dim), key(dim);
   for (int i = 0; i < height; ++i) {
-    std::vector<T> row(dim), row_scores(width);
-    for (int64_t d = 0; d < dim; ++d) row[d] = anchors[d * height + i];
-    kernels.score_row(row.data(), keys.data(), dim, row_scores.data());
     for (int j = 0; j < width; ++j) {
-      const T s = similarity<T>([&](int64_t d) { return row[d]; },
-                                [&](int64_t d) { return keys[d * width + j]; }, dim);
-      const bool hit = s > threshold[i];
+      for (int64_t d = 0; d < dim; ++d) {
+        anchor[d] = tile.anchors[d * height + i];
+        key[d] = tile.keys[d * width + j];
+      }
+      const T s = similarity<T>([&](int64_t d) { return anchor[d]; },
+                                [&](int64_t d) { return key[d]; }, dim);
+      const T pair = kernels.score_pair(anchor.data(), key.data(), dim);
+      const bool hit = s > tile.limit[i];
       expect_any |= hit;
-      CHECK((hits[i] >> j & 1u) == (hit ? 1u : 0u));
-      CHECK(canonical(row_scores[j]) == s || (std::isnan(s) && std::isnan(row_scores[j])));
+      CHECK(canonical(pair) == s || (std::isnan(s) && std::isnan(pair)));
+      if (any) CHECK((hits[i] >> j & 1u) == (hit ? 1u : 0u));
       if (any) CHECK(canonical(scores[i * width + j]) == s || std::isnan(s));
     }
   }
   CHECK(any == expect_any);
-  threshold.assign(height, std::numeric_limits<T>::infinity());
-  CHECK(!kernels.score_tile(anchors.data(), keys.data(), dim, threshold.data(), scores.data(),
-                            hits.data()));
+  tile.limit.assign(height, std::numeric_limits<T>::infinity());
+  CHECK(!kernels.score_tile(tile.anchors.data(), tile.keys.data(), dim, tile.limit.data(),
+                            scores.data(), hits.data()));
+}
+
+// Every dtype, whole and partial panels, rows that end where the memory ends.
+template <typename T>
+void test_pack(const TileKernels<T>& kernels, DType dtype, int bytes, int64_t dim) {
+  const int width = kernels.tile_keys;
+  for (const int count : {1, width / 2, width}) {
+    std::vector<unsigned char> data(count * dim * bytes);
+    std::mt19937 random(static_cast<unsigned>(dim));
+    for (auto& byte : data) byte = static_cast<unsigned char>(random());
+    const Matrix matrix{data.data(), dtype, count, dim};
+    std::vector<const void*> rows;
+    for (int j = 0; j < count; ++j) rows.push_back(data.data() + (count - 1 - j) * dim * bytes);
+    std::vector<T> panel(dim * width);
+    kernels.pack_keys(rows.data(), dtype, count, dim, panel.data());
+    for (int j = 0; j < count; ++j) {
+      for (int64_t d = 0; d < dim; ++d) {
+        const T expected = element<T>(matrix, count - 1 - j, d), found = panel[d * width + j];
+        CHECK(found == expected || (std::isnan(found) && std::isnan(expected)));
+      }
+    }
+  }
+}
+
+template <typename T>
+void test_kernels(const TileKernels<T>& kernels) {
+  for (const int64_t dim : {1, 2, 7, 63, 128, 513}) {
+    test_tile(kernels, dim);
+    test_pack(kernels, DType::kFloat32, 4, dim);
+    test_pack(kernels, DType::kFloat64, 8, dim);
+    test_pack(kernels, DType::kBFloat16, 2, dim);
+    test_pack(kernels, DType::kFloat16, 2, dim);
+  }
+  const T expected = 12 * T(1), found = kernels.multiply_adds(100000);  // each tends to 1
+  CHECK(std::abs(found - expected) < T(1e-3));
 }
 
 }  // namespace
@@ -58,11 +108,12 @@ int main() {
       std::printf("%s: not run, this machine has it not\n", name(capability));
       continue;
     }
-    for (const int64_t dim : {1, 2, 7, 63, 128, 513}) {
-      test_tile(tile_kernels<float>(capability), dim);
-      test_tile(tile_kernels<double>(capability), dim);
-    }
+    test_kernels(tile_kernels<float>(capability));
+    test_kernels(tile_kernels<double>(capability));
     std::printf("%s: right\n", name(capability));
   }
+  test_kernels(kTileKernels<PlainLanes<float, 8>, 4, 3>);   // the shape of AVX2
+  test_kernels(kTileKernels<PlainLanes<float, 16>, 8, 3>);  // the shape of AVX-512
+  test_kernels(kTileKernels<PlainLanes<double, 8>, 8, 3>);
   return 0;
 }

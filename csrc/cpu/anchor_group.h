@@ -1,0 +1,162 @@
+// Some anchors, packed, and the hardest keys each of them has met so far.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "../core/relation.h"
+#include "../core/similarity.h"
+#include "key_panel.h"
+#include "reservoir.h"
+#include "tile.h"
+
+namespace usucl::cpu {
+
+struct AlignedDelete {
+  void operator()(void* p) const { ::operator delete[](p, std::align_val_t(64)); }
+};
+
+template <typename T>
+using AlignedArray = std::unique_ptr<T[], AlignedDelete>;
+
+// Uninitialised, and aligned so that no register of a panel straddles two cache lines.
+template <typename T>
+AlignedArray<T> aligned_array(int64_t count) {
+  return AlignedArray<T>(
+      static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(64))));
+}
+
+// Scores its anchors against one panel of keys after another. Of each tile only similarities above
+// the anchor's limit leave the registers; mask and exact order are evaluated on those alone.
+template <typename T>
+class AnchorGroup {
+ public:
+  // wanted: the relation of the keys to keep, `depth` of them an anchor. num_keys: the most that
+  // will be scored, of indices origin .. origin + kMaxRanked - 1.
+  AnchorGroup(const Problem& problem, const TileKernels<T>& kernels, Relation wanted, int64_t depth,
+              std::vector<int64_t> anchors, int64_t num_keys, int64_t origin)
+      : problem_(problem),
+        kernels_(kernels),
+        wanted_(wanted),
+        max_similarity_(static_cast<T>(problem.max_similarity)),
+        anchors_(std::move(anchors)),
+        origin_(origin),
+        kept_(num_anchors(), depth, num_keys, kernels.tile_keys) {
+    const int64_t height = kernels.tile_anchors, dim = problem.anchors.embedding.dim;
+    const int64_t tiles = (num_anchors() + height - 1) / height;
+    packed_ = aligned_array<T>(tiles * height * dim);
+    panel_ = aligned_array<T>(kernels.tile_keys * dim);
+    std::fill_n(panel_.get(), kernels.tile_keys * dim, T(0));
+    // The last tile's missing anchors: never a hit.
+    limit_.assign(tiles * height, std::numeric_limits<T>::infinity());
+    std::fill_n(limit_.begin(), num_anchors(), -std::numeric_limits<T>::infinity());
+    only_video_.reserve(tiles);
+    for (int64_t t = 0; t < tiles; ++t) pack_tile(t);
+  }
+
+  int64_t num_anchors() const { return static_cast<int64_t>(anchors_.size()); }
+  int64_t anchor(int64_t row) const { return anchors_[row]; }
+
+  // Keys come in ascending order, panel by panel, until the next call of begin_pass; each key
+  // comes once in all passes.
+  void begin_pass() {
+    for (int64_t row = 0; row < num_anchors(); ++row) set_limit(row, -1);
+  }
+
+  void score(const KeyPanel& keys) {
+    if (keys.all_slots_empty()) return;
+    const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
+    const void* rows[kMaxTileKeys];
+    for (int j = 0; j < keys.count; ++j) rows[j] = row_of(keys.block->embedding, keys.row[j]);
+    kernels_.pack_keys(rows, keys.block->embedding.dtype, keys.count, dim, panel_.get());
+    // A whole tile of one video against a panel of the same holds no cross-video pair.
+    const int64_t skipped = wanted_ == Relation::kCrossVideo ? keys.only_video() : kNoVideo;
+    const uint64_t columns = (uint64_t{1} << keys.count) - 1;
+    alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
+    uint64_t hits[kMaxTileAnchors];
+    for (size_t t = 0; t < only_video_.size(); ++t) {
+      if (skipped != kNoVideo && only_video_[t] == skipped) continue;
+      const int64_t first = static_cast<int64_t>(t) * height;
+      if (!kernels_.score_tile(packed_.get() + first * dim, panel_.get(), dim, &limit_[first],
+                               similarity, hits)) {
+        continue;
+      }
+      for (int64_t i = 0; i < height; ++i) {
+        const uint64_t hit = hits[i] & columns;
+        if (hit != 0) keep(first + i, keys, hit, similarity + i * kernels_.tile_keys);
+      }
+    }
+  }
+
+  void append(int64_t row, std::vector<Candidate<T>>* out) const {
+    kept_.append(row, origin_, out);
+  }
+
+ private:
+  void pack_tile(int64_t tile) {
+    const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
+    T* panel = packed_.get() + tile * height * dim;
+    int64_t only = problem_.anchors.video[anchors_[tile * height]];
+    for (int64_t i = 0; i < height; ++i) {
+      const int64_t row = tile * height + i;
+      if (row >= num_anchors()) {
+        for (int64_t d = 0; d < dim; ++d) panel[d * height + i] = 0;
+        continue;
+      }
+      for (int64_t d = 0; d < dim; ++d) {
+        panel[d * height + i] = element<T>(problem_.anchors.embedding, anchors_[row], d);
+      }
+      if (problem_.anchors.video[anchors_[row]] != only) only = kNoVideo;
+    }
+    only_video_.push_back(only);
+  }
+
+  void keep(int64_t row, const KeyPanel& keys, uint64_t hits, const T* similarity) {
+    const int64_t anchor = anchors_[row];
+    const FrameTag tag = problem_.anchors.tag(anchor);
+    const Window window = problem_.window(anchor);
+    const auto least = kept_.least(row);
+    for (; hits != 0; hits &= hits - 1) {
+      const int j = __builtin_ctzll(hits);
+      if (!valid_similarity(similarity[j], max_similarity_)) continue;
+      if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
+      const auto key = Rank<T>::key(canonical(similarity[j]), keys.index(j) - origin_);
+      if (key > least) kept_.add(row, key);
+    }
+    kept_.settle(row);
+    set_limit(row, keys.index(keys.count - 1) - origin_);
+  }
+
+  // `last`: keys of this pass up to that ordinal have been scored. The least of a full row is
+  // beaten by what is more similar; by its equals only while keys of a lower index may still come.
+  void set_limit(int64_t row, int64_t last) {
+    const auto least = kept_.least(row);
+    if (least == Rank<T>::kNone) return;
+    const T similarity = Rank<T>::similarity(least);
+    limit_[row] = Rank<T>::ordinal(least) <= last ? similarity : just_below(similarity);
+  }
+
+  // A normal number: one below zero would be zero to a thread that flushes subnormal numbers.
+  static T just_below(T x) {
+    constexpr T kTiny = std::numeric_limits<T>::min();
+    return x < -kTiny || x > kTiny ? std::nextafter(x, -std::numeric_limits<T>::infinity())
+                                   : -kTiny;
+  }
+
+  const Problem& problem_;
+  const TileKernels<T>& kernels_;
+  Relation wanted_;
+  T max_similarity_;
+  std::vector<int64_t> anchors_;
+  int64_t origin_;
+  Reservoirs<T> kept_;
+  AlignedArray<T> packed_;           // [tiles, D, tile_anchors]
+  AlignedArray<T> panel_;            // [D, tile_keys]
+  std::vector<T> limit_;             // [tiles * tile_anchors]
+  std::vector<int64_t> only_video_;  // [tiles] the video of all anchors of the tile, or kNoVideo
+};
+
+}  // namespace usucl::cpu
