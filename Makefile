@@ -55,7 +55,7 @@ format: build
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 $(VENV)/built: $(VENV)/installed pyproject.toml $(NATIVE)
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,bench,dev]'
 	touch $@
 
 # torch first, and torchvision of the same release: the build needs the one, the other must match.

@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import bench_loss, report
-from benchmarks.harness import ROOT, machine, record
+from benchmarks import report, suite
+from benchmarks.harness import ROOT, OtherPrograms, describe_run, in_words
+from benchmarks.providers import PROVIDERS
+from benchmarks.rows import COMPILED, MATMUL, SEARCH, Result, Row, write
 
-SECONDS, QUICK_SECONDS = 15.0, 4.0  # for each shape and mode, all providers together
+SECONDS, QUICK_SECONDS = 4.0, 0.4  # for each provider on each problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0; an AssertionError if providers disagree, before anything is measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="small shapes, under a minute")
-    size.add_argument("--full", action="store_true", help="large shapes too")
+    parser.add_argument("--quick", action="store_true", help="small problems, under a minute")
     parser.add_argument("--out", type=Path, help="JSON file; by default by machine and date")
     options = parser.parse_args(arguments)
 
-    shapes = bench_loss.QUICK_SHAPES if options.quick else bench_loss.SHAPES
-    if options.full:
-        shapes += bench_loss.LARGE_SHAPES
-    before = machine()  # the load of the machine is not yet ours
-    out = options.out or ROOT / "benchmarks" / "results" / _name(before["cpu"], before["date"])
+    start, others = time.perf_counter(), OtherPrograms()
+    run = describe_run()  # the load of the machine is not yet ours
+    out = options.out or ROOT / "benchmarks" / "results" / _name(run["machine"]["cpu"], run["date"])
     if out.exists():
         sys.exit(f"{out} exists: results are never overwritten")
 
-    bench_loss.check()
-    seconds = QUICK_SECONDS if options.quick else SECONDS
-    rows = []
-    for row in bench_loss.measure(shapes, seconds=seconds):
-        rows.append(row)
-        if row.metric == "time":
-            size_of = f"{row.shape['N']} x {row.shape['M']}"
-            line = f"{size_of:>12}  {row.mode:<17} {row.provider:<14} {row.median:10.3f} ms"
-            print(line, file=sys.stderr, flush=True)
-    result = record(before, rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    skipped = suite.skipped()
+    for name, reason in skipped.items():
+        print(f"Without {name}: {reason}", file=sys.stderr)
+    # --quick has no time to compile for this; the compiled loss is checked all the same, later
+    suite.check([name for name in PROVIDERS if not (options.quick and name == COMPILED)])
+    measured = suite.Suite(
+        QUICK_SECONDS if options.quick else SECONDS, words=in_words(run), skipped=skipped
+    )
+    rows: list[Row] = []
+    for case in suite.quick() if options.quick else suite.full():
+        for row in measured.run(case):
+            rows.append(row)
+            _show(row)
+    rows += measured.machine()
+    run |= {"quick": options.quick, "seconds": round(time.perf_counter() - start)}
+    run |= {"cores_of_others": others.cores()}
+    providers = {
+        name: {"what": one.what, "cannot": one.cannot, "skipped": skipped.get(name, "")}
+        for name, one in PROVIDERS.items()
+    }
+    result = Result(run, providers, rows)
+    write(result, out)
     print(report.markdown(result))
     print(f"Written: {out}", file=sys.stderr)
     return 0
+
+
+def _show(row: Row) -> None:
+    """A line of progress, for each time of a whole call."""
+    whole = "forward" if row.provider in (MATMUL, SEARCH) else "both"
+    if row.metric != "time" or row.mode != whole:
+        return
+    n, m, d = row.shape
+    size = f"{n} x {m} x {d}"
+    figure = row.note if row.value is None else f"{row.value:10.3f} ms"
+    what = f"k {row.k[1]}, {row.dtype}, {row.order}, {row.threads} threads"
+    print(f"{size:>19}  {row.provider:<24} {figure}  ({what})", file=sys.stderr, flush=True)
 
 
 def _name(cpu: str, date: str) -> str:

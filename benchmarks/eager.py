@@ -18,7 +18,7 @@ def hard_negative_nce(
     cross_k: int,
     temperature: float,
 ) -> Tensor:
-    """The mean loss, for anchors that all have some negative; ties in any order.
+    """The mean loss; ties in any order.
 
     Args:
         anchors: N frames.
@@ -37,3 +37,32 @@ def hard_negative_nce(
     logits = torch.cat([positive, intra.values, cross.values], dim=1) / temperature
     first = torch.zeros(len(logits), dtype=torch.int64)
     return torch.nn.functional.cross_entropy(logits, first)
+
+
+def hard_negative_nce_in_chunks(
+    anchors: Frames,
+    positives: Tensor,
+    keys: Frames,
+    *,
+    window: tuple[float, float],
+    intra_k: int,
+    cross_k: int,
+    temperature: float,
+    chunk: int = 128,
+) -> Tensor:
+    """The same, ``chunk`` anchors at a time: less memory."""
+    rows = len(positives)
+    total = anchors.embedding.new_zeros(())
+    for first in range(0, rows, chunk):
+        part = slice(first, min(first + chunk, rows))
+        loss = hard_negative_nce(
+            Frames(anchors.embedding[part], anchors.video[part], anchors.time[part]),
+            positives[part],
+            keys,
+            window=window,
+            intra_k=intra_k,
+            cross_k=cross_k,
+            temperature=temperature,
+        )
+        total = total + loss * ((part.stop - part.start) / rows)
+    return total

@@ -1,110 +1,346 @@
-"""From result files to Markdown tables; measures nothing. ``python -m benchmarks.report FILE``"""
+"""Result files as Markdown and pictures; measures nothing, and needs no PyTorch.
+
+``python -m benchmarks.report FILE ... [--out FOLDER] [--readme README.md]``
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-ORDER = ("usucl", "torch.mm", "chunked eager", "eager")
-Shape = tuple[int, int]
-Rows = Sequence[Mapping[str, Any]]
+from benchmarks.rows import MATMUL, MODES, OURS, SEARCH, Result, Row, read
+from benchmarks.targets import Target, peak, share_of_peak, targets
 
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """Tables of a result file's content: times with ratios to ours, memory, and the machine."""
-    rows: Rows = result["rows"]
-    parts = []
-    for mode in dict.fromkeys(row["mode"] for row in rows):
-        times = [row for row in rows if row["mode"] == mode and row["metric"] == "time"]
-        parts.append(
-            f"**Time, {mode}** in ms: median [20th, 80th percentile]; its median over that of "
-            f"usucl\n\n{_times(times)}"
-        )
-    memory = [row for row in rows if row["metric"] == "memory"]
-    if memory:
-        parts.append(f"**Peak extra memory**, MiB\n\n{_memory(memory)}")
-    parts.append(_machine(result["machine"], rows))
-    return "\n\n".join(parts)
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+FULL_COMMAND, REPORT_COMMAND = "usucl bench", "python -m benchmarks.report"
+NONE = "-"
+BUSY = 0.2  # cores that others take; more, and threads wait for one another whole milliseconds
+SWEEPS = {
+    "N": "anchors N",
+    "M": "keys M",
+    "D": "dimension D",
+    "threads": "threads",
+    "k": "cross_k",
+    "dtype": "dtype",
+    "order": "order of the keys",
+}
 
 
-def _times(rows: Rows) -> str:
-    found = {(_shape(row), row["provider"]): row for row in rows}
-    providers = _providers(rows)
-    lines = []
-    for shape in _shapes(rows):
-        ours = found.get((shape, "usucl"))
-        cells = []
-        for provider in providers:
-            row = found.get((shape, provider))
-            if row is None:
-                cells.append("")
-            elif ours is None or row is ours:
-                cells.append(_milliseconds(row))
-            else:
-                cells.append(f"{_milliseconds(row)}; {row['median'] / ours['median']:.3g} x")
-        lines.append([_name(shape), *cells])
-    return _table(["N x M", *providers], lines)
+def markdown(result: Result, pictures: Mapping[str, str] | None = None) -> str:
+    """Everything in a result: tables, goals, sweeps, what each provider cannot do, the machine.
+
+    Args:
+        result: as :func:`benchmarks.rows.read` gives it.
+        pictures: what a picture shows to its path.
+    """
+    modes = [
+        f"**{mode}**, ms, median [20th, 80th percentile]\n\n{_times(result, mode)}"
+        for mode in MODES
+    ]
+    sweeps = [
+        f"**{title}**\n\n{_sweep(result, name)}"
+        for name, title in SWEEPS.items()
+        if result.where(group=name)
+    ]
+    parts = [
+        "## Loss and gradient\n",
+        warning(result),
+        headline(result),
+        *_shown(pictures or {}),
+        "## Goals\n",
+        _goals(targets(result)),
+        "## Times\n",
+        *modes,
+        "## Peak extra memory\n",
+        _memory(result),
+        *(["## Sweeps\n", *sweeps] if sweeps else []),
+        "## Who is compared\n",
+        _providers(result),
+        machine(result),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
-def _memory(rows: Rows) -> str:
-    found = {(_shape(row), row["mode"], row["provider"]): row["median"] for row in rows}
-    providers = _providers(rows)
-    lines = []
-    for shape in _shapes(rows):
-        for mode in dict.fromkeys(row["mode"] for row in rows):
-            values = [found.get((shape, mode, provider)) for provider in providers]
-            cells = ["" if value is None else f"{value:.1f}" for value in values]
-            lines.append([_name(shape), mode, *cells])
-    return _table(["N x M", "mode", *providers], lines)
+def readme_block(result: Result, source: str, pictures: Mapping[str, str] | None = None) -> str:
+    """What the README shows of a result: the main table, where we lose, who cannot do what.
+
+    Args:
+        result: as :func:`benchmarks.rows.read` gives it.
+        source: path of its file, as the README links it.
+        pictures: as for :func:`markdown`.
+    """
+    quick = " --quick" if result.run["quick"] else ""
+    folders = {os.path.dirname(path) for path in (pictures or {}).values()}
+    drawn = "".join(f" --out {folder}" for folder in folders)
+    parts = [
+        warning(result),
+        headline(result),
+        *_shown(pictures or {}),
+        "Peak extra memory of the same calls, MiB:",
+        _memory(result),
+        _providers(result),
+        machine(result),
+        f"Measured by `{FULL_COMMAND}{quick}` ([raw figures]({source})), written here by "
+        f"`{REPORT_COMMAND} {source} --readme README.md{drawn}`.",
+    ]
+    return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
-def _machine(machine: Mapping[str, Any], rows: Rows) -> str:
-    shape = rows[0]["shape"]
-    setting = ", ".join(f"{key}={shape[key]}" for key in ("D", "intra_k", "cross_k"))
-    load = machine["load_before"]
-    busy = "" if load is None else f", load before {load:.1f}"
+def put_into(text: str, block: str) -> str:
+    """``text`` with the block between the two marker comments replaced.
+
+    Raises:
+        ValueError: not exactly one pair of markers.
+    """
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    found = len(pattern.findall(text))
+    if found != 1:
+        raise ValueError(f"expected one block between {BEGIN} and {END}, got {found}")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n\n{END}", text)
+
+
+def headline(result: Result) -> str:
+    """Loss and gradient at the main shapes: our time, and how many times as long others take."""
+    rows = result.where(group="shapes", metric="time", provider=OURS, mode="both")
+    shares = [share_of_peak(result, row) for row in rows]
+    lines = [[f"**{OURS}**", *(f"{_number(row.value)} ms" for row in rows)]]
+    note = ""
+    if any(share is not None for share in shares):
+        lines.append(["its share of the FMA peak", *map(_percent, shares)])
+        note = " and its share of the machine's float32 FMA peak, 2 N M D alone counted as work"
+    ratios = result.where(group="shapes", metric="ratio", mode="both")
+    found = {(row.provider, row.shape): row.value for row in ratios}
+    for name in _present(result):
+        if name != OURS:
+            values = [found.get((name, row.shape)) for row in rows]
+            lines.append([name, *map(_times_as_long, values)])
     return (
-        f"{rows[0]['dtype']}, {setting}. {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads{busy}; usucl {machine['usucl']} "
-        f"({machine['cpu_capability']}), commit {machine['commit']}; "
-        f"torch {machine['versions']['torch']} ({machine['torch_cpu_capability']}); "
-        f"{machine['date']}."
+        f"{_table(['N anchors x M keys', *map(_size, rows)], lines)}\n\n"
+        f"The loss and its gradient to the anchors, {_setting(rows)}. Of {OURS} the time{note}; "
+        f"of the others how many times as long they take, median of paired rounds; **bold** where "
+        f"they are faster. {MATMUL} and {SEARCH} have no backward pass: their one call counts."
     )
 
 
-def _shape(row: Mapping[str, Any]) -> Shape:
-    return row["shape"]["N"], row["shape"]["M"]
+def machine(result: Result) -> str:
+    """The machine, the code and the day, in a sentence."""
+    run, facts, versions = result.run, result.run["machine"], result.run["versions"]
+    top, copies = peak(result, facts["threads"]), result.where(op="copy")
+    rates = [f"FMA peak {top:.0f} GFLOP/s"] if top is not None else []
+    rates += [f"copy {row.value:.0f} GB/s" for row in copies if row.value is not None]
+    missing = [row.note for row in result.where(op="fma_peak") if row.value is None]
+    rates += [f"no FMA peak ({missing[0]})"] if missing else []
+    others = run["cores_of_others"]
+    busy = [] if others is None else [f"other programs took {others:.1f} cores"]
+    settings = [f"{name}={value}" for name, value in facts["settings"].items()]
+    libraries = [
+        f"{k} {versions[k]}"
+        for k in ("faiss-cpu", "pytorch-metric-learning", "lightly")
+        if k in versions
+    ]
+    parts = [
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads",
+        *rates,
+        *busy,
+        *settings,
+        f"usucl {versions['usucl']} ({facts['cpu_capability']}), commit {run['commit']}",
+        f"torch {versions['torch']} ({facts['torch_cpu_capability']})",
+        *libraries,
+        run["date"],
+    ]
+    return "; ".join(parts) + "."
 
 
-def _shapes(rows: Rows) -> list[Shape]:
-    return list(dict.fromkeys(map(_shape, rows)))
+def warning(result: Result) -> str:
+    """A sentence if the machine was not the run's own, else nothing."""
+    others = result.run["cores_of_others"]
+    if others is None or others <= BUSY:
+        return ""
+    return f"**Not to be trusted: other programs took {others:.1f} cores during the run.**"
 
 
-def _providers(rows: Rows) -> list[str]:
-    present = {row["provider"] for row in rows}
-    return [name for name in ORDER if name in present] + sorted(present - set(ORDER))
+def _times(result: Result, mode: str) -> str:
+    rows = result.where(group="shapes", metric="time", mode=mode)
+    notes = [f"{row.provider} at {_size(row)}: {row.note}" for row in rows if row.note]
+    return "\n\n".join([_by_provider(result, rows, _spread), *notes])
 
 
-def _name(shape: Shape) -> str:
-    return f"{shape[0]} x {shape[1]}"
+def _memory(result: Result) -> str:
+    rows = result.where(group="shapes", metric="memory")
+    if not any(row.value is not None for row in rows):
+        return "This system does not tell."
+    return _by_provider(result, rows, lambda row: NONE if row is None else _number(row.value))
 
 
-def _milliseconds(row: Mapping[str, Any]) -> str:
-    median, low, high = (
-        f"{row[key]:.3g}" if row[key] < 1000 else f"{row[key]:.0f}"
-        for key in ("median", "low", "high")
+def _by_provider(result: Result, rows: Sequence[Row], cell: Callable[[Row | None], str]) -> str:
+    """A line a provider, a column a shape."""
+    shapes = {row.shape: row for row in rows}
+    found = {(row.provider, row.shape): row for row in rows}
+    names = [name for name in _present(result) if any(row.provider == name for row in rows)]
+    lines = [[name, *(cell(found.get((name, shape))) for shape in shapes)] for name in names]
+    return _table(["N anchors x M keys", *map(_size, shapes.values())], lines)
+
+
+def _goals(goals: Sequence[Target]) -> str:
+    lines = [
+        [
+            goal.what,
+            f"{'≥' if goal.least else '≤'} {_number(goal.bound)} {goal.unit}",
+            NONE if goal.figure is None else f"{_number(goal.figure)} {goal.unit}",
+            goal.verdict,
+        ]
+        for goal in goals
+    ]
+    met = sum(goal.verdict == "met" for goal in goals)
+    measured = sum(goal.verdict in ("met", "not met") for goal in goals)
+    counted = f"{met} of {measured} measured goals met (of {len(goals)} in all)."
+    return _table(["forward and backward", "goal", "measured", ""], lines) + f"\n\n{counted}"
+
+
+def _sweep(result: Result, group: str) -> str:
+    """What is varied, our time, and beside it the matmul or the first row."""
+    rows = result.where(group=group, metric="time", mode="both", provider=OURS)
+    lines = []
+    for row in rows:
+        ratio = result.where(
+            group=group,
+            metric="ratio",
+            mode="both",
+            shape=row.shape,
+            k=row.k,
+            dtype=row.dtype,
+            order=row.order,
+            threads=row.threads,
+        )
+        value = ratio[0].value if ratio else None
+        if any(r.provider == MATMUL for r in result.where(group=group)):
+            value = None if value is None else 1 / value
+        elif row is rows[0]:
+            value = 1.0
+        share = share_of_peak(result, row)
+        lines.append([varied(row), _spread(row), f"{_number(value)} x", _percent(share)])
+    beside = f"over {MATMUL}" if result.where(group=group, provider=MATMUL) else "over the first"
+    return _table([SWEEPS[group], f"{OURS}, ms", beside, "of FMA peak"], lines) + (
+        f"\n\n{_setting(rows, but=group)}"
     )
-    return f"{median} [{low}, {high}]"
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["--:"] * (len(head) - 1)]
+def varied(row: Row) -> str:
+    """The value of what a sweep varies."""
+    n, m, d = row.shape
+    values = {"N": n, "M": m, "D": d, "k": row.k[1], "threads": row.threads}
+    return str({**values, "dtype": row.dtype, "order": row.order}[row.group])
+
+
+def _setting(rows: Sequence[Row], but: str = "shapes") -> str:
+    if not rows:
+        return ""
+    (n, m, d), row = rows[0].shape, rows[0]
+    parts = {
+        "dtype": row.dtype,
+        "N": f"N={n}",
+        "M": f"M={m}",
+        "D": f"D={d}",
+        "": f"intra_k={row.k[0]}",
+        "k": f"cross_k={row.k[1]}",
+        "order": "keys in random order",
+    }
+    left_out = {"N", "M", "order"} if but == "shapes" else {but}
+    return ", ".join(text for name, text in parts.items() if name not in left_out)
+
+
+def _providers(result: Result) -> str:
+    lines = []
+    for name in result.providers:
+        one = result.providers[name]
+        ran = name in _present(result)
+        reason = one["skipped"] or ("" if ran else "not part of this run")
+        lines.append([name, one["what"], one["cannot"] or NONE, reason or NONE])
+    if all(line[3] == NONE for line in lines):
+        return _table(["", "computes", "cannot"], [line[:3] for line in lines], numbers=False)
+    return _table(["", "computes", "cannot", "not measured"], lines, numbers=False)
+
+
+def _present(result: Result) -> list[str]:
+    """Providers with figures at the main shapes, in their order."""
+    measured = {row.provider for row in result.where(group="shapes")}
+    return [name for name in result.providers if name in measured]
+
+
+def _shown(pictures: Mapping[str, str]) -> list[str]:
+    return [f"![{what}]({path})" for what, path in pictures.items()]
+
+
+def _size(row: Row) -> str:
+    return f"{row.shape[0]} x {row.shape[1]}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{share:.0f} %"
+
+
+def _times_as_long(ratio: float | None) -> str:
+    if ratio is None:
+        return NONE
+    return f"{_number(ratio)} x" if ratio >= 1 else f"**{_number(ratio)} x**"
+
+
+def _spread(row: Row | None) -> str:
+    if row is None or row.value is None:
+        return NONE
+    return f"{_number(row.value)} [{_number(row.low)}, {_number(row.high)}]"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
+    rule = ["---", *(["--:" if numbers else "---"] * (len(head) - 1))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0; 1 with a line on standard error if a file cannot be used."""
+    parser = argparse.ArgumentParser(prog=REPORT_COMMAND, description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--out", type=Path, help="folder for report.md and pictures")
+    parser.add_argument("--readme", type=Path, help="file whose marked block is written anew")
+    options = parser.parse_args(arguments)
+    if options.readme and len(options.files) != 1:
+        parser.error(f"--readme shows one result, got {len(options.files)}")
+    try:
+        results = {path: read(path) for path in options.files}
+        texts = []
+        for path, result in results.items():
+            pictures: dict[str, Path] = {}
+            if options.out:
+                from benchmarks import plots
+
+                pictures = plots.draw(result, options.out, path.stem)
+            relative = {what: os.path.relpath(p, options.out) for what, p in pictures.items()}
+            texts.append(f"# {path.stem}\n\n{markdown(result, relative)}\n")
+            if options.readme:
+                home = options.readme.resolve().parent
+                beside = {w: os.path.relpath(p.resolve(), home) for w, p in pictures.items()}
+                block = readme_block(result, os.path.relpath(path.resolve(), home), beside)
+                whole = put_into(options.readme.read_text(encoding="utf-8"), block)
+                options.readme.write_text(whole, encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"{REPORT_COMMAND}: {error}", file=sys.stderr)
+        return 1
+    if options.out:
+        (options.out / "report.md").write_text("\n".join(texts), encoding="utf-8")
+    elif not options.readme:
+        print("\n".join(texts))
+    return 0
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(markdown(json.loads(Path(name).read_text(encoding="utf-8"))))
+    sys.exit(main())

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "core/ordering.h"
 #include "core/relation.h"
 #include "core/similarity.h"
+#include "cpu/direct.h"
 #include "cpu/tile.h"
 
 #ifndef USUCL_BUILT_WITH_CUDA
@@ -38,6 +40,25 @@ std::vector<std::string> cpu_capabilities() {
     if (usucl::cpu::runs_here(capability)) names.push_back(usucl::cpu::name(capability));
   }
   return names;
+}
+
+// Billions of float32 operations a second of one thread that does nothing but fused multiply-adds.
+double fma_peak(double seconds) {
+  const py::gil_scoped_release released;
+  const auto& kernels = usucl::cpu::tile_kernels<float>(usucl::cpu::capability_in_use());
+  constexpr int64_t kRounds = 1 << 16;
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  int64_t batches = 0;
+  double taken = 0;
+  [[maybe_unused]] volatile float sink = 0;
+  do {
+    sink = kernels.multiply_adds(kRounds);
+    ++batches;
+    taken = elapsed();
+  } while (taken < seconds);
+  return 2e-9 * static_cast<double>(kernels.fused_per_round * kRounds * batches) / taken;
 }
 
 std::string relation(std::tuple<int64_t, float, int64_t> anchor,
@@ -72,6 +93,9 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "What was built, and the rules of the loss on the host, for tests.";
   m.def("build_info", &build_info, "Facts of the build, as strings and booleans.");
   m.def("cpu_capabilities", &cpu_capabilities, "Instruction sets that this machine runs.");
+  m.def("fma_peak", &fma_peak, py::arg("seconds"),
+        "GFLOP/s of one thread that does nothing but float32 fused multiply-adds for so long.");
+  usucl::cpu::bind_direct_calls(m);
   m.def("relation", &relation, py::arg("anchor"), py::arg("key"), py::arg("window"),
         "'intra', 'cross' or 'ignored' for tags (video, time, patient) and a window (lo, hi).");
   m.def("similarity", &similarity, py::arg("anchor"), py::arg("key"),

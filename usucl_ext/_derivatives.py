@@ -16,12 +16,17 @@ class _Refusal(torch.autograd.Function):
     """A gradient as it is, that refuses a gradient of its own."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *witnesses: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Tensor:
         raise RuntimeError(NO_SECOND_DERIVATIVE)
+
+
+def refuse_gradient(gradient: Tensor, *witnesses: Tensor) -> Tensor:
+    """The same gradient, whose own gradient by whatever it or a witness depends on is refused."""
+    return _Refusal.apply(gradient, *witnesses)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _FirstDerivativeOnly(torch.autograd.Function):
@@ -31,7 +36,7 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _Refusal.apply(gradient)  # type: ignore[no-any-return, no-untyped-call]
+        return refuse_gradient(gradient)
 
 
 def first_derivative_only(tensor: Tensor) -> Tensor:

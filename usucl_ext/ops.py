@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from . import _registrations, reference
+from . import _direct, _registrations, reference
 from ._library import absent_reason
 from ._types import Frames, Selection
 from ._validation import (
@@ -85,9 +85,10 @@ def select_negatives(
         cross_skip=cross_skip,
         max_similarity=max_similarity,
     )
-    if _use_native(impl, problem):
-        return _registrations.select_negatives(problem)
-    return reference.select(problem)
+    if not _use_native(impl, problem):
+        return reference.select(problem)
+    native = _direct if _direct.applies(problem) else _registrations
+    return native.select_negatives(problem)
 
 
 @overload
@@ -208,10 +209,19 @@ def hard_negative_nce(
         else check_temperature("soft_nn_temperature", soft_nn_temperature, problem)
     )
     check_choice("reduction", reduction, REDUCTIONS)
-    native = _use_native(impl, problem)
-    implementation = _registrations.hard_negative_nce if native else reference.nce
-    loss, selection = implementation(problem, stacked, tau, soft, reduction)
-    return (loss, selection) if return_selection else loss
+    selection: Selection | None
+    if not _use_native(impl, problem):
+        loss, selection = reference.nce(problem, stacked, tau, soft, reduction)
+    elif _direct.applies(problem, (stacked, tau, soft)):
+        loss, selection = _direct.hard_negative_nce(
+            problem, stacked, tau, soft, reduction, return_selection
+        )
+    else:
+        loss, selection = _registrations.hard_negative_nce(problem, stacked, tau, soft, reduction)
+    if not return_selection:
+        return loss
+    assert selection is not None
+    return loss, selection
 
 
 def _use_native(impl: str, problem: Problem) -> bool:

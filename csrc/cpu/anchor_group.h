@@ -29,27 +29,53 @@ AlignedArray<T> aligned_array(int64_t count) {
       static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(64))));
 }
 
+// Fetches the rows of a panel in equal parts, one a call, so that memory is read while the
+// processor computes: rows that lie apart are beyond what it foresees by itself.
+class Prefetch {
+ public:
+  Prefetch(const KeyPanel* panel, int64_t calls) {
+    if (panel == nullptr) return;
+    const Matrix& matrix = panel->block->embedding;
+    panel_ = panel;
+    lines_per_row_ = (matrix.dim * bytes_of(matrix.dtype) + kCacheLine - 1) / kCacheLine;
+    lines_ = lines_per_row_ * panel->count;
+    lines_per_call_ = (lines_ + calls - 1) / calls;
+  }
+
+  void some() {
+    for (const int64_t end = std::min(lines_, done_ + lines_per_call_); done_ < end; ++done_) {
+      const int64_t j = done_ / lines_per_row_;
+      const void* row = row_of(panel_->block->embedding, panel_->row[j]);
+      __builtin_prefetch(static_cast<const char*>(row) + done_ % lines_per_row_ * kCacheLine, 0, 2);
+    }
+  }
+
+ private:
+  const KeyPanel* panel_ = nullptr;
+  int64_t lines_per_row_ = 1, lines_ = 0, lines_per_call_ = 0, done_ = 0;
+};
+
 // Scores its anchors against one panel of keys after another. Of each tile only similarities above
 // the anchor's limit leave the registers; mask and exact order are evaluated on those alone.
 template <typename T>
 class AnchorGroup {
  public:
+  using RankKey = typename Rank<T>::Key;
+
   // wanted: the relation of the keys to keep, `depth` of them an anchor. num_keys: the most that
-  // will be scored, of indices origin .. origin + kMaxRanked - 1.
+  // will be scored.
   AnchorGroup(const Problem& problem, const TileKernels<T>& kernels, Relation wanted, int64_t depth,
-              std::vector<int64_t> anchors, int64_t num_keys, int64_t origin)
+              std::vector<int64_t> anchors, int64_t num_keys)
       : problem_(problem),
         kernels_(kernels),
         wanted_(wanted),
         max_similarity_(static_cast<T>(problem.max_similarity)),
         anchors_(std::move(anchors)),
-        origin_(origin),
         kept_(num_anchors(), depth, num_keys, kernels.tile_keys) {
     const int64_t height = kernels.tile_anchors, dim = problem.anchors.embedding.dim;
     const int64_t tiles = (num_anchors() + height - 1) / height;
     packed_ = aligned_array<T>(tiles * height * dim);
     panel_ = aligned_array<T>(kernels.tile_keys * dim);
-    std::fill_n(panel_.get(), kernels.tile_keys * dim, T(0));
     // The last tile's missing anchors: never a hit.
     limit_.assign(tiles * height, std::numeric_limits<T>::infinity());
     std::fill_n(limit_.begin(), num_anchors(), -std::numeric_limits<T>::infinity());
@@ -66,18 +92,24 @@ class AnchorGroup {
     for (int64_t row = 0; row < num_anchors(); ++row) set_limit(row, -1);
   }
 
-  void score(const KeyPanel& keys) {
+  // next: the panel to be scored after this one, which is fetched into the cache meanwhile, or
+  // null.
+  void score(const KeyPanel& keys, const KeyPanel* next) {
     if (keys.all_slots_empty()) return;
     const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
     const void* rows[kMaxTileKeys];
     for (int j = 0; j < keys.count; ++j) rows[j] = row_of(keys.block->embedding, keys.row[j]);
+    // What a partial panel lacks could be anything, and subnormal numbers are slow.
+    if (keys.count < kernels_.tile_keys) std::fill_n(panel_.get(), kernels_.tile_keys * dim, T(0));
     kernels_.pack_keys(rows, keys.block->embedding.dtype, keys.count, dim, panel_.get());
     // A whole tile of one video against a panel of the same holds no cross-video pair.
     const int64_t skipped = wanted_ == Relation::kCrossVideo ? keys.only_video() : kNoVideo;
     const uint64_t columns = (uint64_t{1} << keys.count) - 1;
+    Prefetch prefetch(next, static_cast<int64_t>(only_video_.size()));
     alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
     uint64_t hits[kMaxTileAnchors];
     for (size_t t = 0; t < only_video_.size(); ++t) {
+      prefetch.some();
       if (skipped != kNoVideo && only_video_[t] == skipped) continue;
       const int64_t first = static_cast<int64_t>(t) * height;
       if (!kernels_.score_tile(packed_.get() + first * dim, panel_.get(), dim, &limit_[first],
@@ -91,9 +123,7 @@ class AnchorGroup {
     }
   }
 
-  void append(int64_t row, std::vector<Candidate<T>>* out) const {
-    kept_.append(row, origin_, out);
-  }
+  void append(int64_t row, std::vector<RankKey>* out) const { kept_.append(row, out); }
 
  private:
   void pack_tile(int64_t tile) {
@@ -106,9 +136,11 @@ class AnchorGroup {
         for (int64_t d = 0; d < dim; ++d) panel[d * height + i] = 0;
         continue;
       }
-      for (int64_t d = 0; d < dim; ++d) {
-        panel[d * height + i] = element<T>(problem_.anchors.embedding, anchors_[row], d);
-      }
+      with_row(problem_.anchors.embedding, anchors_[row], [&](const auto* elements) {
+        for (int64_t d = 0; d < dim; ++d) {
+          panel[d * height + i] = static_cast<T>(upcast(elements[d]));
+        }
+      });
       if (problem_.anchors.video[anchors_[row]] != only) only = kNoVideo;
     }
     only_video_.push_back(only);
@@ -123,20 +155,20 @@ class AnchorGroup {
       const int j = __builtin_ctzll(hits);
       if (!valid_similarity(similarity[j], max_similarity_)) continue;
       if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
-      const auto key = Rank<T>::key(canonical(similarity[j]), keys.index(j) - origin_);
+      const auto key = Rank<T>::key(canonical(similarity[j]), keys.index(j));
       if (key > least) kept_.add(row, key);
     }
     kept_.settle(row);
-    set_limit(row, keys.index(keys.count - 1) - origin_);
+    set_limit(row, keys.index(keys.count - 1));
   }
 
-  // `last`: keys of this pass up to that ordinal have been scored. The least of a full row is
+  // `last`: keys of this pass up to that index have been scored. The least of a full row is
   // beaten by what is more similar; by its equals only while keys of a lower index may still come.
   void set_limit(int64_t row, int64_t last) {
     const auto least = kept_.least(row);
     if (least == Rank<T>::kNone) return;
     const T similarity = Rank<T>::similarity(least);
-    limit_[row] = Rank<T>::ordinal(least) <= last ? similarity : just_below(similarity);
+    limit_[row] = Rank<T>::index(least) <= last ? similarity : just_below(similarity);
   }
 
   // A normal number: one below zero would be zero to a thread that flushes subnormal numbers.
@@ -151,7 +183,6 @@ class AnchorGroup {
   Relation wanted_;
   T max_similarity_;
   std::vector<int64_t> anchors_;
-  int64_t origin_;
   Reservoirs<T> kept_;
   AlignedArray<T> packed_;           // [tiles, D, tile_anchors]
   AlignedArray<T> panel_;            // [D, tile_keys]

@@ -19,6 +19,35 @@ struct Contribution {
 }  // namespace
 
 template <typename T>
+void hard_negative_nce_backward(const BackwardArguments<T>& arguments,
+                                const BackwardArrays<T>& out) {
+  const int64_t rows = arguments.anchors.rows, dim = arguments.anchors.dim;
+  const int64_t num_positives = arguments.num_positives;
+  const bool anchors = out.grad_anchors != nullptr && arguments.anchor_gradient != nullptr;
+  const bool positives = out.grad_positives != nullptr;
+  parallel_for(rows, grain_for(dim * (1 + num_positives)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T upstream = arguments.upstream(i);
+      for (int64_t d = i * dim; anchors && d < (i + 1) * dim; ++d) {
+        out.grad_anchors[d] = upstream * arguments.anchor_gradient[d];
+      }
+      for (int64_t r = i * num_positives; positives && r < (i + 1) * num_positives; ++r) {
+        const T scale = upstream * arguments.positive_weight[r];
+        T* gradient = out.grad_positives + r * dim;
+        std::fill_n(gradient, dim, T(0));
+        add_scaled_row(scale, arguments.anchors, i, gradient);
+      }
+    }
+  });
+  if (out.grad_temperatures == nullptr) return;
+  double by_temperature[2] = {0, 0};  // in the order of the anchors
+  for (int64_t i = 0; i < 2 * rows; ++i) {
+    by_temperature[i % 2] += arguments.upstream(i / 2) * arguments.temperature_gradient[i];
+  }
+  std::copy_n(by_temperature, 2, out.grad_temperatures);
+}
+
+template <typename T>
 void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted) {
   std::vector<Contribution<T>> pairs;
   for (int64_t i = 0; i < arguments.anchors.rows; ++i) {
@@ -45,6 +74,10 @@ void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& w
   });
 }
 
+template void hard_negative_nce_backward(const BackwardArguments<float>&,
+                                         const BackwardArrays<float>&);
+template void hard_negative_nce_backward(const BackwardArguments<double>&,
+                                         const BackwardArrays<double>&);
 template void key_gradient(const BackwardArguments<float>&, const KeyGradient<float>&);
 template void key_gradient(const BackwardArguments<double>&, const KeyGradient<double>&);
 

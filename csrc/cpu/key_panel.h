@@ -62,13 +62,13 @@ class Keys {
     }
   }
 
-  // As many of indices [0, count) as make one panel of at most `width`; ascending, count > 0.
-  KeyPanel gather(const uint32_t* ordinals, int64_t count, int64_t origin, int width) const {
+  // As many of `count` > 0 ascending indices as make one panel of at most `width`.
+  KeyPanel gather(const uint32_t* indices, int64_t count, int width) const {
     KeyPanel panel;
-    panel.block = &block_of(origin + ordinals[0], &panel.block_begin);
+    panel.block = &block_of(indices[0], &panel.block_begin);
     const int64_t end = panel.block_begin + panel.block->embedding.rows;
     while (panel.count < std::min<int64_t>(width, count)) {
-      const int64_t index = origin + ordinals[panel.count];
+      const int64_t index = indices[panel.count];
       if (index >= end) break;
       panel.row[panel.count++] = index - panel.block_begin;
     }

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
+#include <functional>
+#include <utility>
 
 namespace usucl::cpu {
 
@@ -24,9 +24,8 @@ struct RankTypes<double> {
   __extension__ using Key = unsigned __int128;
 };
 
-// The ordinal of a key counts from wherever its holder begins to count; an index has 64 bits, but
-// no more than 2^32 keys are ranked at a time.
-constexpr int64_t kMaxRanked = int64_t{1} << 32;
+// Half of the integer is the index; more keys than that are refused before any is ranked.
+constexpr int64_t kMaxKeys = int64_t{1} << 32;
 
 template <typename T>
 struct Rank {
@@ -35,11 +34,12 @@ struct Rank {
   static constexpr Key kNone = 0;  // below every finite similarity
   static constexpr Bits kSign = Bits{1} << (8 * sizeof(Bits) - 1);
 
-  static Key key(T similarity, int64_t ordinal) {
+  // 0 <= index < kMaxKeys; similarity is finite and not -0.
+  static Key key(T similarity, int64_t index) {
     Bits bits;
     std::memcpy(&bits, &similarity, sizeof bits);
     bits = (bits & kSign) != 0 ? ~bits : bits | kSign;
-    return static_cast<Key>(bits) << 32 | static_cast<uint32_t>(~static_cast<uint32_t>(ordinal));
+    return static_cast<Key>(bits) << 32 | ~static_cast<uint32_t>(index);
   }
 
   static T similarity(Key key) {
@@ -50,23 +50,25 @@ struct Rank {
     return value;
   }
 
-  static int64_t ordinal(Key key) { return static_cast<uint32_t>(~static_cast<uint32_t>(key)); }
+  static int64_t index(Key key) { return ~static_cast<uint32_t>(key); }
 };
 
-// Moves the `depth` largest of `count` distinct keys to the front and returns the least of them.
-// 0 < depth <= count. A quickselect without a branch per element: candidates come in no order, so
-// half of all such branches would be mispredicted.
+// Moves at least `least` and at most `most` of `count` distinct keys to the front, all larger than
+// the rest, and returns how many. The last of them is the least. 0 < least <= most <= count.
+// A quickselect without a branch per element: candidates come in no order, so half of all such
+// branches would be mispredicted. It stops at the first pivot that falls between the bounds.
 template <typename Key>
-Key keep_largest(Key* keys, int64_t count, int64_t depth) {
+int64_t keep_largest(Key* keys, int64_t count, int64_t least, int64_t most) {
   int64_t begin = 0, end = count;
-  for (int round = 0; end - begin > 1 && round < 64; ++round) {
+  for (int round = 0; round < 64 && end - begin > 3; ++round) {
     Key* const last = keys + end - 1;
     Key* const middle = keys + begin + (end - begin) / 2;
-    if (*middle < keys[begin]) std::swap(*middle, keys[begin]);
-    if (*last < *middle) std::swap(*last, *middle);
-    if (*middle < keys[begin]) std::swap(*middle, keys[begin]);
-    std::swap(*middle, *last);  // the median of three is the pivot
-    const Key pivot = *last;
+    const Key a = keys[begin], b = *middle, c = *last;
+    const Key low = std::min(a, b), high = std::max(a, b);
+    const Key pivot = std::max(low, std::min(high, c));  // the median of three
+    keys[begin] = std::max(high, c);
+    *middle = std::min(low, c);
+    *last = pivot;
     int64_t larger = begin;
     for (int64_t i = begin; i < end - 1; ++i) {
       const Key key = keys[i];
@@ -75,15 +77,15 @@ Key keep_largest(Key* keys, int64_t count, int64_t depth) {
       larger += key > pivot ? 1 : 0;
     }
     std::swap(keys[larger], *last);
-    if (larger == depth - 1) return pivot;
-    if (larger < depth) {
+    if (least <= larger + 1 && larger + 1 <= most) return larger + 1;
+    if (larger + 1 < least) {
       begin = larger + 1;
     } else {
       end = larger;
     }
   }
-  std::nth_element(keys + begin, keys + depth - 1, keys + end, std::greater<>());
-  return keys[depth - 1];
+  std::nth_element(keys + begin, keys + least - 1, keys + end, std::greater<>());
+  return least;
 }
 
 }  // namespace usucl::cpu

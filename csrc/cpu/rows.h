@@ -4,8 +4,13 @@
 #include <cstdint>
 
 #include "../core/problem.h"
+#include "tile.h"
 
 namespace usucl::cpu {
+
+inline int64_t bytes_of(DType dtype) {
+  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
+}
 
 // Calls use(pointer to the row's first element), of the element type.
 template <typename Use>
@@ -27,22 +32,27 @@ inline const void* row_of(const Matrix& matrix, int64_t row) {
   return with_row(matrix, row, [](const auto* elements) -> const void* { return elements; });
 }
 
+constexpr int64_t kCacheLine = 64;  // bytes; where it is more, some fetches are in vain
+
+inline void prefetch_row(const Matrix& matrix, int64_t row) {
+  const char* begin = static_cast<const char*>(row_of(matrix, row));
+  const int64_t bytes = matrix.dim * bytes_of(matrix.dtype);
+  for (int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(begin + at);
+}
+
 // upcast [D]
 template <typename T>
-void upcast_row(const Matrix& matrix, int64_t row, T* upcasted) {
-  with_row(matrix, row, [&](const auto* elements) {
-    for (int64_t d = 0; d < matrix.dim; ++d) upcasted[d] = static_cast<T>(upcast(elements[d]));
+void upcast_row(const Matrix& matrix, int64_t row, T* __restrict upcasted) {
+  with_row(matrix, row, [upcasted, dim = matrix.dim](const auto* __restrict elements) {
+    for (int64_t d = 0; d < dim; ++d) upcasted[d] = static_cast<T>(upcast(elements[d]));
   });
 }
 
-// sum [D] += weight * row, multiplied and added in T.
+// sum [D] += weight * row
 template <typename T>
 void add_scaled_row(T weight, const Matrix& matrix, int64_t row, T* sum) {
-  with_row(matrix, row, [&](const auto* elements) {
-    for (int64_t d = 0; d < matrix.dim; ++d) {
-      sum[d] += weight * static_cast<T>(upcast(elements[d]));
-    }
-  });
+  const TileKernels<T>& kernels = tile_kernels<T>(capability_in_use());
+  kernels.add_scaled(weight, row_of(matrix, row), matrix.dtype, matrix.dim, sum);
 }
 
 }  // namespace usucl::cpu

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "anchor_group.h"
@@ -19,9 +21,10 @@ constexpr int64_t kKeysPerSplit = 2048;      // at least; fewer are not worth a 
 constexpr int64_t kPanelsPerSample = 16;     // one panel in so many is scored ahead of the rest
 constexpr int64_t kKeysPerJoin = 1 << 20;    // bounds the memory of the video join
 constexpr int64_t kIntraAnchorsPerTask = 64;
+constexpr int64_t kPairsNotWorthPacking = 16;
 
 template <typename T>
-using Found = std::vector<std::vector<Candidate<T>>>;  // [N]
+using Candidates = std::vector<typename Rank<T>::Key>;
 
 template <typename T>
 class NegativeSelector {
@@ -32,6 +35,8 @@ class NegativeSelector {
         kernels_(tile_kernels<T>(capability_in_use())),
         keys_(problem) {}
 
+  int64_t num_keys() const { return keys_.count(); }
+
   void select_cross_video(int64_t* index, T* similarity) const {
     const Ranks ranks = problem_.cross;
     if (ranks.k == 0) return;
@@ -40,7 +45,7 @@ class NegativeSelector {
     if (anchors.empty()) return;
     const Shares shares = share_out(static_cast<int64_t>(anchors.size()));
     const int64_t depth = std::min(ranks.depth(), keys_.count());
-    const auto write = [&](int64_t anchor, std::vector<Candidate<T>>& candidates) {
+    const auto write = [&](int64_t anchor, Candidates<T>& candidates) {
       write_ranks(candidates, ranks.k, ranks.skip, index + anchor * ranks.k,
                   similarity + anchor * ranks.k);
     };
@@ -54,7 +59,7 @@ class NegativeSelector {
         done[i] = score_split({from, to}, share(keys_.count(), s, shares.splits),
                               share(keys_.count(), s + 1, shares.splits), depth);
         if (shares.splits > 1) continue;  // the other splits' candidates are needed too
-        std::vector<Candidate<T>> candidates;
+        Candidates<T> candidates;
         for (int64_t row = 0; row < done[i]->num_anchors(); ++row) {
           candidates.clear();
           done[i]->append(row, &candidates);
@@ -66,7 +71,7 @@ class NegativeSelector {
     if (shares.splits == 1) return;
     const int64_t rows = static_cast<int64_t>(anchors.size());
     parallel_for(rows, grain_for(16 * depth * shares.splits), [&](int64_t begin, int64_t end) {
-      std::vector<Candidate<T>> candidates;
+      Candidates<T> candidates;
       for (int64_t a = begin, g = 0; a < end; ++a) {
         while (share(rows, g + 1, shares.groups) <= a) ++g;
         candidates.clear();
@@ -84,11 +89,11 @@ class NegativeSelector {
     if (ranks.k == 0) return;
     const AnchorVideos videos(problem_.anchors, excluded_);
     const int64_t depth = std::min(ranks.depth(), keys_.count());
-    Found<T> found(problem_.anchors.embedding.rows);
+    std::vector<Candidates<T>> found(problem_.anchors.embedding.rows);
     for (int64_t begin = 0; begin < keys_.count() && problem_.windows != nullptr;
          begin += kKeysPerJoin) {
       const int64_t end = std::min(keys_.count(), begin + kKeysPerJoin);
-      score_joined(videos, join(videos, keys_, begin, end), begin, depth, &found);
+      score_joined(videos, join(videos, keys_, begin, end), depth, &found);
     }
     for (int64_t i = 0; i < problem_.anchors.embedding.rows; ++i) {
       write_ranks(found[i], ranks.k, ranks.skip, index + i * ranks.k, similarity + i * ranks.k);
@@ -121,7 +126,7 @@ class NegativeSelector {
   void write_nothing_for_others(const std::vector<int64_t>& anchors, Ranks ranks, int64_t* index,
                                 T* similarity) const {
     if (static_cast<int64_t>(anchors.size()) == problem_.anchors.embedding.rows) return;
-    std::vector<Candidate<T>> none;
+    Candidates<T> none;
     for (int64_t i = 0; i < problem_.anchors.embedding.rows; ++i) {
       if (takes_part(i)) continue;
       write_ranks(none, ranks.k, ranks.skip, index + i * ranks.k, similarity + i * ranks.k);
@@ -136,66 +141,107 @@ class NegativeSelector {
     const int64_t most = std::max<int64_t>(height, kPackedBytes / (dim * sizeof(T)));
     int64_t groups = (anchors + most - 1) / most;
     if (anchors / threads >= most / 4) groups = (groups + threads - 1) / threads * threads;
-    const int64_t useful = std::max((keys_.count() + kKeysPerSplit - 1) / kKeysPerSplit,
-                                    keys_.count() / kMaxRanked + 1);
+    const int64_t useful = std::max<int64_t>(1, keys_.count() / kKeysPerSplit);
     return {groups, std::clamp<int64_t>(threads / std::gcd(groups, threads), 1, useful)};
   }
 
   std::unique_ptr<AnchorGroup<T>> score_split(std::vector<int64_t> anchors, int64_t begin,
                                               int64_t end, int64_t depth) const {
     auto group = std::make_unique<AnchorGroup<T>>(problem_, kernels_, Relation::kCrossVideo, depth,
-                                                  std::move(anchors), end - begin, begin);
+                                                  std::move(anchors), end - begin);
     // First a sample from everywhere, which sets the limits: else keys in ascending order of
     // similarity, as a bank in order of time can have them, would all pass.
     const PanelSequence panels(keys_, begin, end, kernels_.tile_keys);
-    for (int64_t p = 0; p < panels.count(); p += kPanelsPerSample) group->score(panels[p]);
+    score_each(panels, [](int64_t p) { return p % kPanelsPerSample == 0; }, group.get());
     group->begin_pass();
-    for (int64_t p = 0; p < panels.count(); ++p) {
-      if (p % kPanelsPerSample != 0) group->score(panels[p]);
-    }
+    score_each(panels, [](int64_t p) { return p % kPanelsPerSample != 0; }, group.get());
     return group;
   }
 
-  void score_joined(const AnchorVideos& videos, const KeysByVideo& keys, int64_t origin,
-                    int64_t depth, Found<T>* found) const {
+  template <typename Wanted>
+  static void score_each(const PanelSequence& panels, const Wanted& wanted, AnchorGroup<T>* group) {
+    const auto next = [&](int64_t p) {
+      while (p < panels.count() && !wanted(p)) ++p;
+      return p;
+    };
+    int64_t p = next(0);
+    if (p == panels.count()) return;
+    KeyPanel panel = panels[p];
+    for (p = next(p + 1); p < panels.count(); p = next(p + 1)) {
+      const KeyPanel ahead = panels[p];
+      group->score(panel, &ahead);
+      panel = ahead;
+    }
+    group->score(panel, nullptr);
+  }
+
+  void score_joined(const AnchorVideos& videos, const KeysByVideo& keys, int64_t depth,
+                    std::vector<Candidates<T>>* found) const {
     struct Task {
       int64_t slot;
-      std::vector<int64_t> anchors;
+      int64_t first_anchor;  // among those of the slot
     };
     std::vector<Task> tasks;
     int64_t pairs = 0;
     for (int64_t slot = 0; slot < videos.count(); ++slot) {
+      const auto anchors = static_cast<int64_t>(videos.anchors(slot).size());
+      pairs += anchors * keys.size(slot);
       if (keys.size(slot) == 0) continue;
-      const auto& anchors = videos.anchors(slot);
-      const int64_t count = static_cast<int64_t>(anchors.size());
-      pairs += count * keys.size(slot);
-      for (int64_t a = 0; a < count; a += kIntraAnchorsPerTask) {
-        tasks.push_back(
-            {slot,
-             {anchors.begin() + a, anchors.begin() + std::min(count, a + kIntraAnchorsPerTask)}});
-      }
+      for (int64_t a = 0; a < anchors; a += kIntraAnchorsPerTask) tasks.push_back({slot, a});
     }
     const auto run = [&](int64_t t) {
-      const int64_t slot = tasks[t].slot, count = keys.size(slot);
-      AnchorGroup<T> group(problem_, kernels_, Relation::kIntraVideo, std::min(depth, count),
-                           std::move(tasks[t].anchors), count, origin);
-      const uint32_t* offsets = &keys.offset[keys.first[slot]];
-      for (int64_t done = 0; done < count;) {
-        const KeyPanel panel =
-            keys_.gather(offsets + done, count - done, origin, kernels_.tile_keys);
-        group.score(panel);
-        done += panel.count;
+      const auto [slot, first] = tasks[t];
+      const auto begin = videos.anchors(slot).begin() + first, end = videos.anchors(slot).end();
+      const std::vector<int64_t> anchors(begin,
+                                         begin + std::min(kIntraAnchorsPerTask, end - begin));
+      const uint32_t* indices = &keys.index[keys.first[slot]];
+      if (static_cast<int64_t>(anchors.size()) * keys.size(slot) <= kPairsNotWorthPacking) {
+        score_pairs(anchors, indices, keys.size(slot), found);
+      } else {
+        score_panels(anchors, indices, keys.size(slot), depth, found);
       }
-      for (int64_t row = 0; row < group.num_anchors(); ++row) {
-        auto& candidates = (*found)[group.anchor(row)];
-        group.append(row, &candidates);
-        if (static_cast<int64_t>(candidates.size()) <= depth) continue;
-        std::nth_element(candidates.begin(), candidates.begin() + depth, candidates.end(),
-                         ranks_before<T>);
-        candidates.resize(depth);
-      }
+      for (const int64_t anchor : anchors) truncate(&(*found)[anchor], depth);
     };
     parallel_tasks(static_cast<int64_t>(tasks.size()), pairs * problem_.anchors.embedding.dim, run);
+  }
+
+  void score_panels(const std::vector<int64_t>& anchors, const uint32_t* indices, int64_t count,
+                    int64_t depth, std::vector<Candidates<T>>* found) const {
+    AnchorGroup<T> group(problem_, kernels_, Relation::kIntraVideo, std::min(depth, count), anchors,
+                         count);
+    KeyPanel panel = keys_.gather(indices, count, kernels_.tile_keys);
+    for (int64_t done = panel.count; done < count;) {
+      const KeyPanel ahead = keys_.gather(indices + done, count - done, kernels_.tile_keys);
+      group.score(panel, &ahead);
+      panel = ahead;
+      done += ahead.count;
+    }
+    group.score(panel, nullptr);
+    for (int64_t row = 0; row < group.num_anchors(); ++row) {
+      group.append(row, &(*found)[group.anchor(row)]);
+    }
+  }
+
+  void score_pairs(const std::vector<int64_t>& anchors, const uint32_t* indices, int64_t count,
+                   std::vector<Candidates<T>>* found) const {
+    const int64_t dim = problem_.anchors.embedding.dim;
+    std::vector<T> query(dim), key(dim);
+    for (const int64_t anchor : anchors) {
+      upcast_row(problem_.anchors.embedding, anchor, query.data());
+      for (int64_t j = 0; j < count; ++j) {
+        int64_t block_begin;
+        const Frames& block = keys_.block_of(indices[j], &block_begin);
+        const int64_t row = indices[j] - block_begin;
+        if (relation(problem_.anchors.tag(anchor), block.tag(row), problem_.window(anchor)) !=
+            Relation::kIntraVideo) {
+          continue;
+        }
+        upcast_row(block.embedding, row, key.data());
+        const T similarity = kernels_.score_pair(query.data(), key.data(), dim);
+        if (!valid_similarity(similarity, static_cast<T>(problem_.max_similarity))) continue;
+        (*found)[anchor].push_back(Rank<T>::key(canonical(similarity), indices[j]));
+      }
+    }
   }
 
   const Problem& problem_;
@@ -210,6 +256,10 @@ template <typename T>
 void select_negatives(const Problem& problem, const bool* excluded,
                       const SelectionArrays<T>& selection) {
   const NegativeSelector<T> selector(problem, excluded);
+  if (selector.num_keys() > kMaxKeys) {
+    throw std::length_error("negatives must hold at most 2^32 keys in a call on the CPU, got " +
+                            std::to_string(selector.num_keys()));
+  }
   selector.select_intra_video(selection.intra_index, selection.intra_similarity);
   selector.select_cross_video(selection.cross_index, selection.cross_similarity);
 }

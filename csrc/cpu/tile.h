@@ -32,6 +32,9 @@ struct TileKernels {
   // columns from `count` on are left undefined.
   void (*pack_keys)(const void* const* rows, DType dtype, int count, int64_t dim, T* panel);
 
+  // sum [D] += weight * row, multiplied and added in T: rounded twice, as on every machine.
+  void (*add_scaled)(T weight, const void* row, DType dtype, int64_t dim, T* sum);
+
   // `rounds` times fused_per_round independent fused multiply-adds, of T, and nothing else: what
   // the processor could do.
   T (*multiply_adds)(int64_t rounds);

@@ -103,6 +103,7 @@ constexpr TileKernels<typename Simd::Element> kTileKernels = {
     &score_tile<Simd, kAnchors, kRegisters>,
     &score_pair<Simd>,
     &pack_keys<typename Simd::Element, kRegisters * Simd::kLanes>,
+    &add_scaled<typename Simd::Element>,
     &multiply_adds<Simd>,
     12 * Simd::kLanes};
 

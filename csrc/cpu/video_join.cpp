@@ -11,7 +11,7 @@ constexpr int64_t kKeysPerChunk = 1 << 14;
 
 struct Match {
   int32_t slot;
-  uint32_t offset;
+  uint32_t index;
 };
 
 }  // namespace
@@ -48,7 +48,7 @@ KeysByVideo join(const AnchorVideos& videos, const Keys& keys, int64_t begin, in
             for (int64_t row = first; row < last; ++row) {
               const int32_t slot = videos.slot(block.video[row]);
               if (slot < 0) continue;
-              matches[c].push_back({slot, static_cast<uint32_t>(block_begin + row - begin)});
+              matches[c].push_back({slot, static_cast<uint32_t>(block_begin + row)});
             }
           });
     }
@@ -61,9 +61,9 @@ KeysByVideo join(const AnchorVideos& videos, const Keys& keys, int64_t begin, in
   }
   for (int64_t s = 0; s < videos.count(); ++s) result.first[s + 1] += result.first[s];
   std::vector<int64_t> next(result.first.begin(), result.first.end() - 1);
-  result.offset.resize(result.first.back());
+  result.index.resize(result.first.back());
   for (const auto& chunk : matches) {
-    for (const Match& match : chunk) result.offset[next[match.slot]++] = match.offset;
+    for (const Match& match : chunk) result.index[next[match.slot]++] = match.index;
   }
   return result;
 }

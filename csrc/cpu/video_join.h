@@ -44,10 +44,10 @@ class AnchorVideos {
   std::vector<std::vector<int64_t>> anchors_;
 };
 
-// Of the keys [begin, end), those of each slot's video, in ascending order as offsets from begin.
+// Of the keys [begin, end), those of each slot's video, in ascending order of index.
 struct KeysByVideo {
-  std::vector<int64_t> first;    // [count + 1]: those of slot s are first[s] .. first[s + 1] - 1
-  std::vector<uint32_t> offset;  // [first[count]]
+  std::vector<int64_t> first;   // [count + 1]: those of slot s are first[s] .. first[s + 1] - 1
+  std::vector<uint32_t> index;  // [first[count]]
 
   int64_t size(int64_t slot) const { return first[slot + 1] - first[slot]; }
 };

@@ -44,12 +44,14 @@ def info(*, json_: bool = False) -> None:
     table(["", ""], _rows(facts), title=f"usucl {facts['usucl']}")
 
 
-def bench(*, quick: bool = False, full: bool = False, out: Path | None = None) -> int:
-    """Measure the loss against PyTorch on this machine (from a checkout of the sources).
+def bench(*, quick: bool = False, out: Path | None = None) -> int:
+    """Measure the loss beside what would be used instead (from a checkout of the sources).
+
+    Results are checked before they are timed. Takes about ten minutes. Libraries of others are
+    measured where they are installed (python -m pip install --no-build-isolation -e '.[bench]').
 
     Args:
-        quick: a few small shapes, under a minute.
-        full: large shapes too.
+        quick: small problems only, under a minute.
         out: JSON file to write; a new one in benchmarks/results by default.
     """
     root = Path(__file__).resolve().parents[3]
@@ -58,8 +60,7 @@ def bench(*, quick: bool = False, full: bool = False, out: Path | None = None) -
             "the benchmarks are not part of the installed package: clone the sources and "
             "install them in place (python -m pip install --no-build-isolation -e .)"
         )
-    flags = [*(["--quick"] if quick else []), *(["--full"] if full else [])]
-    flags += [] if out is None else ["--out", str(out)]
+    flags = [*(["--quick"] if quick else []), *([] if out is None else ["--out", str(out)])]
     paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "benchmarks", *flags]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode

@@ -1,13 +1,10 @@
-// The CPU kernels of the operators in ops.cpp.
-#include <torch/csrc/stable/library.h>
+#include "loss.h"
 
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "../core/similarity.h"
-#include "../operators.h"
-#include "gradient.h"
 #include "parallel.h"
 #include "rows.h"
 #include "select.h"
@@ -72,41 +69,48 @@ struct Forward {
     add_keys(out.selection.cross_index, out.cross_weight, i, problem.cross.k, gradient);
   }
 
+  // Selected keys lie anywhere in memory, beyond what the processor foresees by itself: while one
+  // is added, that of the same rank of the next anchor is fetched.
   void add_keys(const int64_t* index, const T* weight, int64_t i, int64_t k, T* gradient) const {
+    const bool last = i + 1 == problem.anchors.embedding.rows;
     for (int64_t j = i * k; j < (i + 1) * k && index[j] >= 0; ++j) {
-      int64_t row = index[j], b = 0;
-      while (row >= problem.blocks[b].embedding.rows) row -= problem.blocks[b++].embedding.rows;
-      add_scaled_row(weight[j], problem.blocks[b].embedding, row, gradient);
+      if (!last && index[j + k] >= 0) {
+        with_key(index[j + k], [](const Matrix& block, int64_t row) { prefetch_row(block, row); });
+      }
+      with_key(index[j], [&](const Matrix& block, int64_t row) {
+        add_scaled_row(weight[j], block, row, gradient);
+      });
     }
   }
-};
 
-struct Cpu {
-  explicit Cpu(const Tensor&) {}
-
-  template <typename T>
-  void select_negatives(const Problem& problem, const SelectionArrays<T>& selection) {
-    cpu::select_negatives(problem, nullptr, selection);
-  }
-
-  template <typename T>
-  void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments,
-                         const LossArrays<T>& out) {
-    Forward<T>{problem, arguments, out}.run();
-  }
-
-  template <typename T>
-  void sum_rows(const T* loss, int64_t rows, double divisor, T* result) {
-    double total = 0;  // in the order of the anchors, whatever the number of threads
-    for (int64_t i = 0; i < rows; ++i) total += loss[i];
-    *result = static_cast<T>(total / divisor);
+  template <typename Use>
+  void with_key(int64_t index, const Use& use) const {
+    const Frames* block = problem.blocks;
+    while (index >= block->embedding.rows) index -= (block++)->embedding.rows;
+    use(block->embedding, index);
   }
 };
 
 }  // namespace
-}  // namespace usucl::cpu
 
-STABLE_TORCH_LIBRARY_IMPL(usucl, CPU, m) {
-  m.impl("select_negatives", TORCH_BOX(&usucl::select_negatives_op<usucl::cpu::Cpu>));
-  m.impl("hard_negative_nce", TORCH_BOX(&usucl::hard_negative_nce_op<usucl::cpu::Cpu>));
+template <typename T>
+void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments,
+                       const LossArrays<T>& out) {
+  Forward<T>{problem, arguments, out}.run();
 }
+
+template <typename T>
+void sum_rows(const T* loss, int64_t rows, double divisor, T* total) {
+  double sum = 0;  // in the order of the anchors, whatever the number of threads
+  for (int64_t i = 0; i < rows; ++i) sum += loss[i];
+  *total = static_cast<T>(sum / divisor);
+}
+
+template void hard_negative_nce(const Problem&, const LossArguments<float>&,
+                                const LossArrays<float>&);
+template void hard_negative_nce(const Problem&, const LossArguments<double>&,
+                                const LossArrays<double>&);
+template void sum_rows(const float*, int64_t, double, float*);
+template void sum_rows(const double*, int64_t, double, double*);
+
+}  // namespace usucl::cpu

@@ -1,0 +1,155 @@
+"""What a result file holds: the run, the providers, and one flat row a figure. Plain Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 2
+MODES = ("forward", "backward", "both")
+METRICS = ("time", "ratio", "memory", "rate")
+SHARED = ("machine", "versions", "commit")  # fields that are the same in all rows of a file
+
+OURS, MATMUL = "usucl", "torch.mm"
+EAGER, CHUNKED, COMPILED = "eager", "chunked eager", "torch.compile"
+SEARCH, SEARCH_LOSS = "FAISS search", "FAISS + loss"
+METRIC_LEARNING, LIGHTLY = "pytorch-metric-learning", "lightly"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: what was measured, of which provider, on which problem, where, of which code.
+
+    Attributes:
+        group: the comparison it belongs to: ``"shapes"``, ``"machine"``, or what a sweep varies.
+        op: ``"hard_negative_nce"``, or of the machine ``"fma_peak"`` and ``"copy"``.
+        provider: who computes it.
+        mode: ``"forward"`` (as in training: with what backward needs), ``"backward"`` alone, or
+            ``"both"``. A ratio of a provider without backward sets its one call against ``versus``
+            in this mode.
+        shape: (N anchors, M keys, D).
+        dtype: of all embeddings.
+        k: (intra_k, cross_k).
+        order: of the keys, a name in ``problems.ORDERS``.
+        threads: at work.
+        metric: ``"time"``; ``"ratio"`` of its time to that of ``versus``, paired by round;
+            ``"memory"``, the peak beyond the start without outputs and gradients; ``"rate"``.
+        value: the median; None where there is none, for the reason in ``note``.
+        low, high: 20th and 80th percentile.
+        unit: ``"ms"``, ``"x"``, ``"MiB"``, ``"GFLOP/s"`` or ``"GB/s"``.
+        repeats: measurements behind it.
+        versus: of a ratio, what it is relative to.
+        note: why there is no value.
+        machine, versions, commit: of the run, in words. One and the same for all rows, they stand
+            once in the file, under ``every_row``; in full under ``run``.
+    """
+
+    group: str
+    op: str
+    provider: str
+    mode: str
+    shape: tuple[int, int, int]
+    dtype: str
+    k: tuple[int, int]
+    order: str
+    threads: int
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    repeats: int
+    versus: str = ""
+    note: str = ""
+    machine: str = ""
+    versions: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of a result file.
+
+    Attributes:
+        run: machine, versions, commit, date and options, in full.
+        providers: name to ``what`` it computes, what it ``cannot`` do, and why it was ``skipped``
+            (empty where it was not).
+        rows: the figures.
+    """
+
+    run: Mapping[str, Any]
+    providers: Mapping[str, Mapping[str, str]]
+    rows: Sequence[Row]
+
+    def where(self, **wanted: Any) -> list[Row]:
+        """The rows whose fields have these values."""
+        return [row for row in self.rows if all(getattr(row, f) == v for f, v in wanted.items())]
+
+    def value(self, **wanted: Any) -> float | None:
+        """The value of the one row with these fields; None if there is no row or no value.
+
+        Raises:
+            ValueError: more than one row.
+        """
+        found = self.where(**wanted)
+        if len(found) > 1:
+            raise ValueError(f"expected one row with {wanted}, got {len(found)}")
+        return found[0].value if found else None
+
+
+def write(result: Result, path: Path) -> None:
+    """Writes a new file, a line a row.
+
+    Raises:
+        FileExistsError: results are never overwritten.
+        ValueError: rows of several runs.
+    """
+    rows = [asdict(row) for row in result.rows]
+    shared = {tuple(row.pop(field) for field in SHARED) for row in rows}
+    if len(shared) > 1:
+        raise ValueError(f"expected rows of one run, got {len(shared)}: {sorted(shared)}")
+    head = {
+        "schema": SCHEMA,
+        "run": dict(result.run),
+        "providers": dict(result.providers),
+        "every_row": dict(zip(SHARED, *shared, strict=True)) if shared else {},
+    }
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    start = json.dumps(head, indent=1)[: -len("\n}")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(f'{start},\n "rows": [\n{lines}\n ]\n}}\n')
+
+
+def read(path: Path) -> Result:
+    """Reads a file that :func:`write` wrote.
+
+    Raises:
+        ValueError: it is none, or one of another schema; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise ValueError(f"{path}: expected a result file of schema {SCHEMA}, got {found}")
+    shared = content["every_row"]
+    rows = [_row(f"{path}, row {i}", {**one, **shared}) for i, one in enumerate(content["rows"])]
+    return Result(content["run"], content["providers"], rows)
+
+
+def _row(where: str, given: Mapping[str, Any]) -> Row:
+    names = {field.name for field in fields(Row)}
+    if set(given) != names:
+        differ = ", ".join(sorted(set(given) ^ names))
+        raise ValueError(f"{where}: missing or unknown fields {differ}")
+    if given["metric"] not in METRICS or given["mode"] not in (*MODES, ""):
+        raise ValueError(
+            f"{where}: expected a metric of {METRICS} and a mode of {MODES}, "
+            f"got {given['metric']!r} and {given['mode']!r}"
+        )
+    return Row(**{**given, "shape": tuple(given["shape"]), "k": tuple(given["k"])})

@@ -1,0 +1,10 @@
+// The CPU kernels in Python, by the addresses of tensors.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace usucl::cpu {
+
+void bind_direct_calls(pybind11::module_& module);
+
+}  // namespace usucl::cpu
