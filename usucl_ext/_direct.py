@@ -200,6 +200,7 @@ class _HardNegativeNCE(torch.autograd.Function):
             # Of the keys only the shapes are kept: a bank may be overwritten before backward.
             ctx.key_shapes = [(key.shape[0], key.dtype) for key in keys]
             ctx.sizes = call.rows, call.dim, positives.shape[1]
+            ctx.k = call.problem.intra_k, call.problem.cross_k
             ctx.backward_kernel = _kernel("backward", call.problem)
             ctx.positives_dtype = positives.dtype
         inputs = (anchors, positives, temperature, soft_nn_temperature, *keys)
@@ -231,6 +232,7 @@ def _other_gradients(
 ) -> list[Tensor | None]:
     """Gradients of positives, both temperatures and the key blocks, where they are needed."""
     needs, selection = ctx.needs_input_grad, ctx.selection
+    intra_k, cross_k = ctx.k
     rows, dim, num_positives = ctx.sizes
 
     def wanted(need: bool, *shape: int) -> Tensor | None:
@@ -254,9 +256,9 @@ def _other_gradients(
         num_positives,
         weights.data_ptr(),
         0 if selection is None else selection.intra_index.data_ptr(),
-        0 if selection is None else selection.intra_index.shape[1],
+        intra_k,
         0 if selection is None else selection.cross_index.data_ptr(),
-        0 if selection is None else selection.cross_index.shape[1],
+        cross_k,
         _address(positives),
         _address(temperatures),
         key_ranges,

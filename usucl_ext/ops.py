@@ -87,8 +87,9 @@ def select_negatives(
     )
     if not _use_native(impl, problem):
         return reference.select(problem)
-    native = _direct if _direct.applies(problem) else _registrations
-    return native.select_negatives(problem)
+    if _direct.applies(problem):
+        return _direct.select_negatives(problem)
+    return _registrations.select_negatives(problem)
 
 
 @overload
