@@ -14,6 +14,7 @@ from torch import Tensor
 from ._types import Frames
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_LIMITS = {dtype: torch.finfo(dtype) for dtype in (torch.float32, torch.float64)}
 REDUCTIONS = ("none", "mean", "sum")
 MAX_K = 2**31 - 1
 MAX_SKIP = 2**62  # beyond all keys there can be; skip + k stays within int64
@@ -176,12 +177,7 @@ def check_bounds(window: Sequence[object]) -> tuple[float, float]:
 
 def _rounded(number: float, dtype: torch.dtype) -> float:
     """The number, or infinity where it is beyond the range of ``dtype``."""
-    return math.copysign(math.inf, number) if abs(number) > _finfo(dtype).max else number
-
-
-@functools.cache
-def _finfo(dtype: torch.dtype) -> torch.finfo:
-    return torch.finfo(dtype)
+    return math.copysign(math.inf, number) if abs(number) > _LIMITS[dtype].max else number
 
 
 def _check_real(name: str, value: object) -> float:
@@ -206,7 +202,7 @@ def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
             )
         return value.to(device=device, dtype=problem.accumulate)
     number = _check_real(name, value)
-    limits = _finfo(problem.accumulate)
+    limits = _LIMITS[problem.accumulate]
     if not limits.tiny <= number <= limits.max:
         raise ValueError(
             f"{name} must be positive and finite in {problem.accumulate}, got {number}"

@@ -3,31 +3,19 @@
 
 #include <algorithm>
 #include <limits>
-#include <memory>
-#include <new>
+#include <type_traits>
 #include <vector>
 
 #include "../core/relation.h"
 #include "../core/similarity.h"
+#include "aligned.h"
 #include "key_panel.h"
+#include "nominator.h"
+#include "pair_batch.h"
 #include "reservoir.h"
 #include "tile.h"
 
 namespace usucl::cpu {
-
-struct AlignedDelete {
-  void operator()(void* p) const { ::operator delete[](p, std::align_val_t(64)); }
-};
-
-template <typename T>
-using AlignedArray = std::unique_ptr<T[], AlignedDelete>;
-
-// Uninitialised, and aligned so that no register of a panel straddles two cache lines.
-template <typename T>
-AlignedArray<T> aligned_array(int64_t count) {
-  return AlignedArray<T>(
-      static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(64))));
-}
 
 // Fetches the rows of a panel in equal parts, one a call, so that memory is read while the
 // processor computes: rows that lie apart are beyond what it foresees by itself.
@@ -71,6 +59,7 @@ class AnchorGroup {
         wanted_(wanted),
         max_similarity_(static_cast<T>(problem.max_similarity)),
         anchors_(std::move(anchors)),
+        nominator_(problem.anchors.embedding, anchors_, kernels),
         kept_(num_anchors(), depth, num_keys, kernels.tile_keys) {
     const int64_t height = kernels.tile_anchors, dim = problem.anchors.embedding.dim;
     const int64_t tiles = (num_anchors() + height - 1) / height;
@@ -99,28 +88,26 @@ class AnchorGroup {
     const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
     const void* rows[kMaxTileKeys];
     for (int j = 0; j < keys.count; ++j) rows[j] = row_of(keys.block->embedding, keys.row[j]);
+    if constexpr (std::is_same_v<T, float>) {
+      if (nominator_.load(rows, keys.block->embedding.dtype, keys.count, limit_)) {
+        return nominate_panel(keys, next);
+      }
+    }
     // What a partial panel lacks could be anything, and subnormal numbers are slow.
     if (keys.count < kernels_.tile_keys) std::fill_n(panel_.get(), kernels_.tile_keys * dim, T(0));
     kernels_.pack_keys(rows, keys.block->embedding.dtype, keys.count, dim, panel_.get());
-    // A whole tile of one video against a panel of the same holds no cross-video pair.
-    const int64_t skipped = wanted_ == Relation::kCrossVideo ? keys.only_video() : kNoVideo;
-    const uint64_t columns = (uint64_t{1} << keys.count) - 1;
-    Prefetch prefetch(next, static_cast<int64_t>(only_video_.size()));
     alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
-    uint64_t hits[kMaxTileAnchors];
-    for (size_t t = 0; t < only_video_.size(); ++t) {
-      prefetch.some();
-      if (skipped != kNoVideo && only_video_[t] == skipped) continue;
-      const int64_t first = static_cast<int64_t>(t) * height;
+    for_each_tile(keys, next, [&](int64_t t, uint64_t columns, uint64_t* hits) {
+      const int64_t first = t * height;
       if (!kernels_.score_tile(packed_.get() + first * dim, panel_.get(), dim, &limit_[first],
                                similarity, hits)) {
-        continue;
+        return;
       }
       for (int64_t i = 0; i < height; ++i) {
         const uint64_t hit = hits[i] & columns;
         if (hit != 0) keep(first + i, keys, hit, similarity + i * kernels_.tile_keys);
       }
-    }
+    });
   }
 
   void append(int64_t row, std::vector<RankKey>* out) const { kept_.append(row, out); }
@@ -144,6 +131,58 @@ class AnchorGroup {
       if (problem_.anchors.video[anchors_[row]] != only) only = kNoVideo;
     }
     only_video_.push_back(only);
+  }
+
+  // Calls score(tile, columns, hits) for each tile that can have pairs with the panel. columns: a
+  // bit a key. hits [kMaxTileAnchors]: for its use.
+  template <typename Score>
+  void for_each_tile(const KeyPanel& keys, const KeyPanel* next, const Score& score) {
+    // A whole tile of one video against a panel of the same holds no cross-video pair.
+    const int64_t skipped = wanted_ == Relation::kCrossVideo ? keys.only_video() : kNoVideo;
+    const auto tiles = static_cast<int64_t>(only_video_.size());
+    const uint64_t columns = (uint64_t{1} << keys.count) - 1;
+    Prefetch prefetch(next, tiles);
+    uint64_t hits[kMaxTileAnchors];
+    for (int64_t t = 0; t < tiles; ++t) {
+      prefetch.some();
+      if (skipped == kNoVideo || only_video_[t] != skipped) score(t, columns, hits);
+    }
+  }
+
+  // Of nominees with the wanted relation the similarities are computed, several pairs at a time.
+  void nominate_panel(const KeyPanel& keys, const KeyPanel* next) {
+    struct Pair {
+      int64_t row;
+      int j;
+    };
+    PairBatch<T, Pair> batch(kernels_, problem_.anchors.embedding);
+    const int64_t last = keys.index(keys.count - 1);
+    const auto decide = [&](const Pair& pair, T similarity) {
+      if (!valid_similarity(similarity, max_similarity_)) return;
+      const auto key = Rank<T>::key(similarity, keys.index(pair.j));
+      if (key <= kept_.least(pair.row)) return;
+      kept_.add(pair.row, key);
+      kept_.settle(pair.row);
+      set_limit(pair.row, last);
+    };
+    int64_t nominated = 0;
+    for_each_tile(keys, next, [&](int64_t t, uint64_t columns, uint64_t* hits) {
+      if (!nominator_.nominate(t, hits)) return;
+      const int64_t first = t * kernels_.tile_anchors;
+      const int64_t end = std::min(first + kernels_.tile_anchors, num_anchors());
+      for (int64_t row = first; row < end; ++row) {
+        const FrameTag tag = problem_.anchors.tag(anchors_[row]);
+        const Window window = problem_.window(anchors_[row]);
+        for (uint64_t hit = hits[row - first] & columns; hit != 0; hit &= hit - 1) {
+          const int j = __builtin_ctzll(hit);
+          ++nominated;
+          if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
+          batch.add(anchors_[row], keys.block->embedding, keys.row[j], {row, j}, decide);
+        }
+      }
+    });
+    batch.flush(decide);
+    nominator_.report(nominated);
   }
 
   void keep(int64_t row, const KeyPanel& keys, uint64_t hits, const T* similarity) {
@@ -183,6 +222,7 @@ class AnchorGroup {
   Relation wanted_;
   T max_similarity_;
   std::vector<int64_t> anchors_;
+  Nominator nominator_;
   Reservoirs<T> kept_;
   AlignedArray<T> packed_;           // [tiles, D, tile_anchors]
   AlignedArray<T> panel_;            // [D, tile_keys]

@@ -8,7 +8,8 @@
 namespace usucl::cpu {
 namespace {
 
-constexpr Capability kBestFirst[] = {Capability::kAvx512, Capability::kAvx2, Capability::kPortable};
+constexpr Capability kBestFirst[] = {Capability::kAvx512Bf16, Capability::kAvx512,
+                                     Capability::kAvx2, Capability::kPortable};
 
 Capability choose() {
   const char* wish = std::getenv("USUCL_CPU_CAPABILITY");
@@ -16,14 +17,17 @@ Capability choose() {
     const bool wanted = wish == nullptr || *wish == '\0' || std::string(wish) == name(capability);
     if (wanted && runs_here(capability)) return capability;
   }
-  throw std::runtime_error(std::string("USUCL_CPU_CAPABILITY must be avx512, avx2 or portable, ") +
-                           "and run on this machine, got '" + wish + "'");
+  throw std::runtime_error(
+      std::string("USUCL_CPU_CAPABILITY must be avx512_bf16, avx512, avx2 or ") +
+      "portable, and run on this machine, got '" + wish + "'");
 }
 
 }  // namespace
 
 const char* name(Capability capability) {
   switch (capability) {
+    case Capability::kAvx512Bf16:
+      return "avx512_bf16";
     case Capability::kAvx512:
       return "avx512";
     case Capability::kAvx2:
@@ -38,7 +42,15 @@ bool runs_here(Capability capability) {
   if (capability != Capability::kPortable) {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("f16c");
-    return avx2 && (capability == Capability::kAvx2 || __builtin_cpu_supports("avx512f"));
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f");
+    switch (capability) {
+      case Capability::kAvx512Bf16:
+        return avx512 && __builtin_cpu_supports("avx512bf16");
+      case Capability::kAvx512:
+        return avx512;
+      default:
+        return avx2;
+    }
   }
 #endif
   return capability == Capability::kPortable;
@@ -51,9 +63,20 @@ Capability capability_in_use() {
 
 template <typename T>
 const TileKernels<T>& tile_kernels(Capability capability) {
-  const TileKernels<T>* kernels = capability == Capability::kAvx512 ? CompiledTiles<T>::avx512()
-                                  : capability == Capability::kAvx2 ? CompiledTiles<T>::avx2()
-                                                                    : nullptr;
+  const TileKernels<T>* kernels = nullptr;
+  switch (capability) {
+    case Capability::kAvx512Bf16:
+      kernels = CompiledTiles<T>::avx512_bf16();
+      break;
+    case Capability::kAvx512:
+      kernels = CompiledTiles<T>::avx512();
+      break;
+    case Capability::kAvx2:
+      kernels = CompiledTiles<T>::avx2();
+      break;
+    case Capability::kPortable:
+      break;
+  }
   return kernels != nullptr ? *kernels : *CompiledTiles<T>::portable();
 }
 

@@ -132,18 +132,19 @@ void forward(const ProblemAt& problem, Address positives, int positives_dtype,
                         p.cross.k);
     T* losses = values.or_own(divisor == 0 ? loss : 0, rows);
     hard_negative_nce<T>(p, arguments,
-                         {selection_at<T>(selection, p, &indices, &values), losses, at<T>(anchor_gradient), by.positive,
-                          by.intra, by.cross, by.temperature});
+                         {selection_at<T>(selection, p, &indices, &values), losses,
+                          at<T>(anchor_gradient), by.positive, by.intra, by.cross, by.temperature});
     if (divisor != 0) sum_rows(losses, rows, divisor, at<T>(loss));
   });
 }
 
-// All gradients but that of the anchors, which is only scaled. key_ranges: first key, number of keys, and where their gradient goes.
+// All gradients but that of the anchors, which is only scaled. key_ranges: first key, number of
+// keys, and where their gradient goes.
 template <typename T>
 void backward(Address grad_loss, double divisor, Address anchors, int anchors_dtype, int64_t rows,
-              int64_t dim, int64_t num_positives, Address weights,
-              Address intra_index, int64_t intra_k, Address cross_index, int64_t cross_k,
-              Address grad_positives, Address grad_temperatures,
+              int64_t dim, int64_t num_positives, Address weights, Address intra_index,
+              int64_t intra_k, Address cross_index, int64_t cross_k, Address grad_positives,
+              Address grad_temperatures,
               const std::vector<std::tuple<int64_t, int64_t, Address>>& key_ranges) {
   const py::gil_scoped_release released;
   const Weights<T> by(at<T>(weights), rows, num_positives, intra_k, cross_k);
@@ -157,8 +158,8 @@ void backward(Address grad_loss, double divisor, Address anchors, int anchors_dt
       by.temperature,
       {at<const int64_t>(intra_index), by.intra, intra_k},
       {at<const int64_t>(cross_index), by.cross, cross_k}};
-  hard_negative_nce_backward<T>(
-      arguments, {nullptr, at<T>(grad_positives), at<T>(grad_temperatures)});
+  hard_negative_nce_backward<T>(arguments,
+                                {nullptr, at<T>(grad_positives), at<T>(grad_temperatures)});
   for (const auto& [first_key, num_keys, gradient] : key_ranges) {
     key_gradient<T>(arguments, {first_key, num_keys, at<T>(gradient)});
   }

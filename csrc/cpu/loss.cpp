@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "../core/similarity.h"
+#include "pair_batch.h"
 #include "parallel.h"
 #include "rows.h"
 #include "select.h"
@@ -28,11 +28,9 @@ struct Forward {
     const auto positive = std::make_unique<T[]>(rows * num_positives);
     const int64_t dim = problem.anchors.embedding.dim;
     parallel_for(rows, grain_for(4 * dim * num_positives), [&](int64_t begin, int64_t end) {
-      std::vector<T> query(dim), other(dim);
+      score_positives(begin, end, positive.get());
       for (int64_t i = begin; i < end; ++i) {
-        upcast_row(problem.anchors.embedding, i, query.data());
-        broken[i] =
-            !score_positives(i, query.data(), other.data(), positive.get() + i * num_positives);
+        broken[i] = !is_finite(i, positive.get() + i * num_positives);
       }
     });
     select_negatives(problem, broken.get(), out.selection);
@@ -46,17 +44,26 @@ struct Forward {
   }
 
  private:
-  // Returns whether the anchor and all its positives' similarities are finite.
-  bool score_positives(int64_t i, const T* query, T* other, T* similarity) const {
-    const TileKernels<T>& kernels = tile_kernels<T>(capability_in_use());
-    const int64_t num_positives = arguments.num_positives, dim = problem.anchors.embedding.dim;
-    for (int64_t r = 0; r < num_positives; ++r) {
-      upcast_row(arguments.positives, i * num_positives + r, other);
-      similarity[r] = canonical(kernels.score_pair(query, other, dim));
+  void score_positives(int64_t begin, int64_t end, T* similarity) const {
+    PairBatch<T, int64_t> batch(tile_kernels<T>(capability_in_use()), problem.anchors.embedding);
+    const auto write = [&](int64_t pair, T value) { similarity[pair] = value; };
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t r = i * arguments.num_positives; r < (i + 1) * arguments.num_positives; ++r) {
+        batch.add(i, arguments.positives, r, r, write);
+      }
     }
-    const auto finite = [](T x) { return x - x == T(0); };
-    return std::all_of(query, query + dim, finite) &&
-           std::all_of(similarity, similarity + num_positives, finite);
+    batch.flush(write);
+  }
+
+  // Whether the anchor and its similarities with all its positives are finite.
+  bool is_finite(int64_t i, const T* similarity) const {
+    const auto finite = [](auto x) { return x - x == 0; };
+    const int64_t dim = problem.anchors.embedding.dim;
+    return std::all_of(similarity, similarity + arguments.num_positives, finite) &&
+           with_row(problem.anchors.embedding, i, [&](const auto* elements) {
+             return std::all_of(elements, elements + dim,
+                                [&](auto element) { return finite(upcast(element)); });
+           });
   }
 
   void sum_gradient(int64_t i) const {

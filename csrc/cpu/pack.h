@@ -13,9 +13,10 @@
 namespace usucl::cpu {
 namespace {
 
+// Not inlined: where a panel's size is known, gcc counts iterations that never run as overflows.
 template <typename T, typename Element>
-void pack_columns(const void* const* rows, int first, int count, int64_t begin, int64_t end,
-                  T* panel, int64_t width) {
+[[gnu::noinline]] void pack_columns(const void* const* rows, int first, int count, int64_t begin,
+                                    int64_t end, T* panel, int64_t width) {
   for (int j = first; j < count; ++j) {
     const auto* row = static_cast<const Element*>(rows[j]);
     for (int64_t d = begin; d < end; ++d) {

@@ -8,10 +8,6 @@
 
 namespace usucl::cpu {
 
-inline int64_t bytes_of(DType dtype) {
-  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
-}
-
 // Calls use(pointer to the row's first element), of the element type.
 template <typename Use>
 auto with_row(const Matrix& matrix, int64_t row, const Use& use) {

@@ -9,6 +9,7 @@
 
 #include "anchor_group.h"
 #include "key_panel.h"
+#include "pair_batch.h"
 #include "parallel.h"
 #include "tile.h"
 #include "video_join.h"
@@ -29,11 +30,8 @@ using Candidates = std::vector<typename Rank<T>::Key>;
 template <typename T>
 class NegativeSelector {
  public:
-  NegativeSelector(const Problem& problem, const bool* excluded)
-      : problem_(problem),
-        excluded_(excluded),
-        kernels_(tile_kernels<T>(capability_in_use())),
-        keys_(problem) {}
+  NegativeSelector(const Problem& problem, const bool* excluded, const TileKernels<T>& kernels)
+      : problem_(problem), excluded_(excluded), kernels_(kernels), keys_(problem) {}
 
   int64_t num_keys() const { return keys_.count(); }
 
@@ -224,24 +222,27 @@ class NegativeSelector {
 
   void score_pairs(const std::vector<int64_t>& anchors, const uint32_t* indices, int64_t count,
                    std::vector<Candidates<T>>* found) const {
-    const int64_t dim = problem_.anchors.embedding.dim;
-    std::vector<T> query(dim), key(dim);
+    struct Pair {
+      int64_t anchor;
+      uint32_t key;
+    };
+    PairBatch<T, Pair> batch(kernels_, problem_.anchors.embedding);
+    const auto keep = [&](const Pair& pair, T similarity) {
+      if (!valid_similarity(similarity, static_cast<T>(problem_.max_similarity))) return;
+      (*found)[pair.anchor].push_back(Rank<T>::key(similarity, pair.key));
+    };
     for (const int64_t anchor : anchors) {
-      upcast_row(problem_.anchors.embedding, anchor, query.data());
       for (int64_t j = 0; j < count; ++j) {
         int64_t block_begin;
         const Frames& block = keys_.block_of(indices[j], &block_begin);
         const int64_t row = indices[j] - block_begin;
-        if (relation(problem_.anchors.tag(anchor), block.tag(row), problem_.window(anchor)) !=
+        if (relation(problem_.anchors.tag(anchor), block.tag(row), problem_.window(anchor)) ==
             Relation::kIntraVideo) {
-          continue;
+          batch.add(anchor, block.embedding, row, {anchor, indices[j]}, keep);
         }
-        upcast_row(block.embedding, row, key.data());
-        const T similarity = kernels_.score_pair(query.data(), key.data(), dim);
-        if (!valid_similarity(similarity, static_cast<T>(problem_.max_similarity))) continue;
-        (*found)[anchor].push_back(Rank<T>::key(canonical(similarity), indices[j]));
       }
     }
+    batch.flush(keep);
   }
 
   const Problem& problem_;
@@ -254,8 +255,8 @@ class NegativeSelector {
 
 template <typename T>
 void select_negatives(const Problem& problem, const bool* excluded,
-                      const SelectionArrays<T>& selection) {
-  const NegativeSelector<T> selector(problem, excluded);
+                      const SelectionArrays<T>& selection, const TileKernels<T>& kernels) {
+  const NegativeSelector<T> selector(problem, excluded, kernels);
   if (selector.num_keys() > kMaxKeys) {
     throw std::length_error("negatives must hold at most 2^32 keys in a call on the CPU, got " +
                             std::to_string(selector.num_keys()));
@@ -264,7 +265,9 @@ void select_negatives(const Problem& problem, const bool* excluded,
   selector.select_cross_video(selection.cross_index, selection.cross_similarity);
 }
 
-template void select_negatives(const Problem&, const bool*, const SelectionArrays<float>&);
-template void select_negatives(const Problem&, const bool*, const SelectionArrays<double>&);
+template void select_negatives(const Problem&, const bool*, const SelectionArrays<float>&,
+                               const TileKernels<float>&);
+template void select_negatives(const Problem&, const bool*, const SelectionArrays<double>&,
+                               const TileKernels<double>&);
 
 }  // namespace usucl::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../results.h"
+#include "tile.h"
 
 namespace usucl::cpu {
 
@@ -9,6 +10,7 @@ namespace usucl::cpu {
 // is O(N (D + depth)) and what a video join needs.
 template <typename T>
 void select_negatives(const Problem& problem, const bool* excluded,
-                      const SelectionArrays<T>& selection);
+                      const SelectionArrays<T>& selection,
+                      const TileKernels<T>& kernels = tile_kernels<T>(capability_in_use()));
 
 }  // namespace usucl::cpu

@@ -49,7 +49,6 @@ struct PlainLanes {
   static Register multiply_add(const Register& a, const Register& b, const Register& c) {
     return each([&](int l) { return fused_multiply_add(a.lane[l], b.lane[l], c.lane[l]); });
   }
-  static T multiply_add_one(T a, T b, T c) { return fused_multiply_add(a, b, c); }
   // Bit l is set where lane l of a is greater than that of b; NaN never is.
   static Mask greater(const Register& a, const Register& b) {
     Mask mask = 0;
@@ -61,16 +60,6 @@ struct PlainLanes {
   static Mask either(Mask a, Mask b) { return a | b; }
   static uint32_t bits(Mask mask) { return mask; }
 };
-
-#if defined(USUCL_AVX2) || defined(USUCL_AVX512)
-// Scalars by intrinsics: std::fma is a call in code that is not compiled for it as a whole.
-inline float fused_one(float a, float b, float c) {
-  return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
-}
-inline double fused_one(double a, double b, double c) {
-  return _mm_cvtsd_f64(_mm_fmadd_sd(_mm_set_sd(a), _mm_set_sd(b), _mm_set_sd(c)));
-}
-#endif
 
 #if defined(USUCL_AVX2)
 struct Avx2Float {
@@ -85,7 +74,6 @@ struct Avx2Float {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm256_fmadd_ps(a, b, c);
   }
-  static float multiply_add_one(float a, float b, float c) { return fused_one(a, b, c); }
   static Mask greater(Register a, Register b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
   static Mask none() { return _mm256_setzero_ps(); }
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
@@ -104,7 +92,6 @@ struct Avx2Double {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm256_fmadd_pd(a, b, c);
   }
-  static double multiply_add_one(double a, double b, double c) { return fused_one(a, b, c); }
   static Mask greater(Register a, Register b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
   static Mask none() { return _mm256_setzero_pd(); }
   static Mask either(Mask a, Mask b) { return _mm256_or_pd(a, b); }
@@ -125,7 +112,6 @@ struct Avx512Float {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm512_fmadd_ps(a, b, c);
   }
-  static float multiply_add_one(float a, float b, float c) { return fused_one(a, b, c); }
   static Mask greater(Register a, Register b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
   static Mask none() { return 0; }
   static Mask either(Mask a, Mask b) { return a | b; }
@@ -144,7 +130,6 @@ struct Avx512Double {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm512_fmadd_pd(a, b, c);
   }
-  static double multiply_add_one(double a, double b, double c) { return fused_one(a, b, c); }
   static Mask greater(Register a, Register b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
   static Mask none() { return 0; }
   static Mask either(Mask a, Mask b) { return a | b; }

@@ -11,6 +11,9 @@ namespace usucl::cpu {
 // Bounds of every instruction set's tile, for buffers on the stack.
 constexpr int kMaxTileAnchors = 8;
 constexpr int kMaxTileKeys = 48;
+constexpr int kMaxPairs = 16;
+
+struct NominateKernels;  // nominate.h
 
 // One instruction set's kernels for accumulation type T. Panels are transposed: anchors
 // [D, tile_anchors], keys [D, tile_keys], so that both are read in order.
@@ -25,8 +28,10 @@ struct TileKernels {
   bool (*score_tile)(const T* anchors, const T* keys, int64_t dim, const T* limit, T* similarity,
                      uint64_t* hits);
 
-  // The similarity of one pair, by the same chain.
-  T (*score_pair)(const T* anchor, const T* key, int64_t dim);
+  // Similarities of `pairs` pairs of rows that lie anywhere, by the same chain. similarity [pairs]
+  int pairs;
+  void (*score_pairs)(const void* const* anchors, DType anchor_dtype, const void* const* keys,
+                      DType key_dtype, int64_t dim, T* similarity);
 
   // Upcasts rows [count <= tile_keys] of D elements each and transposes them into a key panel;
   // columns from `count` on are left undefined.
@@ -39,9 +44,12 @@ struct TileKernels {
   // the processor could do.
   T (*multiply_adds)(int64_t rounds);
   int fused_per_round;
+
+  // Null where there are no bfloat16 dot products, or T is double.
+  const NominateKernels* nominate;
 };
 
-enum class Capability { kPortable, kAvx2, kAvx512 };
+enum class Capability { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
 const char* name(Capability capability);
 
@@ -58,6 +66,7 @@ struct CompiledTiles {
   static const TileKernels<T>* portable();
   static const TileKernels<T>* avx2();
   static const TileKernels<T>* avx512();
+  static const TileKernels<T>* avx512_bf16();
 };
 
 }  // namespace usucl::cpu

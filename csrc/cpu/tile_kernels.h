@@ -66,13 +66,31 @@ template <typename Simd, int kAnchors, int kRegisters>
   return true;
 }
 
+// A pair a lane, transposed a block of dimensions at a time: one register of chains side by side.
 template <typename Simd>
-[[gnu::noinline]] typename Simd::Element score_pair(const typename Simd::Element* anchor,
-                                                    const typename Simd::Element* key,
-                                                    int64_t dim) {
-  typename Simd::Element sum = 0;
-  for (int64_t d = 0; d < dim; ++d) sum = Simd::multiply_add_one(anchor[d], key[d], sum);
-  return sum;
+[[gnu::noinline]] void score_pairs(const void* const* anchors, DType anchor_dtype,
+                                   const void* const* keys, DType key_dtype, int64_t dim,
+                                   typename Simd::Element* similarity) {
+  using Element = typename Simd::Element;
+  constexpr int kPairs = Simd::kLanes;
+  constexpr int64_t kBlock = 64;
+  static_assert(kPairs <= kMaxPairs);
+  alignas(64) Element anchor[kBlock * kPairs], key[kBlock * kPairs];
+  auto sum = Simd::zero();
+  for (int64_t begin = 0; begin < dim; begin += kBlock) {
+    const int64_t width = dim - begin < kBlock ? dim - begin : kBlock;
+    const void *anchor_rows[kPairs], *key_rows[kPairs];
+    for (int l = 0; l < kPairs; ++l) {
+      anchor_rows[l] = static_cast<const char*>(anchors[l]) + begin * bytes_of(anchor_dtype);
+      key_rows[l] = static_cast<const char*>(keys[l]) + begin * bytes_of(key_dtype);
+    }
+    pack_keys<Element, kPairs>(anchor_rows, anchor_dtype, kPairs, width, anchor);
+    pack_keys<Element, kPairs>(key_rows, key_dtype, kPairs, width, key);
+    for (int64_t d = 0; d < width; ++d) {
+      sum = Simd::multiply_add(Simd::load(anchor + d * kPairs), Simd::load(key + d * kPairs), sum);
+    }
+  }
+  Simd::store(similarity, sum);
 }
 
 template <typename Simd>
@@ -101,11 +119,13 @@ constexpr TileKernels<typename Simd::Element> kTileKernels = {
     kAnchors,
     kRegisters * Simd::kLanes,
     &score_tile<Simd, kAnchors, kRegisters>,
-    &score_pair<Simd>,
+    Simd::kLanes,
+    &score_pairs<Simd>,
     &pack_keys<typename Simd::Element, kRegisters * Simd::kLanes>,
     &add_scaled<typename Simd::Element>,
     &multiply_adds<Simd>,
-    12 * Simd::kLanes};
+    12 * Simd::kLanes,
+    nullptr};
 
 }  // namespace
 }  // namespace usucl::cpu

@@ -1,4 +1,4 @@
-// The selection against a sort of all pairs, over thread counts and block splits.
+// The selection against a sort of all pairs, over kernels, thread counts and block splits.
 #include <algorithm>
 #include <limits>
 #include <random>
@@ -10,6 +10,7 @@
 #include "core/similarity.h"
 #include "cpu/gradient.h"
 #include "cpu/select.h"
+#include "kernels_for_tests.h"
 #include "parallel_for_tests.h"
 
 namespace {
@@ -84,13 +85,14 @@ void test_selection(int64_t anchors, int64_t keys, int64_t dim, Ranks intra, Ran
     const Frames blocks[] = {k.frames(0, cut, dim), k.frames(cut, keys, dim)};
     const Problem problem{
         a.frames(0, anchors, dim), blocks, 2, window, false, intra, cross, max_similarity};
-    for (const int64_t threads : {1, 3}) {
-      cpu::set_num_threads(threads);
+    for (const auto& [name, kernels] : cpu::kernels_to_try()) {
+      cpu::set_num_threads(name == "portable" || name == "shape of avx2" ? 3 : 1);
       std::vector<int64_t> intra_index(anchors * intra.k), cross_index(anchors * cross.k);
       std::vector<float> intra_similarity(anchors * intra.k), cross_similarity(anchors * cross.k);
       cpu::select_negatives<float>(problem, nullptr,
                                    {intra_index.data(), intra_similarity.data(), cross_index.data(),
-                                    cross_similarity.data()});
+                                    cross_similarity.data()},
+                                   kernels);
       for (int64_t i = 0; i < anchors; ++i) {
         check_ranks(sorted_group(problem, i, Relation::kIntraVideo), intra,
                     intra_index.data() + i * intra.k, intra_similarity.data() + i * intra.k);

@@ -1,5 +1,6 @@
 // Every instruction set's kernels give the bits of the fused chain, and the same hits. The shapes
 // of tile that this machine has no registers for run on plain lanes.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -51,7 +52,15 @@ void test_tile(const TileKernels<T>& kernels, int64_t dim) {
       }
       const T s = similarity<T>([&](int64_t d) { return anchor[d]; },
                                 [&](int64_t d) { return key[d]; }, dim);
-      const T pair = kernels.score_pair(anchor.data(), key.data(), dim);
+      const void *anchors[kMaxPairs], *keys[kMaxPairs];
+      std::fill_n(anchors, kernels.pairs, key.data());
+      std::fill_n(keys, kernels.pairs, key.data());
+      const int lane = (i + j) % kernels.pairs;
+      anchors[lane] = anchor.data();
+      T pairs[kMaxPairs];
+      constexpr DType kDType = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+      kernels.score_pairs(anchors, kDType, keys, kDType, dim, pairs);
+      const T pair = pairs[lane];
       const bool hit = s > tile.limit[i];
       expect_any |= hit;
       CHECK(canonical(pair) == s || (std::isnan(s) && std::isnan(pair)));
@@ -96,6 +105,16 @@ void test_kernels(const TileKernels<T>& kernels) {
     test_pack(kernels, DType::kBFloat16, 2, dim);
     test_pack(kernels, DType::kFloat16, 2, dim);
   }
+  std::vector<BFloat16> row(19);
+  std::vector<T> sum(19), expected_sum(19);
+  for (int d = 0; d < 19; ++d) {
+    row[d].bits = static_cast<uint16_t>(0x3f80 + 37 * d);
+    sum[d] = expected_sum[d] = T(1) / (d + 3);
+    const T product = T(0.3) * static_cast<T>(upcast(row[d]));  // rounded, then added
+    expected_sum[d] += product;
+  }
+  kernels.add_scaled(T(0.3), row.data(), DType::kBFloat16, 19, sum.data());
+  CHECK(sum == expected_sum);
   const T expected = 12 * T(1), found = kernels.multiply_adds(100000);  // each tends to 1
   CHECK(std::abs(found - expected) < T(1e-3));
 }
@@ -103,7 +122,8 @@ void test_kernels(const TileKernels<T>& kernels) {
 }  // namespace
 
 int main() {
-  for (const auto capability : {Capability::kPortable, Capability::kAvx2, Capability::kAvx512}) {
+  for (const auto capability :
+       {Capability::kPortable, Capability::kAvx2, Capability::kAvx512, Capability::kAvx512Bf16}) {
     if (!runs_here(capability)) {
       std::printf("%s: not run, this machine has it not\n", name(capability));
       continue;

@@ -1,0 +1,197 @@
+// Nominations are never further from the canonical chain than their margin, so that what is
+// selected through them is what the chain selects.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "core/problem.h"
+#include "core/similarity.h"
+#include "cpu/rows.h"
+#include "cpu/select.h"
+#include "kernels_for_tests.h"
+#include "parallel_for_tests.h"
+
+namespace {
+
+using namespace usucl;
+using namespace usucl::cpu;
+
+// Rows of any dtype, from float values rounded to it.
+struct Rows {
+  DType dtype;
+  int64_t dim;
+  std::vector<uint16_t> narrow;
+  std::vector<float> wide;
+
+  Rows(const std::vector<float>& values, DType type, int64_t d)
+      : dtype(type), dim(d), wide(values) {
+    for (const float x : values) narrow.push_back(type == DType::kFloat16 ? half(x) : brain(x));
+  }
+
+  static uint16_t brain(float x) { return round_to_bfloat16(x); }
+
+  // Truncated, for magnitudes of 2^-14 to 2^15; smaller ones become zero.
+  static uint16_t half(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    const int exponent = static_cast<int>(bits >> 23 & 0xff) - 127 + 15;
+    if (exponent <= 0) return 0;
+    return static_cast<uint16_t>((bits >> 16 & 0x8000u) | exponent << 10 | (bits >> 13 & 0x3ffu));
+  }
+
+  int64_t count() const { return static_cast<int64_t>(wide.size()) / dim; }
+
+  Matrix matrix() const {
+    const void* data = dtype == DType::kFloat32 ? static_cast<const void*>(wide.data())
+                                                : static_cast<const void*>(narrow.data());
+    return {data, dtype, count(), dim};
+  }
+};
+
+double norm(const Matrix& matrix, int64_t row) {
+  double squared = 0;
+  for (int64_t d = 0; d < matrix.dim; ++d) {
+    squared += std::pow(element<double>(matrix, row, d), 2);
+  }
+  return std::sqrt(squared);
+}
+
+// One anchor against as many keys as there are: all nominations with their similarities.
+void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const Rows& keys) {
+  const Matrix q = anchors.matrix(), k = keys.matrix();
+  const int64_t dim = q.dim, steps = (dim + 1) / 2, width = kernels.tile_keys;
+  std::vector<uint32_t> anchor_pairs(steps * kernels.tile_anchors), panel(steps * width);
+  for (int64_t d = 0; d < dim; ++d) {
+    const uint32_t bits = round_to_bfloat16(element<float>(q, 0, d));
+    anchor_pairs[d / 2 * kernels.tile_anchors] |= bits << (d % 2 == 0 ? 0 : 16);
+  }
+  const int count = static_cast<int>(std::min<int64_t>(width, keys.count()));
+  const void* rows[kMaxTileKeys];
+  for (int j = 0; j < count; ++j) rows[j] = row_of(k, j);
+  const float most = kernels.nominate->pack_keys(rows, k.dtype, count, dim, panel.data());
+  const NominationMargin margin(q.dtype, k.dtype, dim);
+  for (int j = 0; j < count; ++j) {
+    const float s = similarity<float>([&](int64_t d) { return element<float>(q, 0, d); },
+                                      [&](int64_t d) { return element<float>(k, j, d); }, dim);
+    CHECK(most + 0x1p-62 * std::sqrt(dim) >= norm(k, j) * (1 - 1e-5));
+    const float allowed = margin(static_cast<float>(norm(q, 0)), static_cast<float>(norm(k, j)));
+    // Just below the similarity less the margin it must be nominated; above the sum it must not.
+    for (const bool above : {false, true}) {
+      const float limit =
+          above ? std::nextafter(s + allowed, std::numeric_limits<float>::infinity())
+                : std::nextafter(s - allowed, -std::numeric_limits<float>::infinity());
+      std::vector<float> limits(kernels.tile_anchors, std::numeric_limits<float>::infinity());
+      limits[0] = limit;
+      std::vector<uint64_t> hits(kernels.tile_anchors);
+      kernels.nominate->nominate_tile(anchor_pairs.data(), panel.data(), steps, limits.data(),
+                                      hits.data());
+      CHECK((hits[0] >> j & 1u) == (above ? 0u : 1u));
+    }
+  }
+}
+
+void test_margin(const TileKernels<float>& kernels) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (const int64_t dim : {1, 2, 3, 31, 64, 129, 1000}) {
+    for (const DType q : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      for (const DType k : {DType::kBFloat16, DType::kFloat16}) {
+        std::vector<float> a(dim), b(dim * 5);
+        for (float& x : a) x = normal(random);
+        for (float& x : b) x = normal(random);
+        check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
+        // The worst of rounding: every element half way to the next, all products of one sign.
+        for (float& x : a) x = 1 + 0x1p-8f + 0x1p-12f;
+        for (float& x : b) x = 1 + 0x1p-8f + 0x1p-10f;
+        check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
+        // The worst of summation: a large term first, then many that are just above its half ulp.
+        for (int64_t d = 0; d < dim; ++d) a[d] = d == 0 ? 1.0f : 0x1p-12f;
+        for (int64_t i = 0; i < 5 * dim; ++i) b[i] = i % dim == 0 ? 1.0f : 0x1.02p-12f;
+        check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
+        // Cancellation: the sum is far below its terms.
+        for (int64_t d = 0; d < dim; ++d)
+          a[d] = (d % 2 == 0 ? 1.0f : -1.0f) * (1 + 0x1p-7f * (d % 5));
+        for (float& x : b) x = 1.0f;
+        check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
+      }
+    }
+    // Subnormal numbers, which the instruction takes as zero.
+    std::vector<float> tiny(dim, 0x1p-130f), one(dim, 1.0f);
+    check_margin(kernels, Rows(one, DType::kBFloat16, dim), Rows(tiny, DType::kBFloat16, dim));
+    check_margin(kernels, Rows(tiny, DType::kFloat32, dim), Rows(one, DType::kBFloat16, dim));
+  }
+}
+
+// Many keys within a margin of each other, floods of equal keys, infinities and NaN.
+void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType key_dtype) {
+  const int64_t rows = 21, count = 3000, dim = 48, k = 9;
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> a(rows * dim), b(count * dim);
+  for (float& x : a) x = normal(random);
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < dim; ++d) {
+      const bool equal = j % 3 == 0;
+      b[j * dim + d] = equal ? a[d] : a[d] + 0.002f * normal(random);
+    }
+  }
+  b[100 * dim] = std::numeric_limits<float>::infinity();
+  b[200 * dim] = std::numeric_limits<float>::quiet_NaN();
+  b[300 * dim] = 3e38f;  // its norm is beyond what is nominated
+  const Rows anchors(a, anchor_dtype, dim), keys(b, key_dtype, dim);
+  std::vector<int64_t> anchor_video(rows), key_video(count);
+  for (int64_t i = 0; i < rows; ++i) anchor_video[i] = i % 4;
+  for (int64_t j = 0; j < count; ++j) key_video[j] = j % 7 - 1;
+  const std::vector<float> anchor_time(rows, 0.0f), key_time(count, 0.5f);
+  const float window[] = {0.1f, 1.0f};
+  const Frames block{keys.matrix(), key_video.data(), key_time.data(), nullptr};
+  const Problem problem{{anchors.matrix(), anchor_video.data(), anchor_time.data(), nullptr},
+                        &block,
+                        1,
+                        window,
+                        false,
+                        {k, 0},
+                        {k, 1},
+                        std::numeric_limits<double>::infinity()};
+  struct Selected {
+    std::vector<int64_t> intra_index, cross_index;
+    std::vector<float> intra_similarity, cross_similarity;
+  };
+  const auto select = [&](const TileKernels<float>& with) {
+    Selected s{std::vector<int64_t>(rows * k), std::vector<int64_t>(rows * k),
+               std::vector<float>(rows * k), std::vector<float>(rows * k)};
+    select_negatives<float>(problem, nullptr,
+                            {s.intra_index.data(), s.intra_similarity.data(), s.cross_index.data(),
+                             s.cross_similarity.data()},
+                            with);
+    return s;
+  };
+  for (const int64_t threads : {1, 2}) {
+    set_num_threads(threads);
+    const Selected found = select(kernels),
+                   expected = select(tile_kernels<float>(Capability::kPortable));
+    CHECK(found.intra_index == expected.intra_index && found.cross_index == expected.cross_index);
+    CHECK(found.intra_similarity == expected.intra_similarity);
+    CHECK(found.cross_similarity == expected.cross_similarity);
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const auto& [name, kernels] : kernels_to_try()) {
+    if (kernels.nominate == nullptr) continue;
+    test_margin(kernels);
+    for (const DType anchors : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      for (const DType keys : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+        test_selection(kernels, anchors, keys);
+      }
+    }
+    std::printf("%s: right\n", name.c_str());
+  }
+  return 0;
+}
