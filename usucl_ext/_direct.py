@@ -20,7 +20,7 @@ from ._validation import Problem
 
 # As csrc/core/dtypes.h numbers them.
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_PLAIN_TENSORS = (Tensor, nn.Parameter)
+_PLAIN = {Tensor, nn.Parameter, type(None)}
 
 
 def applies(problem: Problem, others: Iterable[Tensor | None] = ()) -> bool:
@@ -38,12 +38,10 @@ def applies(problem: Problem, others: Iterable[Tensor | None] = ()) -> bool:
         or torch._C._get_tracing_state() is not None
     ):
         return False
-    frames = (problem.anchors, *problem.blocks)
-    return all(
-        tensor is None or type(tensor) in _PLAIN_TENSORS
-        for tensors in (*frames, (problem.window,), others)
-        for tensor in tensors
-    )
+    kinds = {type(problem.window), *map(type, others), *map(type, problem.anchors)}
+    for block in problem.blocks:
+        kinds.update(map(type, block))
+    return kinds <= _PLAIN
 
 
 def select_negatives(problem: Problem) -> Selection:
@@ -203,9 +201,9 @@ class _HardNegativeNCE(torch.autograd.Function):
             ctx.k = call.problem.intra_k, call.problem.cross_k
             ctx.backward_kernel = _kernel("backward", call.problem)
             ctx.positives_dtype = positives.dtype
-        inputs = (anchors, positives, temperature, soft_nn_temperature, *keys)
-        witness = next(x for x, need in zip(inputs, needs[1:], strict=True) if need)
-        ctx.save_for_backward(witness, gradient, weights, anchors if any(needs[2:]) else None)
+        inputs = (call, anchors, positives, temperature, soft_nn_temperature, *keys)
+        witness = inputs[needs.index(True)]
+        ctx.save_for_backward(witness, gradient, weights, None if weights is None else anchors)
         ctx.set_materialize_grads(False)
         ctx.divisor = call.divisor
         return call.forward(positives, temperature, soft_nn_temperature, gradient, weights)

@@ -80,19 +80,31 @@ def _is_as_it_should_be(frames: object) -> bool:
     if type(frames) is not Frames:
         return False
     embedding, video, time, patient = frames
-    columns = (video, time) if patient is None else (video, time, patient)
-    if not isinstance(embedding, Tensor) or not all(isinstance(x, Tensor) for x in columns):
+    if not (
+        isinstance(embedding, Tensor) and isinstance(video, Tensor) and isinstance(time, Tensor)
+    ):
+        return False
+    if embedding.dim() != 2 or embedding.dtype not in EMBEDDING_DTYPES:
         return False
     rows, device = embedding.shape[:1], embedding.device
     return (
-        embedding.dtype in EMBEDDING_DTYPES
-        and embedding.dim() == 2
-        and embedding.shape[1] >= 1
+        embedding.shape[1] >= 1
         and video.dtype == torch.int64
+        and video.shape == rows
+        and video.device == device
         and time.dtype == torch.float32
+        and time.shape == rows
+        and time.device == device
         and not time.requires_grad
-        and (patient is None or patient.dtype == torch.int64)
-        and all(x.shape == rows and x.device == device for x in columns)
+        and (
+            patient is None
+            or (
+                isinstance(patient, Tensor)
+                and patient.dtype == torch.int64
+                and patient.shape == rows
+                and patient.device == device
+            )
+        )
     )
 
 
