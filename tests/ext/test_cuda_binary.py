@@ -82,9 +82,7 @@ def test_no_kernel_spills(library: Library) -> None:
         if kernel.stack > SPILLS.get(plain(kernel.name), (0, ""))[0]
     ]
     assert not spilled
-    assert set(SPILLS) <= {plain(kernel.name) for kernel in library.kernels}, (
-        "out of date"
-    )
+    assert set(SPILLS) <= {plain(kernel.name) for kernel in library.kernels}, "out of date"
 
 
 def test_nothing_spills_in_the_chain_of_a_similarity(library: Library) -> None:
