@@ -25,9 +25,9 @@ def summary(result: Result) -> str:
         head = ("N x M", "dtype", "keys", "", "forward, ms", "both, ms", "over ours", "MiB", "")
         parts += [
             _table(head, lines),
-            "Times by GPU events (in a dry run by the clock), median [20th, 80th percentile], the L2 "
-            "cache overwritten before each; MiB: peak beyond the start, without gradients. A provider without backward is "
-            "set against our forward.",
+            "Times by GPU events (in a dry run by the clock), median [20th, 80th percentile], the "
+            "L2 cache overwritten before each; MiB: peak beyond the start, without gradients. A "
+            "provider without backward is set against our forward.",
         ]
     reached = [f"{r.op} {r.dtype} {r.value:.5g} {r.unit}" for r in rates if r.value is not None]
     return "\n\n".join([*parts, "; ".join([*reached, *_machine(result)]) + "."])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA_TESTS, BINARY_TESTS = "tests/ext/test_cuda.py", "tests/ext/test_cuda_binary.py"
-ALREADY_RUN = tuple(f"--ignore={path}" for path in (CUDA_TESTS, BINARY_TESTS))
+REST = ("-k", "cuda", f"--ignore={CUDA_TESTS}", f"--ignore={BINARY_TESTS}")  # by their device
 # Tests of single device instructions against what the emulator of the kernels makes of them; those
 # that are there are run.
 INSTRUCTION_TESTS = ("tests/emulation/test_device_instructions.py",)
@@ -77,7 +77,7 @@ def stages(capability: Sequence[int] | None, rows: Path, arch: str = "") -> list
         _benchmark("ceilings", "matmul and copy", 40, rows, 3, "--ceilings"),
         *sanitizers,
         *(_hard_order(order, rows) for order in HARD_ORDERS),
-        _pytest("all tests", "of usucl_ext, on CPU and GPU", 150, "tests/ext", *ALREADY_RUN),
+        _pytest("all tests", "of usucl_ext, those on the GPU", 150, "tests/ext", *REST),
         *([] if capability else _on_cpu(rows)),
     ]
 
