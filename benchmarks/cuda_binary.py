@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,11 +132,12 @@ def find_cuobjdump() -> Path | None:
 
 
 def find_library() -> Path | None:
-    """``USUCL_CUDA_LIBRARY``, or the library that was built in place."""
+    """``USUCL_CUDA_LIBRARY``, or the library that was built in place for this Python."""
     named = os.environ.get("USUCL_CUDA_LIBRARY")
     if named:
         return Path(named)
-    return next(iter(sorted((ROOT / "usucl_ext").glob("_C_cuda*.so"))), None)
+    places = [ROOT / "usucl_ext" / f"_C_cuda{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return next((place for place in places if place.is_file()), None)
 
 
 def read(library: Path, cuobjdump: Path) -> Library:
@@ -282,7 +284,7 @@ def table(library: Library) -> str:
 def absent_reason() -> str:
     """Why nothing can be read here; empty where it can."""
     if find_library() is None:
-        return "no CUDA library: usucl_ext/_C_cuda*.so is not built (USUCL_CUDA_LIBRARY names one)"
+        return "no CUDA library: usucl_ext._C_cuda is not built (USUCL_CUDA_LIBRARY names one)"
     if find_cuobjdump() is None:
         return "no cuobjdump in CUDA_HOME, on PATH or in the triton package"
     return ""

@@ -163,6 +163,8 @@ def test_a_failure_is_told_and_what_needs_it_left_out(run: Runner) -> None:
     assert status(suite) == {BUILD: FAILED, "tests": SKIPPED}
     assert "no compiler" in suite.outcomes[0]["detail"]
     assert any("Traceback" in line for line in suite.outcomes[0]["output"])
+    where = f"import sys; print({str(gpu.ROOT / 'csrc')!r}, sys.prefix); sys.exit(1)"
+    assert run([stage("told", where)]).outcomes[0]["output"] == ["./csrc python"]
     suite = run([stage("tests", "")])  # --no-build: what is there is taken
     assert status(suite) == {"tests": PASSED}
 
