@@ -72,14 +72,14 @@ class Suite:
                     print(f"--- {stage.name}: {stage.what}", flush=True)
                     outcome = self._run(stage)
                     waiting.pop(0)
-                    if stage.name == BUILD:
-                        self.machine = describe()  # what was built is known now
                     self._keep(stage, outcome, rows)
+                    if stage.name == BUILD:
+                        self._describe()  # what was built is known now
         except KeyboardInterrupt:
             for stage in waiting:
                 self._keep(stage, {"status": NOT_REACHED, "detail": "interrupted"}, rows)
         if self.has_gpu:
-            self.machine = describe()  # with the clocks at the end
+            self._describe()  # with the clocks at the end
         self._save()
         return all(one["status"] in (PASSED, SKIPPED, NOT_REACHED) for one in self.outcomes)
 
@@ -111,6 +111,13 @@ class Suite:
         self.rows += _read(rows)[known:]
         print(f"    {outcome['status']}: {outcome['detail']}", flush=True)
         self._save()
+
+    def _describe(self) -> None:
+        """The machine as it is now; as it was told before where that fails, for the file's sake."""
+        try:
+            self.machine = describe()
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
 
     def _save(self) -> None:
         """In one step: whoever reads the file meanwhile finds it whole."""
