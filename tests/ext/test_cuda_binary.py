@@ -190,3 +190,14 @@ def test_names_are_readable() -> None:
     assert readable("not_mangled") == "not_mangled"
     assert readable("_ZN5usucl4cuda13select_kernelIfEEvPKT_l") == "select_kernel<float>"
     assert readable("_ZN5usucl4cuda4tileIfLi3ELb1EEEvPKT_") == "tile<float, 3, true>"
+
+
+def test_what_cannot_be_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("USUCL_CUDA_LIBRARY", __file__)
+    monkeypatch.setattr(cuda_binary, "find_cuobjdump", lambda: None)
+    assert cuda_binary.main([]) == 1 and "no cuobjdump" in capsys.readouterr().err
+    monkeypatch.undo()
+    if cuda_binary.find_cuobjdump() is not None:
+        assert cuda_binary.main([__file__]) == 1 and "cuobjdump" in capsys.readouterr().err
