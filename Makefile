@@ -2,6 +2,7 @@
 # make test                 set up, lint, type-check, run every test
 # make check-all            make test at length: every CPU variant, sanitizers, more architectures
 # make build                set up and build only
+# make gpu-suite            on a machine with a GPU: build, CUDA tests, sanitizers, benchmarks
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,11 +12,13 @@ OUT ?= runs/demo
 # One architecture keeps the build short; PTX lets every newer GPU run it too. setup.py alone
 # builds for the GPU it finds, or for a portable list.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
+# One of each generation, Hopper with the instructions it alone has; for make check-all.
+ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all build lint types native-tests python-tests format clean
+.PHONY: demo test check-all gpu-suite build lint types native-tests python-tests format clean
 
 demo: build
 	$(BIN)/usucl demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
@@ -29,7 +32,13 @@ check-all: test
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
 	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/ext || exit 1; \
 	done
-	TORCH_CUDA_ARCH_LIST="8.0;9.0;10.0;12.0+PTX" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
+	TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
+	library=$$(ls build/archs/usucl_ext/_C_cuda*.so 2>/dev/null) || { echo "no CUDA library was built: its guard is skipped"; exit 0; }; \
+	  USUCL_CUDA_LIBRARY=$$library $(BIN)/python -m pytest -q -s tests/ext/test_cuda_binary.py
+
+# With the Python there is, not a new environment: where GPUs are there may be no network.
+gpu-suite:
+	$(PYTHON) -m benchmarks.gpu $(if $(GPU_OUT),--out '$(GPU_OUT)')
 
 build: $(VENV)/built
 
@@ -69,7 +78,7 @@ $(VENV)/installed: constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "usucl needs Python's venv module (install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision numpy ninja pybind11
+	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision numpy ninja
 	touch $@
 
 clean:

@@ -21,11 +21,10 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 try:
-    import pybind11
     import torch
-except ImportError as error:
+except ImportError:
     sys.exit(
-        f"usucl needs {error.name} to build. Install torch, pybind11 and ninja first, then run "
+        "usucl needs torch to build. Install torch and ninja first, then run "
         "'python -m pip install --no-build-isolation -e .'"
     )
 
@@ -161,8 +160,6 @@ extensions = [
     CppExtension(
         "usucl_ext._C",
         [*sources("csrc"), *sources("csrc/cpu")],
-        # Ahead of the pybind11 inside torch, which refuses TORCH_TARGET_VERSION.
-        include_dirs=[pybind11.get_include()],
         define_macros=[*target, *((name, text(value)) for name, value in facts.items())],
         extra_compile_args={"cxx": cxx},
     )

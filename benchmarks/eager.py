@@ -35,7 +35,7 @@ def hard_negative_nce(
     cross = similarity.masked_fill(same_video, -torch.inf).topk(min(cross_k, len(keys.time)), dim=1)
     positive = (anchors.embedding * positives).sum(1, keepdim=True)
     logits = torch.cat([positive, intra.values, cross.values], dim=1) / temperature
-    first = torch.zeros(len(logits), dtype=torch.int64)
+    first = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     return torch.nn.functional.cross_entropy(logits, first)
 
 

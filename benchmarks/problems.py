@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,6 +62,27 @@ class Problem:
         leaf = anchors.embedding.to(dtype).requires_grad_()
         keys = keys._replace(embedding=keys.embedding.to(dtype).contiguous())
         return cls(setting, anchors._replace(embedding=leaf), positives.to(dtype), keys)
+
+    def to(self, device: torch.device) -> Problem:
+        """The same problem on a device, its anchors a leaf there."""
+        anchors, keys = (_frames(f, lambda x: x.to(device)) for f in (self.anchors, self.keys))
+        return self._with(anchors, self.positives.to(device), keys)
+
+    def of_anchors(self, rows: Tensor) -> Problem:
+        """The same keys, but of the anchors these rows alone, as a leaf of their own."""
+        anchors = _frames(self.anchors, lambda x: x[rows])
+        return self._with(anchors, self.positives[rows], self.keys)
+
+    def _with(self, anchors: Frames, positives: Tensor, keys: Frames) -> Problem:
+        leaf = anchors.embedding.detach().requires_grad_()
+        setting = replace(self.setting, n=len(leaf))
+        return Problem(setting, anchors._replace(embedding=leaf), positives, keys)
+
+
+def _frames(frames: Frames, change: Callable[[Tensor], Tensor]) -> Frames:
+    embedding, video, time, patient = frames
+    changed = None if patient is None else change(patient)
+    return Frames(change(embedding), change(video), change(time), changed)
 
 
 def unit(rows: int, dim: int, generator: torch.Generator) -> Tensor:

@@ -95,7 +95,7 @@ def _compiled(problem: Problem) -> Step:
 
 def _matmul(problem: Problem) -> Step:
     query, keys = problem.anchors.embedding.detach(), problem.keys.embedding
-    product = torch.empty(len(query), len(keys), dtype=query.dtype)
+    product = torch.empty(len(query), len(keys), dtype=query.dtype, device=query.device)
     return Step(lambda: torch.mm(query, keys.T, out=product))
 
 

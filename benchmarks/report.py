@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import gpu_report
 from benchmarks.rows import MATMUL, MODES, OURS, SEARCH, Result, Row, read
 from benchmarks.targets import Target, peak, share_of_peak, targets
 
@@ -37,6 +38,8 @@ def markdown(result: Result, pictures: Mapping[str, str] | None = None) -> str:
         result: as :func:`benchmarks.rows.read` gives it.
         pictures: what a picture shows to its path.
     """
+    if "stages" in result.run:
+        return gpu_report.summary(result)
     modes = [
         f"**{mode}**, ms, median [20th, 80th percentile]\n\n{_times(result, mode)}"
         for mode in MODES

@@ -14,6 +14,7 @@ METRICS = ("time", "ratio", "memory", "rate")
 SHARED = ("machine", "versions", "commit")  # fields that are the same in all rows of a file
 
 OURS, MATMUL = "usucl", "torch.mm"
+GRAPH = "usucl, graph replay"
 EAGER, CHUNKED, COMPILED = "eager", "chunked eager", "torch.compile"
 SEARCH, SEARCH_LOSS = "FAISS search", "FAISS + loss"
 METRIC_LEARNING, LIGHTLY = "pytorch-metric-learning", "lightly"
@@ -24,8 +25,9 @@ class Row:
     """One figure: what was measured, of which provider, on which problem, where, of which code.
 
     Attributes:
-        group: the comparison it belongs to: ``"shapes"``, ``"machine"``, or what a sweep varies.
-        op: ``"hard_negative_nce"``, or of the machine ``"fma_peak"`` and ``"copy"``.
+        group: the comparison it belongs to: ``"shapes"``, ``"machine"``, ``"gpu"`` for everything
+            on a GPU, or what a sweep varies.
+        op: ``"hard_negative_nce"``, or of the machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``.
         provider: who computes it.
         mode: ``"forward"`` (as in training: with what backward needs), ``"backward"`` alone, or
             ``"both"``. A ratio of a provider without backward sets its one call against ``versus``
@@ -34,7 +36,7 @@ class Row:
         dtype: of all embeddings.
         k: (intra_k, cross_k).
         order: of the keys, a name in ``problems.ORDERS``.
-        threads: at work.
+        threads: at work; 0 on a GPU.
         metric: ``"time"``; ``"ratio"`` of its time to that of ``versus``, paired by round;
             ``"memory"``, the peak beyond the start without outputs and gradients; ``"rate"``.
         value: the median; None where there is none, for the reason in ``note``.

@@ -213,7 +213,7 @@ def _warm(
         if key not in expected:
             with torch.no_grad():
                 expected[key] = provider.expected(problem)
-        _compare(f"loss of {name}", setting, result.detach(), expected[key], allowed_loss(setting))
+        compare(f"loss of {name}", setting, result.detach(), expected[key], allowed_loss(setting))
     return step, peak
 
 
@@ -234,11 +234,11 @@ def check(names: Sequence[str] = tuple(PROVIDERS), setting: Setting = CHECKED) -
         loss = step.forward()
         (found,) = torch.autograd.grad(loss, leaf)
         bound = allowed_loss(problem.setting)
-        _compare(f"loss of {name}", problem.setting, loss.detach(), expected.detach(), bound)
+        compare(f"loss of {name}", problem.setting, loss.detach(), expected.detach(), bound)
         # a weight's relative error is that of its logit, so a gradient's that over N temperature
         bound /= problem.setting.n * TEMPERATURE
         bound += torch.finfo(leaf.dtype).eps / problem.setting.n / TEMPERATURE
-        _compare(f"gradient of {name}", problem.setting, found, wanted, bound)
+        compare(f"gradient of {name}", problem.setting, found, wanted, bound)
 
 
 def allowed_loss(setting: Setting) -> float:
@@ -251,7 +251,8 @@ def allowed_loss(setting: Setting) -> float:
     return 4 * setting.d * torch.finfo(torch.float32).eps / TEMPERATURE
 
 
-def _compare(what: str, setting: Setting, found: Tensor, wanted: Tensor, bound: float) -> None:
+def compare(what: str, setting: Setting, found: Tensor, wanted: Tensor, bound: float) -> None:
+    """AssertionError, naming ``what``, where two tensors differ by more than ``bound``."""
     error = (found.float() - wanted.float()).abs().max().item()
     if not error <= bound:
         raise AssertionError(f"{what} is off by {error:.3g} in {setting}, allowed {bound:.3g}")

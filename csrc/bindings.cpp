@@ -1,7 +1,4 @@
 // The Python module usucl_ext._C: what was built, and the rules of csrc/core for tests. No tensors.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -12,6 +9,7 @@
 #include "core/similarity.h"
 #include "cpu/direct.h"
 #include "cpu/tile.h"
+#include "pybind.h"
 
 #ifndef USUCL_BUILT_WITH_CUDA
 #error "setup.py defines the facts of the build"

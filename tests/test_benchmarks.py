@@ -396,4 +396,5 @@ def test_pictures_of_a_result(tmp_path: Path) -> None:
 
 def test_committed_results_are_readable() -> None:
     for path in (Path(report.__file__).parent / "results").glob("*.json"):
-        assert MATMUL in report.markdown(read(path))
+        text = report.markdown(read(path))
+        assert MATMUL in text or "| stage |" in text  # of the GPU suite, cut short before that

@@ -3,8 +3,6 @@
 // with the tensors of a problem that was.
 #include "direct.h"
 
-#include <pybind11/stl.h>
-
 #include <memory>
 #include <tuple>
 #include <vector>

@@ -1,7 +1,7 @@
 // The CPU kernels in Python, by the addresses of tensors.
 #pragma once
 
-#include <pybind11/pybind11.h>
+#include "../pybind.h"
 
 namespace usucl::cpu {
 

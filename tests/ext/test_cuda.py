@@ -1,4 +1,4 @@
-"""The CUDA kernels against the CPU's, and what is asked of them on a GPU alone.
+"""The CUDA kernels against the oracle and the CPU's, and what is asked of them on a GPU alone.
 
 The other tests of this folder run on every device there is; here are the comparisons between two
 devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists and tables.
@@ -7,12 +7,17 @@ devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
+from test_gradients import compare as assert_gradients
+from test_selection import same_selection
+from tolerances import assert_close
 
 import usucl_ext
 from usucl_ext import Selection
@@ -76,6 +81,16 @@ def test_operator_has_a_cuda_kernel(operator: str) -> None:
 
 @needs_gpu
 @given(problem=problems())
+def test_matches_oracle(problem: Problem) -> None:
+    """Selection, loss and all gradients."""
+    truth, outcome = problem.judge(), problem.to(GPU).run("native")
+    same_selection(outcome.selection, truth.selection)
+    assert_close(outcome.loss, truth.loss, problem.arithmetic, "loss")
+    assert_gradients(outcome, problem, truth)
+
+
+@needs_gpu
+@given(problem=problems())
 def test_equals_cpu(problem: Problem) -> None:
     check_against_cpu(problem)
 
@@ -110,6 +125,21 @@ def test_sizes_around_the_bounds(keys: tuple[int, ...], k: int, dtype: torch.dty
 )
 def test_empty_problems(options: dict[str, Any], reduction: str) -> None:
     check_against_cpu(plain_problem(**options, reduction=reduction))
+
+
+def mixed_problem(anchors: torch.dtype, keys: torch.dtype) -> Problem:
+    """Positives and the first block of the anchors' dtype, the second block of another."""
+    problem = plain_problem("cpu", anchors, dim=65, keys=(40, 300))
+    bank = problem.blocks[1]
+    problem.blocks[1] = bank._replace(embedding=bank.embedding.to(keys))
+    return problem
+
+
+@needs_gpu
+@pytest.mark.parametrize("keys", [*LOW_PRECISION, torch.float64], ids=str)
+@pytest.mark.parametrize("anchors", LOW_PRECISION, ids=str)
+def test_two_dtypes_mixed_in_one_call(anchors: torch.dtype, keys: torch.dtype) -> None:
+    check_against_cpu(mixed_problem(anchors, keys))
 
 
 @needs_gpu
@@ -155,6 +185,60 @@ def test_runs_on_the_current_stream() -> None:
 
 
 @needs_gpu
+def test_two_dtypes_mixed_on_two_streams() -> None:
+    """Calls that run at once, and give memory back that the next call takes, do not meet."""
+    given = [mixed_problem(*pair) for pair in ((torch.float32, torch.bfloat16),
+                                               (torch.float16, torch.float64))]  # fmt: skip
+    moved, streams = [p.to(GPU) for p in given], [torch.cuda.Stream() for _ in given]
+    torch.cuda.synchronize()
+    outcomes: list[list[Outcome]] = [[] for _ in given]
+    for _ in range(10):
+        for problem, stream, own in zip(moved, streams, outcomes, strict=True):
+            with torch.cuda.stream(stream):
+                own.append(problem.run("native"))
+    torch.cuda.synchronize()
+    for problem, own in zip(given, outcomes, strict=True):
+        expected = problem.run("native")
+        for outcome in own:
+            assert_same_outcome(outcome, expected, problem.arithmetic)
+
+
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """RuntimeError in the block where PyTorch waits for the GPU; a graph's capture tells of us."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reduction": "none"},
+        {"window": torch.tensor([0.5, 4.0])},
+        {"temperature": torch.tensor(0.2), "soft_nn_temperature": torch.tensor(0.3)},
+        {"soft_nn_temperature": 0.3, "max_similarity": 0.9},
+    ],
+    ids=str,
+)
+def test_the_host_never_waits(options: dict[str, Any]) -> None:
+    problem = plain_problem(**options)
+    expected, moved = problem.run("native"), problem.to(GPU)
+    if not isinstance(moved.grad, torch.Tensor):
+        moved.grad = torch.ones((), device=GPU)  # a number would be copied from the host
+    torch.cuda.synchronize()
+    with no_synchronisation():
+        moved.select("native")
+        outcome = moved.run("native")
+    assert_same_outcome(outcome, expected, problem.arithmetic)
+
+
+@needs_gpu
 def test_captured_in_a_graph() -> None:
     """Forward and backward replay on new contents; a synchronisation would break the capture."""
     first, second = (
@@ -182,6 +266,8 @@ def test_captured_in_a_graph() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device or none")
 def test_runs_on_the_device_of_its_inputs() -> None:
     problem = plain_problem()
-    outcome = problem.to(torch.device("cuda", 1)).run("native")
-    assert outcome.loss.device.index == 1
+    current = torch.cuda.current_device()
+    other = torch.device("cuda", (current + 1) % torch.cuda.device_count())
+    outcome = problem.to(other).run("native")
+    assert outcome.loss.device == other and torch.cuda.current_device() == current
     assert_same_outcome(outcome, problem.run("native"), problem.arithmetic)

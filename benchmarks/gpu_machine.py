@@ -1,0 +1,85 @@
+"""The machine with its GPU, and who is measured on it: ``python -m benchmarks.gpu_machine``.
+
+JSON, printed by a process of its own, so that the suite itself holds no memory of the GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import torch
+
+from benchmarks.harness import describe_run
+from benchmarks.providers import PROVIDERS
+from benchmarks.rows import CHUNKED, EAGER, GRAPH, MATMUL, OURS
+
+COMPARED = (OURS, GRAPH, MATMUL, EAGER, CHUNKED)
+# nvidia-smi's names; the clocks are read while nothing runs, so the largest ones are told too.
+TOLD = (
+    "driver_version",
+    "clocks.current.sm",
+    "clocks.max.sm",
+    "clocks.current.memory",
+    "clocks.max.memory",
+    "power.limit",
+    "temperature.gpu",
+)
+
+
+def gpu() -> dict[str, Any]:
+    """Facts of the first GPU; where there is none, ``{"absent": reason}``."""
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = "torch is built without CUDA" if built is None else "torch finds no CUDA device"
+        driver = "nvidia-smi is there" if shutil.which("nvidia-smi") else "no nvidia-smi either"
+        return {"absent": f"{why} (torch {torch.__version__}; {driver})"}
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "name": found.name,
+        "count": torch.cuda.device_count(),
+        "capability": [found.major, found.minor],
+        "multiprocessors": found.multi_processor_count,
+        "memory_gib": round(found.total_memory / 2**30, 1),
+        "l2_mib": round(found.L2_cache_size / 2**20, 1),
+        "nvidia_smi": told_by_driver(TOLD, f"GPU-{found.uuid}"),
+    }
+
+
+def told_by_driver(names: tuple[str, ...], device: str) -> dict[str, str] | str:
+    """What nvidia-smi says of ``names``; a sentence where it says nothing."""
+    query = f"--query-gpu={','.join(names)}"
+    command = ["nvidia-smi", f"--id={device}", query, "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no nvidia-smi: {type(error).__name__}"
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    if done.returncode != 0 or len(values) != len(names):
+        return f"nvidia-smi: {(done.stdout + done.stderr).strip()[:200]}"
+    return dict(zip(names, values, strict=True))
+
+
+def describe() -> dict[str, Any]:
+    """``run`` and ``providers`` of a result file."""
+    run = describe_run()
+    run["machine"]["gpu"] = gpu()
+    providers = {
+        OURS: PROVIDERS[OURS].what,
+        GRAPH: "the same, captured once as a CUDA graph: without the cost of its launches",
+        MATMUL: PROVIDERS[MATMUL].what,
+        EAGER: PROVIDERS[EAGER].what,
+        CHUNKED: PROVIDERS[CHUNKED].what,
+    }
+    limits = {name: PROVIDERS[name].cannot for name in COMPARED if name in PROVIDERS}
+    told = {
+        name: {"what": what, "cannot": limits.get(name, ""), "skipped": ""}
+        for name, what in providers.items()
+    }
+    return {"run": run, "providers": told}
+
+
+if __name__ == "__main__":
+    print(json.dumps(describe()))

@@ -1,0 +1,8 @@
+// pybind11, from inside torch, so that the build needs nothing beside torch. It refuses to be
+// included where TORCH_TARGET_VERSION is set; files that include this include nothing of torch.
+#pragma once
+
+#undef TORCH_TARGET_VERSION
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
