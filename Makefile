@@ -78,7 +78,7 @@ $(VENV)/installed: constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "usucl needs Python's venv module (install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision numpy ninja
+	$(BIN)/python -m pip install -q -c constraints.txt torch torchvision numpy ninja pybind11
 	touch $@
 
 clean:

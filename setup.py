@@ -24,7 +24,7 @@ try:
     import torch
 except ImportError:
     sys.exit(
-        "usucl needs torch to build. Install torch and ninja first, then run "
+        "usucl needs torch to build. Install torch, pybind11 and ninja first, then run "
         "'python -m pip install --no-build-isolation -e .'"
     )
 
@@ -156,10 +156,18 @@ nvcc = [
     f"-fmacro-prefix-map={ROOT}/=",
 ]
 
+try:
+    import pybind11
+
+    pybind11_headers = [pybind11.get_include()]
+except ImportError:  # those inside torch serve as well, where nothing can be installed
+    pybind11_headers = []
+
 extensions = [
     CppExtension(
         "usucl_ext._C",
         [*sources("csrc"), *sources("csrc/cpu")],
+        include_dirs=pybind11_headers,
         define_macros=[*target, *((name, text(value)) for name, value in facts.items())],
         extra_compile_args={"cxx": cxx},
     )

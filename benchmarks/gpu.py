@@ -163,7 +163,7 @@ def execute(stage: Stage, limit: float) -> tuple[str, str]:
             process.wait()
         output.seek(0)
         # The file is there to be published: without where this machine keeps things.
-        return status, output.read().replace(str(ROOT), ".").replace(sys.prefix, "python")
+        return status, output.read().replace(sys.prefix, "python").replace(str(ROOT), ".")
 
 
 @contextmanager

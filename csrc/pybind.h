@@ -1,5 +1,5 @@
-// pybind11, from inside torch, so that the build needs nothing beside torch. It refuses to be
-// included where TORCH_TARGET_VERSION is set; files that include this include nothing of torch.
+// pybind11, installed or from inside torch. The latter refuses to be included where
+// TORCH_TARGET_VERSION is set; files that include this include nothing of torch.
 #pragma once
 
 #undef TORCH_TARGET_VERSION
