@@ -13,7 +13,7 @@ OUT ?= runs/demo
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
 
 NATIVE := setup.py $(shell find csrc -type f)
-CXX_FILES := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc tests/cpp tests/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test check-all build lint types native-tests python-tests format clean
 

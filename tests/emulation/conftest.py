@@ -1,0 +1,37 @@
+"""Builds the emulation with the C++ compiler: no CUDA toolkit, no GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "cmake"
+
+
+def _tool(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    tool = str(beside) if beside.is_file() else shutil.which(name)
+    if tool is None:
+        pytest.skip(f"no {name}: install the 'dev' extra")
+    return tool
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def emulation_build() -> Path:
+    """Folder of the emulation's library and programs, up to date with the sources."""
+    cmake, ninja = _tool("cmake"), _tool("ninja")
+    _run(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}")
+    jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+    _run(cmake, "--build", str(BUILD), "--target", "emulation", "-j", jobs)
+    return BUILD / "tests" / "emulation"
