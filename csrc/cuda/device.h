@@ -42,6 +42,9 @@ void launch(int64_t grid, int threads, int64_t shared_bytes, cudaStream_t stream
 
 #if defined(__CUDACC__)
 
+// For what is called in many places and seldom runs.
+#define USUCL_OUT_OF_LINE __noinline__
+
 // All of a thread block's shared memory, as one struct.
 template <typename Struct>
 __device__ Struct& shared_memory() {

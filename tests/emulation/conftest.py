@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from emulated import SCHEDULES, Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "cmake"
+RUN: dict[str, set[str]] = {}  # the tests of this session that ran each kernel
 
 
 def _tool(name: str) -> str:
@@ -35,3 +38,19 @@ def emulation_build() -> Path:
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
     _run(cmake, "--build", str(BUILD), "--target", "emulation", "-j", jobs)
     return BUILD / "tests" / "emulation"
+
+
+@pytest.fixture(scope="session")
+def library(emulation_build: Path) -> Emulator:
+    return Emulator(emulation_build / "libemulated.so")
+
+
+@pytest.fixture(params=SCHEDULES, ids=lambda schedule: f"{schedule.order}{schedule.seed}")
+def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emulator]:
+    """The kernels under each schedule, race check on; notes which of them the test ran."""
+    library.schedule = request.param
+    library.configure()
+    library.take_kernels()
+    yield library
+    for kernel in library.take_kernels():
+        RUN.setdefault(kernel, set()).add(request.node.nodeid.split("[")[0])

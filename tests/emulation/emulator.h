@@ -14,6 +14,7 @@
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define USUCL_OUT_OF_LINE
 #define threadIdx (usucl::emulation::this_thread->thread)
 #define blockIdx (usucl::emulation::this_thread->block)
 #define blockDim (usucl::emulation::this_thread->threads)

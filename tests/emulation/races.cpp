@@ -116,7 +116,6 @@ class Check {
 
   void read(bool in_shared) {
     if (cell_.in_flight) against_writer("read of a copy under way");
-    if (in_shared) expect_written();
     if (unordered_write()) against_writer("read after write");
     if (!in_shared && by_other_block(cell_.written_by)) against_block("read after write");
     note_reader();
@@ -127,7 +126,6 @@ class Check {
 
   void write(bool in_shared, bool atomic) {
     if (cell_.in_flight) against_writer("write to the destination of a copy under way");
-    if (in_shared && atomic) expect_written();
     const bool both_atomic = atomic && cell_.atomic;
     if (unordered_write() && !both_atomic) against_writer("write after write");
     against_readers();
@@ -154,12 +152,6 @@ class Check {
 
   bool unordered_write() const {
     return cell_.write_clock != 0 && !ordered(cell_.writer, cell_.write_clock);
-  }
-
-  void expect_written() {
-    if (cell_.written_by == block) return;
-    report("read before any write", address_, thread_, caller_, "", nullptr);
-    cell_.written_by = block;  // told once
   }
 
   static bool by_other_block(uint64_t other) {
@@ -215,6 +207,25 @@ class Check {
   const void* caller_;
 };
 
+template <typename Visit>
+void for_each_cell(const void* address, size_t bytes, const Visit& visit) {
+  const auto begin = reinterpret_cast<uintptr_t>(address), end = begin + bytes;
+  for (uintptr_t at = begin / kGranule * kGranule; at < end; at += kGranule) {
+    visit(*cells_of(at), reinterpret_cast<const void*>(at));
+  }
+}
+
+// A copy of a struct reads what is between its members too.
+void expect_written(int thread, const void* address, size_t bytes, const void* caller) {
+  size_t all = 0, unwritten = 0;
+  for_each_cell(address, bytes, [&](const Cell& cell, const void*) {
+    ++all;
+    unwritten += cell.written_by != block;
+  });
+  if (unwritten == 0 || (bytes > sizeof(uint64_t) && unwritten < all)) return;
+  report("read before any write", address, thread, caller, "", nullptr);
+}
+
 void next_epoch() {
   ++epoch;
   warp_reads.clear();
@@ -262,18 +273,18 @@ void record(int thread, const void* address, size_t bytes, Access access, const 
   }
   const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(address) - shared);
   const bool in_shared = offset < shared_bytes;
-  const auto begin = reinterpret_cast<uintptr_t>(address) / kGranule * kGranule;
-  for (uintptr_t at = begin; at < reinterpret_cast<uintptr_t>(address) + bytes; at += kGranule) {
-    Cell& cell = *cells_of(at);
+  const bool reads = access == Access::kRead || access == Access::kAtomic;
+  if (in_shared && reads) expect_written(thread, address, bytes, caller);
+  for_each_cell(address, bytes, [&](Cell& cell, const void* at) {
     if (access == Access::kLand) cell.in_flight = false;
-    Check check(cell, thread, reinterpret_cast<const void*>(at), caller);
+    Check check(cell, thread, at, caller);
     if (access == Access::kRead) {
       check.read(in_shared);
     } else {
       check.write(in_shared, access == Access::kAtomic);
     }
     if (access == Access::kIssue) cell.in_flight = true;
-  }
+  });
 }
 
 const Races& races() { return found; }
