@@ -5,6 +5,8 @@
 // compared with the worst that its anchor's list keeps, and only what passes is asked for its
 // video: most keys are neither. Once a list could overflow with the next tile it is sorted and cut,
 // which raises that bar; the order is total, so when that happens does not change the result.
+// Splits of the keys tell each other how far the bar of an anchor has risen: late news only costs
+// time.
 #include "../core/relation.h"
 #include "block.h"
 #include "passes.h"
@@ -29,6 +31,32 @@ struct CrossShared {
   Candidate<T> worst[kAnchors];
 };
 
+// The bits of a similarity, in its order; 0 is below all.
+using Ordered = unsigned long long;  // what atomicMax takes in 64 bits
+
+__device__ inline Ordered ordered(double similarity) {
+  Ordered bits;
+  memcpy(&bits, &similarity, sizeof bits);
+  constexpr Ordered kSign = Ordered{1} << 63;
+  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+}
+
+__device__ inline double from_ordered(Ordered bits) {
+  if (bits == 0) return -static_cast<double>(INFINITY);
+  constexpr Ordered kSign = Ordered{1} << 63;
+  bits = (bits & kSign) != 0 ? bits & ~kSign : ~bits;
+  double similarity;
+  memcpy(&similarity, &bits, sizeof similarity);
+  return similarity;
+}
+
+// What a call works with in device memory.
+template <typename T>
+struct CrossMemory {
+  Candidate<T>* lists;  // [grid, kAnchors, capacity]
+  Ordered* bars;        // [N]: the highest that any split has, or null where there is one
+};
+
 // How the work is cut, decided on the host.
 struct CrossPlan {
   int64_t grid;
@@ -42,11 +70,12 @@ struct CrossPlan {
 template <typename T>
 class CrossSearch {
  public:
-  __device__ CrossSearch(const Problem& problem, const CrossPlan& plan, Candidate<T>* lists,
-                         const Kept<T>& kept, CrossShared<T>& shared)
+  __device__ CrossSearch(const Problem& problem, const CrossPlan& plan,
+                         const CrossMemory<T>& memory, const Kept<T>& kept, CrossShared<T>& shared)
       : problem_(problem),
         plan_(plan),
-        lists_(lists + warp() * kWarpAnchors * plan.capacity),
+        lists_(memory.lists + (blockIdx.x * kAnchors + warp() * kWarpAnchors) * plan.capacity),
+        bars_(memory.bars),
         kept_(kept),
         shared_(shared),
         max_similarity_(static_cast<T>(problem.max_similarity)) {}
@@ -67,6 +96,7 @@ class CrossSearch {
         T similarity[kWarpAnchors][kLaneKeys] = {};
         score_tile(keys.embedding, row, staged, similarity);
         staged = true;
+        read_bars();
         append_survivors(keys, row, last, first_index, similarity);
       }
       first_index += rows;
@@ -87,7 +117,9 @@ class CrossSearch {
       shared_.tag[thread] = there ? problem_.anchors.tag(anchor) : FrameTag{-1, 0, -1};
       shared_.worst[thread] = no_candidate<T>();
     }
+#pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) count_[a] = 0;
+    bar_ = -static_cast<T>(INFINITY);
     __syncthreads();
   }
 
@@ -136,21 +168,33 @@ class CrossSearch {
     }
   }
 
+  // Lane a holds the bar that the splits share for the warp's anchor a.
+  __device__ void read_bars() {
+    const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + lane();
+    if (bars_ == nullptr || lane() >= kWarpAnchors) return;
+    if (anchor >= problem_.anchors.embedding.rows) return;
+    bar_ = static_cast<T>(from_ordered(load_relaxed(bars_ + anchor)));
+  }
+
   __device__ void append_survivors(const Frames& keys, int64_t first_row, int64_t last,
                                    int64_t first_index,
                                    const T (&similarity)[kWarpAnchors][kLaneKeys]) {
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) {
       const Candidate<T> worst = shared_.worst[warp() * kWarpAnchors + a];
+      // Those that equal the bar of another split may come before what it kept.
+      const T shared_bar = __shfl_sync(kAllLanes, bar_, a);
+      const T bar = worst.similarity > shared_bar ? worst.similarity : shared_bar;
       bool any = false;
 #pragma unroll
-      for (int j = 0; j < kLaneKeys; ++j) any |= similarity[a][j] >= worst.similarity;
+      for (int j = 0; j < kLaneKeys; ++j) any |= similarity[a][j] >= bar;
       if (!__any_sync(kAllLanes, any)) continue;
 #pragma unroll
       for (int j = 0; j < kLaneKeys; ++j) {
         const int64_t row = first_row + lane() + 32 * j;
         const Candidate<T> candidate{canonical(similarity[a][j]), first_index + row};
-        const bool kept = row < last && counts(a, keys, row, candidate, worst);
+        const bool kept =
+            row < last && candidate.similarity >= bar && counts(a, keys, row, candidate, worst);
         const unsigned keepers = __ballot_sync(kAllLanes, kept);
         if (kept) list(a)[count_[a] + __popc(keepers & ((1u << lane()) - 1))] = candidate;
         count_[a] += __popc(keepers);
@@ -171,8 +215,10 @@ class CrossSearch {
   __device__ Candidate<T>* list(int a) const { return lists_ + a * plan_.capacity; }
 
   __device__ void keep(int a) {
-    count_[a] = keep_best<WarpTeam>(list(a), count_[a], kept_.depth,
-                                    &shared_.worst[warp() * kWarpAnchors + a]);
+    const int own = warp() * kWarpAnchors + a;
+    count_[a] = keep_best<WarpTeam>(list(a), count_[a], kept_.depth, &shared_.worst[own]);
+    if (bars_ == nullptr || lane() != 0 || count_[a] < kept_.depth) return;
+    atomicMax(bars_ + first_anchor_ + own, ordered(shared_.worst[own].similarity));
   }
 
   __device__ void write_kept(int64_t split) {
@@ -189,20 +235,21 @@ class CrossSearch {
   const Problem& problem_;
   const CrossPlan& plan_;
   Candidate<T>* lists_;  // [kWarpAnchors, capacity] of this warp
+  Ordered* bars_;
   const Kept<T>& kept_;
   CrossShared<T>& shared_;
   T max_similarity_;
+  T bar_ = 0;
   int64_t first_anchor_ = 0;
   int64_t count_[kWarpAnchors] = {};  // the same in all lanes
 };
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    cross_kernel(const __grid_constant__ DeviceProblem device, CrossPlan plan, Candidate<T>* lists,
-                 Kept<T> kept) {
+    cross_kernel(const __grid_constant__ DeviceProblem device, CrossPlan plan,
+                 CrossMemory<T> memory, Kept<T> kept) {
   const Problem problem = device.view();
-  CrossSearch<T> search(problem, plan, lists + blockIdx.x * kAnchors * plan.capacity, kept,
-                        shared_memory<CrossShared<T>>());
+  CrossSearch<T> search(problem, plan, memory, kept, shared_memory<CrossShared<T>>());
   for (int64_t item = blockIdx.x; item < plan.tiles * plan.splits; item += gridDim.x) {
     search.run(item % plan.tiles, item / plan.tiles);
   }
@@ -236,9 +283,13 @@ Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const CrossPlan plan = plan_cross(rows, keys, depth, call.multiprocessors);
   const Kept<T> kept{call.memory.array<Candidate<T>>(rows * plan.splits * depth), plan.splits,
                      depth};
-  auto* lists = call.memory.array<Candidate<T>>(plan.grid * kAnchors * plan.capacity);
+  const CrossMemory<T> memory{call.memory.array<Candidate<T>>(plan.grid * kAnchors * plan.capacity),
+                              plan.splits > 1 ? call.memory.array<Ordered>(rows) : nullptr};
+  if (memory.bars != nullptr) {
+    cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
+  }
   launch<cross_kernel<T>>(plan.grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
-                          lists, kept);
+                          memory, kept);
   return kept;
 }
 

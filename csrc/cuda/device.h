@@ -52,6 +52,13 @@ __device__ Struct& shared_memory() {
   return *reinterpret_cast<Struct*>(memory);
 }
 
+// Of memory that other thread blocks may change with atomic operations meanwhile.
+__device__ inline unsigned long long load_relaxed(const unsigned long long* global) {
+  unsigned long long value;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(global) : "memory");
+  return value;
+}
+
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }

@@ -1,4 +1,4 @@
-"""Builds the emulation with the C++ compiler: no CUDA toolkit, no GPU."""
+"""Builds the emulation with the C++ compiler alone, and notes which kernels the tests run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import kernel_list
 import pytest
 from emulated import SCHEDULES, Emulator
+from kernel_list import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "cmake"
-RUN: dict[str, set[str]] = {}  # the tests of this session that ran each kernel
 
 
 def _tool(name: str) -> str:
@@ -53,4 +53,16 @@ def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emul
     library.take_kernels()
     yield library
     for kernel in library.take_kernels():
-        RUN.setdefault(kernel, set()).add(request.node.nodeid.split("[")[0])
+        kernel_list.RUN.setdefault(kernel, set()).add(request.node.originalname)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name == "test_coverage.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not kernel_list.RUN:
+        return
+    kernel_list.write()
+    where = kernel_list.LIST.relative_to(ROOT)
+    terminalreporter.write_line(f"{len(kernel_list.RUN)} kernels ran emulated, listed in {where}")

@@ -267,6 +267,11 @@ Struct& shared_memory() {
   return *static_cast<Struct*>(emulation::shared_memory(sizeof(Struct)));
 }
 
+inline unsigned long long load_relaxed(const unsigned long long* global) {
+  return emulation::atomically(const_cast<unsigned long long*>(global),
+                               [](unsigned long long value) { return value; });
+}
+
 USUCL_UNINSTRUMENTED inline void copy_async_16(void* shared, const void* global, bool there) {
   emulation::copy_async_16(shared, global, there, __builtin_return_address(0));
 }

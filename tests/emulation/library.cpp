@@ -1,29 +1,13 @@
 // The emulated kernels' host entry points for ctypes: tests/emulation/emulated.py mirrors the
 // structs of csrc/core/problem.h and csrc/results.h.
-#include <cstring>
-#include <memory>
 #include <string>
-#include <vector>
 
-#include "cuda/kernels.h"
 #include "emulation.h"
+#include "host_memory.h"
 
 namespace {
 
 using namespace usucl;
-
-// As a device's: filled with NaNs, each of its own and of its exact size.
-class HostMemory : public cuda::Memory {
- public:
-  void* allocate(int64_t bytes) override {
-    held_.emplace_back(new unsigned char[bytes]);
-    std::memset(held_.back().get(), 0xff, static_cast<size_t>(bytes));
-    return held_.back().get();
-  }
-
- private:
-  std::vector<std::unique_ptr<unsigned char[]>> held_;
-};
 
 std::string text;
 int64_t multiprocessors = 2;
@@ -35,7 +19,7 @@ const char* run(const Run& run_on) {
   emulation::forget_races();
   text.clear();
   try {
-    HostMemory memory;
+    emulation::HostMemory memory;
     run_on(cuda::Call{memory, nullptr, multiprocessors, small_in_one_launch});
   } catch (const std::exception& error) {
     text = error.what();

@@ -18,9 +18,10 @@ from tolerances import assert_close
 
 from usucl_ext import Selection
 
-# One emulator serves all examples of a test: it keeps nothing between calls.
+# One emulator serves all examples of a test: it keeps nothing between calls. Four schedules run
+# each example, so fewer examples do.
 all_examples = settings(
-    max_examples=15, suppress_health_check=[*HealthCheck], derandomize=True, deadline=None
+    max_examples=settings().max_examples // 3, suppress_health_check=[*HealthCheck], deadline=None
 )
 
 
@@ -92,12 +93,15 @@ def test_sizes_around_the_bounds(
         check(emulator, problem, judge=False)
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 2, 132])
-def test_split_keys(emulator: Emulator, multiprocessors: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("multiprocessors", [1, 132])
+def test_split_keys(emulator: Emulator, multiprocessors: int, dtype: torch.dtype) -> None:
     """Few anchors, many keys in several blocks: the lists of the splits are merged."""
     emulator.configure(multiprocessors)
     for dim, k in ((2, 5), (3, 1500)):
-        problem = plain_problem(rows=3, dim=dim, keys=(1000, 1, 3100), cross_k=k, cross_skip=2)
+        problem = plain_problem(
+            dtype=dtype, rows=3, dim=dim, keys=(1000, 1, 3100), cross_k=k, cross_skip=2
+        )
         check(emulator, problem, judge=False)
 
 
