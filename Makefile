@@ -16,7 +16,7 @@ export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
 ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 
 NATIVE := setup.py $(shell find csrc -type f)
-CXX_FILES := $(shell find csrc tests/cpp benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test check-all gpu-suite build lint types native-tests python-tests format clean
 
@@ -32,6 +32,7 @@ check-all: test
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
 	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/ext || exit 1; \
 	done
+	USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/emulation
 	TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
 	library=$$(ls build/archs/usucl_ext/_C_cuda*.so 2>/dev/null) || { echo "no CUDA library was built: its guard is skipped"; exit 0; }; \
 	  USUCL_CUDA_LIBRARY=$$library $(BIN)/python -m pytest -q -s tests/ext/test_cuda_binary.py

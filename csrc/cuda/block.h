@@ -1,51 +1,118 @@
-// What the threads of one block do together.
+// What the threads of one block, or of one warp, do together.
 #pragma once
 
-#include <cstdint>
-
-#include "launch.h"
+#include "../core/ordering.h"
+#include "../core/similarity.h"
+#include "problem.h"
 
 namespace usucl::cuda {
 
-// Sorts lists elements[l * stride .. l * stride + count(l) - 1] for l < lists; none is longer than
-// `longest`. A bitonic network whose every comparison puts the lesser element first: elements past
-// the end would stay there, so they need not exist. `before` is a strict total order, so that the
-// result does not depend on the order the elements came in. Ends with a barrier.
-template <typename Element, typename Count, typename Before>
-__device__ void sort_lists(Element* elements, int lists, int64_t stride, const Count& count,
-                           int64_t longest, const Before& before) {
-  __syncthreads();
+struct BlockTeam {
+  static constexpr int kSize = kThreads;
+  static __device__ int rank() { return static_cast<int>(threadIdx.x); }
+  static __device__ void sync() { __syncthreads(); }
+};
+
+struct WarpTeam {
+  static constexpr int kSize = 32;
+  static __device__ int rank() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ void sync() { __syncwarp(); }
+};
+
+// A bitonic network whose every comparison puts the lesser element first: elements past the end
+// would stay there, so they need not exist. `before` is a strict total order: the result does not
+// depend on the order the elements came in. Begins and ends with a barrier of the team.
+template <typename Team, typename Element, typename Before>
+__device__ void sort(Element* elements, int64_t count, const Before& before) {
+  Team::sync();
   int64_t padded = 1;
-  while (padded < longest) padded *= 2;
+  while (padded < count) padded *= 2;
   for (int64_t size = 2; size <= padded; size *= 2) {
     for (int64_t distance = size / 2; distance > 0; distance /= 2) {
-      for (int l = 0; l < lists; ++l) {
-        Element* list = elements + l * stride;
-        for (int64_t pair = threadIdx.x; pair < padded / 2; pair += kThreads) {
-          const int64_t i = 2 * pair - (pair & (distance - 1));
-          // The first step compares the two sorted halves back to front.
-          const int64_t j = distance == size / 2 ? i ^ (size - 1) : i + distance;
-          if (j >= count(l) || !before(list[j], list[i])) continue;
-          const Element later = list[i];
-          list[i] = list[j];
-          list[j] = later;
-        }
+      for (int64_t pair = Team::rank(); pair < padded / 2; pair += Team::kSize) {
+        const int64_t i = 2 * pair - (pair & (distance - 1));
+        // The first step compares the two sorted halves back to front.
+        const int64_t j = distance == size / 2 ? i ^ (size - 1) : i + distance;
+        if (j >= count || !before(elements[j], elements[i])) continue;
+        const Element later = elements[i];
+        elements[i] = elements[j];
+        elements[j] = later;
       }
-      __syncthreads();
+      Team::sync();
     }
   }
 }
+
+template <typename Team, typename T>
+__device__ void sort_candidates(Candidate<T>* candidates, int64_t count) {
+  sort<Team>(candidates, count,
+             [](const Candidate<T>& a, const Candidate<T>& b) { return ranks_before(a, b); });
+}
+
+// Ranks behind every candidate.
+template <typename T>
+__device__ Candidate<T> no_candidate() {
+  return {-static_cast<T>(INFINITY), INT64_MAX};
+}
+
+// Sorts a list and cuts it to `depth` candidates; returns the new length. The last one kept, if
+// `depth` of them are there, goes to *worst: only candidates before it can still count.
+template <typename Team, typename T>
+__device__ USUCL_OUT_OF_LINE int64_t keep_best(Candidate<T>* list, int64_t count, int64_t depth,
+                                               Candidate<T>* worst) {
+  sort_candidates<Team>(list, count);
+  if (count < depth) return count;
+  if (Team::rank() == 0) *worst = list[depth - 1];
+  Team::sync();
+  return depth;
+}
+
+// Copies a sorted list to out [depth], filled up with no candidates.
+template <typename Team, typename T>
+__device__ void write_padded(const Candidate<T>* list, int64_t count, int64_t depth,
+                             Candidate<T>* out) {
+  for (int64_t i = Team::rank(); i < depth; i += Team::kSize) {
+    out[i] = i < count ? list[i] : no_candidate<T>();
+  }
+}
+
+// One anchor, upcast, a piece of its dimensions at a time in shared memory.
+template <typename T>
+struct StagedAnchor {
+  static constexpr int kDims = 256;
+  T value[kDims];
+
+  // Similarity with row `row` of `matrix` for the threads that have one (there); all threads of the
+  // block take part. again: the call before was for the same anchor, so that what fits is there.
+  __device__ T score(const Matrix& anchors, int64_t anchor, const Matrix& matrix, int64_t row,
+                     bool there, bool again) {
+    T sum = 0;
+    for (int64_t start = 0; start < anchors.dim; start += kDims) {
+      const int width = static_cast<int>(anchors.dim - start < kDims ? anchors.dim - start : kDims);
+      if (!again || anchors.dim > kDims) {
+        __syncthreads();
+        for (int d = static_cast<int>(threadIdx.x); d < width; d += kThreads) {
+          value[d] = element<T>(anchors, anchor, start + d);
+        }
+        __syncthreads();
+      }
+      if (there) sum = continue_chain(sum, value, matrix, row, start, width);
+    }
+    return canonical(sum);
+  }
+};
 
 // value(0) + ... + value(count - 1) in float64 and in an order that depends on count alone. To
 // thread 0; `partial` [kThreads] is shared memory.
 template <typename Value>
 __device__ double sum_in_block(const Value& value, int64_t count, double* partial) {
+  const int thread = static_cast<int>(threadIdx.x);
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += value(i);
-  partial[threadIdx.x] = sum;
+  for (int64_t i = thread; i < count; i += kThreads) sum += value(i);
+  partial[thread] = sum;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) partial[threadIdx.x] += partial[threadIdx.x + half];
+    if (thread < half) partial[thread] += partial[thread + half];
     __syncthreads();
   }
   return partial[0];

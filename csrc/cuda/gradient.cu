@@ -1,11 +1,9 @@
 // The backward: derivatives of the forward, weighted by the upstream gradient.
 #include "block.h"
-#include "kernels.h"
+#include "groups.h"
 
 namespace usucl::cuda {
 namespace {
-
-using Count = unsigned long long;  // what atomicAdd takes in 64 bits
 
 // One thread block an anchor, one thread a dimension.
 template <typename T>
@@ -28,15 +26,19 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+struct TemperatureShared {
+  double partial[kThreads];
+};
+
 // One thread block a temperature.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     temperature_kernel(BackwardArguments<T> arguments, T* grad_temperatures) {
-  __shared__ double partial[kThreads];
   const auto share = [&](int64_t i) {
     return arguments.upstream(i) * arguments.temperature_gradient[2 * i + blockIdx.x];
   };
-  const double sum = sum_in_block(share, arguments.anchors.rows, partial);
+  const double sum =
+      sum_in_block(share, arguments.anchors.rows, shared_memory<TemperatureShared>().partial);
   if (threadIdx.x == 0) grad_temperatures[blockIdx.x] = static_cast<T>(sum);
 }
 
@@ -62,65 +64,32 @@ struct Pairs {
   }
 };
 
-// The pairs grouped by key. Where a key's segment lies and how it is filled is left to the
-// hardware; each is sorted before it is summed, so the gradient does not depend on that.
-struct Segments {
-  Count* total;  // []
-  Count* begin;  // [num_keys]
-  Count* end;    // [num_keys]; a segment's length at first
-  Count* pair;   // [num_pairs]
+// A pair's key, counted from the first one whose gradient is wanted.
+template <typename T>
+struct KeyOfPair {
+  Pairs<T> pairs;
+  int64_t first_key;
+  int64_t num_keys;
+
+  __device__ int64_t operator()(int64_t pair) const {
+    const int64_t key = pairs.key(pair) - first_key;  // negative where there is none
+    return key < num_keys ? key : -1;
+  }
 };
-
-// Calls visit(pair, key - first_key) for every pair of a wanted key, one thread a pair.
-template <typename T, typename Visit>
-__device__ void for_each_wanted(const Pairs<T>& pairs, const KeyGradient<T>& wanted,
-                                const Visit& visit) {
-  for (int64_t pair = int64_t{blockIdx.x} * kThreads + threadIdx.x; pair < pairs.count();
-       pair += int64_t{gridDim.x} * kThreads) {
-    const int64_t key = pairs.key(pair) - wanted.first_key;  // negative where there is none
-    if (key >= 0 && key < wanted.num_keys) visit(pair, key);
-  }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    count_kernel(Pairs<T> pairs, KeyGradient<T> wanted, Segments segments) {
-  for_each_wanted(pairs, wanted,
-                  [&](int64_t, int64_t key) { atomicAdd(&segments.end[key], Count{1}); });
-}
-
-__global__ void __launch_bounds__(kThreads) place_segments(int64_t num_keys, Segments segments) {
-  for (int64_t key = int64_t{blockIdx.x} * kThreads + threadIdx.x; key < num_keys;
-       key += int64_t{gridDim.x} * kThreads) {
-    const Count length = segments.end[key];
-    const Count begin = length == 0 ? 0 : atomicAdd(segments.total, length);
-    segments.begin[key] = begin;
-    segments.end[key] = begin;
-  }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    fill_kernel(Pairs<T> pairs, KeyGradient<T> wanted, Segments segments) {
-  for_each_wanted(pairs, wanted, [&](int64_t pair, int64_t key) {
-    segments.pair[atomicAdd(&segments.end[key], Count{1})] = static_cast<Count>(pair);
-  });
-}
 
 // One thread block a key, one thread a dimension.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     key_kernel(Pairs<T> pairs, Upstream<T> upstream, Matrix anchors, KeyGradient<T> wanted,
-               Segments segments) {
+               Groups groups) {
   for (int64_t key = blockIdx.x; key < wanted.num_keys; key += gridDim.x) {
-    Count* segment = segments.pair + segments.begin[key];
-    const auto length = static_cast<int64_t>(segments.end[key] - segments.begin[key]);
-    sort_lists(
-        segment, 1, 0, [&](int) { return length; }, length, [](Count a, Count b) { return a < b; });
+    Count* of_key = groups.item + groups.begin[key];
+    const auto count = static_cast<int64_t>(groups.end[key] - groups.begin[key]);
+    sort<BlockTeam>(of_key, count, [](Count a, Count b) { return a < b; });
     for (int64_t d = threadIdx.x; d < anchors.dim; d += kThreads) {
       T sum = 0;
-      for (int64_t n = 0; n < length; ++n) {
-        const auto pair = static_cast<int64_t>(segment[n]);
+      for (int64_t n = 0; n < count; ++n) {
+        const auto pair = static_cast<int64_t>(of_key[n]);
         const int64_t i = pairs.anchor(pair);
         sum += upstream(i) * pairs.weight(pair) * element<T>(anchors, i, d);
       }
@@ -133,34 +102,25 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename T>
 void row_gradients(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
-                   cudaStream_t stream) {
-  launch(row_kernel<T>, grid_for(arguments.anchors.rows, 1), stream, arguments, out);
-  launch(temperature_kernel<T>, 2, stream, arguments, out.grad_temperatures);
-}
-
-int64_t key_gradient_scratch(int64_t num_pairs, int64_t num_keys) {
-  return 1 + 2 * num_keys + num_pairs;
+                   const Call& call) {
+  launch<row_kernel<T>>(grid_for(arguments.anchors.rows), kThreads, 0, call.stream, arguments, out);
+  launch<temperature_kernel<T>>(2, kThreads, sizeof(TemperatureShared), call.stream, arguments,
+                                out.grad_temperatures);
 }
 
 template <typename T>
 void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted,
-                  unsigned long long* scratch, cudaStream_t stream) {
+                  const Call& call) {
   const Pairs<T> pairs{arguments.intra, arguments.cross, arguments.anchors.rows};
-  const int64_t num_keys = wanted.num_keys;
-  const Segments segments{scratch, scratch + 1, scratch + 1 + num_keys, scratch + 1 + 2 * num_keys};
-  cudaMemsetAsync(scratch, 0, (1 + 2 * num_keys) * sizeof(Count), stream);
-  launch(count_kernel<T>, grid_for(pairs.count(), kThreads), stream, pairs, wanted, segments);
-  launch(place_segments, grid_for(num_keys, kThreads), stream, num_keys, segments);
-  launch(fill_kernel<T>, grid_for(pairs.count(), kThreads), stream, pairs, wanted, segments);
-  launch(key_kernel<T>, grid_for(num_keys, 1), stream, pairs, arguments.upstream, arguments.anchors,
-         wanted, segments);
+  const KeyOfPair<T> key_of{pairs, wanted.first_key, wanted.num_keys};
+  const Groups groups = group(key_of, pairs.count(), wanted.num_keys, call);
+  launch<key_kernel<T>>(grid_for(wanted.num_keys), kThreads, 0, call.stream, pairs,
+                        arguments.upstream, arguments.anchors, wanted, groups);
 }
 
-#define USUCL_INSTANTIATE(T)                                                         \
-  template void row_gradients(const BackwardArguments<T>&, const BackwardArrays<T>&, \
-                              cudaStream_t);                                         \
-  template void key_gradient(const BackwardArguments<T>&, const KeyGradient<T>&,     \
-                             unsigned long long*, cudaStream_t);
+#define USUCL_INSTANTIATE(T)                                                                       \
+  template void row_gradients(const BackwardArguments<T>&, const BackwardArrays<T>&, const Call&); \
+  template void key_gradient(const BackwardArguments<T>&, const KeyGradient<T>&, const Call&);
 USUCL_INSTANTIATE(float)
 USUCL_INSTANTIATE(double)
 

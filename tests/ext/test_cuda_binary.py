@@ -18,16 +18,19 @@ MOST_BYTES = 8 * 2**20  # for each architecture, host code included: three times
 MOST_STATIC_SHARED = 48 * 1024  # of a thread block, what every architecture grants
 
 # Kernels, whatever their template arguments, by what they compute.
-SIMILARITIES = {"select_kernel", "score_kernel"}
-GRADIENTS = {"anchor_gradient_kernel", "row_kernel", "key_kernel"}
+SIMILARITIES = {"cross_kernel", "intra_kernel"}
+GRADIENTS = {"row_kernel", "key_kernel"}
 FLOAT64_SUMS = {"sum_kernel", "temperature_kernel"}  # over all anchors, whatever their dtype
 
-# Bytes of stack a kernel may have on any architecture, and why it is left at that.
+# Bytes of stack a kernel may have on any architecture, and why it is left at that. By the name of one
+# instance, or of all.
 SPILLS = {
-    "select_kernel": (32, "bounds and pointers of the loop over tiles; none in the chain"),
-    "finish_kernel": (16, "values around the exponentials, once an anchor"),
+    "cross_kernel<double>": (128, "float64 sums take twice the registers; none in the chain"),
+    "intra_kernel": (32, "bounds and pointers around the loop over pairs; none in the chain"),
+    "small_kernel": (96, "all steps of a call in one kernel; small problems wait on the launch"),
+    "finish_kernel": (32, "values around the exponentials, once an anchor"),
     "temperature_kernel": (8, "one value around a division, once an anchor"),
-    "key_kernel": (16, "values around a division, once a pair"),
+    "key_kernel": (32, "values around a division, once a pair"),
 }
 
 
@@ -79,10 +82,11 @@ def test_no_kernel_spills(library: Library) -> None:
     spilled = [
         (kernel.name, kernel.arch, kernel.stack)
         for kernel in library.kernels
-        if kernel.stack > SPILLS.get(plain(kernel.name), (0, ""))[0]
+        if kernel.stack > SPILLS.get(kernel.name, SPILLS.get(plain(kernel.name), (0, "")))[0]
     ]
     assert not spilled
-    assert set(SPILLS) <= {plain(kernel.name) for kernel in library.kernels}, "out of date"
+    names = {kernel.name for kernel in library.kernels}
+    assert set(SPILLS) <= names | set(map(plain, names)), "out of date"
 
 
 def test_nothing_spills_in_the_chain_of_a_similarity(library: Library) -> None:
@@ -108,13 +112,6 @@ def test_a_similarity_is_fused_in_machine_code(library: Library, dtype: str, fus
     assert {plain(kernel.name) for kernel in kernels} == SIMILARITIES
     for kernel in kernels:
         assert fused in kernel.instructions, (kernel.name, kernel.arch)
-
-
-def test_an_anchor_gradient_is_not_fused_in_machine_code(library: Library) -> None:
-    """Without a division in it, whose own fused multiply-adds would be seen."""
-    for kernel in of({"anchor_gradient_kernel"}, library):
-        assert not {"FFMA", "DFMA"} & set(kernel.instructions), (kernel.name, kernel.arch)
-        assert {"FMUL", "DMUL"} & set(kernel.instructions), (kernel.name, kernel.arch)
 
 
 def test_float32_stays_float32(library: Library) -> None:

@@ -1,0 +1,299 @@
+// The cross-video candidates: every anchor with every key, tile by tile.
+//
+// A thread block takes kAnchors anchors and a range of the keys, kTileKeys at a time; a warp takes
+// kWarpAnchors of the anchors with all keys of the tile, and so owns their lists. A similarity is
+// compared with the worst that its anchor's list keeps, and only what passes is asked for its
+// video: most keys are neither. Once a list could overflow with the next tile it is sorted and cut,
+// which raises that bar; the order is total, so when that happens does not change the result.
+// Splits of the keys tell each other how far the bar of an anchor has risen: late news only costs
+// time.
+#include "../core/relation.h"
+#include "block.h"
+#include "passes.h"
+
+namespace usucl::cuda {
+namespace {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kWarps = kThreads / 32;
+constexpr int kWarpAnchors = 8;
+constexpr int kAnchors = kWarps * kWarpAnchors;
+constexpr int kLaneKeys = 4;  // a lane's keys are 32 apart
+constexpr int kTileKeys = 32 * kLaneKeys;
+constexpr int kKeyDims = 32;      // of the keys, staged at a time
+constexpr int kAnchorDims = 128;  // of the anchors likewise
+
+template <typename T>
+struct CrossShared {
+  T anchor[kAnchorDims][kAnchors];  // a warp's anchors lie side by side
+  T key[kKeyDims][kTileKeys + 1];   // + 1: a column lies in 32 different banks
+  FrameTag tag[kAnchors];
+  Candidate<T> worst[kAnchors];
+};
+
+// The bits of a similarity, in its order; 0 is below all.
+using Ordered = unsigned long long;  // what atomicMax takes in 64 bits
+
+__device__ inline Ordered ordered(double similarity) {
+  Ordered bits;
+  memcpy(&bits, &similarity, sizeof bits);
+  constexpr Ordered kSign = Ordered{1} << 63;
+  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+}
+
+__device__ inline double from_ordered(Ordered bits) {
+  if (bits == 0) return -static_cast<double>(INFINITY);
+  constexpr Ordered kSign = Ordered{1} << 63;
+  bits = (bits & kSign) != 0 ? bits & ~kSign : ~bits;
+  double similarity;
+  memcpy(&similarity, &bits, sizeof similarity);
+  return similarity;
+}
+
+// What a call works with in device memory.
+template <typename T>
+struct CrossMemory {
+  Candidate<T>* lists;  // [grid, kAnchors, capacity]
+  Ordered* bars;        // [N]: the highest that any split has, or null where there is one
+};
+
+// How the work is cut, decided on the host.
+struct CrossPlan {
+  int64_t grid;
+  int64_t tiles;           // of anchors
+  int64_t splits;          // of the keys
+  int64_t keys_per_split;  // a multiple of kTileKeys
+  int64_t capacity;        // candidates a list has room for
+};
+
+// One thread block's work; its lists [kAnchors, capacity] are in device memory.
+template <typename T>
+class CrossSearch {
+ public:
+  __device__ CrossSearch(const Problem& problem, const CrossPlan& plan,
+                         const CrossMemory<T>& memory, const Kept<T>& kept, CrossShared<T>& shared)
+      : problem_(problem),
+        plan_(plan),
+        lists_(memory.lists + (blockIdx.x * kAnchors + warp() * kWarpAnchors) * plan.capacity),
+        bars_(memory.bars),
+        kept_(kept),
+        shared_(shared),
+        max_similarity_(static_cast<T>(problem.max_similarity)) {}
+
+  // One tile of anchors with one split of the keys.
+  __device__ void run(int64_t tile, int64_t split) {
+    first_anchor_ = tile * kAnchors;
+    start();
+    const int64_t begin = split * plan_.keys_per_split, end = begin + plan_.keys_per_split;
+    int64_t first_index = 0;
+    bool staged = false;
+    for (int64_t b = 0; b < problem_.num_blocks; ++b) {
+      const Frames& keys = problem_.blocks[b];
+      const int64_t rows = keys.embedding.rows;
+      const int64_t last = end - first_index < rows ? end - first_index : rows;
+      int64_t row = begin > first_index ? begin - first_index : 0;
+      for (; row < last; row += kTileKeys) {
+        T similarity[kWarpAnchors][kLaneKeys] = {};
+        score_tile(keys.embedding, row, staged, similarity);
+        staged = true;
+        read_bars();
+        append_survivors(keys, row, last, first_index, similarity);
+      }
+      first_index += rows;
+    }
+    write_kept(split);
+  }
+
+ private:
+  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+
+  __device__ void start() {
+    const int thread = static_cast<int>(threadIdx.x);
+    __syncthreads();
+    if (thread < kAnchors) {
+      const int64_t anchor = first_anchor_ + thread;
+      const bool there = anchor < problem_.anchors.embedding.rows;
+      shared_.tag[thread] = there ? problem_.anchors.tag(anchor) : FrameTag{-1, 0, -1};
+      shared_.worst[thread] = no_candidate<T>();
+    }
+#pragma unroll
+    for (int a = 0; a < kWarpAnchors; ++a) count_[a] = 0;
+    bar_ = -static_cast<T>(INFINITY);
+    __syncthreads();
+  }
+
+  // The chain of core/similarity.h, its elements staged kKeyDims at a time. staged: the anchors
+  // are in shared memory already, if they fit.
+  __device__ void score_tile(const Matrix& keys, int64_t row, bool staged,
+                             T (&sum)[kWarpAnchors][kLaneKeys]) {
+    for (int64_t start = 0; start < keys.dim; start += kKeyDims) {
+      const auto width =
+          static_cast<int>(keys.dim - start < kKeyDims ? keys.dim - start : kKeyDims);
+      __syncthreads();
+      if (start % kAnchorDims == 0 && (!staged || keys.dim > kAnchorDims)) stage_anchors(start);
+      stage_keys(keys, row, start);
+      __syncthreads();
+      const auto first = static_cast<int>(start % kAnchorDims);
+      for (int d = 0; d < width; ++d) {
+        T key[kLaneKeys];
+#pragma unroll
+        for (int j = 0; j < kLaneKeys; ++j) key[j] = shared_.key[d][lane() + 32 * j];
+#pragma unroll
+        for (int a = 0; a < kWarpAnchors; ++a) {
+          const T anchor = shared_.anchor[first + d][warp() * kWarpAnchors + a];
+#pragma unroll
+          for (int j = 0; j < kLaneKeys; ++j) {
+            sum[a][j] = fused_multiply_add(anchor, key[j], sum[a][j]);
+          }
+        }
+      }
+    }
+  }
+
+  __device__ void stage_anchors(int64_t start) {
+    const Matrix& anchors = problem_.anchors.embedding;
+    for (int i = static_cast<int>(threadIdx.x); i < kAnchorDims * kAnchors; i += kThreads) {
+      const int64_t row = first_anchor_ + i % kAnchors, column = start + i / kAnchors;
+      const bool there = row < anchors.rows && column < anchors.dim;
+      shared_.anchor[i / kAnchors][i % kAnchors] = there ? element<T>(anchors, row, column) : T(0);
+    }
+  }
+
+  __device__ void stage_keys(const Matrix& keys, int64_t first_row, int64_t start) {
+    for (int i = static_cast<int>(threadIdx.x); i < kTileKeys * kKeyDims; i += kThreads) {
+      const int64_t row = first_row + i / kKeyDims, column = start + i % kKeyDims;
+      const bool there = row < keys.rows && column < keys.dim;
+      shared_.key[i % kKeyDims][i / kKeyDims] = there ? element<T>(keys, row, column) : T(0);
+    }
+  }
+
+  // Lane a holds the bar that the splits share for the warp's anchor a.
+  __device__ void read_bars() {
+    const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + lane();
+    if (bars_ == nullptr || lane() >= kWarpAnchors) return;
+    if (anchor >= problem_.anchors.embedding.rows) return;
+    bar_ = static_cast<T>(from_ordered(load_relaxed(bars_ + anchor)));
+  }
+
+  __device__ void append_survivors(const Frames& keys, int64_t first_row, int64_t last,
+                                   int64_t first_index,
+                                   const T (&similarity)[kWarpAnchors][kLaneKeys]) {
+#pragma unroll
+    for (int a = 0; a < kWarpAnchors; ++a) {
+      const Candidate<T> worst = shared_.worst[warp() * kWarpAnchors + a];
+      // Those that equal the bar of another split may come before what it kept.
+      const T shared_bar = __shfl_sync(kAllLanes, bar_, a);
+      const T bar = worst.similarity > shared_bar ? worst.similarity : shared_bar;
+      bool any = false;
+#pragma unroll
+      for (int j = 0; j < kLaneKeys; ++j) any |= similarity[a][j] >= bar;
+      if (!__any_sync(kAllLanes, any)) continue;
+#pragma unroll
+      for (int j = 0; j < kLaneKeys; ++j) {
+        const int64_t row = first_row + lane() + 32 * j;
+        const Candidate<T> candidate{canonical(similarity[a][j]), first_index + row};
+        const bool kept =
+            row < last && candidate.similarity >= bar && counts(a, keys, row, candidate, worst);
+        const unsigned keepers = __ballot_sync(kAllLanes, kept);
+        if (kept) list(a)[count_[a] + __popc(keepers & ((1u << lane()) - 1))] = candidate;
+        count_[a] += __popc(keepers);
+      }
+      if (count_[a] + kTileKeys > plan_.capacity) keep(a);
+    }
+  }
+
+  __device__ bool counts(int a, const Frames& keys, int64_t row, const Candidate<T>& candidate,
+                         const Candidate<T>& worst) const {
+    if (!valid_similarity(candidate.similarity, max_similarity_)) return false;
+    if (!ranks_before(candidate, worst)) return false;
+    const Window no_window{1, 0};
+    return relation(shared_.tag[warp() * kWarpAnchors + a], keys.tag(row), no_window) ==
+           Relation::kCrossVideo;
+  }
+
+  __device__ Candidate<T>* list(int a) const { return lists_ + a * plan_.capacity; }
+
+  __device__ void keep(int a) {
+    const int own = warp() * kWarpAnchors + a;
+    count_[a] = keep_best<WarpTeam>(list(a), count_[a], kept_.depth, &shared_.worst[own]);
+    if (bars_ == nullptr || lane() != 0 || count_[a] < kept_.depth) return;
+    atomicMax(bars_ + first_anchor_ + own, ordered(shared_.worst[own].similarity));
+  }
+
+  __device__ void write_kept(int64_t split) {
+#pragma unroll
+    for (int a = 0; a < kWarpAnchors; ++a) {
+      const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + a;
+      if (anchor >= problem_.anchors.embedding.rows) break;
+      keep(a);
+      write_padded<WarpTeam>(list(a), count_[a], kept_.depth,
+                             kept_.of(anchor) + split * kept_.depth);
+    }
+  }
+
+  const Problem& problem_;
+  const CrossPlan& plan_;
+  Candidate<T>* lists_;  // [kWarpAnchors, capacity] of this warp
+  Ordered* bars_;
+  const Kept<T>& kept_;
+  CrossShared<T>& shared_;
+  T max_similarity_;
+  T bar_ = 0;
+  int64_t first_anchor_ = 0;
+  int64_t count_[kWarpAnchors] = {};  // the same in all lanes
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    cross_kernel(const __grid_constant__ DeviceProblem device, CrossPlan plan,
+                 CrossMemory<T> memory, Kept<T> kept) {
+  const Problem problem = device.view();
+  CrossSearch<T> search(problem, plan, memory, kept, shared_memory<CrossShared<T>>());
+  for (int64_t item = blockIdx.x; item < plan.tiles * plan.splits; item += gridDim.x) {
+    search.run(item % plan.tiles, item / plan.tiles);
+  }
+}
+
+// Few anchors: the keys are split until all multiprocessors have work, as long as a split is worth
+// its lists and the merge of all of them stays cheap.
+CrossPlan plan_cross(int64_t rows, int64_t keys, int64_t depth, int64_t multiprocessors) {
+  constexpr int64_t kBlocksEach = 4;       // that a multiprocessor should have, for balance
+  constexpr int64_t kMinSplit = 1024;      // keys
+  constexpr int64_t kMaxMerged = 1 << 12;  // candidates of one anchor
+  const auto ceil_divide = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t tiles = ceil_divide(rows, kAnchors);
+  int64_t splits = ceil_divide(kBlocksEach * multiprocessors, tiles);
+  splits = std::min({splits, ceil_divide(keys, kMinSplit), kMaxMerged / depth});
+  splits = std::max<int64_t>(splits, 1);
+  const int64_t share = ceil_divide(ceil_divide(keys, splits), kTileKeys) * kTileKeys;
+  splits = ceil_divide(keys, share);
+  const int64_t grid = std::min(tiles * splits, 2 * kBlocksEach * multiprocessors);
+  // Two tiles more than must fit, so that lists are not sorted after every tile.
+  return {grid, tiles, splits, share, depth + 2 * kTileKeys};
+}
+
+}  // namespace
+
+template <typename T>
+Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Call& call) {
+  const int64_t rows = problem.anchors.embedding.rows, keys = num_keys(problem);
+  const int64_t depth = kept_depth(problem.cross, keys);
+  if (depth == 0 || rows == 0) return {nullptr, 0, 0};
+  const CrossPlan plan = plan_cross(rows, keys, depth, call.multiprocessors);
+  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * plan.splits * depth), plan.splits,
+                     depth};
+  const CrossMemory<T> memory{call.memory.array<Candidate<T>>(plan.grid * kAnchors * plan.capacity),
+                              plan.splits > 1 ? call.memory.array<Ordered>(rows) : nullptr};
+  if (memory.bars != nullptr) {
+    cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
+  }
+  launch<cross_kernel<T>>(plan.grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
+                          memory, kept);
+  return kept;
+}
+
+template Kept<float> cross_pass(const Problem&, const DeviceProblem&, const Call&);
+template Kept<double> cross_pass(const Problem&, const DeviceProblem&, const Call&);
+
+}  // namespace usucl::cuda

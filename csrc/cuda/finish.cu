@@ -1,0 +1,58 @@
+// Selection, loss and derivatives of every anchor from the candidates that the passes kept.
+#include "finish.h"
+
+namespace usucl::cuda {
+namespace {
+
+// One thread block an anchor.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    finish_kernel(const __grid_constant__ DeviceProblem device, Kept<T> intra, Kept<T> cross,
+                  const __grid_constant__ Wanted<T> wanted) {
+  FinishShared<T>& shared = shared_memory<FinishShared<T>>();
+  const Problem problem = device.view();
+  for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
+    const auto ranked = [i](const Kept<T>& kept) {
+      if (kept.lists > 1) sort_candidates<BlockTeam>(kept.of(i), kept.size());
+      return Ranked<T>{kept.of(i), kept.size()};
+    };
+    const Ranked<T> of_intra = ranked(intra), of_cross = ranked(cross);
+    AnchorFinish<T>(problem, wanted, i, shared).run(of_intra, of_cross, false);
+  }
+}
+
+template <typename T>
+struct SumShared {
+  double partial[kThreads];
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    sum_kernel(const T* loss, int64_t rows, double divisor, T* total) {
+  const auto value = [&](int64_t i) { return loss[i]; };
+  const double sum = sum_in_block(value, rows, shared_memory<SumShared<T>>().partial);
+  if (threadIdx.x == 0) *total = static_cast<T>(sum / divisor);
+}
+
+}  // namespace
+
+template <typename T>
+void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
+            const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
+  launch<finish_kernel<T>>(grid_for(problem.anchors.embedding.rows), kThreads,
+                           sizeof(FinishShared<T>), call.stream, device, intra, cross, wanted);
+}
+
+template <typename T>
+void sum_rows(const T* loss, int64_t rows, double divisor, T* total, const Call& call) {
+  launch<sum_kernel<T>>(1, kThreads, sizeof(SumShared<T>), call.stream, loss, rows, divisor, total);
+}
+
+#define USUCL_INSTANTIATE(T)                                                                 \
+  template void finish(const Problem&, const DeviceProblem&, const Kept<T>&, const Kept<T>&, \
+                       const Wanted<T>&, const Call&);                                       \
+  template void sum_rows(const T*, int64_t, double, T*, const Call&);
+USUCL_INSTANTIATE(float)
+USUCL_INSTANTIATE(double)
+
+}  // namespace usucl::cuda

@@ -1,0 +1,54 @@
+// The steps of a forward pass. Small problems take one launch; others find the candidates of each
+// group in a pass of its own, then finish anchor by anchor.
+#pragma once
+
+#include "problem.h"
+
+namespace usucl::cuda {
+
+// What is left of the candidates of one group: for every anchor `lists` sorted lists of `depth`,
+// filled up with no_candidate(). No list: the group selects nothing.
+template <typename T>
+struct Kept {
+  Candidate<T>* candidates;  // [N, lists, depth]
+  int64_t lists;
+  int64_t depth;
+
+  __device__ Candidate<T>* of(int64_t anchor) const { return candidates + anchor * size(); }
+  USUCL_HD int64_t size() const { return lists * depth; }
+};
+
+// What is computed of every anchor.
+template <typename T>
+struct Wanted {
+  LossArguments<T> arguments;
+  LossArrays<T> out;       // loss null: the selection alone
+  T* positive_similarity;  // [N, R] to work in, or null where R <= kNearPositives
+};
+
+constexpr int64_t kNearPositives = 32;
+
+// How many of `count` keys, the hardest, must be kept to know the ranks.
+inline int64_t kept_depth(const Ranks& ranks, int64_t count) {
+  return ranks.k == 0 || ranks.skip >= count ? 0
+                                             : ranks.skip + std::min(ranks.k, count - ranks.skip);
+}
+
+// problem: on the host, device: the same on the device.
+bool is_small(const Problem& problem);
+
+template <typename T>
+void small_problem(const Problem& problem, const DeviceProblem& device, const Wanted<T>& wanted,
+                   const Call& call);
+
+template <typename T>
+Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
+
+template <typename T>
+Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
+
+template <typename T>
+void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
+            const Kept<T>& cross, const Wanted<T>& wanted, const Call& call);
+
+}  // namespace usucl::cuda

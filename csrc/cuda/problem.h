@@ -1,0 +1,79 @@
+// A problem as kernels take it, and how they read its embeddings.
+#pragma once
+
+#include "../core/problem.h"
+#include "../core/scalar.h"
+#include "kernels.h"
+
+namespace usucl::cuda {
+
+constexpr int kThreads = 128;                   // of every thread block
+constexpr int64_t kMaxGrid = int64_t{1} << 16;  // more work than that: every block loops
+constexpr int kNearBlocks = 16;                 // a third of the 4 KiB of kernel arguments
+
+// Thread blocks for `count` items, `per_block` of them each.
+inline int64_t grid_for(int64_t count, int64_t per_block = 1) {
+  return std::min((count + per_block - 1) / per_block, kMaxGrid);
+}
+
+// A kernel argument. The table of key blocks travels in it, unless it is too long for that.
+struct DeviceProblem {
+  Problem problem;  // blocks: in device memory, or null
+  Frames near[kNearBlocks];
+
+  // Valid as long as *this.
+  __device__ Problem view() const {
+    Problem view = problem;
+    if (view.blocks == nullptr) view.blocks = near;
+    return view;
+  }
+};
+
+USUCL_HD int64_t num_keys(const Problem& problem) {
+  int64_t count = 0;
+  for (int64_t b = 0; b < problem.num_blocks; ++b) count += problem.blocks[b].embedding.rows;
+  return count;
+}
+
+// Reads host memory before it returns only.
+DeviceProblem on_device(const Problem& problem, const Call& call);
+
+struct KeyPlace {
+  const Frames* block;
+  int64_t row;
+};
+
+__device__ inline KeyPlace place_of(const Problem& problem, int64_t index) {
+  const Frames* block = problem.blocks;
+  while (index >= block->embedding.rows) index -= (block++)->embedding.rows;
+  return {block, index};
+}
+
+// The chain of core/similarity.h, continued: over anchor [width], and the elements of a row that
+// begin at column `start`.
+template <typename T, typename Stored>
+__device__ T continue_chain(T sum, const T* anchor, const Stored* row, int width) {
+#pragma unroll 8
+  for (int d = 0; d < width; ++d) {
+    sum = fused_multiply_add(anchor[d], static_cast<T>(upcast(row[d])), sum);
+  }
+  return sum;
+}
+
+template <typename T>
+__device__ T continue_chain(T sum, const T* anchor, const Matrix& matrix, int64_t row,
+                            int64_t start, int width) {
+  const int64_t offset = matrix.offset(row, start);
+  switch (matrix.dtype) {
+    case DType::kFloat32:
+      return continue_chain(sum, anchor, static_cast<const float*>(matrix.data) + offset, width);
+    case DType::kFloat64:
+      return continue_chain(sum, anchor, static_cast<const double*>(matrix.data) + offset, width);
+    case DType::kBFloat16:
+      return continue_chain(sum, anchor, static_cast<const BFloat16*>(matrix.data) + offset, width);
+    default:
+      return continue_chain(sum, anchor, static_cast<const Float16*>(matrix.data) + offset, width);
+  }
+}
+
+}  // namespace usucl::cuda

@@ -1,0 +1,68 @@
+"""Builds the emulation with the C++ compiler alone, and notes which kernels the tests run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import kernel_list
+import pytest
+from emulated import SCHEDULES, Emulator
+from kernel_list import ROOT
+
+BUILD = ROOT / "build" / "cmake"
+
+
+def _tool(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    tool = str(beside) if beside.is_file() else shutil.which(name)
+    if tool is None:
+        pytest.skip(f"no {name}: install the 'dev' extra")
+    return tool
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def emulation_build() -> Path:
+    """Folder of the emulation's library and programs, up to date with the sources."""
+    cmake, ninja = _tool("cmake"), _tool("ninja")
+    _run(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}")
+    jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+    _run(cmake, "--build", str(BUILD), "--target", "emulation", "-j", jobs)
+    return BUILD / "tests" / "emulation"
+
+
+@pytest.fixture(scope="session")
+def library(emulation_build: Path) -> Emulator:
+    return Emulator(emulation_build / "libemulated.so")
+
+
+@pytest.fixture(params=SCHEDULES, ids=lambda schedule: f"{schedule.order}{schedule.seed}")
+def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emulator]:
+    """The kernels under each schedule, race check on; notes which of them the test ran."""
+    library.schedule = request.param
+    library.configure()
+    library.take_kernels()
+    yield library
+    for kernel in library.take_kernels():
+        kernel_list.RUN.setdefault(kernel, set()).add(request.node.originalname)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name == "test_coverage.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not kernel_list.RUN:
+        return
+    kernel_list.write()
+    where = kernel_list.LIST.relative_to(ROOT)
+    terminalreporter.write_line(f"{len(kernel_list.RUN)} kernels ran emulated, listed in {where}")

@@ -1,0 +1,45 @@
+// How emulated launches run, and what is known of them afterwards.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+
+namespace usucl::emulation {
+
+enum class Schedule : int32_t {
+  kForward,  // of those ready to run, the thread that has waited longest; blocks ascending
+  kReverse,  // the thread that became ready last; blocks descending
+  kRandom,
+};
+
+struct Settings {
+  Schedule schedule = Schedule::kForward;
+  uint64_t seed = 1;       // of kRandom
+  int32_t preemption = 0;  // kRandom changes threads at every n-th instrumented access; 0: never
+  bool check_races = false;
+};
+
+extern Settings settings;
+
+// Whether the race check sees what the including file reads and writes.
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kInstrumented = true;
+#else
+constexpr bool kInstrumented = false;
+#endif
+
+// As the compiler spells the template argument of launch(): usucl::cuda::{anonymous}::sum<float>.
+const std::set<std::string>& kernels_run();
+void forget_kernels();
+
+// What the race check found in all launches since the last call of forget_races().
+struct Races {
+  int64_t count = 0;
+  std::string first;  // where the first few are, with source lines
+};
+
+const Races& races();
+void forget_races();
+
+}  // namespace usucl::emulation

@@ -1,0 +1,72 @@
+// The emulated kernels' host entry points for ctypes: tests/emulation/emulated.py mirrors the
+// structs of csrc/core/problem.h and csrc/results.h.
+#include <string>
+
+#include "emulation.h"
+#include "host_memory.h"
+
+namespace {
+
+using namespace usucl;
+
+std::string text;
+int64_t multiprocessors = 2;
+bool small_in_one_launch = true;
+
+// Runs call(Call); returns what went wrong, races included, or null.
+template <typename Run>
+const char* run(const Run& run_on) {
+  emulation::forget_races();
+  text.clear();
+  try {
+    emulation::HostMemory memory;
+    run_on(cuda::Call{memory, nullptr, multiprocessors, small_in_one_launch});
+  } catch (const std::exception& error) {
+    text = error.what();
+  }
+  if (emulation::races().count > 0) text += "\nraces:\n" + emulation::races().first;
+  return text.empty() ? nullptr : text.c_str();
+}
+
+}  // namespace
+
+#define USUCL_ENTRY extern "C" __attribute__((visibility("default")))
+
+USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_multiprocessors,
+                           bool one_launch) {
+  emulation::settings = *settings;
+  multiprocessors = num_multiprocessors;
+  small_in_one_launch = one_launch;
+}
+
+// Names of the kernels that ran since the last call, one a line.
+USUCL_ENTRY const char* take_kernels() {
+  static std::string names;
+  names.clear();
+  for (const std::string& name : emulation::kernels_run()) names += name + "\n";
+  emulation::forget_kernels();
+  return names.c_str();
+}
+
+#define USUCL_ENTRIES(T, suffix)                                                                   \
+  USUCL_ENTRY const char* select_##suffix(const Problem* problem, const SelectionArrays<T>* out) { \
+    return run([&](const cuda::Call& c) { cuda::select_negatives<T>(*problem, *out, c); });        \
+  }                                                                                                \
+  USUCL_ENTRY const char* forward_##suffix(                                                        \
+      const Problem* problem, const LossArguments<T>* arguments, const LossArrays<T>* out) {       \
+    return run(                                                                                    \
+        [&](const cuda::Call& c) { cuda::hard_negative_nce<T>(*problem, *arguments, *out, c); });  \
+  }                                                                                                \
+  USUCL_ENTRY const char* sum_##suffix(const T* loss, int64_t rows, double divisor, T* total) {    \
+    return run([&](const cuda::Call& c) { cuda::sum_rows<T>(loss, rows, divisor, total, c); });    \
+  }                                                                                                \
+  USUCL_ENTRY const char* backward_##suffix(const BackwardArguments<T>* arguments,                 \
+                                            const BackwardArrays<T>* out) {                        \
+    return run([&](const cuda::Call& c) { cuda::row_gradients<T>(*arguments, *out, c); });         \
+  }                                                                                                \
+  USUCL_ENTRY const char* keys_##suffix(const BackwardArguments<T>* arguments,                     \
+                                        const KeyGradient<T>* wanted) {                            \
+    return run([&](const cuda::Call& c) { cuda::key_gradient<T>(*arguments, *wanted, c); });       \
+  }
+USUCL_ENTRIES(float, float32)
+USUCL_ENTRIES(double, float64)

@@ -1,0 +1,338 @@
+#include "races.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "emulation.h"
+#include "fibers.h"
+
+namespace usucl::emulation {
+
+bool paused = false;
+
+namespace {
+
+constexpr size_t kGranule = 2;  // bytes a cell stands for: the smallest element kernels share
+constexpr size_t kPageBytes = 4096;
+constexpr int kReported = 4;
+
+using Clocks = std::array<uint32_t, 32>;
+
+// What is known of a granule. An epoch ends with every barrier of a block and every block: accesses
+// of earlier epochs of the block are ordered before all to come.
+struct Cell {
+  uint64_t epoch = 0;
+  uint32_t write_clock = 0;  // 0: not written in this epoch
+  uint32_t read_clock = 0;   // 0: not read in this epoch
+  int16_t writer = 0;
+  int16_t reader = 0;
+  int16_t reader_of_other_warp = -1;
+  bool atomic = false;
+  bool in_flight = false;
+  int32_t readers = -1;  // clocks of a whole warp's reads, if several lanes read unordered
+  // Blocks, as counted over all launches; 0: none.
+  uint64_t written_by = 0;
+  uint64_t first_read_by = 0;
+  uint64_t last_read_by = 0;
+  const void* write_caller = nullptr;
+  const void* read_caller = nullptr;
+};
+
+using Page = std::array<Cell, kPageBytes / kGranule>;
+
+std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
+std::array<std::pair<uintptr_t, Page*>, 64> recent_pages;
+std::vector<Clocks> warp_reads;  // of this epoch
+std::vector<Clocks> known;       // [threads]: of each lane of its warp, the clock a thread has seen
+uint64_t epoch = 1, block = 0, first_block_of_launch = 1;
+const unsigned char* shared = nullptr;
+size_t shared_bytes = 0;
+Races found;
+
+Cell* cells_of(uintptr_t address) {
+  const uintptr_t number = address / kPageBytes;
+  auto& [recent, page] = recent_pages[number % recent_pages.size()];
+  if (recent != number || page == nullptr) {
+    auto& owner = pages[number];
+    if (owner == nullptr) owner = std::make_unique<Page>();
+    recent = number;
+    page = owner.get();
+  }
+  return page->data() + address % kPageBytes / kGranule;
+}
+
+// Of inlined functions the innermost that is not the emulator's.
+std::string source_line(const void* caller) {
+  Dl_info module{};
+  if (caller == nullptr || dladdr(caller, &module) == 0) return "unknown code";
+  const auto offset = static_cast<const char*>(caller) - static_cast<char*>(module.dli_fbase) - 1;
+  char command[1024], line[512];
+  std::snprintf(command, sizeof command, "addr2line -ise '%s' %#tx", module.dli_fname, offset);
+  std::string result = "emulator.h:";
+  if (FILE* output = popen(command, "r")) {
+    while (result.rfind("emulator.h:", 0) == 0 &&
+           std::fgets(line, sizeof line, output) != nullptr) {
+      result = line;
+    }
+    pclose(output);
+  }
+  return result.substr(0, result.find_first_of(" \n"));
+}
+
+void report(const char* what, const void* address, int thread, const void* caller,
+            const std::string& other, const void* other_caller) {
+  if (++found.count > kReported) return;
+  const auto offset = static_cast<const unsigned char*>(address) - shared;
+  const bool in_shared = offset >= 0 && static_cast<size_t>(offset) < shared_bytes;
+  char text[256];
+  std::snprintf(text, sizeof text, "%s of %s+%#tx: thread %d at ", what,
+                in_shared ? "shared memory" : "memory",
+                in_shared ? offset : reinterpret_cast<ptrdiff_t>(address), thread);
+  found.first += text + source_line(caller);
+  if (!other.empty()) found.first += ", " + other + " at " + source_line(other_caller);
+  found.first += "\n";
+}
+
+std::string name_of(int thread) { return "thread " + std::to_string(thread); }
+
+// One access of a running thread to one cell.
+class Check {
+ public:
+  Check(Cell& cell, int thread, const void* address, const void* caller)
+      : cell_(cell), thread_(thread), address_(address), caller_(caller) {
+    if (cell.epoch == epoch) return;
+    cell.epoch = epoch;
+    cell.write_clock = cell.read_clock = 0;
+    cell.reader_of_other_warp = -1;
+    cell.readers = -1;
+  }
+
+  void read(bool in_shared) {
+    if (cell_.in_flight) against_writer("read of a copy under way");
+    if (unordered_write()) against_writer("read after write");
+    if (!in_shared && by_other_block(cell_.written_by)) against_block("read after write");
+    note_reader();
+    if (cell_.first_read_by < first_block_of_launch) cell_.first_read_by = block;
+    cell_.last_read_by = block;
+    cell_.read_caller = caller_;
+  }
+
+  void write(bool in_shared, bool atomic) {
+    if (cell_.in_flight) against_writer("write to the destination of a copy under way");
+    const bool both_atomic = atomic && cell_.atomic;
+    if (unordered_write() && !both_atomic) against_writer("write after write");
+    against_readers();
+    if (!in_shared) {
+      if (by_other_block(cell_.written_by) && !both_atomic) against_block("write after write");
+      if (by_other_block(cell_.first_read_by) || by_other_block(cell_.last_read_by)) {
+        against_block("write after read");
+      }
+    }
+    cell_.writer = static_cast<int16_t>(thread_);
+    cell_.write_clock = known[thread_][thread_ % 32];
+    cell_.atomic = atomic;
+    cell_.written_by = block;
+    cell_.write_caller = caller_;
+    cell_.read_clock = 0;
+    cell_.readers = -1;
+    cell_.reader_of_other_warp = -1;
+  }
+
+ private:
+  bool ordered(int other, uint32_t clock) const {
+    return other == thread_ || (other / 32 == thread_ / 32 && known[thread_][other % 32] >= clock);
+  }
+
+  bool unordered_write() const {
+    return cell_.write_clock != 0 && !ordered(cell_.writer, cell_.write_clock);
+  }
+
+  static bool by_other_block(uint64_t other) {
+    return other >= first_block_of_launch && other != block;
+  }
+
+  void against_writer(const char* what) const {
+    report(what, address_, thread_, caller_, name_of(cell_.writer), cell_.write_caller);
+  }
+
+  void against_block(const char* what) const {
+    report(what, address_, thread_, caller_, "another block", cell_.write_caller);
+  }
+
+  void against_readers() const {
+    const auto race = [&](int reader) {
+      report("write after read", address_, thread_, caller_, name_of(reader), cell_.read_caller);
+    };
+    if (cell_.reader_of_other_warp >= 0 && cell_.reader_of_other_warp != thread_) {
+      return race(cell_.reader_of_other_warp);
+    }
+    if (cell_.readers < 0) {
+      if (cell_.read_clock != 0 && !ordered(cell_.reader, cell_.read_clock)) race(cell_.reader);
+      return;
+    }
+    const int warp = cell_.reader / 32;
+    for (int lane = 0; lane < 32; ++lane) {
+      const uint32_t clock = warp_reads[cell_.readers][lane];
+      if (clock != 0 && !ordered(warp * 32 + lane, clock)) return race(warp * 32 + lane);
+    }
+  }
+
+  void note_reader() {
+    const uint32_t now = known[thread_][thread_ % 32];
+    if (cell_.read_clock == 0 || (cell_.readers < 0 && ordered(cell_.reader, cell_.read_clock))) {
+      cell_.reader = static_cast<int16_t>(thread_);
+      cell_.read_clock = now;
+    } else if (cell_.reader / 32 != thread_ / 32) {
+      cell_.reader_of_other_warp = static_cast<int16_t>(thread_);
+    } else {
+      if (cell_.readers < 0) {
+        cell_.readers = static_cast<int32_t>(warp_reads.size());
+        warp_reads.push_back({});
+        warp_reads.back()[cell_.reader % 32] = cell_.read_clock;
+      }
+      warp_reads[cell_.readers][thread_ % 32] = now;
+    }
+  }
+
+  Cell& cell_;
+  int thread_;
+  const void* address_;
+  const void* caller_;
+};
+
+template <typename Visit>
+void for_each_cell(const void* address, size_t bytes, const Visit& visit) {
+  const auto begin = reinterpret_cast<uintptr_t>(address), end = begin + bytes;
+  for (uintptr_t at = begin / kGranule * kGranule; at < end; at += kGranule) {
+    visit(*cells_of(at), reinterpret_cast<const void*>(at));
+  }
+}
+
+// A copy of a struct reads what is between its members too.
+void expect_written(int thread, const void* address, size_t bytes, const void* caller) {
+  size_t all = 0, unwritten = 0;
+  for_each_cell(address, bytes, [&](const Cell& cell, const void*) {
+    ++all;
+    unwritten += cell.written_by != block;
+  });
+  if (unwritten == 0 || (bytes > sizeof(uint64_t) && unwritten < all)) return;
+  report("read before any write", address, thread, caller, "", nullptr);
+}
+
+void next_epoch() {
+  ++epoch;
+  warp_reads.clear();
+}
+
+}  // namespace
+
+void begin_launch() { first_block_of_launch = block + 1; }
+
+void begin_block(const unsigned char* memory, size_t bytes, int threads) {
+  ++block;
+  next_epoch();
+  shared = memory;
+  shared_bytes = bytes;
+  known.assign(threads, {});
+  for (int thread = 0; thread < threads; ++thread) known[thread][thread % 32] = 1;
+}
+
+void order_block() { next_epoch(); }
+
+void order_lanes(int warp, unsigned mask) {
+  Clocks latest{};
+  const auto for_lanes = [&](const auto& visit) {
+    for (int lane = 0; lane < 32; ++lane) {
+      if (mask >> lane & 1) visit(lane);
+    }
+  };
+  for_lanes([&](int lane) {
+    for (int i = 0; i < 32; ++i) latest[i] = std::max(latest[i], known[warp * 32 + lane][i]);
+  });
+  for_lanes([&](int lane) {
+    known[warp * 32 + lane] = latest;
+    ++known[warp * 32 + lane][lane];
+  });
+}
+
+void record(int thread, const void* address, size_t bytes, Access access, const void* caller) {
+  int stack = 0;
+  if (on_fiber_stack(address, &stack)) {
+    if (stack != thread) {
+      report("access to another thread's variable", address, thread, caller, name_of(stack),
+             nullptr);
+    }
+    return;
+  }
+  const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(address) - shared);
+  const bool in_shared = offset < shared_bytes;
+  const bool reads = access == Access::kRead || access == Access::kAtomic;
+  if (in_shared && reads) expect_written(thread, address, bytes, caller);
+  for_each_cell(address, bytes, [&](Cell& cell, const void* at) {
+    if (access == Access::kLand) cell.in_flight = false;
+    Check check(cell, thread, at, caller);
+    if (access == Access::kRead) {
+      check.read(in_shared);
+    } else {
+      check.write(in_shared, access == Access::kAtomic);
+    }
+    if (access == Access::kIssue) cell.in_flight = true;
+  });
+}
+
+const Races& races() { return found; }
+
+void forget_races() { found = {}; }
+
+static void on_access(const void* address, size_t bytes, Access access, const void* caller) {
+  const int thread = running_thread();
+  if (thread < 0 || paused) return;
+  int stack = 0;
+  if (on_fiber_stack(address, &stack) && stack == thread) return;
+  perhaps_preempt();
+  if (settings.check_races && bytes > 0) record(thread, address, bytes, access, caller);
+}
+
+}  // namespace usucl::emulation
+
+// What -fsanitize=thread calls.
+#define USUCL_HOOK(name, bytes, access)                                           \
+  extern "C" void name(void* address) {                                           \
+    usucl::emulation::on_access(address, bytes, usucl::emulation::Access::access, \
+                                __builtin_return_address(0));                     \
+  }
+#define USUCL_HOOKS(bytes)                                 \
+  USUCL_HOOK(__tsan_read##bytes, bytes, kRead)             \
+  USUCL_HOOK(__tsan_write##bytes, bytes, kWrite)           \
+  USUCL_HOOK(__tsan_unaligned_read##bytes, bytes, kRead)   \
+  USUCL_HOOK(__tsan_unaligned_write##bytes, bytes, kWrite) \
+  USUCL_HOOK(__tsan_volatile_read##bytes, bytes, kRead)    \
+  USUCL_HOOK(__tsan_volatile_write##bytes, bytes, kWrite)
+USUCL_HOOKS(1)
+USUCL_HOOKS(2)
+USUCL_HOOKS(4)
+USUCL_HOOKS(8)
+USUCL_HOOKS(16)
+
+extern "C" {
+void __tsan_read_range(void* address, size_t bytes) {
+  usucl::emulation::on_access(address, bytes, usucl::emulation::Access::kRead,
+                              __builtin_return_address(0));
+}
+void __tsan_write_range(void* address, size_t bytes) {
+  usucl::emulation::on_access(address, bytes, usucl::emulation::Access::kWrite,
+                              __builtin_return_address(0));
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+}

@@ -1,0 +1,176 @@
+"""The CUDA kernels' own source, run on the CPU: against the oracle and bitwise against the CPU.
+
+Every test runs under every schedule, with the race check on: a race fails the call that had it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from emulated import Emulator
+from hypothesis import HealthCheck, given, settings
+from oracle import Judgement
+from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
+from tolerances import assert_close
+
+from usucl_ext import Selection
+
+# One emulator serves all examples of a test: it keeps nothing between calls. Four schedules run
+# each example, so fewer examples do.
+all_examples = settings(
+    max_examples=settings().max_examples // 3, suppress_health_check=[*HealthCheck], deadline=None
+)
+
+
+def assert_same_selection(ours: Selection, theirs: Selection) -> None:
+    for name, a, b in zip(Selection._fields, ours, theirs, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b), f"{name}: {a} is not {b}"
+
+
+def assert_judged(outcome: Outcome, truth: Judgement, arithmetic: torch.dtype) -> None:
+    for name, ours in outcome.selection._asdict().items():
+        assert torch.equal(ours, torch.from_numpy(getattr(truth.selection, name))), name
+    assert_close(outcome.loss, truth.loss, arithmetic, "loss")
+    for name in ("anchors", "positives", "temperature", "soft_nn_temperature"):
+        grad = getattr(outcome, name)
+        if grad is not None:
+            assert_close(grad, getattr(truth, name), arithmetic, name)
+    for b, (ours_b, value) in enumerate(zip(outcome.blocks, truth.blocks, strict=True)):
+        assert ours_b is not None
+        assert_close(ours_b, value, arithmetic, f"block {b}")
+
+
+def check(emulator: Emulator, problem: Problem, *, judge: bool = True) -> None:
+    on_cpu = problem.select("native")
+    assert_same_selection(emulator.select(problem), on_cpu)
+    outcome = emulator.run(problem)
+    if judge:
+        assert_judged(outcome, problem.judge(), problem.arithmetic)
+    else:
+        assert_same_selection(outcome.selection, problem.run("native").selection)
+
+
+@all_examples
+@given(problem=problems())
+def test_small_problems(emulator: Emulator, problem: Problem) -> None:
+    check(emulator, problem)
+
+
+@all_examples
+@given(problem=problems(dtypes=(*LOW_PRECISION, torch.float64), on_grid=False))
+def test_small_problems_of_real_values(emulator: Emulator, problem: Problem) -> None:
+    check(emulator, problem)
+
+
+@all_examples
+@given(problem=problems())
+def test_passes_of_large_problems(emulator: Emulator, problem: Problem) -> None:
+    emulator.configure(one_launch=False)
+    check(emulator, problem)
+
+
+@all_examples
+@given(problem=problems(dtypes=(*LOW_PRECISION, torch.float64), on_grid=False))
+def test_passes_of_large_problems_of_real_values(emulator: Emulator, problem: Problem) -> None:
+    emulator.configure(one_launch=False)
+    check(emulator, problem)
+
+
+@pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("keys", [(127,), (128,), (129,), (1, 300, 70), (3,) * 40], ids=str)
+def test_sizes_around_the_bounds(
+    emulator: Emulator, keys: tuple[int, ...], dtype: torch.dtype, one_launch: bool
+) -> None:
+    """Tiles of 128 keys and 32 anchors, pieces of 32 dimensions, a table of blocks in memory."""
+    emulator.configure(one_launch=one_launch)
+    for rows, dim, k in ((1, 31, 1), (33, 33, 130)):
+        problem = plain_problem("cpu", dtype, rows=rows, dim=dim, keys=keys, intra_k=k, cross_k=k)
+        check(emulator, problem, judge=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("multiprocessors", [1, 132])
+def test_split_keys(emulator: Emulator, multiprocessors: int, dtype: torch.dtype) -> None:
+    """Few anchors, many keys in several blocks: the lists of the splits are merged."""
+    emulator.configure(multiprocessors)
+    for dim, k in ((2, 5), (3, 1500)):
+        problem = plain_problem(
+            dtype=dtype, rows=3, dim=dim, keys=(1000, 1, 3100), cross_k=k, cross_skip=2
+        )
+        check(emulator, problem, judge=False)
+
+
+ORDERS = ("ascending", "descending", "equal")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("videos", [1, 2])
+def test_keys_in_adversarial_order(emulator: Emulator, order: str, videos: int) -> None:
+    """Every key enters the lists, or all are equal, or all are of one video."""
+    emulator.configure(one_launch=False)
+    problem = plain_problem(rows=34, dim=2, keys=(1500,), window=(0.0, math.inf), intra_k=3)
+    problem.anchors.embedding.copy_(torch.tensor([1.0, 0.0]))
+    rising = torch.linspace(-1, 1, 1500)
+    similarity = {"ascending": rising, "descending": -rising, "equal": torch.ones(1500)}[order]
+    problem.blocks[0].embedding[:, 0] = similarity
+    problem.blocks[0].video.remainder_(videos)
+    problem.anchors.video.zero_()
+    check(emulator, problem, judge=False)
+
+
+@pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
+def test_wide_embeddings_and_many_positives(emulator: Emulator, one_launch: bool) -> None:
+    """Anchors of more dimensions than shared memory holds, positives likewise."""
+    emulator.configure(one_launch=one_launch)
+    problem = plain_problem(rows=2, dim=700, keys=(140,), soft_nn_temperature=0.3)
+    problem.positives = problem.positives.repeat(1, 70, 1)
+    check(emulator, problem, judge=False)
+
+
+@pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rows": 0},
+        {"keys": (0, 0)},
+        {"intra_k": 0, "cross_k": 0},
+        {"intra_k": 0, "window": None},
+        {"cross_k": 0},
+        {"cross_skip": 2**62},
+    ],
+    ids=str,
+)
+def test_empty_problems(
+    emulator: Emulator, options: dict[str, Any], reduction: str, one_launch: bool
+) -> None:
+    emulator.configure(one_launch=one_launch)
+    check(emulator, plain_problem(**options, reduction=reduction))
+
+
+def test_broken_rows_stay_alone(emulator: Emulator) -> None:
+    problem = plain_problem(reduction="none")
+    problem.anchors.embedding[2, 5] = math.nan
+    problem.positives[4, 1, 0] = math.inf
+    for one_launch in (True, False):
+        emulator.configure(one_launch=one_launch)
+        check(emulator, problem)
+        outcome = emulator.run(problem)
+        assert torch.isnan(outcome.loss).nonzero().flatten().tolist() == [2, 4]
+
+
+def test_key_gradient_of_a_hub_is_the_same_bits(emulator: Emulator) -> None:
+    """Hundreds of pairs in one key's sum: in the order of the anchors, whatever the schedule's."""
+    problem = plain_problem(rows=300, dim=3, keys=(1, 2))
+    first, second = (emulator.run(problem) for _ in range(2))
+    for ours, again, cpu in zip(
+        first.blocks, second.blocks, problem.run("native").blocks, strict=True
+    ):
+        assert ours is not None and again is not None and cpu is not None
+        assert torch.equal(ours, again)
+        torch.testing.assert_close(ours, cpu)
