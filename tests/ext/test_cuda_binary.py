@@ -22,8 +22,8 @@ SIMILARITIES = {"cross_kernel", "intra_kernel"}
 GRADIENTS = {"row_kernel", "key_kernel"}
 FLOAT64_SUMS = {"sum_kernel", "temperature_kernel"}  # over all anchors, whatever their dtype
 
-# Bytes of stack a kernel may have on any architecture, and why it is left at that. By the name of one
-# instance, or of all.
+# Bytes of stack a kernel may have on any architecture, and why it is left at that; by the name of
+# one instance, or of all.
 SPILLS = {
     "cross_kernel<double>": (128, "float64 sums take twice the registers; none in the chain"),
     "intra_kernel": (32, "bounds and pointers around the loop over pairs; none in the chain"),
