@@ -29,7 +29,7 @@ check-all: test
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
 	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/ext || exit 1; \
 	done
-	USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/emulation
+	USUCL_MUTANTS=1 USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/emulation
 	TORCH_CUDA_ARCH_LIST="8.0;9.0;10.0;12.0+PTX" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
 
 build: $(VENV)/built
