@@ -140,3 +140,20 @@ def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
     for bracket, name in _includes(source):
         if bracket == '"':
             assert not re.search(rf"(^|/){other}/", name), f"{here} includes {name}"
+
+
+@pytest.mark.parametrize("source", _native("cuda"), ids=_name)
+def test_kernels_keep_to_the_device_vocabulary(source: Path) -> None:
+    """What the emulator cannot run is in device.h alone, PyTorch in the operators' file alone."""
+    text = re.sub(r"//.*", "", source.read_text())
+    if source.name != "device.h":
+        assert not re.search(r"\basm\b|__shared__|<<<|cuda_runtime\.h", text)
+    if source.name != "operators.cpp":
+        assert not any("torch" in name for _, name in _includes(source))
+
+
+@pytest.mark.parametrize("source", _native("cuda"), ids=_name)
+def test_nothing_waits_for_the_device(source: Path) -> None:
+    """No synchronisation, no memory but PyTorch's: calls can be captured in a CUDA graph."""
+    text = re.sub(r"//.*", "", source.read_text())
+    assert not re.search(r"cuda\w*Synchronize|cudaMalloc|cudaFree|cudaMemcpy\b", text)

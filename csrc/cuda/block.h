@@ -63,7 +63,6 @@ __device__ USUCL_OUT_OF_LINE int64_t keep_best(Candidate<T>* list, int64_t count
   sort_candidates<Team>(list, count);
   if (count < depth) return count;
   if (Team::rank() == 0) *worst = list[depth - 1];
-  Team::sync();
   return depth;
 }
 

@@ -119,8 +119,7 @@ class CrossSearch {
     }
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) count_[a] = 0;
-    bar_ = -static_cast<T>(INFINITY);
-    __syncthreads();
+    bar_ = -static_cast<T>(INFINITY);  // score_tile() begins with a barrier
   }
 
   // The chain of core/similarity.h, its elements staged kKeyDims at a time. staged: the anchors

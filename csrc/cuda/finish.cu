@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
             const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
-  launch<finish_kernel<T>>(grid_for(problem.anchors.embedding.rows), kThreads,
+  launch<finish_kernel<T>>(grid_for(problem.anchors.embedding.rows, 1, call), kThreads,
                            sizeof(FinishShared<T>), call.stream, device, intra, cross, wanted);
 }
 

@@ -28,7 +28,7 @@ class AnchorFinish {
                           FinishShared<T>& shared)
       : problem_(problem), wanted_(wanted), i_(i), shared_(shared) {}
 
-  // staged: the anchor is in shared memory. Begins with a barrier.
+  // staged: the anchor is in shared memory.
   __device__ void run(const Ranked<T>& intra, const Ranked<T>& cross, bool staged) {
     const SelectionArrays<T>& selection = wanted_.out.selection;
     const bool with_loss = wanted_.out.loss != nullptr;
@@ -55,8 +55,7 @@ class AnchorFinish {
     const Matrix& anchors = problem_.anchors.embedding;
     const int64_t num_positives = wanted_.arguments.num_positives;
     const int thread = static_cast<int>(threadIdx.x);
-    __syncthreads();
-    if (thread == 0) shared_.broken = 0;
+    if (thread == 0) shared_.broken = 0;  // last read before the loss of the anchor before
     __syncthreads();
     bool all_finite = true;
     for (int64_t d = thread; d < anchors.dim; d += kThreads) {

@@ -103,7 +103,8 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 void row_gradients(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
                    const Call& call) {
-  launch<row_kernel<T>>(grid_for(arguments.anchors.rows), kThreads, 0, call.stream, arguments, out);
+  launch<row_kernel<T>>(grid_for(arguments.anchors.rows, 1, call), kThreads, 0, call.stream,
+                        arguments, out);
   launch<temperature_kernel<T>>(2, kThreads, sizeof(TemperatureShared), call.stream, arguments,
                                 out.grad_temperatures);
 }
@@ -114,7 +115,7 @@ void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& w
   const Pairs<T> pairs{arguments.intra, arguments.cross, arguments.anchors.rows};
   const KeyOfPair<T> key_of{pairs, wanted.first_key, wanted.num_keys};
   const Groups groups = group(key_of, pairs.count(), wanted.num_keys, call);
-  launch<key_kernel<T>>(grid_for(wanted.num_keys), kThreads, 0, call.stream, pairs,
+  launch<key_kernel<T>>(grid_for(wanted.num_keys, 1, call), kThreads, 0, call.stream, pairs,
                         arguments.upstream, arguments.anchors, wanted, groups);
 }
 

@@ -54,9 +54,10 @@ Groups group(const SlotOf& slot_of, int64_t num_items, int64_t num_slots, const 
   const Groups groups{counts, counts + 1, counts + 1 + num_slots,
                       call.memory.array<Count>(num_items)};
   cudaMemsetAsync(counts, 0, (1 + 2 * num_slots) * sizeof(Count), call.stream);
-  const int64_t grid = grid_for(num_items, kThreads);
+  const int64_t grid = grid_for(num_items, kThreads, call);
   launch<count_kernel<SlotOf>>(grid, kThreads, 0, call.stream, slot_of, num_items, groups);
-  launch<place_kernel>(grid_for(num_slots, kThreads), kThreads, 0, call.stream, num_slots, groups);
+  launch<place_kernel>(grid_for(num_slots, kThreads, call), kThreads, 0, call.stream, num_slots,
+                       groups);
   launch<fill_kernel<SlotOf>>(grid, kThreads, 0, call.stream, slot_of, num_items, groups);
   return groups;
 }

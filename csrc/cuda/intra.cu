@@ -110,7 +110,7 @@ class IntraSearch {
 
   __device__ void keep(int64_t depth) {
     const int64_t kept = keep_best<BlockTeam>(list_, shared_.count, depth, &shared_.worst);
-    __syncthreads();
+    // All have read the old count before the barriers of the sort.
     if (threadIdx.x == 0) shared_.count = static_cast<int>(kept);
     __syncthreads();
   }
@@ -141,8 +141,8 @@ VideoTable anchor_videos(const Frames& anchors, const Call& call) {
   while (places < 2 * static_cast<Video>(rows)) places *= 2;
   const VideoTable table{call.memory.array<Video>(static_cast<int64_t>(places)), places - 1};
   cudaMemsetAsync(table.video, 0xff, places * sizeof(Video), call.stream);
-  launch<insert_videos>(grid_for(rows, kThreads), kThreads, 0, call.stream, anchors.video, rows,
-                        table);
+  launch<insert_videos>(grid_for(rows, kThreads, call), kThreads, 0, call.stream, anchors.video,
+                        rows, table);
   return table;
 }
 
@@ -158,7 +158,7 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const Groups groups = group(PlaceOfKey{device, table}, keys, places, call);
   // One tile more than must fit, so that the list is not sorted after every tile.
   const int64_t capacity = depth + 2 * kThreads;
-  const int64_t grid = std::min(grid_for(rows), 16 * call.multiprocessors);
+  const int64_t grid = grid_for(rows, 1, call);
   const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth};
   launch<intra_kernel<T>>(grid, kThreads, sizeof(IntraShared<T>), call.stream, device, table,
                           groups, call.memory.array<Candidate<T>>(grid * capacity), capacity, kept);

@@ -7,13 +7,14 @@
 
 namespace usucl::cuda {
 
-constexpr int kThreads = 128;                   // of every thread block
-constexpr int64_t kMaxGrid = int64_t{1} << 16;  // more work than that: every block loops
-constexpr int kNearBlocks = 16;                 // a third of the 4 KiB of kernel arguments
+constexpr int kThreads = 128;    // of every thread block
+constexpr int kNearBlocks = 16;  // a third of the 4 KiB of kernel arguments
 
-// Thread blocks for `count` items, `per_block` of them each.
-inline int64_t grid_for(int64_t count, int64_t per_block = 1) {
-  return std::min((count + per_block - 1) / per_block, kMaxGrid);
+// Thread blocks for `count` items, `per_block` of them each; more than twice what the device runs
+// at once: every block loops.
+inline int64_t grid_for(int64_t count, int64_t per_block, const Call& call) {
+  constexpr int64_t kBlocksEach = 32;
+  return std::min((count + per_block - 1) / per_block, kBlocksEach * call.multiprocessors);
 }
 
 // A kernel argument. The table of key blocks travels in it, unless it is too long for that.

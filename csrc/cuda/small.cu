@@ -21,9 +21,8 @@ struct SmallShared {
 template <typename T>
 __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T>& shared) {
   const int thread = static_cast<int>(threadIdx.x);
-  __syncthreads();
+  // Last read before the sort of the anchor before, next added to after a barrier in score().
   if (thread == 0) shared.num_intra = shared.num_cross = 0;
-  __syncthreads();
   const FrameTag tag = problem.anchors.tag(i);
   const Window window = problem.window(i);
   const T max_similarity = static_cast<T>(problem.max_similarity);
@@ -79,7 +78,7 @@ bool is_small(const Problem& problem) {
 template <typename T>
 void small_problem(const Problem& problem, const DeviceProblem& device, const Wanted<T>& wanted,
                    const Call& call) {
-  launch<small_kernel<T>>(grid_for(problem.anchors.embedding.rows), kThreads,
+  launch<small_kernel<T>>(grid_for(problem.anchors.embedding.rows, 1, call), kThreads,
                           sizeof(SmallShared<T>), call.stream, device, wanted);
 }
 

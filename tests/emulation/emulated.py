@@ -177,7 +177,7 @@ class Emulator:
         num_positives = 1 if positives is None else positives.shape[1]
 
         def scalar(value: Any) -> Tensor | None:
-            return None if value is None else call.hold(torch.as_tensor(value).to(dtype))
+            return None if value is None else call.hold(torch.as_tensor(value, dtype=dtype))
 
         temperature = scalar(options["temperature"])
         soft_nn = scalar(options["soft_nn_temperature"])
@@ -223,7 +223,7 @@ class Emulator:
     ) -> tuple[Any, ...]:
         dtype, reduction = problem.arithmetic, problem.options["reduction"]
         rows, dim = problem.anchors.embedding.shape
-        grad = call.hold(torch.as_tensor(problem.grad).to(dtype))
+        grad = call.hold(torch.as_tensor(problem.grad, dtype=dtype))
 
         def pairs(index: Tensor, weight: Tensor) -> WeightedPairs:
             return WeightedPairs(_address(index), _address(weight), index.shape[1])

@@ -18,6 +18,7 @@ constexpr size_t kGuardBytes = 4096;
 constexpr size_t kPitch = kStackBytes + kGuardBytes;
 
 unsigned char* arena = nullptr;
+int guarded = 0;  // stacks whose page below is inaccessible
 #if defined(__SANITIZE_ADDRESS__)
 const void* own_stack = nullptr;  // of the thread that runs the fibers
 size_t own_stack_bytes = 0;
@@ -31,8 +32,8 @@ unsigned char* fiber_stack(int index) {
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED) throw std::runtime_error("no memory for the stacks of the emulation");
     arena = static_cast<unsigned char*>(mapped);
-    for (int i = 0; i < kMaxStacks; ++i) mprotect(arena + i * kPitch, kGuardBytes, PROT_NONE);
   }
+  for (; guarded <= index; ++guarded) mprotect(arena + guarded * kPitch, kGuardBytes, PROT_NONE);
   return arena + index * kPitch + kGuardBytes;
 }
 

@@ -103,10 +103,12 @@ def test_equals_cpu_on_real_values(problem: Problem) -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("keys", [(127,), (128,), (129,), (1, 700, 300), (3,) * 70], ids=str)
+@pytest.mark.parametrize(
+    "keys", [(127,), (129,), (1, 700, 300), (3,) * 70, (2000, 1, 3000)], ids=str
+)
 @pytest.mark.parametrize("k", [1, 130, 1000])
 def test_sizes_around_the_bounds(keys: tuple[int, ...], k: int, dtype: torch.dtype) -> None:
-    """Tiles of 128 keys, lists that are cut many times or never, several tables of blocks."""
+    """One launch or several, tiles of 128 keys, lists cut often or never, tables of blocks."""
     check_against_cpu(plain_problem("cpu", dtype, dim=65, keys=keys, intra_k=k, cross_k=k))
 
 

@@ -1,0 +1,144 @@
+"""Bugs seeded in the kernels themselves: every barrier taken away, every atomic append made plain.
+
+Each mutant is compiled and run on a few problems; it must be told from the original by a race, an
+error or a wrong result: a barrier that nothing needs does not stay.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from emulated import Emulator, Schedule
+from kernel_list import ROOT
+from strategies import Problem, plain_problem
+from test_kernels import check
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("USUCL_MUTANTS"), reason="minutes of compiling: set USUCL_MUTANTS=1"
+)
+
+SITES = {
+    "barrier": (re.compile(r"(__syncthreads|__syncwarp|Team::sync)\(\);"), ";"),
+    "atomic": (re.compile(r"\batomicAdd\("), "plain_add("),
+}
+PLAIN_ADD = """
+template <typename Value>
+__device__ Value plain_add(Value* address, Value value) {
+  const Value old = *address;
+  *address = old + value;
+  return old;
+}
+"""
+FLAGS = (
+    *("-std=c++17", "-O1", "-g", "-fPIC", "-DUSUCL_EMULATION", "-ffp-contract=off"),
+    *("-fvisibility=hidden", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
+    "-xc++",
+)
+
+
+def mutants() -> list[tuple[str, str, int]]:
+    """(kind, file, which of its sites)"""
+    found = []
+    for path in sorted([*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/cuda/*.h")]):
+        if path.name == "device.h":
+            continue
+        for kind, (pattern, _) in SITES.items():
+            sites = len(pattern.findall(path.read_text()))
+            found += [(kind, path.name, site) for site in range(sites)]
+    return found
+
+
+def mutated(kind: str, text: str, site: int) -> tuple[str, int]:
+    pattern, replacement = SITES[kind]
+    match = list(pattern.finditer(text))[site]
+    line = text[: match.start()].count("\n") + 1
+    changed = text[: match.start()] + replacement + text[match.end() :]
+    return changed, line
+
+
+def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> tuple[Path, int]:
+    """A library with the mutant in it, and the line it is on."""
+    shutil.copytree(ROOT / "csrc" / "core", folder / "csrc" / "core")
+    shutil.copytree(ROOT / "csrc" / "cuda", folder / "csrc" / "cuda")
+    shutil.copy(ROOT / "csrc" / "results.h", folder / "csrc")
+    source = folder / "csrc" / "cuda" / name
+    text, line = mutated(kind, source.read_text(), site)
+    source.write_text(text)
+    problem = folder / "csrc" / "cuda" / "problem.h"
+    problem.write_text(
+        problem.read_text().replace(
+            "namespace usucl::cuda {", "namespace usucl::cuda {" + PLAIN_ADD
+        )
+    )
+    includes = ["-I", str(folder / "csrc"), "-I", str(ROOT / "tests" / "emulation")]
+    objects = []
+    for original in sorted(folder.glob("csrc/cuda/*.cu")):
+        unchanged = source.suffix == ".cu" and original != source
+        kept = build_folder / "CMakeFiles" / "emulated_kernels.dir" / "__" / "__" / "csrc" / "cuda"
+        if unchanged:
+            objects.append(str(kept / f"{original.name}.o"))
+            continue
+        objects.append(str(original.with_suffix(".o")))
+        compiler = os.environ.get("CXX", "c++")
+        subprocess.run(
+            [compiler, *FLAGS, *includes, "-c", str(original), "-o", objects[-1]], check=True
+        )
+    library = folder / "mutant.so"
+    entry = build_folder / "CMakeFiles" / "emulated.dir" / "library.cpp.o"
+    emulator = build_folder / "libemulator.a"
+    subprocess.run(
+        ["c++", "-shared", "-o", str(library), str(entry), *objects, str(emulator), "-ldl"],
+        check=True,
+    )
+    return library, line
+
+
+def telling_problems() -> list[tuple[bool, Problem]]:
+    """(in one launch?, problem): together they go through every branch of the kernels."""
+    long_lists = plain_problem(rows=34, dim=2, keys=(1500,), window=(0.0, 1e9), intra_k=3)
+    long_lists.blocks[0].embedding[:, 0] = long_lists.blocks[0].time / 400.0
+    long_lists.blocks[0].embedding[:, 1] = 0.0
+    broken = plain_problem(rows=70, dim=3, keys=(1, 2), reduction="none")
+    broken.anchors.embedding[::2, 0] = torch.nan
+    return [
+        (True, plain_problem(rows=40, dim=300, keys=(140,))),
+        (True, broken),
+        (False, plain_problem(rows=33, dim=300, keys=(140, 9), reduction="none")),
+        (False, broken),
+        (False, long_lists),
+        (False, plain_problem(rows=3, dim=2, keys=(1000, 2100), cross_k=5)),
+        (False, plain_problem(rows=300, dim=2, keys=(40,))),
+    ]
+
+
+def is_told(library: Path) -> str | None:
+    emulator = Emulator(library)
+    for schedule in (Schedule("forward"), Schedule("random", seed=3, preemption=10)):
+        emulator.schedule = schedule
+        for one_launch, problem in telling_problems():
+            # One multiprocessor: blocks take several anchors each.
+            emulator.configure(multiprocessors=1, one_launch=one_launch)
+            try:
+                check(emulator, problem, judge=False)
+            except AssertionError as error:
+                return str(error)
+    return None
+
+
+@pytest.mark.parametrize(("kind", "name", "site"), mutants())
+def test_mutant_is_told(
+    emulation_build: Path, tmp_path: Path, kind: str, name: str, site: int
+) -> None:
+    library, line = build(tmp_path, emulation_build, kind, name, site)
+    told = is_told(library)
+    assert told is not None, f"nothing tells {name} without the {kind} of line {line}"
+
+
+def test_the_original_is_not_told(emulation_build: Path) -> None:
+    assert is_told(emulation_build / "libemulated.so") is None
