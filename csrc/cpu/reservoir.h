@@ -47,7 +47,7 @@ class Reservoirs {
   }
 
  private:
-  static constexpr int64_t kSlack = 16;  // beyond the depth, so that small depths are cut rarely
+  static constexpr int64_t kSlack = 32;  // beyond the depth, so that small depths are cut rarely
 
   int64_t depth_;
   int64_t full_;
