@@ -18,12 +18,13 @@ ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all gpu-suite build lint types native-tests python-tests format clean
+.PHONY: demo test check-all gpu-suite build lint types native-tests python-tests capability-tests \
+        format clean
 
 demo: build
 	$(BIN)/usucl demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
 
-test: build lint types native-tests python-tests
+test: build lint types native-tests python-tests capability-tests
 
 check-all: test
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DUSUCL_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
@@ -58,6 +59,13 @@ native-tests: build
 
 python-tests: build
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# The operator's tests again under each lesser instruction set that this machine runs.
+capability-tests: build
+	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C, build_info; \
+	    print(*(set(_C.cpu_capabilities()) - {build_info()["cpu_capability"]}))'); do \
+	  USUCL_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest -q tests/ext || exit 1; \
+	done
 
 format: build
 	$(BIN)/ruff check --fix .

@@ -33,8 +33,7 @@ py::dict build_info() {
 
 std::vector<std::string> cpu_capabilities() {
   std::vector<std::string> names;
-  for (const auto capability : {usucl::cpu::Capability::kPortable, usucl::cpu::Capability::kAvx2,
-                                usucl::cpu::Capability::kAvx512}) {
+  for (const auto capability : usucl::cpu::kBestFirst) {
     if (usucl::cpu::runs_here(capability)) names.push_back(usucl::cpu::name(capability));
   }
   return names;

@@ -8,9 +8,6 @@
 namespace usucl::cpu {
 namespace {
 
-constexpr Capability kBestFirst[] = {Capability::kAvx512Bf16, Capability::kAvx512,
-                                     Capability::kAvx2, Capability::kPortable};
-
 Capability choose() {
   const char* wish = std::getenv("USUCL_CPU_CAPABILITY");
   for (const Capability capability : kBestFirst) {

@@ -51,6 +51,9 @@ struct TileKernels {
 
 enum class Capability { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
+constexpr Capability kBestFirst[] = {Capability::kAvx512Bf16, Capability::kAvx512,
+                                     Capability::kAvx2, Capability::kPortable};
+
 const char* name(Capability capability);
 
 // The best this machine runs, or the lesser one that USUCL_CPU_CAPABILITY names. Read once.
