@@ -25,10 +25,11 @@ FLOAT64_SUMS = {"sum_kernel", "temperature_kernel"}  # over all anchors, whateve
 # Bytes of stack a kernel may have on any architecture, and why it is left at that; by the name of
 # one instance, or of all.
 SPILLS = {
-    "cross_kernel<double>": (128, "float64 sums take twice the registers; none in the chain"),
+    "cross_kernel<double>": (224, "float64 sums take twice the registers; none in the chain"),
+    "cross_kernel<float>": (8, "one pointer around the loop over tiles, on sm_90a"),
     "intra_kernel": (32, "bounds and pointers around the loop over pairs; none in the chain"),
-    "small_kernel": (96, "all steps of a call in one kernel; small problems wait on the launch"),
-    "finish_kernel": (32, "values around the exponentials, once an anchor"),
+    "small_kernel": (112, "all steps of a call in one kernel; small problems wait on the launch"),
+    "finish_kernel": (80, "values around the exponentials, once an anchor"),
     "temperature_kernel": (8, "one value around a division, once an anchor"),
     "key_kernel": (32, "values around a division, once a pair"),
 }
@@ -119,7 +120,8 @@ def test_float32_stays_float32(library: Library) -> None:
     for kernel in library.kernels:
         if "<float" not in kernel.name or plain(kernel.name) in FLOAT64_SUMS:
             continue
-        doubles = {"DFMA", "DMUL", "DADD", "DSETP"} & set(kernel.instructions)
+        # Not DADD: by adding zero ptxas moves any 64 bits.
+        doubles = {"DFMA", "DMUL", "DSETP"} & set(kernel.instructions)
         assert not doubles, (kernel.name, kernel.arch, doubles)
 
 
@@ -149,6 +151,13 @@ def test_nothing_is_left_for_the_assembler_to_fuse(ptx: dict[str, list[str]]) ->
     """ptxas contracts a product and a sum that name no rounding."""
     unnamed = re.compile(r"\b(?:add|sub|mul)(?:\.ftz|\.sat)*\.f(?:32|64)\b")
     assert [(n, line) for n, lines in ptx.items() for line in lines if unnamed.search(line)] == []
+
+
+def test_float32_stays_float32_in_the_source(ptx: dict[str, list[str]]) -> None:
+    computes = re.compile(r"\b(?:add|sub|mul|fma|div|sqrt|setp|min|max)\S*\.f64\b")
+    for name, lines in ptx.items():
+        if "<float" in name and plain(name) not in FLOAT64_SUMS:
+            assert [line for line in lines if computes.search(line)] == [], name
 
 
 def test_no_fast_mathematics(ptx: dict[str, list[str]]) -> None:
