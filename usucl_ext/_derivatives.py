@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 NO_SECOND_DERIVATIVE = (
     "hard_negative_nce has no second derivative: its gradient cannot be differentiated again"
@@ -42,3 +43,14 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 def first_derivative_only(tensor: Tensor) -> Tensor:
     """The same tensor, whose gradient cannot be differentiated again."""
     return _FirstDerivativeOnly.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def refuse_tangents(*tensors: Tensor | None) -> None:
+    """Raises NotImplementedError where forward-mode differentiation would be lost silently."""
+    if forward_ad._current_level < 0:
+        return
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+            raise NotImplementedError("hard_negative_nce has no forward-mode derivative")

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ._derivatives import refuse_gradient
+from ._interception import is_intercepted
 from ._library import _native
 from ._types import Frames, Selection
 from ._validation import Problem
 
 # As csrc/core/dtypes.h numbers them.
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_PLAIN = {Tensor, nn.Parameter, type(None)}
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def applies(problem: Problem, others: Iterable[Tensor | None] = ()) -> bool:
@@ -30,18 +31,23 @@ def applies(problem: Problem, others: Iterable[Tensor | None] = ()) -> bool:
         problem: checked.
         others: tensors beside those of the problem.
     """
-    if (
-        not problem.anchors.embedding.is_cpu
-        or torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-    ):
+    if not problem.anchors.embedding.is_cpu or is_intercepted():
         return False
-    kinds = {type(problem.window), *map(type, others), *map(type, problem.anchors)}
+    tensors = {problem.window, *others, *problem.anchors}
     for block in problem.blocks:
-        kinds.update(map(type, block))
-    return kinds <= _PLAIN
+        tensors.update(block)
+    tensors.discard(None)
+    return all([_is_plain(tensor) for tensor in tensors])  # type: ignore[arg-type]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its values lie at its address: no subclass, and none of PyTorch's lazy states."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.layout is torch.strided
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+    )
 
 
 def select_negatives(problem: Problem) -> Selection:
@@ -120,16 +126,16 @@ class _Call:
         """Where the selection goes, uninitialised."""
         problem, rows = self.problem, self.rows
         return Selection(
-            torch.empty(rows, problem.intra_k, dtype=torch.int64),
-            torch.empty(rows, problem.intra_k, dtype=problem.accumulate),
-            torch.empty(rows, problem.cross_k, dtype=torch.int64),
-            torch.empty(rows, problem.cross_k, dtype=problem.accumulate),
+            torch.empty(rows, problem.intra_k, dtype=torch.int64, device="cpu"),
+            torch.empty(rows, problem.intra_k, dtype=problem.accumulate, device="cpu"),
+            torch.empty(rows, problem.cross_k, dtype=torch.int64, device="cpu"),
+            torch.empty(rows, problem.cross_k, dtype=problem.accumulate, device="cpu"),
         )
 
     def new_weights(self, num_positives: int) -> Tensor:
         """Where the weights of all pairs, and of the two temperatures, go, uninitialised."""
         pairs = num_positives + self.problem.intra_k + self.problem.cross_k
-        return torch.empty(self.rows * (pairs + 2), dtype=self.problem.accumulate)
+        return torch.empty(self.rows * (pairs + 2), dtype=self.problem.accumulate, device="cpu")
 
     def forward(
         self,
@@ -141,7 +147,9 @@ class _Call:
     ) -> Tensor:
         """The loss; fills the selection, ``[N, D]`` d loss_i / d q_i, and weights, where given."""
         problem = self.problem
-        loss = torch.empty(() if self.divisor else (self.rows,), dtype=problem.accumulate)
+        loss = torch.empty(
+            () if self.divisor else (self.rows,), dtype=problem.accumulate, device="cpu"
+        )
         _kernel("forward", problem)(
             self.problem_at,
             self._hold(positives).data_ptr(),
@@ -188,13 +196,12 @@ class _HardNegativeNCE(torch.autograd.Function):
     ) -> Tensor:
         needs = ctx.needs_input_grad
         dtype = call.problem.accumulate
-        gradient = torch.empty(call.rows, call.dim, dtype=dtype) if needs[1] else None
-        weights = None
+        gradient = torch.empty(call.rows, call.dim, dtype=dtype, device="cpu") if needs[1] else None
+        weights = indices = None
         if any(needs[2:]):
             weights = call.new_weights(positives.shape[1])
-            ctx.selection = None
             if any(needs[5:]):
-                call.selection = ctx.selection = call.selection or call.new_selection()
+                call.selection = indices = call.selection or call.new_selection()
             # Of the keys only the shapes are kept: a bank may be overwritten before backward.
             ctx.key_shapes = [(key.shape[0], key.dtype) for key in keys]
             ctx.sizes = call.rows, call.dim, positives.shape[1]
@@ -203,7 +210,14 @@ class _HardNegativeNCE(torch.autograd.Function):
             ctx.positives_dtype = positives.dtype
         inputs = (call, anchors, positives, temperature, soft_nn_temperature, *keys)
         witness = inputs[needs.index(True)]
-        ctx.save_for_backward(witness, gradient, weights, None if weights is None else anchors)
+        ctx.save_for_backward(
+            witness,
+            gradient,
+            weights,
+            None if weights is None else anchors,
+            None if indices is None else indices.intra_index,
+            None if indices is None else indices.cross_index,
+        )
         ctx.set_materialize_grads(False)
         ctx.divisor = call.divisor
         return call.forward(positives, temperature, soft_nn_temperature, gradient, weights)
@@ -213,28 +227,41 @@ class _HardNegativeNCE(torch.autograd.Function):
         needs = ctx.needs_input_grad
         if grad_loss is None:
             return (None,) * len(needs)
-        witness, anchor_gradient, weights, anchors = ctx.saved_tensors
+        witness, anchor_gradient, weights, anchors, *indices = ctx.saved_tensors
         grads: list[Tensor | None] = [None] * len(needs)
         if anchor_gradient is not None:
             upstream = grad_loss / ctx.divisor if ctx.divisor else grad_loss[:, None]
             grads[1] = (upstream * anchor_gradient).to(witness.dtype)
         if weights is not None:
-            grads[2:] = _other_gradients(ctx, grad_loss.contiguous(), anchors.contiguous(), weights)
+            grads[2:] = _other_gradients(
+                ctx, grad_loss.contiguous(), anchors.contiguous(), weights, *indices
+            )
         if torch.is_grad_enabled():  # the caller wants a graph of these gradients
             grads = [None if grad is None else refuse_gradient(grad, witness) for grad in grads]
         return tuple(grads)
 
 
 def _other_gradients(
-    ctx: Any, grad_loss: Tensor, anchors: Tensor, weights: Tensor
+    ctx: Any,
+    grad_loss: Tensor,
+    anchors: Tensor,
+    weights: Tensor,
+    intra_index: Tensor | None,
+    cross_index: Tensor | None,
 ) -> list[Tensor | None]:
     """Gradients of positives, both temperatures and the key blocks, where they are needed."""
-    needs, selection = ctx.needs_input_grad, ctx.selection
+    functorch = torch._C._functorch
+    if functorch.is_batchedtensor(grad_loss) or functorch.is_legacy_batchedtensor(grad_loss):
+        raise RuntimeError(
+            "hard_negative_nce takes one upstream gradient at a time, got a batch of them "
+            "(is_grads_batched, or a vectorised Jacobian)"
+        )
+    needs = ctx.needs_input_grad
     intra_k, cross_k = ctx.k
     rows, dim, num_positives = ctx.sizes
 
     def wanted(need: bool, *shape: int) -> Tensor | None:
-        return torch.empty(shape, dtype=weights.dtype) if need else None
+        return torch.empty(shape, dtype=weights.dtype, device="cpu") if need else None
 
     positives = wanted(needs[2], rows, num_positives, dim)
     temperatures = wanted(needs[3] or needs[4], 2)
@@ -253,9 +280,9 @@ def _other_gradients(
         dim,
         num_positives,
         weights.data_ptr(),
-        0 if selection is None else selection.intra_index.data_ptr(),
+        _address(intra_index),
         intra_k,
-        0 if selection is None else selection.cross_index.data_ptr(),
+        _address(cross_index),
         cross_k,
         _address(positives),
         _address(temperatures),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._interception import is_intercepted
 from ._types import Frames
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -159,13 +160,18 @@ def _check_window(window: Window, intra_k: int, embedding: Tensor) -> Tensor | N
             raise ValueError(f"window must be on {embedding.device}, got {window.device}")
         return window.detach().to(torch.float32).reshape(-1, 2)
     lo, hi = check_bounds(window)
-    if embedding.device.type == "cpu" and not torch.compiler.is_compiling():
+    if embedding.device.type == "cpu" and _may_cache():
         return _window_on_cpu(lo, hi)
     # Two fills rather than a copy from the host: nothing waits on a GPU.
     pair = torch.empty(1, 2, dtype=torch.float32, device=embedding.device)
     pair[:, 0].fill_(lo)
     pair[:, 1].fill_(hi)
     return pair
+
+
+def _may_cache() -> bool:
+    """Whether a tensor made now is an ordinary one, fit for every later call."""
+    return not is_intercepted() and not torch.is_inference_mode_enabled()
 
 
 # A few values come again and again, step after step, and are only ever read.
@@ -219,7 +225,7 @@ def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
         raise ValueError(
             f"{name} must be positive and finite in {problem.accumulate}, got {number}"
         )
-    if device.type == "cpu" and not torch.compiler.is_compiling():
+    if device.type == "cpu" and _may_cache():
         return _scalar_on_cpu(number, problem.accumulate)
     return torch.full((), number, dtype=problem.accumulate, device=device)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _direct, _registrations, reference
+from ._derivatives import refuse_tangents
 from ._library import absent_reason
 from ._types import Frames, Selection
 from ._validation import (
@@ -210,6 +211,8 @@ def hard_negative_nce(
         else check_temperature("soft_nn_temperature", soft_nn_temperature, problem)
     )
     check_choice("reduction", reduction, REDUCTIONS)
+    keys = [block.embedding for block in problem.blocks]
+    refuse_tangents(problem.anchors.embedding, stacked, tau, soft, *keys)
     selection: Selection | None
     if not _use_native(impl, problem):
         loss, selection = reference.nce(problem, stacked, tau, soft, reduction)

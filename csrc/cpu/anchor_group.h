@@ -68,7 +68,6 @@ class AnchorGroup {
     // The last tile's missing anchors: never a hit.
     limit_.assign(tiles * height, std::numeric_limits<T>::infinity());
     std::fill_n(limit_.begin(), num_anchors(), -std::numeric_limits<T>::infinity());
-    only_video_.reserve(tiles);
     for (int64_t t = 0; t < tiles; ++t) pack_tile(t);
   }
 
@@ -116,36 +115,42 @@ class AnchorGroup {
   void pack_tile(int64_t tile) {
     const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
     T* panel = packed_.get() + tile * height * dim;
-    int64_t only = problem_.anchors.video[anchors_[tile * height]];
+    const Frames& anchors = problem_.anchors;
     for (int64_t i = 0; i < height; ++i) {
       const int64_t row = tile * height + i;
       if (row >= num_anchors()) {
         for (int64_t d = 0; d < dim; ++d) panel[d * height + i] = 0;
         continue;
       }
-      with_row(problem_.anchors.embedding, anchors_[row], [&](const auto* elements) {
+      with_row(anchors.embedding, anchors_[row], [&](const auto* elements) {
         for (int64_t d = 0; d < dim; ++d) {
           panel[d * height + i] = static_cast<T>(upcast(elements[d]));
         }
       });
-      if (problem_.anchors.video[anchors_[row]] != only) only = kNoVideo;
     }
-    only_video_.push_back(only);
+    const int64_t first = tile * height, count = std::min(height, num_anchors() - first);
+    only_video_.push_back(only_id(anchors.video, &anchors_[first], count));
+    only_patient_.push_back(only_id(anchors.patient, &anchors_[first], count));
   }
 
   // Calls score(tile, columns, hits) for each tile that can have pairs with the panel. columns: a
   // bit a key. hits [kMaxTileAnchors]: for its use.
   template <typename Score>
   void for_each_tile(const KeyPanel& keys, const KeyPanel* next, const Score& score) {
-    // A whole tile of one video against a panel of the same holds no cross-video pair.
-    const int64_t skipped = wanted_ == Relation::kCrossVideo ? keys.only_video() : kNoVideo;
+    // A whole tile of one video, or of one known patient, against a panel of the same holds no
+    // cross-video pair.
+    const bool cross = wanted_ == Relation::kCrossVideo;
+    const int64_t video = cross ? keys.only(keys.block->video) : kSeveral;
+    const int64_t patient = cross ? keys.only(keys.block->patient) : kSeveral;
     const auto tiles = static_cast<int64_t>(only_video_.size());
     const uint64_t columns = (uint64_t{1} << keys.count) - 1;
     Prefetch prefetch(next, tiles);
     uint64_t hits[kMaxTileAnchors];
     for (int64_t t = 0; t < tiles; ++t) {
       prefetch.some();
-      if (skipped == kNoVideo || only_video_[t] != skipped) score(t, columns, hits);
+      const bool same_video = video != kSeveral && only_video_[t] == video;
+      const bool same_patient = patient != kSeveral && only_patient_[t] == patient;
+      if (!same_video && !same_patient) score(t, columns, hits);
     }
   }
 
@@ -213,8 +218,8 @@ class AnchorGroup {
   // A normal number: one below zero would be zero to a thread that flushes subnormal numbers.
   static T just_below(T x) {
     constexpr T kTiny = std::numeric_limits<T>::min();
-    return x < -kTiny || x > kTiny ? std::nextafter(x, -std::numeric_limits<T>::infinity())
-                                   : -kTiny;
+    return x <= -kTiny || x > kTiny ? std::nextafter(x, -std::numeric_limits<T>::infinity())
+                                    : -kTiny;
   }
 
   const Problem& problem_;
@@ -224,10 +229,12 @@ class AnchorGroup {
   std::vector<int64_t> anchors_;
   Nominator nominator_;
   Reservoirs<T> kept_;
-  AlignedArray<T> packed_;           // [tiles, D, tile_anchors]
-  AlignedArray<T> panel_;            // [D, tile_keys]
-  std::vector<T> limit_;             // [tiles * tile_anchors]
-  std::vector<int64_t> only_video_;  // [tiles] the video of all anchors of the tile, or kNoVideo
+  AlignedArray<T> packed_;  // [tiles, D, tile_anchors]
+  AlignedArray<T> panel_;   // [D, tile_keys]
+  std::vector<T> limit_;    // [tiles * tile_anchors]
+  // The id that all anchors of a tile have, or kSeveral. [tiles]
+  std::vector<int64_t> only_video_;
+  std::vector<int64_t> only_patient_;
 };
 
 }  // namespace usucl::cpu

@@ -10,7 +10,15 @@
 
 namespace usucl::cpu {
 
-constexpr int64_t kNoVideo = -1;
+constexpr int64_t kSeveral = -1;
+
+// The id >= 0 that all of `count` > 0 rows have, or kSeveral where there is no such one. ids: of
+// videos or patients, or null.
+inline int64_t only_id(const int64_t* ids, const int64_t* rows, int64_t count) {
+  if (ids == nullptr || ids[rows[0]] < 0) return kSeveral;
+  const auto same = [&](int64_t row) { return ids[row] == ids[rows[0]]; };
+  return std::all_of(rows, rows + count, same) ? ids[rows[0]] : kSeveral;
+}
 
 // Up to tile_keys keys of one block, in ascending order of index.
 struct KeyPanel {
@@ -21,14 +29,7 @@ struct KeyPanel {
 
   int64_t index(int j) const { return block_begin + row[j]; }
 
-  // The video of all keys, or kNoVideo where they have several, or none.
-  int64_t only_video() const {
-    const int64_t video = block->video[row[0]];
-    for (int j = 1; j < count; ++j) {
-      if (block->video[row[j]] != video) return kNoVideo;
-    }
-    return video < 0 ? kNoVideo : video;
-  }
+  int64_t only(const int64_t* ids) const { return only_id(ids, row, count); }
 
   bool all_slots_empty() const {
     return std::all_of(row, row + count, [&](int64_t r) { return block->video[r] < 0; });
@@ -60,19 +61,6 @@ class Keys {
       const int64_t first = std::max(begin, begin_[b]), last = std::min(end, begin_[b + 1]);
       if (first < last) use(blocks_[b], begin_[b], first - begin_[b], last - begin_[b]);
     }
-  }
-
-  // As many of `count` > 0 ascending indices as make one panel of at most `width`.
-  KeyPanel gather(const uint32_t* indices, int64_t count, int width) const {
-    KeyPanel panel;
-    panel.block = &block_of(indices[0], &panel.block_begin);
-    const int64_t end = panel.block_begin + panel.block->embedding.rows;
-    while (panel.count < std::min<int64_t>(width, count)) {
-      const int64_t index = indices[panel.count];
-      if (index >= end) break;
-      panel.row[panel.count++] = index - panel.block_begin;
-    }
-    return panel;
   }
 
  private:
@@ -118,6 +106,41 @@ class PanelSequence {
   int width_;
   int64_t count_ = 0;
   std::vector<Run> runs_;
+};
+
+// Panels of keys that lie anywhere, by their ascending indices; each of `width` but the last of a
+// block.
+class PanelsOfIndices {
+ public:
+  PanelsOfIndices(const Keys& keys, const uint32_t* indices, int64_t count, int width)
+      : keys_(keys), indices_(indices) {
+    int64_t block_end = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const bool full = !first_.empty() && i - first_.back() == width;
+      if (indices[i] >= block_end || full) first_.push_back(i);
+      if (indices[i] < block_end) continue;
+      int64_t block_begin;
+      const Frames& block = keys.block_of(indices[i], &block_begin);
+      block_end = block_begin + block.embedding.rows;
+    }
+    first_.push_back(count);
+  }
+
+  int64_t count() const { return static_cast<int64_t>(first_.size()) - 1; }
+
+  KeyPanel operator[](int64_t number) const {
+    const int64_t first = first_[number];
+    KeyPanel panel;
+    panel.block = &keys_.block_of(indices_[first], &panel.block_begin);
+    panel.count = static_cast<int>(first_[number + 1] - first);
+    for (int j = 0; j < panel.count; ++j) panel.row[j] = indices_[first + j] - panel.block_begin;
+    return panel;
+  }
+
+ private:
+  const Keys& keys_;
+  const uint32_t* indices_;
+  std::vector<int64_t> first_;  // of each panel, and their end
 };
 
 }  // namespace usucl::cpu

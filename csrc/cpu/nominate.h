@@ -9,7 +9,8 @@
 //       g = D u / (1 - D u), by Cauchy and Schwarz on the sum of absolute products.
 //   The instruction takes subnormal inputs and results as zero: at most 2^-126 a term and factor.
 //   Squares of elements below 2^-63 may be lost from a norm: at most sqrt(D) 2^-62 of it.
-// The margin is above the sum of these by the slack in e and a factor for its own roundings.
+// The margin is above the sum of these by the slack in e and a factor for its own roundings. All
+// this where nothing overflows: Nominator refuses norms that could.
 #pragma once
 
 #include <cmath>

@@ -51,7 +51,7 @@ class Nominator {
     }
     if (count < width_) std::fill_n(panel_.get(), width_ * steps_, 0u);
     const float key_norm = kernels_->pack_keys(rows, dtype, count, matrix_.dim, panel_.get());
-    if (!(key_norm * greatest_norm_ < kMaxProduct)) return false;
+    if (!(greatest_norm_ < kMaxNorm && key_norm * greatest_norm_ < kMaxProduct)) return false;
     const NominationMargin margin(matrix_.dtype, dtype, matrix_.dim);
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
     for (size_t row = 0; row < norm_.size(); ++row) {
@@ -74,6 +74,7 @@ class Nominator {
   }
 
  private:
+  static constexpr float kMaxNorm = 1e38f;     // no element below it is rounded to infinity
   static constexpr float kMaxProduct = 1e37f;  // no sum of products overflows below it
   static constexpr int64_t kWorthwhile = 16;   // a nominee costs as much as so many pairs of a tile
   static constexpr int kRest = 8;              // panels

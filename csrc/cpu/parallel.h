@@ -8,7 +8,8 @@
 
 namespace usucl::cpu {
 
-// Calls body(begin, end) for disjoint ranges that cover [0, count). body must not throw.
+// Calls body(begin, end) for disjoint ranges that cover [0, count). What body throws reaches the
+// caller.
 void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
 int64_t num_threads();
@@ -20,7 +21,7 @@ inline int64_t grain_for(int64_t operations_per_item) {
 }
 
 // Calls body(task) for each of [0, count), dealt out one by one to threads as they come free: for
-// tasks of unequal size. operations: of all tasks together. body must not throw.
+// tasks of unequal size. operations: of all tasks together.
 inline void parallel_tasks(int64_t count, int64_t operations,
                            const std::function<void(int64_t)>& body) {
   std::atomic<int64_t> next{0};

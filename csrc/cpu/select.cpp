@@ -147,17 +147,21 @@ class NegativeSelector {
                                               int64_t end, int64_t depth) const {
     auto group = std::make_unique<AnchorGroup<T>>(problem_, kernels_, Relation::kCrossVideo, depth,
                                                   std::move(anchors), end - begin);
-    // First a sample from everywhere, which sets the limits: else keys in ascending order of
-    // similarity, as a bank in order of time can have them, would all pass.
-    const PanelSequence panels(keys_, begin, end, kernels_.tile_keys);
-    score_each(panels, [](int64_t p) { return p % kPanelsPerSample == 0; }, group.get());
-    group->begin_pass();
-    score_each(panels, [](int64_t p) { return p % kPanelsPerSample != 0; }, group.get());
+    score_all(PanelSequence(keys_, begin, end, kernels_.tile_keys), group.get());
     return group;
   }
 
-  template <typename Wanted>
-  static void score_each(const PanelSequence& panels, const Wanted& wanted, AnchorGroup<T>* group) {
+  // First a sample from everywhere, which sets the limits: else keys in ascending order of
+  // similarity, as a bank in order of time can have them, would all pass.
+  template <typename Panels>
+  static void score_all(const Panels& panels, AnchorGroup<T>* group) {
+    score_each(panels, [](int64_t p) { return p % kPanelsPerSample == 0; }, group);
+    group->begin_pass();
+    score_each(panels, [](int64_t p) { return p % kPanelsPerSample != 0; }, group);
+  }
+
+  template <typename Panels, typename Wanted>
+  static void score_each(const Panels& panels, const Wanted& wanted, AnchorGroup<T>* group) {
     const auto next = [&](int64_t p) {
       while (p < panels.count() && !wanted(p)) ++p;
       return p;
@@ -207,14 +211,7 @@ class NegativeSelector {
                     int64_t depth, std::vector<Candidates<T>>* found) const {
     AnchorGroup<T> group(problem_, kernels_, Relation::kIntraVideo, std::min(depth, count), anchors,
                          count);
-    KeyPanel panel = keys_.gather(indices, count, kernels_.tile_keys);
-    for (int64_t done = panel.count; done < count;) {
-      const KeyPanel ahead = keys_.gather(indices + done, count - done, kernels_.tile_keys);
-      group.score(panel, &ahead);
-      panel = ahead;
-      done += ahead.count;
-    }
-    group.score(panel, nullptr);
+    score_all(PanelsOfIndices(keys_, indices, count, kernels_.tile_keys), &group);
     for (int64_t row = 0; row < group.num_anchors(); ++row) {
       group.append(row, &(*found)[group.anchor(row)]);
     }

@@ -19,13 +19,14 @@ struct Match {
 AnchorVideos::AnchorVideos(const Frames& anchors, const bool* excluded) {
   const int64_t rows = anchors.embedding.rows;
   uint64_t places = 2;
-  while (places < 2 * static_cast<uint64_t>(rows)) places *= 2;
+  shift_ = 63;
+  for (; places < 2 * static_cast<uint64_t>(rows); places *= 2) --shift_;
   mask_ = places - 1;
   table_.assign(places, {0, -1});
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t video = anchors.video[i];
     if (video < 0 || (excluded != nullptr && excluded[i])) continue;
-    uint64_t place = hash(video) & mask_;
+    uint64_t place = place_of(video);
     while (table_[place].slot >= 0 && table_[place].video != video) place = (place + 1) & mask_;
     Entry& entry = table_[place];
     if (entry.slot < 0) {

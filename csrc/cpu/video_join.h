@@ -22,7 +22,7 @@ class AnchorVideos {
 
   // -1 where no anchor has that video.
   int32_t slot(int64_t video) const {
-    for (uint64_t place = hash(video) & mask_;; place = (place + 1) & mask_) {
+    for (uint64_t place = place_of(video);; place = (place + 1) & mask_) {
       const Entry& entry = table_[place];
       if (entry.slot < 0 || entry.video == video) return entry.slot;
     }
@@ -34,12 +34,13 @@ class AnchorVideos {
     int32_t slot;
   };
 
-  // The high half of a product by the golden ratio mixes ids that are consecutive or strided.
-  static uint64_t hash(int64_t video) {
-    return static_cast<uint64_t>(video) * 0x9e3779b97f4a7c15u >> 32;
+  // The highest bits of a product by the golden ratio: ids that are consecutive or strided spread.
+  uint64_t place_of(int64_t video) const {
+    return static_cast<uint64_t>(video) * 0x9e3779b97f4a7c15u >> shift_;
   }
 
-  uint64_t mask_;
+  uint64_t mask_;  // number of places less one
+  int shift_;      // 64 less the logarithm of that number
   std::vector<Entry> table_;
   std::vector<std::vector<int64_t>> anchors_;
 };

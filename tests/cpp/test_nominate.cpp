@@ -180,12 +180,29 @@ void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType
   }
 }
 
+// An anchor's element that rounds to infinity: its product is finite, its nomination is not.
+void test_overflow(const TileKernels<float>& kernels) {
+  const std::vector<float> a{3.4e38f, 1.0f}, b{-0x1p-7f, 0.0f};
+  const Rows anchors(a, DType::kFloat32, 2), keys(b, DType::kBFloat16, 2);
+  const int64_t anchor_video[] = {0}, key_video[] = {1};
+  const float time[] = {0.0f};
+  const Frames block{keys.matrix(), key_video, time, nullptr};
+  const Problem problem{
+      {anchors.matrix(), anchor_video, time, nullptr}, &block, 1, nullptr, false, {0, 0}, {1, 0},
+      std::numeric_limits<double>::infinity()};
+  int64_t index[] = {-2};
+  float similarity[1];
+  select_negatives<float>(problem, nullptr, {nullptr, nullptr, index, similarity}, kernels);
+  CHECK(index[0] == 0 && similarity[0] == 3.4e38f * -0x1p-7f);
+}
+
 }  // namespace
 
 int main() {
   for (const auto& [name, kernels] : kernels_to_try()) {
     if (kernels.nominate == nullptr) continue;
     test_margin(kernels);
+    test_overflow(kernels);
     for (const DType anchors : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
       for (const DType keys : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
         test_selection(kernels, anchors, keys);
