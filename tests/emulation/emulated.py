@@ -132,6 +132,12 @@ SCHEDULES = (
 _ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 
 
+def settings_of(schedule: Schedule) -> SettingsAt:
+    return SettingsAt(
+        _ORDERS[schedule.order], schedule.seed, schedule.preemption, schedule.check_races
+    )
+
+
 class Emulator:
     """The library, and which kernels it has run."""
 
@@ -143,10 +149,7 @@ class Emulator:
 
     def configure(self, multiprocessors: int = 2, one_launch: bool = True) -> None:
         """For the calls to come. ``one_launch`` False: small problems go the way of large ones."""
-        schedule = self.schedule
-        settings = SettingsAt(
-            _ORDERS[schedule.order], schedule.seed, schedule.preemption, schedule.check_races
-        )
+        settings = settings_of(self.schedule)
         self._library.configure(byref(settings), c_int64(multiprocessors), c_bool(one_launch))
 
     def take_kernels(self) -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from device_programs import EMULATED, RACE_CHECKED
 from emulated import Emulator, Schedule
 from kernel_list import ROOT
 from strategies import Problem, plain_problem
@@ -35,11 +36,7 @@ __device__ Value plain_add(Value* address, Value value) {
   return old;
 }
 """
-FLAGS = (
-    *("-std=c++17", "-O1", "-g", "-fPIC", "-DUSUCL_EMULATION", "-ffp-contract=off"),
-    *("-fvisibility=hidden", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
-    "-xc++",
-)
+FLAGS = (*EMULATED, *RACE_CHECKED, "-xc++")
 
 
 def mutants() -> list[tuple[str, str, int]]:

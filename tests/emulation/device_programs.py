@@ -1,0 +1,142 @@
+"""Test kernels (``*.cu`` of this folder) built twice, as C++ for the emulator and by nvcc.
+
+Two compilers are enough, as on a machine that has a GPU and little else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import shutil
+import subprocess
+from ctypes import byref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from emulated import Schedule, settings_of
+from kernel_list import ROOT
+
+from benchmarks.cuda_binary import Kernel, find_cuobjdump, read, readable
+
+HERE = Path(__file__).parent
+BUILD = ROOT / "build" / "device-programs"
+INCLUDES = ("-I", str(ROOT / "csrc"), "-I", str(HERE))
+EMULATED = (
+    *("-std=c++17", "-O1", "-g", "-fPIC", "-DUSUCL_EMULATION", "-ffp-contract=off"),
+    "-fvisibility=hidden",
+)
+RACE_CHECKED = ("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0")
+EMULATOR = ("emulator.cpp", "fibers.cpp", "races.cpp", "tensor_core.cpp")
+WITHOUT_A_GPU = "sm_80"  # what is looked at then: the first with every instruction that is used
+
+
+class Program:
+    """A library's entry points, which take arrays and integers and return an error or null."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+
+    def configure(self, schedule: Schedule) -> None:
+        """Of emulated programs."""
+        self._library.configure(byref(settings_of(schedule)))
+
+    def run(self, entry: str, *arguments: np.ndarray | int) -> None:
+        function = self._library[entry]
+        function.restype = ctypes.c_char_p
+        error = function(*map(_passed, arguments))
+        assert error is None, error.decode()
+
+    def value(self, entry: str, *arguments: int) -> int:
+        """Of an entry point that computes on the host."""
+        function = self._library[entry]
+        function.restype = ctypes.c_int64
+        return function(*map(_passed, arguments))
+
+
+def _passed(argument: np.ndarray | int) -> ctypes.c_void_p | ctypes.c_int64:
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    assert argument.flags.c_contiguous and argument.ctypes.data % 16 == 0
+    return ctypes.c_void_p(argument.ctypes.data)
+
+
+def _compile(out: Path, *command: str) -> Path:
+    """Runs the command, which ends with ``-o``, unless its result is newer than every source."""
+    sources = [*ROOT.glob("csrc/**/*.h"), *HERE.glob("*.h"), *HERE.glob("*.c*"), Path(__file__)]
+    if out.exists() and out.stat().st_mtime > max(one.stat().st_mtime for one in sources):
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f"{os.getpid()}-{out.name}")  # several sessions may build at once
+    done = subprocess.run(
+        [*command, "-o", str(unfinished)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return unfinished.replace(out)
+
+
+@functools.cache
+def emulated(name: str) -> Program:
+    """``name``.cu for the emulator, with the race check."""
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    common = (compiler, *EMULATED, *INCLUDES)
+    objects = [
+        _compile(BUILD / f"{source}.o", *common, "-c", str(HERE / source)) for source in EMULATOR
+    ]
+    kernels = (*RACE_CHECKED, "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-xc++")
+    program = BUILD / f"{name}.cu.o"
+    objects.append(_compile(program, *common, *kernels, "-c", str(HERE / f"{name}.cu")))
+    library = BUILD / f"{name}-emulated.so"
+    return Program(_compile(library, compiler, "-shared", *map(str, objects), "-ldl"))
+
+
+def arch() -> str:
+    """The GPU's, with what Hopper alone has."""
+    if not torch.cuda.is_available():
+        return WITHOUT_A_GPU
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
+
+
+@functools.cache
+def compiled(name: str) -> Path:
+    """The library that nvcc makes of ``name``.cu."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    nvcc = shutil.which("nvcc") or shutil.which(str(Path(home) / "bin" / "nvcc"))
+    if nvcc is None:
+        pytest.skip("no nvcc on PATH or in CUDA_HOME")
+    flags = ("-std=c++17", "-O3", f"-arch={arch()}", "-shared", "-Xcompiler", "-fPIC")
+    source, library = str(HERE / f"{name}.cu"), BUILD / f"{name}-{arch()}.so"
+    return _compile(library, nvcc, *flags, *INCLUDES, source)
+
+
+def on_gpu(name: str) -> Program:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return Program(compiled(name))
+
+
+@functools.cache
+def machine_code(name: str) -> tuple[list[Kernel], dict[str, set[str]]]:
+    """Of ``name``.cu: its kernels, and by their names the instructions, modifiers included."""
+    tool, library = find_cuobjdump(), compiled(name)
+    if tool is None:
+        pytest.skip("no cuobjdump in CUDA_HOME, on PATH or in the triton package")
+    code = subprocess.run(
+        [tool, "--dump-sass", library], capture_output=True, text=True, check=True
+    )
+    instructions: dict[str, set[str]] = {}
+    found: set[str] = set()
+    for line in code.stdout.splitlines():
+        function = re.match(r"\s*Function : (\S+)", line)
+        instruction = re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line)
+        if function:
+            found = instructions.setdefault(readable(function.group(1)), set())
+        elif instruction:
+            found.add(instruction.group(1))
+    return list(read(library, tool).kernels), instructions
