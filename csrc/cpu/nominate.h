@@ -4,13 +4,13 @@
 //
 // Let q', k' be q, k rounded to bfloat16, and u = 2^-24 the unit roundoff of float32.
 //   |q'.k' - q.k| <= (e_q + e_k + e_q e_k) |q| |k|,  e = 2^-8 for what had to be rounded, else 0:
-//       rounding to nearest changes an element by at most 2^-9 of it, so |q' - q| <= 2^-9 |q|.
+//       rounding to nearest changes an element by less than 2^-8 of it, so |q' - q| < 2^-8 |q|.
 //   Both sums round at most once a term: each is off by at most g |q'| |k'| or g |q| |k|, with
 //       g = D u / (1 - D u), by Cauchy and Schwarz on the sum of absolute products.
 //   The instruction takes subnormal inputs and results as zero: at most 2^-126 a term and factor.
 //   Squares of elements below 2^-63 may be lost from a norm: at most sqrt(D) 2^-62 of it.
-// The margin is above the sum of these by the slack in e and a factor for its own roundings. All
-// this where nothing overflows: Nominator refuses norms that could.
+// The margin is above the sum of these by a factor for its own roundings. All this where nothing
+// overflows: Nominator refuses norms that could.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,5 @@
-// The cross-video candidates: every anchor with every key, tile by tile.
+// The cross-video candidates by the chain: every anchor with every key, tile by tile. For float64,
+// for problems too small for tensor cores, and for anchors of which those cannot tell enough.
 //
 // A thread block takes kAnchors anchors and a range of the keys, kTileKeys at a time; a warp takes
 // kWarpAnchors of the anchors with all keys of the tile, and so owns their lists. A similarity is
@@ -20,13 +21,15 @@ constexpr int kWarpAnchors = 8;
 constexpr int kAnchors = kWarps * kWarpAnchors;
 constexpr int kLaneKeys = 4;  // a lane's keys are 32 apart
 constexpr int kTileKeys = 32 * kLaneKeys;
-constexpr int kKeyDims = 32;      // of the keys, staged at a time
-constexpr int kAnchorDims = 128;  // of the anchors likewise
+constexpr int kKeyDims = 32;        // of the keys, staged at a time
+constexpr int kAnchorDims = 128;    // of the anchors likewise
+constexpr int64_t kBlocksEach = 4;  // that a multiprocessor should have, for balance
 
 template <typename T>
 struct CrossShared {
   T anchor[kAnchorDims][kAnchors];  // a warp's anchors lie side by side
   T key[kKeyDims][kTileKeys + 1];   // + 1: a column lies in 32 different banks
+  int64_t row[kAnchors];            // of the anchor, or -1
   FrameTag tag[kAnchors];
   Candidate<T> worst[kAnchors];
 };
@@ -57,34 +60,71 @@ struct CrossMemory {
   Ordered* bars;        // [N]: the highest that any split has, or null where there is one
 };
 
-// How the work is cut, decided on the host.
-struct CrossPlan {
-  int64_t grid;
+// How the work on so many anchors is cut.
+struct CrossWork {
   int64_t tiles;           // of anchors
   int64_t splits;          // of the keys
   int64_t keys_per_split;  // a multiple of kTileKeys
-  int64_t capacity;        // candidates a list has room for
+};
+
+struct CrossPlan {
+  int64_t keys;
+  int64_t depth;     // candidates an anchor must keep
+  int64_t capacity;  // candidates a list has room for
+  int64_t max_splits;
+  int64_t multiprocessors;
+
+  static USUCL_HD int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+  // Few anchors: the keys are split until all multiprocessors have work, as long as a split is
+  // worth its lists.
+  USUCL_HD CrossWork work(int64_t rows) const {
+    constexpr int64_t kMinSplit = 1024;  // keys
+    CrossWork work{ceil_divide(rows, kAnchors), 1, 0};
+    if (work.tiles == 0) return work;
+    const int64_t wanted = ceil_divide(kBlocksEach * multiprocessors, work.tiles);
+    const int64_t worthwhile = ceil_divide(keys, kMinSplit);
+    work.splits = wanted < worthwhile ? wanted : worthwhile;
+    if (work.splits > max_splits) work.splits = max_splits;
+    if (work.splits < 1) work.splits = 1;
+    work.keys_per_split = ceil_divide(ceil_divide(keys, work.splits), kTileKeys) * kTileKeys;
+    work.splits = ceil_divide(keys, work.keys_per_split);
+    return work;
+  }
 };
 
 // One thread block's work; its lists [kAnchors, capacity] are in device memory.
 template <typename T>
 class CrossSearch {
  public:
-  __device__ CrossSearch(const Problem& problem, const CrossPlan& plan,
+  __device__ CrossSearch(const Problem& problem, const CrossPlan& plan, const SomeAnchors& anchors,
                          const CrossMemory<T>& memory, const Kept<T>& kept, CrossShared<T>& shared)
       : problem_(problem),
         plan_(plan),
+        anchors_(anchors),
+        rows_(anchors.rows == nullptr ? problem.anchors.embedding.rows : *anchors.count),
+        work_(plan.work(rows_)),
         lists_(memory.lists + (blockIdx.x * kAnchors + warp() * kWarpAnchors) * plan.capacity),
         bars_(memory.bars),
         kept_(kept),
         shared_(shared),
         max_similarity_(static_cast<T>(problem.max_similarity)) {}
 
+  __device__ void run() {
+    for (int64_t item = blockIdx.x; item < work_.tiles * work_.splits; item += gridDim.x) {
+      run(item % work_.tiles, item / work_.tiles);
+    }
+  }
+
+ private:
+  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+
   // One tile of anchors with one split of the keys.
   __device__ void run(int64_t tile, int64_t split) {
     first_anchor_ = tile * kAnchors;
     start();
-    const int64_t begin = split * plan_.keys_per_split, end = begin + plan_.keys_per_split;
+    const int64_t begin = split * work_.keys_per_split, end = begin + work_.keys_per_split;
     int64_t first_index = 0;
     bool staged = false;
     for (int64_t b = 0; b < problem_.num_blocks; ++b) {
@@ -104,17 +144,14 @@ class CrossSearch {
     write_kept(split);
   }
 
- private:
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-
   __device__ void start() {
     const int thread = static_cast<int>(threadIdx.x);
     __syncthreads();
     if (thread < kAnchors) {
-      const int64_t anchor = first_anchor_ + thread;
-      const bool there = anchor < problem_.anchors.embedding.rows;
-      shared_.tag[thread] = there ? problem_.anchors.tag(anchor) : FrameTag{-1, 0, -1};
+      const int64_t at = first_anchor_ + thread;
+      const int64_t row = at >= rows_ ? -1 : anchors_.rows == nullptr ? at : anchors_.rows[at];
+      shared_.row[thread] = row;
+      shared_.tag[thread] = row >= 0 ? problem_.anchors.tag(row) : FrameTag{-1, 0, -1};
       shared_.worst[thread] = no_candidate<T>();
     }
 #pragma unroll
@@ -153,8 +190,8 @@ class CrossSearch {
   __device__ void stage_anchors(int64_t start) {
     const Matrix& anchors = problem_.anchors.embedding;
     for (int i = static_cast<int>(threadIdx.x); i < kAnchorDims * kAnchors; i += kThreads) {
-      const int64_t row = first_anchor_ + i % kAnchors, column = start + i / kAnchors;
-      const bool there = row < anchors.rows && column < anchors.dim;
+      const int64_t row = shared_.row[i % kAnchors], column = start + i / kAnchors;
+      const bool there = row >= 0 && column < anchors.dim;
       shared_.anchor[i / kAnchors][i % kAnchors] = there ? element<T>(anchors, row, column) : T(0);
     }
   }
@@ -171,7 +208,7 @@ class CrossSearch {
   __device__ void read_bars() {
     const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + lane();
     if (bars_ == nullptr || lane() >= kWarpAnchors) return;
-    if (anchor >= problem_.anchors.embedding.rows) return;
+    if (anchor >= rows_) return;
     bar_ = static_cast<T>(from_ordered(load_relaxed(bars_ + anchor)));
   }
 
@@ -215,24 +252,29 @@ class CrossSearch {
 
   __device__ void keep(int a) {
     const int own = warp() * kWarpAnchors + a;
-    count_[a] = keep_best<WarpTeam>(list(a), count_[a], kept_.depth, &shared_.worst[own]);
-    if (bars_ == nullptr || lane() != 0 || count_[a] < kept_.depth) return;
+    count_[a] = keep_best<WarpTeam>(list(a), count_[a], plan_.depth, &shared_.worst[own]);
+    if (bars_ == nullptr || lane() != 0 || count_[a] < plan_.depth) return;
     atomicMax(bars_ + first_anchor_ + own, ordered(shared_.worst[own].similarity));
   }
 
   __device__ void write_kept(int64_t split) {
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) {
-      const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + a;
-      if (anchor >= problem_.anchors.embedding.rows) break;
+      const int64_t row = shared_.row[warp() * kWarpAnchors + a];
+      if (row < 0) break;
       keep(a);
-      write_padded<WarpTeam>(list(a), count_[a], kept_.depth,
-                             kept_.of(anchor) + split * kept_.depth);
+      write_padded<WarpTeam>(list(a), count_[a], plan_.depth, kept_.of(row) + split * plan_.depth);
+      if (kept_.count != nullptr && split == 0 && lane() == 0) {
+        kept_.count[row] = static_cast<int32_t>(work_.splits * plan_.depth);
+      }
     }
   }
 
   const Problem& problem_;
   const CrossPlan& plan_;
+  const SomeAnchors& anchors_;
+  int64_t rows_;  // how many anchors
+  CrossWork work_;
   Candidate<T>* lists_;  // [kWarpAnchors, capacity] of this warp
   Ordered* bars_;
   const Kept<T>& kept_;
@@ -245,51 +287,59 @@ class CrossSearch {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    cross_kernel(const __grid_constant__ DeviceProblem device, CrossPlan plan,
-                 CrossMemory<T> memory, Kept<T> kept) {
+    cross_kernel(const __grid_constant__ DeviceProblem device,
+                 const __grid_constant__ CrossPlan plan,
+                 const __grid_constant__ SomeAnchors anchors, CrossMemory<T> memory,
+                 const __grid_constant__ Kept<T> kept) {
   const Problem problem = device.view();
-  CrossSearch<T> search(problem, plan, memory, kept, shared_memory<CrossShared<T>>());
-  for (int64_t item = blockIdx.x; item < plan.tiles * plan.splits; item += gridDim.x) {
-    search.run(item % plan.tiles, item / plan.tiles);
-  }
+  CrossSearch<T>(problem, plan, anchors, memory, kept, shared_memory<CrossShared<T>>()).run();
 }
 
-// Few anchors: the keys are split until all multiprocessors have work, as long as a split is worth
-// its lists and the merge of all of them stays cheap.
-CrossPlan plan_cross(int64_t rows, int64_t keys, int64_t depth, int64_t multiprocessors) {
-  constexpr int64_t kBlocksEach = 4;       // that a multiprocessor should have, for balance
-  constexpr int64_t kMinSplit = 1024;      // keys
-  constexpr int64_t kMaxMerged = 1 << 12;  // candidates of one anchor
-  const auto ceil_divide = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  const int64_t tiles = ceil_divide(rows, kAnchors);
-  int64_t splits = ceil_divide(kBlocksEach * multiprocessors, tiles);
-  splits = std::min({splits, ceil_divide(keys, kMinSplit), kMaxMerged / depth});
-  splits = std::max<int64_t>(splits, 1);
-  const int64_t share = ceil_divide(ceil_divide(keys, splits), kTileKeys) * kTileKeys;
-  splits = ceil_divide(keys, share);
-  const int64_t grid = std::min(tiles * splits, 2 * kBlocksEach * multiprocessors);
+CrossPlan plan_cross(const Problem& problem, int64_t depth, int64_t max_splits, const Call& call) {
   // Two tiles more than must fit, so that lists are not sorted after every tile.
-  return {grid, tiles, splits, share, depth + 2 * kTileKeys};
+  return {num_keys(problem), depth, depth + 2 * kTileKeys, max_splits, call.multiprocessors};
+}
+
+template <typename T>
+void launch_cross(const Problem& problem, const DeviceProblem& device, const CrossPlan& plan,
+                  const SomeAnchors& anchors, const Kept<T>& kept, const Call& call) {
+  const int64_t rows = problem.anchors.embedding.rows;
+  const CrossWork work = plan.work(rows);
+  // How many there are of some anchors is known on the device only.
+  const int64_t grid = anchors.rows == nullptr ? std::min(work.tiles * work.splits,
+                                                          2 * kBlocksEach * call.multiprocessors)
+                                               : kBlocksEach * call.multiprocessors;
+  const bool splits = anchors.rows != nullptr || work.splits > 1;
+  const CrossMemory<T> memory{call.memory.array<Candidate<T>>(grid * kAnchors * plan.capacity),
+                              splits ? call.memory.array<Ordered>(rows) : nullptr};
+  if (splits) cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
+  launch<cross_kernel<T>>(grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
+                          anchors, memory, kept);
 }
 
 }  // namespace
 
 template <typename T>
 Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Call& call) {
-  const int64_t rows = problem.anchors.embedding.rows, keys = num_keys(problem);
-  const int64_t depth = kept_depth(problem.cross, keys);
-  if (depth == 0 || rows == 0) return {nullptr, 0, 0};
-  const CrossPlan plan = plan_cross(rows, keys, depth, call.multiprocessors);
-  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * plan.splits * depth), plan.splits,
-                     depth};
-  const CrossMemory<T> memory{call.memory.array<Candidate<T>>(plan.grid * kAnchors * plan.capacity),
-                              plan.splits > 1 ? call.memory.array<Ordered>(rows) : nullptr};
-  if (memory.bars != nullptr) {
-    cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
+  constexpr int64_t kMaxMerged = 1 << 12;  // candidates of one anchor: their merge stays cheap
+  const int64_t rows = problem.anchors.embedding.rows;
+  const int64_t depth = kept_depth(problem.cross, num_keys(problem));
+  if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (takes_dense_pass(problem, depth, call)) return dense_pass(problem, device, depth, call);
   }
-  launch<cross_kernel<T>>(plan.grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
-                          memory, kept);
+  const CrossPlan plan = plan_cross(problem, depth, kMaxMerged / depth, call);
+  const int64_t lists = plan.work(rows).splits;
+  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * lists * depth), lists, depth, nullptr};
+  launch_cross(problem, device, plan, {nullptr, nullptr}, kept, call);
   return kept;
+}
+
+void search_by_chain(const Problem& problem, const DeviceProblem& device,
+                     const SomeAnchors& anchors, const Kept<float>& kept, int64_t depth,
+                     const Call& call) {
+  const CrossPlan plan = plan_cross(problem, depth, kept.depth / depth, call);
+  launch_cross(problem, device, plan, anchors, kept, call);
 }
 
 template Kept<float> cross_pass(const Problem&, const DeviceProblem&, const Call&);

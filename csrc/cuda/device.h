@@ -59,6 +59,12 @@ __device__ inline unsigned long long load_relaxed(const unsigned long long* glob
   return value;
 }
 
+__device__ inline uint32_t load_relaxed(const uint32_t* global) {
+  uint32_t value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(global) : "memory");
+  return value;
+}
+
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }

@@ -13,8 +13,9 @@ __global__ void __launch_bounds__(kThreads)
   const Problem problem = device.view();
   for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
     const auto ranked = [i](const Kept<T>& kept) {
-      if (kept.lists > 1) sort_candidates<BlockTeam>(kept.of(i), kept.size());
-      return Ranked<T>{kept.of(i), kept.size()};
+      const int64_t size = kept.count == nullptr ? kept.size() : kept.count[i];
+      if (kept.lists > 1 || kept.count != nullptr) sort_candidates<BlockTeam>(kept.of(i), size);
+      return Ranked<T>{kept.of(i), size};
     };
     const Ranked<T> of_intra = ranked(intra), of_cross = ranked(cross);
     AnchorFinish<T>(problem, wanted, i, shared).run(of_intra, of_cross, false);

@@ -152,14 +152,14 @@ template <typename T>
 Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows, keys = num_keys(problem);
   const int64_t depth = problem.windows == nullptr ? 0 : kept_depth(problem.intra, keys);
-  if (depth == 0 || rows == 0) return {nullptr, 0, 0};
+  if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
   const VideoTable table = anchor_videos(problem.anchors, call);
   const auto places = static_cast<int64_t>(table.mask + 1);
   const Groups groups = group(PlaceOfKey{device, table}, keys, places, call);
   // One tile more than must fit, so that the list is not sorted after every tile.
   const int64_t capacity = depth + 2 * kThreads;
   const int64_t grid = grid_for(rows, 1, call);
-  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth};
+  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
   launch<intra_kernel<T>>(grid, kThreads, sizeof(IntraShared<T>), call.stream, device, table,
                           groups, call.memory.array<Candidate<T>>(grid * capacity), capacity, kept);
   return kept;

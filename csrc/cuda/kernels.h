@@ -25,12 +25,23 @@ class Memory {
   }
 };
 
+// What a dense pass did, in device memory.
+struct DenseStatistics {
+  unsigned long long arrivals;   // scores that reached their limit
+  unsigned long long nominees;   // of those, what the chain scored
+  unsigned long long unsettled;  // anchors that were searched by the chain
+};
+
 // Where a call runs.
 struct Call {
   Memory& memory;
   cudaStream_t stream;
-  int64_t multiprocessors;          // of the device: how many thread blocks fill it
-  bool small_in_one_launch = true;  // else small problems take the launches of large ones
+  int64_t multiprocessors;                    // of the device: how many thread blocks fill it
+  int64_t shared_bytes;                       // that a thread block can have
+  bool tensor_cores;                          // of compute capability 8.0 or later
+  bool small_in_one_launch = true;            // else small problems take the launches of large ones
+  int64_t smallest_dense = int64_t{1} << 20;  // pairs that are worth the launches of a dense pass
+  DenseStatistics* statistics = nullptr;      // added to, if there
 };
 
 template <typename T>

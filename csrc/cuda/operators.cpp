@@ -19,10 +19,10 @@ cudaStream_t current_stream(int32_t device) {
   return static_cast<cudaStream_t>(stream);
 }
 
-int64_t multiprocessors_of(int32_t device) {
-  int count = 0;
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
+int64_t attribute(cudaDeviceAttr name, int32_t device) {
+  int value = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
+  return value;
 }
 
 // From PyTorch's allocator, which gives it to no other stream before the kernels of this one are
@@ -48,7 +48,9 @@ class Cuda {
       : guard_(like.get_device_index()),
         memory_(like),
         call_{memory_, current_stream(like.get_device_index()),
-              multiprocessors_of(like.get_device_index())} {}
+              attribute(cudaDevAttrMultiProcessorCount, like.get_device_index()),
+              attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, like.get_device_index()),
+              attribute(cudaDevAttrComputeCapabilityMajor, like.get_device_index()) >= 8} {}
 
   template <typename T>
   void select_negatives(const Problem& problem, const SelectionArrays<T>& selection) {

@@ -7,15 +7,23 @@
 namespace usucl::cuda {
 
 // What is left of the candidates of one group: for every anchor `lists` sorted lists of `depth`,
-// filled up with no_candidate(). No list: the group selects nothing.
+// filled up with no_candidate(). No list: the group selects nothing. Where there is a count, so
+// many candidates of each anchor, in any order.
 template <typename T>
 struct Kept {
   Candidate<T>* candidates;  // [N, lists, depth]
   int64_t lists;
   int64_t depth;
+  int32_t* count;  // [N] or null
 
   __device__ Candidate<T>* of(int64_t anchor) const { return candidates + anchor * size(); }
   USUCL_HD int64_t size() const { return lists * depth; }
+};
+
+// Some of the anchors, known on the device only.
+struct SomeAnchors {
+  const int32_t* rows;
+  const int32_t* count;  // []
 };
 
 // What is computed of every anchor.
@@ -46,6 +54,17 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
 
 template <typename T>
 Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
+
+// Whether tensor cores nominate the candidates; else the chain scores every pair.
+bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call);
+
+Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
+                       const Call& call);
+
+// Scores every key with these anchors, of which it sets kept.count; kept has room for `depth`.
+void search_by_chain(const Problem& problem, const DeviceProblem& device,
+                     const SomeAnchors& anchors, const Kept<float>& kept, int64_t depth,
+                     const Call& call);
 
 template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,

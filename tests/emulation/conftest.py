@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -34,6 +35,13 @@ def _run(*command: str) -> None:
 def emulation_build() -> Path:
     """Folder of the emulation's library and programs, up to date with the sources."""
     cmake, ninja = _tool("cmake"), _tool("ninja")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:  # several sessions may build at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(cmake, ninja)
+
+
+def _build(cmake: str, ninja: str) -> Path:
     _run(cmake, "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}")
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
     _run(cmake, "--build", str(BUILD), "--target", "emulation", "-j", jobs)

@@ -17,12 +17,16 @@ namespace {
 
 using namespace usucl;
 
+// Which launches a forward pass takes.
+enum class Way { kOneLaunch, kByChain, kDense };
+
 struct Sizes {
   int64_t anchors, dim, positives;
   std::vector<int64_t> blocks;
   Ranks intra, cross;
   int videos;
-  bool patients, soft_nn, one_launch;
+  bool patients, soft_nn;
+  Way way;
 };
 
 template <typename T>
@@ -139,7 +143,13 @@ void compare(const Sizes& sizes, double max_similarity) {
                                    sizes.soft_nn ? &soft_nn : nullptr};
   Results<T> ours(sizes), theirs(sizes);
   emulation::HostMemory memory;
-  const cuda::Call call{memory, nullptr, 2, sizes.one_launch};
+  const cuda::Call call{memory,
+                        nullptr,
+                        2,
+                        227 << 10,
+                        true,
+                        sizes.way == Way::kOneLaunch,
+                        sizes.way == Way::kDense ? 0 : INT64_MAX};
   cuda::hard_negative_nce<T>(problem, arguments, ours.arrays(), call);
   cpu::hard_negative_nce<T>(problem, arguments, theirs.arrays());
   CHECK(ours.intra_index == theirs.intra_index && ours.cross_index == theirs.cross_index);
@@ -178,17 +188,19 @@ void compare(const Sizes& sizes, double max_similarity) {
 template <typename T>
 void compare_all() {
   const double no_limit = std::numeric_limits<double>::infinity();
-  for (const bool one_launch : {true, false}) {
-    compare<T>({0, 3, 1, {4}, {2, 0}, {2, 0}, 3, true, false, one_launch}, no_limit);
-    compare<T>({2, 3, 1, {0}, {2, 0}, {2, 0}, 3, true, true, one_launch}, no_limit);
-    compare<T>({1, 1, 2, {1}, {1, 0}, {1, 0}, 2, false, false, one_launch}, no_limit);
-    compare<T>({33, 33, 3, {5, 129, 1}, {3, 1}, {5, 2}, 6, true, true, one_launch}, 0.5);
-    compare<T>({5, 300, 40, {140, 20}, {200, 0}, {64, 100}, 3, false, true, one_launch}, no_limit);
-    compare<T>({3, 4, 1, std::vector<int64_t>(40, 3), {4, 0}, {8, 0}, 5, true, false, one_launch},
+  for (const Way way : {Way::kOneLaunch, Way::kByChain, Way::kDense}) {
+    compare<T>({0, 3, 1, {4}, {2, 0}, {2, 0}, 3, true, false, way}, no_limit);
+    compare<T>({2, 3, 1, {0}, {2, 0}, {2, 0}, 3, true, true, way}, no_limit);
+    compare<T>({1, 1, 2, {1}, {1, 0}, {1, 0}, 2, false, false, way}, no_limit);
+    compare<T>({33, 33, 3, {5, 129, 1}, {3, 1}, {5, 2}, 6, true, true, way}, 0.5);
+    compare<T>({5, 300, 40, {140, 20}, {200, 0}, {64, 100}, 3, false, true, way}, no_limit);
+    compare<T>({3, 4, 1, std::vector<int64_t>(40, 3), {4, 0}, {8, 0}, 5, true, false, way},
                no_limit);
-    compare<T>({40, 2, 1, {700}, {2, 0}, {3, 0}, 0, false, false, one_launch}, no_limit);
+    compare<T>({40, 2, 1, {700}, {2, 0}, {3, 0}, 0, false, false, way}, no_limit);
   }
-  compare<T>({5, 3, 1, {1000, 2500}, {3, 0}, {40, 0}, 9, true, false, false}, no_limit);
+  for (const Way way : {Way::kByChain, Way::kDense}) {
+    compare<T>({5, 3, 1, {1000, 2500}, {3, 0}, {40, 0}, 9, true, false, way}, no_limit);
+  }
 }
 
 }  // namespace

@@ -105,6 +105,10 @@ class KeyGradient(Structure):
     _fields_ = (("first_key", c_int64), ("num_keys", c_int64), ("grad_keys", c_void_p))
 
 
+class DenseStatistics(Structure):
+    _fields_ = tuple((name, c_uint64) for name in ("arrivals", "nominees", "unsettled"))
+
+
 class SettingsAt(Structure):
     _fields_ = (
         ("schedule", c_int32),
@@ -147,10 +151,22 @@ class Emulator:
         self.schedule = Schedule()
         self.configure()
 
-    def configure(self, multiprocessors: int = 2, one_launch: bool = True) -> None:
-        """For the calls to come. ``one_launch`` False: small problems go the way of large ones."""
+    def configure(
+        self, multiprocessors: int = 2, one_launch: bool = True, smallest_dense: int = 1 << 20
+    ) -> None:
+        """For the calls to come. ``one_launch`` False: small problems go the way of large ones;
+        with ``smallest_dense`` pairs or more, by the tensor cores.
+        """
         settings = settings_of(self.schedule)
-        self._library.configure(byref(settings), c_int64(multiprocessors), c_bool(one_launch))
+        self._library.configure(
+            byref(settings), c_int64(multiprocessors), c_bool(one_launch), c_int64(smallest_dense)
+        )
+
+    def take_statistics(self) -> DenseStatistics:
+        """Of the dense passes since the last call."""
+        statistics = DenseStatistics()
+        self._library.take_statistics(byref(statistics))
+        return statistics
 
     def take_kernels(self) -> set[str]:
         """Names of the kernels that ran since the last call, with their template arguments."""
@@ -266,6 +282,26 @@ class Emulator:
             temperatures[0] if wants[0] else None,
             temperatures[1] if wants[1] else None,
         )
+
+
+def margin_of(
+    emulator: Emulator,
+    anchors: torch.dtype,
+    elements: torch.dtype,
+    dim: int,
+    anchor_norm: float,
+    key_norm: float,
+) -> float:
+    """What a score may be off by, csrc/cuda/nomination.h."""
+    function = emulator._library.margin
+    function.restype = c_double
+    return function(
+        c_int32(DTYPES[anchors]),
+        c_int32(DTYPES[elements]),
+        c_int64(dim),
+        c_double(anchor_norm),
+        c_double(key_norm),
+    )
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -63,6 +63,8 @@ std::vector<Thread> threads;
 std::vector<Warp> warps;
 std::vector<int> ready, at_barrier;
 size_t first_ready = 0;  // of a queue whose beginning is used up
+bool votes = false;      // of the threads at the barrier, whether one says yes
+bool voted = false;      // the same of the last barrier that opened
 int num_done = 0;
 Thread* current = nullptr;
 Context own_context;
@@ -135,6 +137,8 @@ void open_barrier_if_complete() {
   if (settings.check_races) order_block();
   for (const int number : at_barrier) make_ready(&threads[number]);
   at_barrier.clear();
+  voted = votes;
+  votes = false;
 }
 
 void run_thread() {
@@ -172,6 +176,7 @@ void run_block(int64_t block, int64_t grid, int num_threads) {
   at_barrier.clear();
   first_ready = 0;
   num_done = 0;
+  votes = voted = false;
   paused = false;
   for (int number = 0; number < num_threads; ++number) {
     Thread& thread = threads[number];
@@ -268,7 +273,7 @@ void perhaps_preempt() {
   yield();
 }
 
-void block_barrier(const char* file, int line) {
+bool block_barrier(bool vote, const char* file, int line) {
   if (!at_barrier.empty()) {
     const Thread& other = threads[at_barrier.front()];
     if (other.line != line || std::strcmp(other.file, file) != 0) {
@@ -277,12 +282,14 @@ void block_barrier(const char* file, int line) {
     }
   }
   at_barrier.push_back(current->number);
+  votes |= vote;
   current->file = file;
   current->line = line;
   current->operation = "__syncthreads";
   current->state = State::kAtBarrier;
   open_barrier_if_complete();  // makes this thread ready too
   yield();
+  return voted;  // no other barrier can have opened: it would have waited for this thread
 }
 
 void collective(const char* name, unsigned mask, void* argument, Together together,

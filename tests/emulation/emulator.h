@@ -48,7 +48,8 @@ void run(const char* signature, int64_t grid, int threads, int64_t shared_bytes,
 
 void* shared_memory(size_t bytes);
 
-void block_barrier(const char* file, int line);
+// Returns whether any thread of the block voted.
+bool block_barrier(bool vote, const char* file, int line);
 
 int lane();
 
@@ -153,7 +154,11 @@ USUCL_UNINSTRUMENTED Value atomically(Value* address, const Change& change) {
 
 }  // namespace usucl::emulation
 
-inline void __syncthreads(USUCL_CALLER) { usucl::emulation::block_barrier(file, line); }
+inline void __syncthreads(USUCL_CALLER) { usucl::emulation::block_barrier(false, file, line); }
+
+inline int __syncthreads_or(int predicate, USUCL_CALLER) {
+  return usucl::emulation::block_barrier(predicate != 0, file, line);
+}
 
 inline void __syncwarp(unsigned mask = ~0u, USUCL_CALLER) {
   usucl::emulation::collective("__syncwarp", mask, nullptr, [](void**, unsigned) {}, file, line);
@@ -267,9 +272,9 @@ Struct& shared_memory() {
   return *static_cast<Struct*>(emulation::shared_memory(sizeof(Struct)));
 }
 
-inline unsigned long long load_relaxed(const unsigned long long* global) {
-  return emulation::atomically(const_cast<unsigned long long*>(global),
-                               [](unsigned long long value) { return value; });
+template <typename Word>
+Word load_relaxed(const Word* global) {
+  return emulation::atomically(const_cast<Word*>(global), [](Word value) { return value; });
 }
 
 USUCL_UNINSTRUMENTED inline void copy_async_16(void* shared, const void* global, bool there) {

@@ -2,6 +2,7 @@
 // structs of csrc/core/problem.h and csrc/results.h.
 #include <string>
 
+#include "cuda/margin.h"
 #include "emulation.h"
 #include "host_memory.h"
 
@@ -12,6 +13,9 @@ using namespace usucl;
 std::string text;
 int64_t multiprocessors = 2;
 bool small_in_one_launch = true;
+int64_t smallest_dense = int64_t{1} << 20;
+constexpr int64_t kSharedBytes = 227 << 10;
+cuda::DenseStatistics statistics;
 
 // Runs call(Call); returns what went wrong, races included, or null.
 template <typename Run>
@@ -20,7 +24,8 @@ const char* run(const Run& run_on) {
   text.clear();
   try {
     emulation::HostMemory memory;
-    run_on(cuda::Call{memory, nullptr, multiprocessors, small_in_one_launch});
+    run_on(cuda::Call{memory, nullptr, multiprocessors, kSharedBytes, true, small_in_one_launch,
+                      smallest_dense, &statistics});
   } catch (const std::exception& error) {
     text = error.what();
   }
@@ -33,10 +38,23 @@ const char* run(const Run& run_on) {
 #define USUCL_ENTRY extern "C" __attribute__((visibility("default")))
 
 USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_multiprocessors,
-                           bool one_launch) {
+                           bool one_launch, int64_t smallest_dense_pass) {
   emulation::settings = *settings;
   multiprocessors = num_multiprocessors;
   small_in_one_launch = one_launch;
+  smallest_dense = smallest_dense_pass;
+}
+
+// Of the dense passes since the last call.
+USUCL_ENTRY void take_statistics(cuda::DenseStatistics* out) {
+  *out = statistics;
+  statistics = {};
+}
+
+USUCL_ENTRY double margin(int32_t anchors, int32_t elements, int64_t dim, double anchor_norm,
+                          double key_norm) {
+  const cuda::Margin margin(static_cast<DType>(anchors), static_cast<DType>(elements), dim);
+  return margin.relative * anchor_norm * key_norm + margin.absolute * (anchor_norm + key_norm + 1);
 }
 
 // Names of the kernels that ran since the last call, one a line.

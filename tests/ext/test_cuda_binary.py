@@ -20,6 +20,7 @@ MOST_STATIC_SHARED = 48 * 1024  # of a thread block, what every architecture gra
 # Kernels, whatever their template arguments, by what they compute.
 SIMILARITIES = {"cross_kernel", "intra_kernel"}
 GRADIENTS = {"row_kernel", "key_kernel"}
+TENSOR_CORES = {"nominate_kernel", "seed_kernel"}
 FLOAT64_SUMS = {"sum_kernel", "temperature_kernel"}  # over all anchors, whatever their dtype
 
 # Bytes of stack a kernel may have on any architecture, and why it is left at that; by the name of
@@ -31,6 +32,8 @@ SPILLS = {
     "small_kernel": (112, "all steps of a call in one kernel; small problems wait on the launch"),
     "finish_kernel": (80, "values around the exponentials, once an anchor"),
     "temperature_kernel": (8, "one value around a division, once an anchor"),
+    "nominate_kernel": (16, "one pointer, read once a tile; none between products"),
+    "decide_kernel": (8, "one pointer, once an anchor"),
     "key_kernel": (32, "values around a division, once a pair"),
 }
 
@@ -96,6 +99,18 @@ def test_nothing_spills_in_the_chain_of_a_similarity(library: Library) -> None:
         places = [i for i, op in enumerate(code) if op in ("FFMA", "DFMA")]
         chain = code[places[0] : places[-1]]
         assert not {"LDL", "STL"} & set(chain), (kernel.name, kernel.arch)
+
+
+def test_tensor_cores_are_fed_from_shared_memory(library: Library) -> None:
+    """Each of 32 products of a step, its fragments by ldmatrix, chunks by asynchronous copies."""
+    for kernel in of(TENSOR_CORES, library):
+        code = list(kernel.instructions)
+        places = [i for i, op in enumerate(code) if op == "HMMA"]
+        # 16 products of 16 x 8 a step of 32 bytes, 4 steps a chunk: written out once.
+        assert len(places) == 4 * 16, (kernel.name, kernel.arch)
+        assert code.count("LDSM") == 4 * (4 + 2), (kernel.name, kernel.arch)
+        assert "LDGSTS" in code, (kernel.name, kernel.arch)
+        assert not {"LDL", "STL"} & set(code[places[0] : places[-1]]), (kernel.name, kernel.arch)
 
 
 def test_static_shared_memory_fits_every_gpu(library: Library) -> None:

@@ -1,0 +1,128 @@
+// Which of the nominees are candidates: those near enough to the last rank are scored by the chain.
+#include "../core/relation.h"
+#include "nomination.h"
+
+namespace usucl::cuda {
+namespace {
+
+constexpr int kWarps = kThreads / 32;
+constexpr int kStagedDims = 256;
+
+struct DecideShared {
+  float anchor[kWarps][kStagedDims];
+  uint32_t histogram[kWarps][kDigits];
+};
+
+// One warp's work on one anchor.
+class Decision {
+ public:
+  __device__ Decision(const Problem& problem, const DenseMemory& memory, const DensePlan& plan,
+                      const Kept<float>& kept, DecideShared& shared)
+      : problem_(problem),
+        memory_(memory),
+        plan_(plan),
+        kept_(kept),
+        anchor_(shared.anchor[threadIdx.x / 32]),
+        histogram_(shared.histogram[threadIdx.x / 32]),
+        max_similarity_(static_cast<float>(problem.max_similarity)) {}
+
+  __device__ void run(int64_t i) {
+    Nominee* nominees = memory_.pool + i * plan_.pool_capacity;
+    int count = memory_.pool_count[i];
+    bool settled = count <= plan_.pool_capacity;
+    if (settled) {
+      count = near_the_last_rank(nominees, count, memory_.start[i].margin);
+      settled = count <= kept_.depth;
+    }
+    if (memory_.statistics != nullptr && lane() == 0) {
+      if (settled) atomicAdd(&memory_.statistics->nominees, static_cast<unsigned long long>(count));
+      if (!settled) atomicAdd(&memory_.statistics->unsettled, 1ull);
+    }
+    if (settled) {
+      count = write_candidates(i, nominees, count);
+      if (lane() == 0) kept_.count[i] = count;
+    } else if (lane() == 0) {
+      memory_.unsettled[atomicAdd(memory_.num_unsettled, 1)] = static_cast<int32_t>(i);
+    }
+  }
+
+ private:
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+
+  __device__ int near_the_last_rank(Nominee* nominees, int count, float margin) {
+    const auto score = [&](int64_t n) {
+      const float score = nominees[n].score;
+      return surely_counts(score, margin, max_similarity_) ? score : -INFINITY;
+    };
+    const float bar = kth_greatest(score, count, plan_.depth, histogram_);
+    const float limit = limit_of(bar, margin);
+    return keep_those(nominees, count, [&](const Nominee& n) { return n.score >= limit; });
+  }
+
+  // Of one nominee a lane, all lanes together.
+  __device__ float similarity(int64_t i, const KeyPlace& key, bool there) {
+    const Matrix& anchors = problem_.anchors.embedding;
+    float sum = 0;
+    for (int64_t start = 0; start < anchors.dim; start += kStagedDims) {
+      const int64_t rest = anchors.dim - start;
+      const int width = static_cast<int>(rest < kStagedDims ? rest : kStagedDims);
+      __syncwarp();
+      for (int d = lane(); d < width; d += 32) {
+        anchor_[d] = element<float>(anchors, i, start + d);
+      }
+      __syncwarp();
+      if (there) sum = continue_chain(sum, anchor_, key.block->embedding, key.row, start, width);
+    }
+    return canonical(sum);
+  }
+
+  __device__ int write_candidates(int64_t i, const Nominee* nominees, int count) {
+    int written = 0;
+    for (int first = 0; first < count; first += 32) {
+      const bool there = first + lane() < count;
+      const int64_t index = there ? nominees[first + lane()].key : 0;
+      const KeyPlace key = place_of(problem_, index);
+      const float found = similarity(i, key, there);
+      const bool counts = there && valid_similarity(found, max_similarity_);
+      const unsigned counting = __ballot_sync(kWholeWarp, counts);
+      if (counts) {
+        kept_.of(i)[written + __popc(counting & ((1u << lane()) - 1))] = {found, index};
+      }
+      written += __popc(counting);
+    }
+    return written;
+  }
+
+  const Problem& problem_;
+  const DenseMemory& memory_;
+  const DensePlan& plan_;
+  const Kept<float>& kept_;
+  float* anchor_;  // [kStagedDims] of this warp
+  uint32_t* histogram_;
+  float max_similarity_;
+};
+
+__global__ void __launch_bounds__(kThreads)
+    decide_kernel(const __grid_constant__ DeviceProblem device,
+                  const __grid_constant__ DenseMemory memory,
+                  const __grid_constant__ DensePlan plan,
+                  const __grid_constant__ Kept<float> kept) {
+  const Problem problem = device.view();
+  Decision decision(problem, memory, plan, kept, shared_memory<DecideShared>());
+  const int64_t step = int64_t{gridDim.x} * kWarps;
+  for (int64_t i = blockIdx.x * kWarps + threadIdx.x / 32; i < problem.anchors.embedding.rows;
+       i += step) {
+    decision.run(i);
+    __syncwarp();
+  }
+}
+
+}  // namespace
+
+void decide(const Problem& problem, const DeviceProblem& device, const DenseMemory& memory,
+            const DensePlan& plan, const Kept<float>& kept, const Call& call) {
+  launch<decide_kernel>(grid_for(problem.anchors.embedding.rows, kWarps, call), kThreads,
+                        sizeof(DecideShared), call.stream, device, memory, plan, kept);
+}
+
+}  // namespace usucl::cuda

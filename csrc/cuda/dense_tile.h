@@ -1,0 +1,210 @@
+// Tiles of anchors and keys on their way through shared memory to the tensor cores.
+#pragma once
+
+#include "nomination.h"
+
+namespace usucl::cuda {
+
+constexpr int kDenseThreads = 256;
+constexpr int kDenseWarps = kDenseThreads / 32;
+constexpr int kStages = 3;  // chunks of keys: two under way while one is multiplied
+
+// What is multiplied, on the device: the anchors as these elements, and which keys.
+struct DenseOperands {
+  const Piece* anchors;  // [tiles * kTileAnchors, chunks * kChunkPieces]
+  int32_t anchor_tiles;
+  int32_t chunks;  // of a row
+  bool resident;   // all chunks of the anchors fit in shared memory at once
+  int64_t tiles;   // of keys
+};
+
+// kTileKeys keys of one block, or fewer at its end.
+struct KeyTile {
+  const Frames* block;
+  int64_t row;          // of the first, in the block
+  int64_t first_index;  // of the block
+};
+
+// Tiles are counted over the blocks of one element type only, in their order. Counted anew for
+// every tile: there are few blocks, and what is remembered instead takes registers.
+__device__ inline KeyTile key_tile(const Problem& problem, DType elements, int32_t number) {
+  int64_t row = int64_t{number} * kTileKeys, first_index = 0;
+  const Frames* block = problem.blocks;
+  for (;; first_index += block++->embedding.rows) {
+    const Matrix& keys = block->embedding;
+    if (keys.dtype != elements) continue;
+    const int64_t padded = (keys.rows + kTileKeys - 1) / kTileKeys * kTileKeys;
+    if (row < padded) return {block, row, first_index};
+    row -= padded;
+  }
+}
+
+// The tags of a tile's keys, as far as cross-video negatives ask for them.
+struct KeyTags {
+  int64_t video[kTileKeys];  // negative: no key
+  int64_t patient[kTileKeys];
+  uint32_t first_index;  // of the first key
+
+  __device__ void load(const KeyTile& tile, int key) {
+    const int64_t row = tile.row + key;
+    const bool there = row < tile.block->embedding.rows;
+    const FrameTag tag = there ? tile.block->tag(row) : FrameTag{-1, 0, -1};
+    video[key] = tag.video;
+    patient[key] = tag.patient;
+    if (key == 0) first_index = static_cast<uint32_t>(tile.first_index + tile.row);
+  }
+};
+
+struct AnchorTags {
+  int64_t video[kTileAnchors];
+  int64_t patient[kTileAnchors];
+
+  __device__ bool has_negative(int anchor, const KeyTags& keys, int key) const {
+    if (keys.video[key] < 0 || keys.video[key] == video[anchor]) return false;
+    return patient[anchor] < 0 || keys.patient[key] != patient[anchor];
+  }
+};
+
+struct TileMemory {
+  Chunk<kTileKeys> key[kStages];
+  Chunk<kTileAnchors> anchor[1];  // all chunks of a row, or kStages: room for them follows
+
+  static int64_t bytes_beyond(int chunks, bool resident) {
+    return static_cast<int64_t>(sizeof(Chunk<kTileAnchors>)) * ((resident ? chunks : kStages) - 1);
+  }
+};
+
+// Multiplies a tile of anchors with one tile of keys after the other. The warps lie over a tile as
+// 2 x 4.
+template <typename Elements>
+class DenseSweep {
+ public:
+  using Product = WarpProduct<Elements>;
+
+  __device__ DenseSweep(const Problem& problem, const DenseOperands& operands, TileMemory& memory)
+      : problem_(problem), operands_(operands), memory_(memory) {}
+
+  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
+  static __device__ int first_row() { return warp() / 4 * Product::kRows; }
+  static __device__ int first_column() { return warp() % 4 * Product::kColumns; }
+
+  // For `tiles` tiles of keys from number `first`: begin(tile, keys, asked), after a barrier that
+  // all warps have reached with what end() made of the tile before; asked: whether pending() was
+  // true of any thread there. Then, after another barrier, end(product) in every warp.
+  template <typename Pending, typename Begin, typename End>
+  __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const Pending& pending,
+                      const Begin& begin, const End& end) {
+    const int chunks = operands_.chunks;
+    Position ahead{0, 0, 0};
+    const auto copy_next = [&] {
+      if (ahead.tile < tiles) {
+        copy_keys(key_tile(problem_, Elements::kDType, first + ahead.tile), ahead.chunk,
+                  memory_.key[ahead.stage]);
+        if (!operands_.resident) {
+          copy_anchors(anchor_tile, ahead.chunk, memory_.anchor[ahead.stage]);
+        }
+        ahead.advance(chunks);
+      }
+      copy_async_commit();  // a group even if it is empty: they are counted
+    };
+    __syncthreads();  // nobody reads what was there before
+    if (operands_.resident) {
+      for (int c = 0; c < chunks; ++c) copy_anchors(anchor_tile, c, memory_.anchor[c]);
+    }
+    for (int stage = 0; stage + 1 < kStages; ++stage) copy_next();
+
+    for (Position at{0, 0, 0}; at.tile < tiles;) {
+      copy_async_wait<kStages - 2>();
+      const bool asked = __syncthreads_or(pending()) != 0;
+      begin(at.tile, key_tile(problem_, Elements::kDType, first + at.tile), asked);
+      const int32_t tile = at.tile;
+      Product product;
+      product.clear();
+      for (;;) {
+        copy_next();  // over the chunk that was multiplied last
+        product.add(memory_.anchor[operands_.resident ? at.chunk : at.stage], first_row(),
+                    memory_.key[at.stage], first_column());
+        at.advance(chunks);
+        if (at.tile != tile) break;
+        copy_async_wait<kStages - 2>();
+        __syncthreads();
+      }
+      if (chunks == 1) __syncthreads();
+      end(product);
+    }
+    copy_async_wait<0>();
+  }
+
+ private:
+  struct Position {
+    int32_t tile;  // of those of the run
+    int32_t chunk;
+    int32_t stage;
+
+    __device__ void advance(int32_t chunks) {
+      if (++stage == kStages) stage = 0;
+      if (++chunk < chunks) return;
+      chunk = 0;
+      ++tile;
+    }
+  };
+
+  static constexpr int kElementBytes = Elements::kDType == DType::kFloat32 ? 4 : 2;
+  static constexpr int kPieceElements = kPieceBytes / kElementBytes;
+
+  __device__ void copy_anchors(int32_t tile, int chunk, Chunk<kTileAnchors>& to) const {
+    const Piece* from = operands_.anchors +
+                        int64_t{tile} * kTileAnchors * operands_.chunks * kChunkPieces +
+                        chunk * kChunkPieces;
+#pragma unroll 1  // beside the sums there are few registers
+    for (int i = static_cast<int>(threadIdx.x); i < kTileAnchors * kChunkPieces;
+         i += kDenseThreads) {
+      const int row = i / kChunkPieces, piece = i % kChunkPieces;
+      copy_async_16(&to.at(row, piece), from + row * operands_.chunks * kChunkPieces + piece, true);
+    }
+  }
+
+  // Zeros beyond the last row and the last dimension.
+  __device__ void copy_keys(const KeyTile& tile, int chunk, Chunk<kTileKeys>& to) const {
+    const Matrix& keys = tile.block->embedding;
+    const auto* data = static_cast<const unsigned char*>(keys.data);
+    const int64_t row_bytes = keys.dim * kElementBytes;
+    const bool aligned =
+        row_bytes % kPieceBytes == 0 && reinterpret_cast<uintptr_t>(data) % kPieceBytes == 0;
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < kTileKeys * kChunkPieces; i += kDenseThreads) {
+      const int key = i / kChunkPieces, piece = i % kChunkPieces;
+      const int64_t row = tile.row + key;
+      const int64_t byte = int64_t{chunk} * kChunkBytes + piece * kPieceBytes;
+      if (aligned) {
+        const bool there = row < keys.rows && byte < row_bytes;
+        const auto* from = there ? data + row * row_bytes + byte : data;
+        copy_async_16(&to.at(key, piece), from, there);
+      } else {
+        to.at(key, piece) = gather(keys, row, byte / kElementBytes);
+      }
+    }
+  }
+
+  // A piece element by element, wherever it lies.
+  __device__ static Piece gather(const Matrix& keys, int64_t row, int64_t column) {
+    Piece piece{};
+    if (row >= keys.rows) return piece;
+    for (int e = 0; e < kPieceElements && column + e < keys.dim; ++e) {
+      const int64_t offset = keys.offset(row, column + e);
+      if (kElementBytes == 4) {
+        piece.word[e] = static_cast<const uint32_t*>(keys.data)[offset];
+      } else {
+        const uint32_t bits = static_cast<const uint16_t*>(keys.data)[offset];
+        piece.word[e / 2] |= bits << (e % 2 * 16);
+      }
+    }
+    return piece;
+  }
+
+  const Problem& problem_;
+  const DenseOperands& operands_;
+  TileMemory& memory_;
+};
+
+}  // namespace usucl::cuda

@@ -1,0 +1,148 @@
+// Products of tiles on tensor cores: 64 anchors by 32 keys a warp, over 128 bytes of every row at a
+// time, whatever the elements are. A kernel sees chunks, rows, columns and values only.
+//
+// In shared memory a chunk holds 128 bytes of each row as 8 pieces of 16. Piece p of row r lies at
+// place p ^ (r % 8): the same piece of 8 rows in a row, which is what one phase of ldmatrix reads,
+// lies in 8 different groups of 4 banks; so do the 8 pieces of one row, which is what copies write.
+#pragma once
+
+#include "../core/dtypes.h"
+#include "device.h"
+
+namespace usucl::cuda {
+
+constexpr int kPieceBytes = 16;
+constexpr int kChunkPieces = 8;
+constexpr int kChunkBytes = kPieceBytes * kChunkPieces;
+
+struct alignas(kPieceBytes) Piece {
+  uint32_t word[4];
+};
+
+// In bytes from the beginning of its chunk.
+__device__ inline uint32_t place_of_piece(int row, int piece) {
+  return static_cast<uint32_t>(row * kChunkBytes + (piece ^ (row % kChunkPieces)) * kPieceBytes);
+}
+
+template <int kRows>
+struct alignas(128) Chunk {
+  Piece piece[kRows][kChunkPieces];
+
+  __device__ Piece& at(int row, int piece_of_row) {
+    return piece[row][piece_of_row ^ (row % kChunkPieces)];
+  }
+};
+
+template <int kRows>
+__device__ const unsigned char* bytes_of_chunk(const Chunk<kRows>& chunk) {
+  return reinterpret_cast<const unsigned char*>(&chunk);
+}
+
+// What tensor cores multiply, accumulated in float32. All take 32 bytes of a row at once.
+struct BFloat16Elements {
+  static constexpr DType kDType = DType::kBFloat16;
+  static __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    mma_bfloat16(sum, a, b0, b1);
+  }
+};
+
+struct Float16Elements {
+  static constexpr DType kDType = DType::kFloat16;
+  static __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    mma_float16(sum, a, b0, b1);
+  }
+};
+
+// Of a float32 the low 13 bits of the mantissa are not read.
+struct TF32Elements {
+  static constexpr DType kDType = DType::kFloat32;
+  static __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    mma_tf32(sum, a, b0, b1);
+  }
+};
+
+// The sums of one warp, 64 anchors x 32 keys, spread over its lanes. A lane has kLaneRows of the
+// rows and in each of them the same kLaneColumns.
+template <typename Elements>
+class WarpProduct {
+ public:
+  static constexpr int kRows = 64, kColumns = 32;
+  static constexpr int kLaneRows = 8, kLaneColumns = 8;
+
+  __device__ void clear() {
+#pragma unroll
+    for (int i = 0; i < kRows / 16; ++i) {
+#pragma unroll
+      for (int j = 0; j < kColumns / 8; ++j) {
+#pragma unroll
+        for (float& one : sum_[i][j]) one = 0;
+      }
+    }
+  }
+
+  // Adds the products of one chunk: anchors first_row + 0 .. 63 with keys first_key + 0 .. 31, both
+  // multiples of 8.
+  template <int kAnchors, int kKeys>
+  __device__ void add(const Chunk<kAnchors>& anchors, int first_row, const Chunk<kKeys>& keys,
+                      int first_key) {
+    const int l = lane();
+    // Of ldmatrix' four matrices, 8 rows of 16 bytes each: of anchors the second is 8 rows below
+    // the first, the next two are a piece beside; of keys the second is beside the first.
+    const uint32_t of_anchors = place_of_piece(first_row + l % 16, l / 16);
+    const uint32_t of_keys = place_of_piece(first_key + l % 8 + l / 16 * 8, l / 8 % 2);
+#pragma unroll
+    for (int step = 0; step < kChunkPieces / 2; ++step) {
+      // Two pieces further, swizzled: the bits of the step are those of the piece but the lowest.
+      const auto* anchor = bytes_of_chunk(anchors) + (of_anchors ^ step * 2 * kPieceBytes);
+      const auto* key = bytes_of_chunk(keys) + (of_keys ^ step * 2 * kPieceBytes);
+      uint32_t b[kColumns / 16][4];
+#pragma unroll
+      for (int j = 0; j < kColumns / 16; ++j) load_matrices(b[j], key + j * 16 * kChunkBytes);
+#pragma unroll
+      for (int i = 0; i < kRows / 16; ++i) {
+        uint32_t a[4];
+        load_matrices(a, anchor + i * 16 * kChunkBytes);
+#pragma unroll
+        for (int j = 0; j < kColumns / 8; ++j) {
+          const uint32_t (&pair)[4] = b[j / 2];
+          Elements::mma(sum_[i][j], a, pair[j % 2 * 2], pair[j % 2 * 2 + 1]);
+        }
+      }
+    }
+  }
+
+  // Of the warp's 64 rows and 32 columns, those of this lane.
+  static __device__ int row(int of_lane) { return lane() / 4 + 8 * of_lane; }
+  static __device__ int column(int of_lane) {
+    return lane() % 4 * 2 + of_lane % 2 + of_lane / 2 * 8;
+  }
+
+  __device__ float value(int row_of_lane, int column_of_lane) const {
+    return sum_[row_of_lane / 2][column_of_lane / 2][row_of_lane % 2 * 2 + column_of_lane % 2];
+  }
+
+  // The greatest of a row that this lane has; a NaN counts for nothing.
+  __device__ float greatest(int row_of_lane) const {
+    float greatest = value(row_of_lane, 0);
+#pragma unroll
+    for (int c = 1; c < kLaneColumns; ++c) greatest = fmaxf(greatest, value(row_of_lane, c));
+    return greatest;
+  }
+
+  // f(row, column, value) for all that this lane has.
+  template <typename Function>
+  __device__ void for_each(const Function& f) const {
+#pragma unroll
+    for (int r = 0; r < kLaneRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < kLaneColumns; ++c) f(row(r), column(c), value(r, c));
+    }
+  }
+
+ private:
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+
+  float sum_[kRows / 16][kColumns / 8][4];
+};
+
+}  // namespace usucl::cuda

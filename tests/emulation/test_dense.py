@@ -1,0 +1,222 @@
+"""The dense pass: tensor cores nominate, the chain decides, and nobody can tell from the result."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from emulated import Emulator, margin_of
+from hypothesis import HealthCheck, given, settings
+from strategies import LOW_PRECISION, Problem, plain_problem, problems
+from test_kernels import check
+from torch import Tensor
+from torch.nn.functional import normalize
+
+DENSE = {"one_launch": False, "smallest_dense": 0}
+ELEMENTS = (torch.bfloat16, torch.float16, torch.float32)
+some_examples = settings(
+    max_examples=settings().max_examples // 4, suppress_health_check=[*HealthCheck], deadline=None
+)
+
+
+@pytest.fixture(autouse=True)
+def forget(emulator: Emulator) -> None:
+    emulator.take_statistics()
+
+
+def unit(*shape: int, seed: int = 1) -> Tensor:
+    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@some_examples
+@given(problem=problems())
+def test_small_problems(emulator: Emulator, problem: Problem) -> None:
+    emulator.configure(**DENSE)
+    check(emulator, problem)
+
+
+@some_examples
+@given(problem=problems(dtypes=LOW_PRECISION, on_grid=False))
+def test_small_problems_of_real_values(emulator: Emulator, problem: Problem) -> None:
+    emulator.configure(**DENSE)
+    check(emulator, problem)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
+@pytest.mark.parametrize("rows", [1, 127, 129])
+def test_sizes_around_the_bounds(emulator: Emulator, rows: int, dtype: torch.dtype) -> None:
+    """Tiles of 128 x 128; a chunk is 64 elements of 16 bits or 32 of 32; unaligned rows."""
+    emulator.configure(**DENSE)
+    for dim, keys in ((1, (127,)), (31, (128, 1)), (32, (129,)), (65, (3, 0, 130)), (200, (5,))):
+        problem = plain_problem(dtype=dtype, rows=rows, dim=dim, keys=keys, cross_k=7)
+        check(emulator, problem, judge=False)
+
+
+def test_element_types_mixed(emulator: Emulator) -> None:
+    """A bank in bfloat16 beside a batch in float32, and every other pair."""
+    emulator.configure(**DENSE)
+    for anchors in ELEMENTS:
+        problem = plain_problem(dtype=anchors, rows=9, dim=40, keys=(130, 140, 150, 20), cross_k=20)
+        for b, dtype in enumerate((*ELEMENTS, torch.bfloat16)):
+            block = problem.blocks[b]
+            problem.blocks[b] = block._replace(embedding=block.embedding.to(dtype))
+        check(emulator, problem, judge=False)
+    assert emulator.take_statistics().unsettled == 0
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
+def test_rows_too_long_for_shared_memory(emulator: Emulator, dtype: torch.dtype) -> None:
+    """Anchors are then copied again for every tile of keys."""
+    emulator.configure(**DENSE)
+    check(emulator, plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)), judge=False)
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+def test_split_keys(emulator: Emulator, dtype: torch.dtype) -> None:
+    """Few anchors: the thread blocks share what they count, and their lists come together."""
+    for multiprocessors, k in ((8, 5), (8, 300)):
+        emulator.configure(multiprocessors, **DENSE)
+        problem = plain_problem(
+            dtype=dtype, rows=3, dim=16, keys=(1000, 1, 1300), cross_k=k, cross_skip=2
+        )
+        check(emulator, problem, judge=False)
+    assert emulator.take_statistics().unsettled == 0
+
+
+def in_order(order: str, dtype: torch.dtype, rows: int = 20, keys: int = 2500) -> Problem:
+    problem = plain_problem(dtype=dtype, rows=rows, dim=16, keys=(keys,), cross_k=16)
+    centre = unit(16)
+    problem.anchors.embedding.copy_(normalize(centre + 0.05 * unit(rows, 16, seed=2), dim=1))
+    values = unit(keys, 16, seed=3)
+    rank = (values @ centre).argsort()
+    if order == "ascending":
+        values = values[rank]
+    elif order == "descending":
+        values = values[rank.flip(0)]
+    elif order == "equal":
+        values = values[:1].expand(keys, -1)
+    elif order == "in time":
+        values = normalize(torch.cumsum(0.1 * values, 0) + 3 * centre, dim=1)
+    elif order == "collapsed":
+        values = normalize(centre + 0.003 * values, dim=1)
+    elif order == "one video":
+        problem.anchors.video.zero_()
+        problem.blocks[0].video.zero_()
+        problem.blocks[0].video[1000:1040] = 1
+    problem.blocks[0].embedding.copy_(values)
+    return problem
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+@pytest.mark.parametrize(
+    "order", ["random", "ascending", "descending", "in time", "one video", "equal", "collapsed"]
+)
+def test_adversarial_orders(emulator: Emulator, order: str, dtype: torch.dtype) -> None:
+    """More keys within the margin than are kept: the chain searches. Else few scores arrive."""
+    emulator.configure(4, **DENSE)
+    problem = in_order(order, dtype)
+    check(emulator, problem, judge=False)
+    found = emulator.take_statistics()
+    if order == "equal":
+        assert found.unsettled == 2 * 20  # two calls
+    elif order == "collapsed":
+        assert dtype == torch.bfloat16 or found.unsettled > 0
+    else:
+        assert found.unsettled == 0
+        # Of 2500 keys each; two calls.
+        assert found.arrivals < 2 * 20 * 1250
+        assert found.nominees < 2 * 20 * 2 * 16
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
+def test_guard_against_false_negatives(emulator: Emulator, dtype: torch.dtype) -> None:
+    """Similarities as near to the guard as rounding allows, on both sides of it."""
+    emulator.configure(**DENSE)
+    problem = in_order("random", dtype, rows=5, keys=600)
+    exact = problem.anchors.embedding.double() @ problem.blocks[0].embedding.double().T
+    for guard in (exact.flatten().kthvalue(2000).values, exact.max(), exact.min(), exact.median()):
+        problem.options["max_similarity"] = float(guard.float())
+        check(emulator, problem, judge=False)
+
+
+def test_values_that_tensor_cores_cannot_take(emulator: Emulator) -> None:
+    """Not finite, too large to be sure of, zero, subnormal: the rest is as if they were not."""
+    emulator.configure(**DENSE)
+    for dtype in ELEMENTS:
+        large = 6e4 if dtype == torch.float16 else 1e30
+        for value in (math.nan, math.inf, -math.inf, large, 0.0, 1e-7, 1e-40):
+            problem = plain_problem(dtype=dtype, rows=6, dim=33, keys=(200,), cross_k=8)
+            problem.anchors.embedding[1] = value
+            problem.anchors.embedding[2, 3] = value
+            problem.blocks[0].embedding[5] = value
+            problem.blocks[0].embedding[6, 7] = value
+            problem.blocks[0].embedding[150:160] *= value if math.isfinite(value) else 1
+            emulator.take_statistics()
+            check(emulator, problem, judge=False)
+
+
+def test_float32_anchors_beyond_float16(emulator: Emulator) -> None:
+    emulator.configure(**DENSE)
+    problem = plain_problem(rows=3, dim=8, keys=(150,))
+    problem.anchors.embedding[0] *= 1e6
+    block = problem.blocks[0]
+    problem.blocks[0] = block._replace(embedding=block.embedding.half())
+    check(emulator, problem, judge=False)
+    assert emulator.take_statistics().unsettled == 2  # one anchor, two calls
+
+
+# --- the margin -----------------------------------------------------------------------------------
+
+
+def as_read(values: Tensor, elements: torch.dtype, *, key: bool) -> Tensor:
+    """float64 of what tensor cores multiply; a float32 key is cut off, an anchor rounded."""
+    if elements != torch.float32:
+        return values.to(elements).double()
+    bits = values.float().view(torch.int32)
+    if not key:
+        bits = bits + 0xFFF + (bits >> 13 & 1)
+    return (bits & ~0x1FFF).view(torch.float32).double()
+
+
+def worst_case(elements: torch.dtype, dim: int, *, key: bool) -> Tensor:
+    """A row all of whose elements lose as much as they can, in the same direction."""
+    bits = 8 if elements == torch.bfloat16 else 11
+    lost = 2.0**-23 if elements == torch.float32 and key else 2.0**-24
+    # Just above a power of two; just below the midpoint to the next number, or below that number.
+    step = 2.0 ** (1 - bits) * (1 if key and elements == torch.float32 else 0.5)
+    return torch.full((dim,), 1 + step - 2 * lost)
+
+
+@pytest.mark.parametrize("dim", [1, 16, 128, 1024])
+@pytest.mark.parametrize("elements", ELEMENTS, ids=str)
+def test_margin_of_constructed_worst_cases(
+    emulator: Emulator, elements: torch.dtype, dim: int
+) -> None:
+    """All rounding in one direction: within the margin, and the margin is not much more."""
+    anchor = worst_case(elements, dim, key=False)
+    key = worst_case(elements, dim, key=True) if elements == torch.float32 else None
+    if key is None:
+        key = torch.ones(dim)
+    score = as_read(anchor, elements, key=False) @ as_read(key, elements, key=True)
+    off = float((score - anchor.double() @ key.double()).abs())
+    norms = float(anchor.double().norm()), float(key.double().norm())
+    margin = margin_of(emulator, torch.float32, elements, dim, *norms)
+    assert off <= margin
+    assert margin <= 2.2 * off + 1.1 * (dim + 128) * 2.0**-21 * norms[0] * norms[1]
+
+
+@pytest.mark.parametrize("elements", ELEMENTS, ids=str)
+def test_margin_against_the_emulated_products(emulator: Emulator, elements: torch.dtype) -> None:
+    """Pairs in the wrong order by their scores, a hair apart by the chain."""
+    emulator.configure(**DENSE)
+    dim, keys = 64, 400
+    problem = plain_problem(rows=4, dim=dim, keys=(keys,), cross_k=30)
+    anchor = worst_case(elements, dim, key=False) / 10
+    problem.anchors.embedding.copy_(anchor * torch.tensor([[1.0], [0.5], [3.0], [1.0]]))
+    generator = torch.Generator().manual_seed(5)
+    values = 1 + torch.rand(keys, dim, generator=generator) * 2e-3
+    block = problem.blocks[0]
+    block.embedding.copy_(values)
+    problem.blocks[0] = block._replace(embedding=block.embedding.to(elements))
+    check(emulator, problem, judge=False)
