@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from benchmarks import cuda_binary
+from benchmarks import cuda_binary, cuda_prediction
 from benchmarks.cuda_binary import Kernel, Library, occupancy, read, readable, table
 
 MOST_BYTES = 8 * 2**20  # for each architecture, host code included: three times what it takes
@@ -111,6 +111,21 @@ def test_tensor_cores_are_fed_from_shared_memory(library: Library) -> None:
         assert code.count("LDSM") == 4 * (4 + 2), (kernel.name, kernel.arch)
         assert "LDGSTS" in code, (kernel.name, kernel.arch)
         assert not {"LDL", "STL"} & set(code[places[0] : places[-1]]), (kernel.name, kernel.arch)
+
+
+def test_the_comparison_of_the_scores_fits_beside_the_products(library: Library) -> None:
+    """Of one H200 multiprocessor 4.8 half-rate operations a pair at 128 dimensions."""
+    tool = cuda_binary.find_cuobjdump()
+    assert tool is not None
+    text = cuda_binary._run(tool, "--dump-sass", library.path)
+    found = 0
+    for (_, name), code in cuda_prediction.machine_code(text).items():
+        if plain(name) == "nominate_kernel":
+            found += 1
+            tile = cuda_prediction.tile_code(code)
+            assert tile.half_rate_per_pair < 2.4, name
+            assert tile.per_pair < 4.8, name
+    assert found >= 3
 
 
 def test_static_shared_memory_fits_every_gpu(library: Library) -> None:
