@@ -30,7 +30,9 @@ EMULATED = (
     "-fvisibility=hidden",
 )
 RACE_CHECKED = ("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0")
-EMULATOR = ("emulator.cpp", "fibers.cpp", "races.cpp", "tensor_core.cpp")
+EMULATOR = (
+    *("emulator.cpp", "fibers.cpp", "mbarriers.cpp", "races.cpp", "tensor_core.cpp", "wgmma.cpp"),
+)
 WITHOUT_A_GPU = "sm_80"  # what is looked at then: the first with every instruction that is used
 
 

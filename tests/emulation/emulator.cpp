@@ -29,7 +29,7 @@ constexpr int kToldWaiting = 4;
 constexpr int64_t kMaxSharedBytes = 227 << 10;
 constexpr size_t kSharedAlignment = 1024;
 
-enum class State { kReady, kAtBarrier, kInCollective, kDone };
+enum class State { kReady, kAtBarrier, kInCollective, kSuspended, kDone };
 
 struct Thread {
   Context context;
@@ -42,6 +42,7 @@ struct Thread {
   const char* file;
   int line;
   void* argument;
+  const void* awaited;  // an mbarrier, or null
 };
 
 // Lanes that have come to a collective operation; those of one mask wait for each other.
@@ -120,8 +121,10 @@ void make_ready(Thread* thread) {
   ready.push_back(thread->number);
 }
 
-void wait(State state, const char* operation, const char* file, int line) {
+void wait(State state, const char* operation, const char* file, int line,
+          const void* awaited = nullptr) {
   current->state = state;
+  current->awaited = awaited;
   current->operation = operation;
   current->file = file;
   current->line = line;
@@ -141,6 +144,9 @@ void run_thread() {
   entered_fiber();
   (*body)();
   if (current->copies.any()) fail("thread %d ended with copies under way", current->number);
+  if (products_under_way(current->number)) {
+    fail("thread %d ended with products under way", current->number);
+  }
   current->state = State::kDone;
   ++num_done;
   warps[current->number / 32].exited |= 1u << current->number % 32;
@@ -155,7 +161,9 @@ std::string deadlock() {
   for (const Thread& thread : threads) {
     if (thread.state == State::kDone || ++told > kToldWaiting) continue;
     text += " [thread " + std::to_string(thread.number) + " waits in " + thread.operation + " at " +
-            thread.file + ":" + std::to_string(thread.line) + "]";
+            thread.file + ":" + std::to_string(thread.line);
+    if (thread.awaited != nullptr) text += ", " + state_of_mbarrier(thread.awaited);
+    text += "]";
   }
   return text;
 }
@@ -173,6 +181,8 @@ void run_block(int64_t block, int64_t grid, int num_threads) {
   first_ready = 0;
   num_done = 0;
   paused = false;
+  forget_mbarriers();
+  begin_warpgroups(num_threads);
   for (int number = 0; number < num_threads; ++number) {
     Thread& thread = threads[number];
     thread.number = number;
@@ -185,6 +195,7 @@ void run_block(int64_t block, int64_t grid, int num_threads) {
   }
   yield();
   if (error.empty() && num_done < num_threads) error = deadlock();
+  if (error.empty() && copies_of_mbarriers()) error = "a block ended with copies under way";
 }
 
 std::string kernel_name(const std::string& signature) {
@@ -255,6 +266,16 @@ bool in_shared_memory(const void* address, size_t bytes) {
   return offset < shared_size && offset + bytes <= shared_size;
 }
 
+unsigned char* shared_begin() { return shared; }
+
+int threads_of_block() { return static_cast<int>(threads.size()); }
+
+void suspend(const char* operation, const char* file, int line, const void* awaited) {
+  wait(State::kSuspended, operation, file, line, awaited);
+}
+
+void resume(int thread) { make_ready(&threads[thread]); }
+
 int lane() { return current->number % 32; }
 
 int running_thread() { return current == nullptr ? -1 : current->number; }
@@ -281,6 +302,7 @@ void block_barrier(const char* file, int line) {
   current->line = line;
   current->operation = "__syncthreads";
   current->state = State::kAtBarrier;
+  current->awaited = nullptr;
   open_barrier_if_complete();  // makes this thread ready too
   yield();
 }
