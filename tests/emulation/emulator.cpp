@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "asynchronous.h"
@@ -25,7 +26,6 @@ ThreadIndex* this_thread = nullptr;
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr int kToldWaiting = 4;
 constexpr int64_t kMaxSharedBytes = 227 << 10;
 constexpr size_t kSharedAlignment = 1024;
 
@@ -155,15 +155,31 @@ void run_thread() {
   std::abort();
 }
 
+std::string place_of(const Thread& thread) {
+  std::string text =
+      std::string(thread.operation) + " at " + thread.file + ":" + std::to_string(thread.line);
+  if (thread.awaited != nullptr) text += ", " + state_of_mbarrier(thread.awaited);
+  return text;
+}
+
 std::string deadlock() {
-  std::string text = "deadlock:";
-  int told = 0;
+  std::vector<std::pair<std::string, std::vector<int>>> places;
   for (const Thread& thread : threads) {
-    if (thread.state == State::kDone || ++told > kToldWaiting) continue;
-    text += " [thread " + std::to_string(thread.number) + " waits in " + thread.operation + " at " +
-            thread.file + ":" + std::to_string(thread.line);
-    if (thread.awaited != nullptr) text += ", " + state_of_mbarrier(thread.awaited);
-    text += "]";
+    if (thread.state == State::kDone) continue;
+    const std::string place = place_of(thread);
+    const auto same = std::find_if(places.begin(), places.end(),
+                                   [&](const auto& other) { return other.first == place; });
+    if (same == places.end()) {
+      places.push_back({place, {thread.number}});
+    } else {
+      same->second.push_back(thread.number);
+    }
+  }
+  std::string text = "deadlock:";
+  for (const auto& [place, waiting] : places) {
+    text += " [thread " + std::to_string(waiting.front());
+    if (waiting.size() > 1) text += " and " + std::to_string(waiting.size() - 1) + " more";
+    text += " in " + place + "]";
   }
   return text;
 }
