@@ -155,7 +155,7 @@ def test_kernels_keep_to_the_device_vocabulary(source: Path) -> None:
 
 @pytest.mark.parametrize("source", _native("cuda"), ids=_name)
 def test_tensor_maps_are_kernel_parameters(source: Path) -> None:
-    """The TMA reads a map where the launch put it, not from a copy of the parameter on the stack."""
+    """The TMA reads a map where the launch put it, not from a copy on the stack."""
     text = re.sub(r"//.*", "", source.read_text())
     assert not re.search(r"(?<!const __grid_constant__ )\bTensorMap\s+\w+\s*[,)]", text)
 
