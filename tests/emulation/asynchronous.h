@@ -54,6 +54,7 @@ std::string state_of_mbarrier(const void* barrier);
 
 // In wgmma.cpp.
 void begin_warpgroups(int threads);
-bool products_under_way(int thread);  // of its warpgroup
+bool products_under_way(int thread);                   // of its warpgroup
+bool sums_under_way(int thread, const void* address);  // whether it is a register of such a product
 
 }  // namespace usucl::emulation

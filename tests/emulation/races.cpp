@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "asynchronous.h"
 #include "emulation.h"
 #include "fibers.h"
 
@@ -402,7 +403,12 @@ static void on_access(const void* address, size_t bytes, Access access, const vo
   const int thread = running_thread();
   if (thread < 0 || paused) return;
   int stack = 0;
-  if (on_fiber_stack(address, &stack) && stack == thread) return;
+  if (on_fiber_stack(address, &stack) && stack == thread) {
+    if (access == Access::kRead && settings.check_races && sums_under_way(thread, address)) {
+      report("read before wgmma_wait of these sums", address, thread, caller, "", nullptr);
+    }
+    return;
+  }
   perhaps_preempt();
   if (settings.check_races && bytes > 0) record(thread, address, bytes, access, caller);
 }

@@ -267,6 +267,16 @@ bool products_under_way(int thread) {
   return false;
 }
 
+bool sums_under_way(int thread, const void* address) {
+  for (const auto& [name, sums] : warpgroups[thread / kThreads].sums) {
+    const auto* registers =
+        reinterpret_cast<const unsigned char*>(sums.registers[thread % kThreads]);
+    const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(address) - registers);
+    if (offset < kSums * sizeof(float)) return true;
+  }
+  return false;
+}
+
 uint64_t wgmma_operand(const void* tile, int step) {
   constexpr uint64_t kGroupOfRows = 1024 >> 4;
   const auto offset = static_cast<const unsigned char*>(tile) - shared_begin();
