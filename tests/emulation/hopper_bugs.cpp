@@ -24,6 +24,7 @@ constexpr int kThreads = kWarpgroupThreads + 32;
 enum class Bug {
   kNone,
   kReadBeforeWait,
+  kSumsNotNamed,
   kNoProductWait,
   kNoCopyWait,
   kNoReleaseWait,
@@ -54,6 +55,7 @@ enum class Bug {
 constexpr const char* kNames[] = {
     "none",
     "read-before-wait",
+    "sums-not-named",
     "no-product-wait",
     "no-copy-wait",
     "no-release-wait",
@@ -145,7 +147,11 @@ __device__ void consume(Shared& shared, float* out) {
     wgmma_commit();
     if (kBug == Bug::kReleasedTooEarly) release<kBug>(shared.empty[stage]);
     if (kBug == Bug::kSumsWritten) sum[3] = 0;
-    if (kBug != Bug::kReadBeforeWait && kBug != Bug::kNoProductWait) wgmma_wait<0>(sum);
+    if (kBug == Bug::kSumsNotNamed) {
+      wgmma_wait<0>();
+    } else if (kBug != Bug::kReadBeforeWait && kBug != Bug::kNoProductWait) {
+      wgmma_wait<0>(sum);
+    }
     if (kBug != Bug::kReleasedTooEarly) release<kBug>(shared.empty[stage]);
     float greatest = sum[0];
     for (int i = 0; i < kWarpgroupSums; ++i) {

@@ -180,6 +180,7 @@ def test_compiles_for_other_architectures() -> None:
 # What is said about a bug of hopper_bugs.cpp, under three schedules.
 REPORTED = {
     "read-before-wait": "read before wgmma_wait of these sums",
+    "sums-not-named": "read before wgmma_wait of these sums",
     "no-product-wait": "ended with products under way",
     "no-copy-wait": "read of a copy under way of shared memory",
     "no-release-wait": "write to the destination of a copy under way of shared memory",
