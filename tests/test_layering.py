@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl.demo"}),
     frozenset({"usucl.cli"}),
 )
+DEVICE_VOCABULARY = {"device.h", "hopper.h"}
 CALLERS_OF_THE_EXTENSION = {"usucl_ext", "usucl.losses", "usucl.bank"}
 CALLERS_OF_THE_OPERATORS = {"usucl_ext/ops.py", "usucl_ext/_registrations.py"}
 
@@ -144,12 +145,19 @@ def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
 
 @pytest.mark.parametrize("source", _native("cuda"), ids=_name)
 def test_kernels_keep_to_the_device_vocabulary(source: Path) -> None:
-    """What the emulator cannot run is in device.h alone, PyTorch in the operators' file alone."""
+    """What the emulator cannot run is in two files alone, PyTorch in the operators' file alone."""
     text = re.sub(r"//.*", "", source.read_text())
-    if source.name != "device.h":
-        assert not re.search(r"\basm\b|__shared__|<<<|cuda_runtime\.h", text)
+    if source.name not in DEVICE_VOCABULARY:
+        assert not re.search(r"\basm\b|__shared__|<<<|cuda_runtime\.h|\bcuda\.h", text)
     if source.name != "operators.cpp":
         assert not any("torch" in name for _, name in _includes(source))
+
+
+@pytest.mark.parametrize("source", _native("cuda"), ids=_name)
+def test_tensor_maps_are_kernel_parameters(source: Path) -> None:
+    """The TMA reads a map where the launch put it, not from a copy on the stack."""
+    text = re.sub(r"//.*", "", source.read_text())
+    assert not re.search(r"(?<!const __grid_constant__ )\bTensorMap\s+\w+\s*[,)]", text)
 
 
 @pytest.mark.parametrize("source", _native("cuda"), ids=_name)

@@ -1,6 +1,7 @@
 // What kernels are written in. CUDA's own names stay where CUDA has one; every PTX instruction gets
-// a function here, and inline assembly is nowhere else. Compiled by a C++ compiler with
-// USUCL_EMULATION, the same kernels run on the CPU (tests/emulation/emulator.h).
+// a function here, or in hopper.h if only Hopper has it, and inline assembly is nowhere else.
+// Compiled by a C++ compiler with USUCL_EMULATION, the same kernels run on the CPU
+// (tests/emulation/emulator.h).
 #pragma once
 
 #include <algorithm>
@@ -45,10 +46,10 @@ void launch(int64_t grid, int threads, int64_t shared_bytes, cudaStream_t stream
 // For what is called in many places and seldom runs.
 #define USUCL_OUT_OF_LINE __noinline__
 
-// All of a thread block's shared memory, as one struct.
+// All of a thread block's shared memory, as one struct; aligned as tiles of hopper.h must be.
 template <typename Struct>
 __device__ Struct& shared_memory() {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   return *reinterpret_cast<Struct*>(memory);
 }
 

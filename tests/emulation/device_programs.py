@@ -30,7 +30,9 @@ EMULATED = (
     "-fvisibility=hidden",
 )
 RACE_CHECKED = ("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0")
-EMULATOR = ("emulator.cpp", "fibers.cpp", "races.cpp", "tensor_core.cpp")
+EMULATOR = (
+    *("emulator.cpp", "fibers.cpp", "mbarriers.cpp", "races.cpp", "tensor_core.cpp", "wgmma.cpp"),
+)
 WITHOUT_A_GPU = "sm_80"  # what is looked at then: the first with every instruction that is used
 
 
@@ -64,6 +66,11 @@ def _passed(argument: np.ndarray | int) -> ctypes.c_void_p | ctypes.c_int64:
     return ctypes.c_void_p(argument.ctypes.data)
 
 
+def log_of(built: Path) -> Path:
+    """What the compiler said that built it."""
+    return built.with_name(f"{built.name}.log")
+
+
 def _compile(out: Path, *command: str) -> Path:
     """Runs the command, which ends with ``-o``, unless its result is newer than every source."""
     sources = [*ROOT.glob("csrc/**/*.h"), *HERE.glob("*.h"), *HERE.glob("*.c*"), Path(__file__)]
@@ -75,6 +82,7 @@ def _compile(out: Path, *command: str) -> Path:
         [*command, "-o", str(unfinished)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    log_of(out).write_text(done.stdout + done.stderr)
     return unfinished.replace(out)
 
 
@@ -104,14 +112,18 @@ def arch() -> str:
 
 
 @functools.cache
-def compiled(name: str) -> Path:
-    """The library that nvcc makes of ``name``.cu."""
+def compiled(name: str, architecture: str | None = None) -> Path:
+    """The library that nvcc makes of ``name``.cu, for the GPU that is here unless told."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     nvcc = shutil.which("nvcc") or shutil.which(str(Path(home) / "bin" / "nvcc"))
     if nvcc is None:
         pytest.skip("no nvcc on PATH or in CUDA_HOME")
-    flags = ("-std=c++17", "-O3", f"-arch={arch()}", "-shared", "-Xcompiler", "-fPIC")
-    source, library = str(HERE / f"{name}.cu"), BUILD / f"{name}-{arch()}.so"
+    architecture = architecture or arch()
+    flags = (
+        *("-std=c++17", "-O3", f"-arch={architecture}", "-shared", "-Xcompiler", "-fPIC"),
+        *("-Xptxas", "-v"),
+    )
+    source, library = str(HERE / f"{name}.cu"), BUILD / f"{name}-{architecture}.so"
     return _compile(library, nvcc, *flags, *INCLUDES, source)
 
 
@@ -122,9 +134,11 @@ def on_gpu(name: str) -> Program:
 
 
 @functools.cache
-def machine_code(name: str) -> tuple[list[Kernel], dict[str, set[str]]]:
+def machine_code(
+    name: str, architecture: str | None = None
+) -> tuple[list[Kernel], dict[str, set[str]]]:
     """Of ``name``.cu: its kernels, and by their names the instructions, modifiers included."""
-    tool, library = find_cuobjdump(), compiled(name)
+    tool, library = find_cuobjdump(), compiled(name, architecture)
     if tool is None:
         pytest.skip("no cuobjdump in CUDA_HOME, on PATH or in the triton package")
     code = subprocess.run(

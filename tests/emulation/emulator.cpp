@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "asynchronous.h"
@@ -25,11 +26,10 @@ ThreadIndex* this_thread = nullptr;
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr int kToldWaiting = 4;
 constexpr int64_t kMaxSharedBytes = 227 << 10;
 constexpr size_t kSharedAlignment = 1024;
 
-enum class State { kReady, kAtBarrier, kInCollective, kDone };
+enum class State { kReady, kAtBarrier, kInCollective, kSuspended, kDone };
 
 struct Thread {
   Context context;
@@ -42,6 +42,7 @@ struct Thread {
   const char* file;
   int line;
   void* argument;
+  const void* awaited;  // an mbarrier, or null
 };
 
 // Lanes that have come to a collective operation; those of one mask wait for each other.
@@ -122,8 +123,10 @@ void make_ready(Thread* thread) {
   ready.push_back(thread->number);
 }
 
-void wait(State state, const char* operation, const char* file, int line) {
+void wait(State state, const char* operation, const char* file, int line,
+          const void* awaited = nullptr) {
   current->state = state;
+  current->awaited = awaited;
   current->operation = operation;
   current->file = file;
   current->line = line;
@@ -145,6 +148,9 @@ void run_thread() {
   entered_fiber();
   (*body)();
   if (current->copies.any()) fail("thread %d ended with copies under way", current->number);
+  if (products_under_way(current->number)) {
+    fail("thread %d ended with products under way", current->number);
+  }
   current->state = State::kDone;
   ++num_done;
   warps[current->number / 32].exited |= 1u << current->number % 32;
@@ -153,13 +159,31 @@ void run_thread() {
   std::abort();
 }
 
+std::string place_of(const Thread& thread) {
+  std::string text =
+      std::string(thread.operation) + " at " + thread.file + ":" + std::to_string(thread.line);
+  if (thread.awaited != nullptr) text += ", " + state_of_mbarrier(thread.awaited);
+  return text;
+}
+
 std::string deadlock() {
-  std::string text = "deadlock:";
-  int told = 0;
+  std::vector<std::pair<std::string, std::vector<int>>> places;
   for (const Thread& thread : threads) {
-    if (thread.state == State::kDone || ++told > kToldWaiting) continue;
-    text += " [thread " + std::to_string(thread.number) + " waits in " + thread.operation + " at " +
-            thread.file + ":" + std::to_string(thread.line) + "]";
+    if (thread.state == State::kDone) continue;
+    const std::string place = place_of(thread);
+    const auto same = std::find_if(places.begin(), places.end(),
+                                   [&](const auto& other) { return other.first == place; });
+    if (same == places.end()) {
+      places.push_back({place, {thread.number}});
+    } else {
+      same->second.push_back(thread.number);
+    }
+  }
+  std::string text = "deadlock:";
+  for (const auto& [place, waiting] : places) {
+    text += " [thread " + std::to_string(waiting.front());
+    if (waiting.size() > 1) text += " and " + std::to_string(waiting.size() - 1) + " more";
+    text += " in " + place + "]";
   }
   return text;
 }
@@ -178,6 +202,8 @@ void run_block(int64_t block, int64_t grid, int num_threads) {
   num_done = 0;
   votes = voted = false;
   paused = false;
+  forget_mbarriers();
+  begin_warpgroups(num_threads);
   for (int number = 0; number < num_threads; ++number) {
     Thread& thread = threads[number];
     thread.number = number;
@@ -190,6 +216,7 @@ void run_block(int64_t block, int64_t grid, int num_threads) {
   }
   yield();
   if (error.empty() && num_done < num_threads) error = deadlock();
+  if (error.empty() && copies_of_mbarriers()) error = "a block ended with copies under way";
 }
 
 std::string kernel_name(const std::string& signature) {
@@ -260,6 +287,16 @@ bool in_shared_memory(const void* address, size_t bytes) {
   return offset < shared_size && offset + bytes <= shared_size;
 }
 
+unsigned char* shared_begin() { return shared; }
+
+int threads_of_block() { return static_cast<int>(threads.size()); }
+
+void suspend(const char* operation, const char* file, int line, const void* awaited) {
+  wait(State::kSuspended, operation, file, line, awaited);
+}
+
+void resume(int thread) { make_ready(&threads[thread]); }
+
 int lane() { return current->number % 32; }
 
 int running_thread() { return current == nullptr ? -1 : current->number; }
@@ -287,6 +324,7 @@ bool block_barrier(bool vote, const char* file, int line) {
   current->line = line;
   current->operation = "__syncthreads";
   current->state = State::kAtBarrier;
+  current->awaited = nullptr;
   open_barrier_if_complete();  // makes this thread ready too
   yield();
   return voted;  // no other barrier can have opened: it would have waited for this thread

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "asynchronous.h"
 #include "emulation.h"
 #include "fibers.h"
 
@@ -36,7 +37,9 @@ struct Cell {
   int16_t reader_of_other_warp = -1;
   bool atomic = false;
   bool in_flight = false;
-  int32_t readers = -1;  // clocks of a whole warp's reads, if several lanes read unordered
+  int32_t readers = -1;         // clocks of a whole warp's reads, if several lanes read unordered
+  int32_t all_readers = -1;     // where more than warps synchronise
+  uint32_t unfenced_clock = 0;  // of the last write, if a thread's own; not reset by epochs
   // Blocks, as counted over all launches; 0: none.
   uint64_t written_by = 0;
   uint64_t first_read_by = 0;
@@ -51,10 +54,44 @@ std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 std::array<std::pair<uintptr_t, Page*>, 64> recent_pages;
 std::vector<Clocks> warp_reads;  // of this epoch
 std::vector<Clocks> known;       // [threads]: of each lane of its warp, the clock a thread has seen
+// Once a thread of the block has used an mbarrier or a named barrier, in place of the two above:
+std::vector<Seen> all_known;  // [threads]: of every thread
+struct Reader {
+  int thread;
+  uint32_t clock;
+};
+std::vector<std::vector<Reader>> all_readers;  // of this epoch
+std::vector<uint32_t> fenced;                  // [threads]: the clock at the last fence_writes()
 uint64_t epoch = 1, block = 0, first_block_of_launch = 1;
 const unsigned char* shared = nullptr;
 size_t shared_bytes = 0;
 Races found;
+
+uint32_t& own_clock(int thread) {
+  return all_known.empty() ? known[thread][thread % 32] : all_known[thread][thread];
+}
+
+bool has_seen(int thread, int other, uint32_t clock) {
+  if (other == thread) return true;
+  if (!all_known.empty()) return all_known[thread][other] >= clock;
+  return other / 32 == thread / 32 && known[thread][other % 32] >= clock;
+}
+
+// From here on the block's threads synchronise beyond their warps.
+void know_all() {
+  if (!all_known.empty()) return;
+  const size_t threads = known.size();
+  all_known.assign(threads, Seen(threads));
+  for (size_t thread = 0; thread < threads; ++thread) {
+    for (size_t lane = 0; lane < 32 && thread / 32 * 32 + lane < threads; ++lane) {
+      all_known[thread][thread / 32 * 32 + lane] = known[thread][lane];
+    }
+  }
+}
+
+void join(Seen* seen, const Seen& other) {
+  for (size_t i = 0; i < seen->size(); ++i) (*seen)[i] = std::max((*seen)[i], other[i]);
+}
 
 Cell* cells_of(uintptr_t address) {
   const uintptr_t number = address / kPageBytes;
@@ -111,11 +148,12 @@ class Check {
     cell.epoch = epoch;
     cell.write_clock = cell.read_clock = 0;
     cell.reader_of_other_warp = -1;
-    cell.readers = -1;
+    cell.readers = cell.all_readers = -1;
   }
 
-  void read(bool in_shared) {
+  void read(bool in_shared, bool async) {
     if (cell_.in_flight) against_writer("read of a copy under way");
+    if (async) against_unfenced();
     if (unordered_write()) against_writer("read after write");
     if (!in_shared && by_other_block(cell_.written_by)) against_block("read after write");
     note_reader();
@@ -124,7 +162,8 @@ class Check {
     cell_.read_caller = caller_;
   }
 
-  void write(bool in_shared, bool atomic) {
+  void write(bool in_shared, bool atomic, bool async) {
+    if (async) against_unfenced();
     if (cell_.in_flight) against_writer("write to the destination of a copy under way");
     const bool both_atomic = atomic && cell_.atomic;
     if (unordered_write() && !both_atomic) against_writer("write after write");
@@ -135,20 +174,24 @@ class Check {
         against_block("write after read");
       }
     }
-    cell_.writer = static_cast<int16_t>(thread_);
-    cell_.write_clock = known[thread_][thread_ % 32];
     cell_.atomic = atomic;
+    note_write(own_clock(thread_));
+    cell_.unfenced_clock = async ? 0 : cell_.write_clock;
+  }
+
+  void note_write(uint32_t clock) {
+    cell_.writer = static_cast<int16_t>(thread_);
+    cell_.write_clock = clock;
     cell_.written_by = block;
     cell_.write_caller = caller_;
     cell_.read_clock = 0;
     cell_.readers = -1;
     cell_.reader_of_other_warp = -1;
+    if (cell_.all_readers >= 0) all_readers[cell_.all_readers].clear();
   }
 
  private:
-  bool ordered(int other, uint32_t clock) const {
-    return other == thread_ || (other / 32 == thread_ / 32 && known[thread_][other % 32] >= clock);
-  }
+  bool ordered(int other, uint32_t clock) const { return has_seen(thread_, other, clock); }
 
   bool unordered_write() const {
     return cell_.write_clock != 0 && !ordered(cell_.writer, cell_.write_clock);
@@ -166,10 +209,21 @@ class Check {
     report(what, address_, thread_, caller_, "another block", cell_.write_caller);
   }
 
+  void against_unfenced() const {
+    if (cell_.written_by == block && cell_.unfenced_clock > fenced[cell_.writer]) {
+      against_writer("asynchronous access without fence_proxy_async after write");
+    }
+  }
+
   void against_readers() const {
     const auto race = [&](int reader) {
       report("write after read", address_, thread_, caller_, name_of(reader), cell_.read_caller);
     };
+    if (cell_.all_readers >= 0) {
+      for (const Reader& reader : all_readers[cell_.all_readers]) {
+        if (!ordered(reader.thread, reader.clock)) return race(reader.thread);
+      }
+    }
     if (cell_.reader_of_other_warp >= 0 && cell_.reader_of_other_warp != thread_) {
       return race(cell_.reader_of_other_warp);
     }
@@ -184,7 +238,21 @@ class Check {
     }
   }
 
+  void note_in_all_readers() {
+    if (cell_.all_readers < 0) {
+      cell_.all_readers = static_cast<int32_t>(all_readers.size());
+      all_readers.emplace_back();
+    }
+    auto& readers = all_readers[cell_.all_readers];
+    const auto known_to_this = [&](const Reader& reader) {
+      return ordered(reader.thread, reader.clock);
+    };
+    readers.erase(std::remove_if(readers.begin(), readers.end(), known_to_this), readers.end());
+    readers.push_back({thread_, own_clock(thread_)});
+  }
+
   void note_reader() {
+    if (!all_known.empty()) return note_in_all_readers();
     const uint32_t now = known[thread_][thread_ % 32];
     if (cell_.read_clock == 0 || (cell_.readers < 0 && ordered(cell_.reader, cell_.read_clock))) {
       cell_.reader = static_cast<int16_t>(thread_);
@@ -229,6 +297,7 @@ void expect_written(int thread, const void* address, size_t bytes, const void* c
 void next_epoch() {
   ++epoch;
   warp_reads.clear();
+  all_readers.clear();
 }
 
 }  // namespace
@@ -241,24 +310,61 @@ void begin_block(const unsigned char* memory, size_t bytes, int threads) {
   shared = memory;
   shared_bytes = bytes;
   known.assign(threads, {});
+  all_known.clear();
+  fenced.assign(threads, 0);
   for (int thread = 0; thread < threads; ++thread) known[thread][thread % 32] = 1;
 }
 
 void order_block() { next_epoch(); }
 
 void order_lanes(int warp, unsigned mask) {
-  Clocks latest{};
   const auto for_lanes = [&](const auto& visit) {
     for (int lane = 0; lane < 32; ++lane) {
       if (mask >> lane & 1) visit(lane);
     }
   };
+  if (!all_known.empty()) {
+    Seen seen;
+    for_lanes([&](int lane) { release(warp * 32 + lane, &seen); });
+    for_lanes([&](int lane) { acquire(warp * 32 + lane, seen); });
+    return;
+  }
+  Clocks latest{};
   for_lanes([&](int lane) {
     for (int i = 0; i < 32; ++i) latest[i] = std::max(latest[i], known[warp * 32 + lane][i]);
   });
   for_lanes([&](int lane) {
     known[warp * 32 + lane] = latest;
     ++known[warp * 32 + lane][lane];
+  });
+}
+
+void release(int thread, Seen* seen) {
+  know_all();
+  seen->resize(known.size());
+  join(seen, all_known[thread]);
+  ++own_clock(thread);
+}
+
+void acquire(int thread, const Seen& seen) {
+  know_all();
+  if (!seen.empty()) join(&all_known[thread], seen);
+}
+
+uint32_t tick(int thread) { return own_clock(thread)++; }
+
+void see(int thread, uint32_t clock, Seen* seen) {
+  seen->resize(known.size());
+  (*seen)[thread] = std::max((*seen)[thread], clock);
+}
+
+void fence_writes(int thread) { fenced[thread] = tick(thread); }
+
+void record_landing(int thread, uint32_t clock, const void* address, size_t bytes,
+                    const void* caller) {
+  for_each_cell(address, bytes, [&](Cell& cell, const void* at) {
+    cell.in_flight = false;
+    Check(cell, thread, at, caller).note_write(clock);
   });
 }
 
@@ -273,17 +379,19 @@ void record(int thread, const void* address, size_t bytes, Access access, const 
   }
   const auto offset = static_cast<size_t>(static_cast<const unsigned char*>(address) - shared);
   const bool in_shared = offset < shared_bytes;
-  const bool reads = access == Access::kRead || access == Access::kAtomic;
+  const bool only_reads = access == Access::kRead || access == Access::kReadAsync;
+  const bool reads = only_reads || access == Access::kAtomic;
+  const bool async = access == Access::kIssueAsync || access == Access::kReadAsync;
   if (in_shared && reads) expect_written(thread, address, bytes, caller);
   for_each_cell(address, bytes, [&](Cell& cell, const void* at) {
     if (access == Access::kLand) cell.in_flight = false;
     Check check(cell, thread, at, caller);
-    if (access == Access::kRead) {
-      check.read(in_shared);
+    if (only_reads) {
+      check.read(in_shared, async);
     } else {
-      check.write(in_shared, access == Access::kAtomic);
+      check.write(in_shared, access == Access::kAtomic, async);
     }
-    if (access == Access::kIssue) cell.in_flight = true;
+    if (access == Access::kIssue || access == Access::kIssueAsync) cell.in_flight = true;
   });
 }
 
@@ -295,7 +403,12 @@ static void on_access(const void* address, size_t bytes, Access access, const vo
   const int thread = running_thread();
   if (thread < 0 || paused) return;
   int stack = 0;
-  if (on_fiber_stack(address, &stack) && stack == thread) return;
+  if (on_fiber_stack(address, &stack) && stack == thread) {
+    if (access == Access::kRead && settings.check_races && sums_under_way(thread, address)) {
+      report("read before wgmma_wait of these sums", address, thread, caller, "", nullptr);
+    }
+    return;
+  }
   perhaps_preempt();
   if (settings.check_races && bytes > 0) record(thread, address, bytes, access, caller);
 }
