@@ -94,7 +94,8 @@ def choose_archs(home: Path) -> str:
         capabilities = {
             torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())
         }
-        return ";".join(f"{major}.{minor}" for major, minor in sorted(capabilities))
+        known = sorted(capabilities)
+        return ";".join(f"{a}.{b}{'a' if (a, b) == (9, 0) else ''}" for a, b in known)
     known = run(str(home / "bin" / "nvcc"), "--list-gpu-arch")
     archs = [arch for arch in PORTABLE_ARCHS if f"compute_{arch.replace('.', '')}" in known]
     return ";".join(archs) + "+PTX"
@@ -173,11 +174,13 @@ extensions = [
     )
 ]
 if not absent:
+    # Its own instructions are there where the library is built for it by that name.
+    hopper = [("USUCL_BUILT_FOR_HOPPER", None)] if "9.0a" in archs else []
     extensions.append(
         CUDAExtension(
             "usucl_ext._C_cuda",
             sources("csrc/cuda"),
-            define_macros=[*target, ("USE_CUDA", None)],
+            define_macros=[*target, ("USE_CUDA", None), *hopper],
             extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         )
     )

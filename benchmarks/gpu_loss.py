@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from benchmarks.gpu_machine import COMPARED
 from benchmarks.harness import Step, percentiles
 from benchmarks.problems import DTYPES, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
-from benchmarks.rows import GRAPH, MODES, OURS, Row
+from benchmarks.rows import GRAPH, MODES, OURS, WARPGROUPS, Row
 from benchmarks.suite import OP, allowed_loss, compare
 from usucl_ext import hard_negative_nce
 
@@ -183,6 +184,9 @@ def measure(
             if name == GRAPH:
                 _measure_graph(problem, clock, row, each, keep)
                 continue
+            if name == WARPGROUPS:
+                _measure_warpgroups(problem, clock, row, each, keep)
+                continue
             step = PROVIDERS[name].make(problem)
             judge = PROVIDERS[name].expected
             if judge is not None:
@@ -219,6 +223,22 @@ def _measure_graph(
     for mode in ("forward", "both"):
         times = clock.samples(replay(ours, backward=mode == "both"), seconds)
         keep(_with(replace(row, mode=mode), times[:, 0]))
+
+
+def _measure_warpgroups(
+    problem: Problem, clock: Clock, row: Row, seconds: float, keep: Callable[[Row], None]
+) -> None:
+    """The graph again, with Hopper's own instructions; its result is checked first."""
+    device = clock.device
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
+        keep(replace(row, note="warpgroups need a GPU of compute capability 9.0"))
+        return
+    os.environ["USUCL_CUDA_WARPGROUPS"] = "1"
+    try:
+        check(Problem.make(problem.setting), device)
+        _measure_graph(problem, clock, row, seconds, keep)
+    finally:
+        del os.environ["USUCL_CUDA_WARPGROUPS"]
 
 
 def _allowed(setting: Setting, name: str) -> float:

@@ -14,7 +14,10 @@ CUDA_TESTS, BINARY_TESTS = "tests/ext/test_cuda.py", "tests/ext/test_cuda_binary
 REST = ("-k", "cuda", f"--ignore={CUDA_TESTS}", f"--ignore={BINARY_TESTS}")  # by their device
 # Tests of single device instructions against what the emulator of the kernels makes of them; those
 # that are there are run.
-INSTRUCTION_TESTS = ("tests/emulation/test_device_instructions.py",)
+INSTRUCTION_TESTS = tuple(
+    f"tests/emulation/test_{name}.py"
+    for name in ("device_instructions", "mma_core", "hopper", "wgmma_core")
+)
 # (N, M) and the seconds of its stage. D = 128, intra_k = 3, cross_k = 32.
 SHAPES = (((512, 65536), 60), ((4096, 65536), 60), ((4096, 1048576), 120), ((32, 96), 40))
 HARD_ORDERS = ("correlated", "ascending", "one video")
@@ -68,8 +71,9 @@ def stages(capability: Sequence[int] | None, rows: Path, arch: str = "") -> list
     )
     return [
         _build(capability, arch),
-        *(_pytest("instructions", "each against its emulation", 60, p) for p in INSTRUCTION_TESTS),
+        *map(_instructions, INSTRUCTION_TESTS),
         _pytest("CUDA tests", "against oracle and CPU; streams, graphs", 120, CUDA_TESTS),
+        *(_on_hopper() if capability == (9, 0) else ()),
         replace(binary, gpu=False),
         first,
         memcheck,
@@ -112,6 +116,15 @@ def _pytest(name: str, what: str, limit: float, path: str, *options: str) -> Sta
     missing = "" if (ROOT / path).exists() else f"{path} is not there"
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path, *options)
     return Stage(name, what, command, limit, missing=missing)
+
+
+def _instructions(path: str) -> Stage:
+    return _pytest(Path(path).stem.removeprefix("test_"), "against its emulation", 60, path)
+
+
+def _on_hopper() -> tuple[Stage, ...]:
+    tests = _pytest("CUDA tests, warpgroups", "nominations by wgmma", 90, CUDA_TESTS)
+    return (replace(tests, environment={"USUCL_CUDA_WARPGROUPS": "1"}),)
 
 
 def _sanitizer(tool: str, what: str) -> Stage:

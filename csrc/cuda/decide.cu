@@ -1,6 +1,6 @@
 // Which of the nominees are candidates: those near enough to the last rank are scored by the chain.
 #include "../core/relation.h"
-#include "nomination.h"
+#include "dense.h"
 
 namespace usucl::cuda {
 namespace {

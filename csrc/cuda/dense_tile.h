@@ -1,7 +1,7 @@
 // Tiles of anchors and keys on their way through shared memory to the tensor cores.
 #pragma once
 
-#include "nomination.h"
+#include "dense.h"
 
 namespace usucl::cuda {
 
@@ -9,33 +9,27 @@ constexpr int kDenseThreads = 256;
 constexpr int kDenseWarps = kDenseThreads / 32;
 constexpr int kStages = 3;  // chunks of keys: two under way while one is multiplied
 
-// What is multiplied, on the device: the anchors as these elements, and which keys.
-struct DenseOperands {
-  const Piece* anchors;  // [tiles * kTileAnchors, chunks * kChunkPieces]
-  int32_t anchor_tiles;
-  int32_t chunks;  // of a row
-  bool resident;   // all chunks of the anchors fit in shared memory at once
-  int64_t tiles;   // of keys
-};
-
 // kTileKeys keys of one block, or fewer at its end.
 struct KeyTile {
   const Frames* block;
-  int64_t row;          // of the first, in the block
-  int64_t first_index;  // of the block
+  int64_t row;              // of the first, in the block
+  int64_t first_index;      // of the block
+  int32_t number_of_block;  // of those of its element type that are not empty
 };
 
 // Tiles are counted over the blocks of one element type only, in their order. Counted anew for
 // every tile: there are few blocks, and what is remembered instead takes registers.
 __device__ inline KeyTile key_tile(const Problem& problem, DType elements, int32_t number) {
   int64_t row = int64_t{number} * kTileKeys, first_index = 0;
+  int32_t number_of_block = 0;
   const Frames* block = problem.blocks;
   for (;; first_index += block++->embedding.rows) {
     const Matrix& keys = block->embedding;
     if (keys.dtype != elements) continue;
     const int64_t padded = (keys.rows + kTileKeys - 1) / kTileKeys * kTileKeys;
-    if (row < padded) return {block, row, first_index};
+    if (row < padded) return {block, row, first_index, number_of_block};
     row -= padded;
+    if (padded > 0) ++number_of_block;
   }
 }
 
@@ -65,6 +59,13 @@ struct AnchorTags {
   }
 };
 
+__device__ inline void load_anchor(AnchorTags& tags, int row, const Frames& anchors, int64_t i) {
+  const bool there = i < anchors.embedding.rows;
+  const FrameTag tag = there ? anchors.tag(i) : FrameTag{-1, 0, -1};
+  tags.video[row] = tag.video;
+  tags.patient[row] = tag.patient;
+}
+
 struct TileMemory {
   Chunk<kTileKeys> key[kStages];
   Chunk<kTileAnchors> anchor[1];  // all chunks of a row, or kStages: room for them follows
@@ -88,12 +89,12 @@ class DenseSweep {
   static __device__ int first_row() { return warp() / 4 * Product::kRows; }
   static __device__ int first_column() { return warp() % 4 * Product::kColumns; }
 
-  // For `tiles` tiles of keys from number `first`: begin(tile, keys, asked), after a barrier that
-  // all warps have reached with what end() made of the tile before; asked: whether pending() was
-  // true of any thread there. Then, after another barrier, end(product) in every warp.
-  template <typename Pending, typename Begin, typename End>
-  __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const Pending& pending,
-                      const Begin& begin, const End& end) {
+  // For `tiles` tiles of keys from number `first`: begin(tile, keys), after a barrier that all
+  // warps have reached with what end() made of the tile before; then, after another barrier,
+  // end(product) in every warp.
+  template <typename Begin, typename End>
+  __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const Begin& begin,
+                      const End& end) {
     const int chunks = operands_.chunks;
     Position ahead{0, 0, 0};
     const auto copy_next = [&] {
@@ -115,8 +116,8 @@ class DenseSweep {
 
     for (Position at{0, 0, 0}; at.tile < tiles;) {
       copy_async_wait<kStages - 2>();
-      const bool asked = __syncthreads_or(pending()) != 0;
-      begin(at.tile, key_tile(problem_, Elements::kDType, first + at.tile), asked);
+      __syncthreads();
+      begin(at.tile, key_tile(problem_, Elements::kDType, first + at.tile));
       const int32_t tile = at.tile;
       Product product;
       product.clear();

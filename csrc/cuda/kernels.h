@@ -39,6 +39,7 @@ struct Call {
   int64_t multiprocessors;                    // of the device: how many thread blocks fill it
   int64_t shared_bytes;                       // that a thread block can have
   bool tensor_cores;                          // of compute capability 8.0 or later
+  bool warpgroups = false;                    // Hopper's, and compiled for it
   bool small_in_one_launch = true;            // else small problems take the launches of large ones
   int64_t smallest_dense = int64_t{1} << 20;  // pairs that are worth the launches of a dense pass
   DenseStatistics* statistics = nullptr;      // added to, if there

@@ -14,6 +14,7 @@ namespace usucl::cuda {
 constexpr int kPieceBytes = 16;
 constexpr int kChunkPieces = 8;
 constexpr int kChunkBytes = kPieceBytes * kChunkPieces;
+constexpr int kGroup = 8;  // scores that are compared at once
 
 struct alignas(kPieceBytes) Piece {
   uint32_t word[4];
@@ -68,6 +69,7 @@ class WarpProduct {
  public:
   static constexpr int kRows = 64, kColumns = 32;
   static constexpr int kLaneRows = 8, kLaneColumns = 8;
+  static constexpr int kGroups = kLaneColumns / kGroup;
 
   __device__ void clear() {
 #pragma unroll
@@ -121,11 +123,13 @@ class WarpProduct {
     return sum_[row_of_lane / 2][column_of_lane / 2][row_of_lane % 2 * 2 + column_of_lane % 2];
   }
 
-  // The greatest of a row that this lane has; a NaN counts for nothing.
-  __device__ float greatest(int row_of_lane) const {
-    float greatest = value(row_of_lane, 0);
+  // The greatest of kGroup neighbours of a row that this lane has; a NaN counts for nothing.
+  __device__ float greatest(int row_of_lane, int group) const {
+    float greatest = value(row_of_lane, group * kGroup);
 #pragma unroll
-    for (int c = 1; c < kLaneColumns; ++c) greatest = fmaxf(greatest, value(row_of_lane, c));
+    for (int c = 1; c < kGroup; ++c) {
+      greatest = fmaxf(greatest, value(row_of_lane, group * kGroup + c));
+    }
     return greatest;
   }
 

@@ -1,4 +1,4 @@
-// What the kernels of the dense pass share (dense.cu, decide.cu).
+// Bars, margins and lists of nominees, as all kernels of the dense pass know them.
 #pragma once
 
 #include "block.h"
@@ -191,43 +191,5 @@ __device__ int keep_those(Nominee* list, int count, const Passes& passes) {
   }
   return kept;
 }
-
-// Device memory of a dense pass.
-struct DenseMemory {
-  float* anchor_norm;           // [N]; negative: nothing is to be found
-  float* seeds;                 // [N, num_seeds]: scores of so many keys that count
-  AnchorStart* start;           // [N]
-  uint32_t* histogram;          // [N, Scale::kBuckets]
-  Nominee* lists;               // [grid, kTileAnchors, capacity]: of the thread blocks at work
-  Nominee* pool;                // [N, pool_capacity]: what they have left
-  int32_t* pool_count;          // [N]; above the capacity: not all were kept
-  int32_t* unsettled;           // [N]: the anchors that the chain must search
-  int32_t* num_unsettled;       // []
-  DenseStatistics* statistics;  // or null
-};
-
-struct DensePlan {
-  int64_t depth;  // candidates an anchor must keep
-  int64_t num_seeds;
-  int32_t capacity;
-  int32_t pool_capacity;
-};
-
-// The sample of keys of one element type.
-struct SeedPlan {
-  int64_t num_seeds;   // of all types
-  int64_t first_seed;  // of this one
-  int64_t tiles;
-};
-
-struct KeySplits {
-  int32_t count;
-  int32_t tiles_each;
-};
-
-// The similarities of the nominees, and which of them are candidates: kept.count of each anchor, or
-// its entry in memory.unsettled.
-void decide(const Problem& problem, const DeviceProblem& device, const DenseMemory& memory,
-            const DensePlan& plan, const Kept<float>& kept, const Call& call);
 
 }  // namespace usucl::cuda

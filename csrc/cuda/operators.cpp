@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 
+#include <cstdlib>
 #include <vector>
 
 #include "../operators.h"
@@ -23,6 +24,18 @@ int64_t attribute(cudaDeviceAttr name, int32_t device) {
   int value = 0;
   STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
   return value;
+}
+
+// Products by Hopper's warpgroups have not been measured: who wants them sets the variable.
+bool wants_warpgroups(int32_t device) {
+#if defined(USUCL_BUILT_FOR_HOPPER)
+  const char* wish = std::getenv("USUCL_CUDA_WARPGROUPS");
+  return wish != nullptr && wish[0] == '1' &&
+         attribute(cudaDevAttrComputeCapabilityMajor, device) == 9 &&
+         attribute(cudaDevAttrComputeCapabilityMinor, device) == 0;
+#else
+  return false;
+#endif
 }
 
 // From PyTorch's allocator, which gives it to no other stream before the kernels of this one are
@@ -50,7 +63,8 @@ class Cuda {
         call_{memory_, current_stream(like.get_device_index()),
               attribute(cudaDevAttrMultiProcessorCount, like.get_device_index()),
               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, like.get_device_index()),
-              attribute(cudaDevAttrComputeCapabilityMajor, like.get_device_index()) >= 8} {}
+              attribute(cudaDevAttrComputeCapabilityMajor, like.get_device_index()) >= 8,
+              wants_warpgroups(like.get_device_index())} {}
 
   template <typename T>
   void select_negatives(const Problem& problem, const SelectionArrays<T>& selection) {

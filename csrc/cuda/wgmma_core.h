@@ -4,6 +4,7 @@
 #pragma once
 
 #include "hopper.h"
+#include "mma_core.h"
 
 namespace usucl::cuda {
 
@@ -17,6 +18,7 @@ struct alignas(kTileAlignment) WarpgroupChunk {
 
 // What tensor cores multiply, accumulated in float32. All take 32 bytes of a row at once.
 struct WarpgroupBFloat16 {
+  static constexpr DType kDType = DType::kBFloat16;
   static constexpr int kBytes = 2;
   static __device__ void multiply(float (&sum)[kWarpgroupSums], uint64_t a, uint64_t b, bool add) {
     wgmma_bfloat16(sum, a, b, add);
@@ -24,6 +26,7 @@ struct WarpgroupBFloat16 {
 };
 
 struct WarpgroupFloat16 {
+  static constexpr DType kDType = DType::kFloat16;
   static constexpr int kBytes = 2;
   static __device__ void multiply(float (&sum)[kWarpgroupSums], uint64_t a, uint64_t b, bool add) {
     wgmma_float16(sum, a, b, add);
@@ -32,6 +35,7 @@ struct WarpgroupFloat16 {
 
 // Of a float32 the low 13 bits of the mantissa are not read.
 struct WarpgroupTF32 {
+  static constexpr DType kDType = DType::kFloat32;
   static constexpr int kBytes = 4;
   static __device__ void multiply(float (&sum)[kWarpgroupSums], uint64_t a, uint64_t b, bool add) {
     wgmma_tf32(sum, a, b, add);
@@ -46,6 +50,7 @@ class WarpgroupProduct {
  public:
   static constexpr int kRows = 64, kColumns = 128;
   static constexpr int kLaneRows = 2, kLaneColumns = 32;
+  static constexpr int kGroups = kLaneColumns / kGroup;
 
   // Before the first product: it takes the place of the sums, which need no zeros.
   __device__ void clear() { add_ = false; }
@@ -86,11 +91,13 @@ class WarpgroupProduct {
     return sum_[column_of_lane / 2 * 4 + row_of_lane * 2 + column_of_lane % 2];
   }
 
-  // The greatest of a row that this thread has; a NaN counts for nothing.
-  __device__ float greatest(int row_of_lane) const {
-    float greatest = value(row_of_lane, 0);
+  // The greatest of kGroup neighbours of a row that this thread has; a NaN counts for nothing.
+  __device__ float greatest(int row_of_lane, int group) const {
+    float greatest = value(row_of_lane, group * kGroup);
 #pragma unroll
-    for (int c = 1; c < kLaneColumns; ++c) greatest = fmaxf(greatest, value(row_of_lane, c));
+    for (int c = 1; c < kGroup; ++c) {
+      greatest = fmaxf(greatest, value(row_of_lane, group * kGroup + c));
+    }
     return greatest;
   }
 

@@ -18,7 +18,7 @@ namespace {
 using namespace usucl;
 
 // Which launches a forward pass takes.
-enum class Way { kOneLaunch, kByChain, kDense };
+enum class Way { kOneLaunch, kByChain, kDense, kWarpgroups };
 
 struct Sizes {
   int64_t anchors, dim, positives;
@@ -148,8 +148,9 @@ void compare(const Sizes& sizes, double max_similarity) {
                         2,
                         227 << 10,
                         true,
+                        sizes.way == Way::kWarpgroups,
                         sizes.way == Way::kOneLaunch,
-                        sizes.way == Way::kDense ? 0 : INT64_MAX};
+                        sizes.way >= Way::kDense ? 0 : INT64_MAX};
   cuda::hard_negative_nce<T>(problem, arguments, ours.arrays(), call);
   cpu::hard_negative_nce<T>(problem, arguments, theirs.arrays());
   CHECK(ours.intra_index == theirs.intra_index && ours.cross_index == theirs.cross_index);
@@ -188,7 +189,7 @@ void compare(const Sizes& sizes, double max_similarity) {
 template <typename T>
 void compare_all() {
   const double no_limit = std::numeric_limits<double>::infinity();
-  for (const Way way : {Way::kOneLaunch, Way::kByChain, Way::kDense}) {
+  for (const Way way : {Way::kOneLaunch, Way::kByChain, Way::kDense, Way::kWarpgroups}) {
     compare<T>({0, 3, 1, {4}, {2, 0}, {2, 0}, 3, true, false, way}, no_limit);
     compare<T>({2, 3, 1, {0}, {2, 0}, {2, 0}, 3, true, true, way}, no_limit);
     compare<T>({1, 1, 2, {1}, {1, 0}, {1, 0}, 2, false, false, way}, no_limit);

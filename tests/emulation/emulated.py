@@ -152,14 +152,22 @@ class Emulator:
         self.configure()
 
     def configure(
-        self, multiprocessors: int = 2, one_launch: bool = True, smallest_dense: int = 1 << 20
+        self,
+        multiprocessors: int = 2,
+        one_launch: bool = True,
+        smallest_dense: int = 1 << 20,
+        warpgroups: bool = False,
     ) -> None:
         """For the calls to come. ``one_launch`` False: small problems go the way of large ones;
-        with ``smallest_dense`` pairs or more, by the tensor cores.
+        with ``smallest_dense`` pairs or more, by the tensor cores, Hopper's ``warpgroups`` or not.
         """
         settings = settings_of(self.schedule)
         self._library.configure(
-            byref(settings), c_int64(multiprocessors), c_bool(one_launch), c_int64(smallest_dense)
+            byref(settings),
+            c_int64(multiprocessors),
+            c_bool(one_launch),
+            c_int64(smallest_dense),
+            c_bool(warpgroups),
         )
 
     def take_statistics(self) -> DenseStatistics:

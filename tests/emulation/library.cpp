@@ -13,6 +13,7 @@ using namespace usucl;
 std::string text;
 int64_t multiprocessors = 2;
 bool small_in_one_launch = true;
+bool warpgroups = false;
 int64_t smallest_dense = int64_t{1} << 20;
 constexpr int64_t kSharedBytes = 227 << 10;
 cuda::DenseStatistics statistics;
@@ -24,8 +25,8 @@ const char* run(const Run& run_on) {
   text.clear();
   try {
     emulation::HostMemory memory;
-    run_on(cuda::Call{memory, nullptr, multiprocessors, kSharedBytes, true, small_in_one_launch,
-                      smallest_dense, &statistics});
+    run_on(cuda::Call{memory, nullptr, multiprocessors, kSharedBytes, true, warpgroups,
+                      small_in_one_launch, smallest_dense, &statistics});
   } catch (const std::exception& error) {
     text = error.what();
   }
@@ -38,11 +39,12 @@ const char* run(const Run& run_on) {
 #define USUCL_ENTRY extern "C" __attribute__((visibility("default")))
 
 USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_multiprocessors,
-                           bool one_launch, int64_t smallest_dense_pass) {
+                           bool one_launch, int64_t smallest_dense_pass, bool by_warpgroups) {
   emulation::settings = *settings;
   multiprocessors = num_multiprocessors;
   small_in_one_launch = one_launch;
   smallest_dense = smallest_dense_pass;
+  warpgroups = by_warpgroups;
 }
 
 // Of the dense passes since the last call.

@@ -6,23 +6,41 @@ import math
 
 import pytest
 import torch
-from emulated import Emulator, margin_of
+from emulated import DenseStatistics, Emulator, margin_of
 from hypothesis import HealthCheck, given, settings
 from strategies import LOW_PRECISION, Problem, plain_problem, problems
-from test_kernels import check
+from test_kernels import assert_same_selection, check
 from torch import Tensor
 from torch.nn.functional import normalize
 
-DENSE = {"one_launch": False, "smallest_dense": 0}
 ELEMENTS = (torch.bfloat16, torch.float16, torch.float32)
 some_examples = settings(
-    max_examples=settings().max_examples // 4, suppress_health_check=[*HealthCheck], deadline=None
+    max_examples=settings().max_examples // 6, suppress_health_check=[*HealthCheck], deadline=None
 )
 
 
-@pytest.fixture(autouse=True)
-def forget(emulator: Emulator) -> None:
-    emulator.take_statistics()
+class Dense:
+    """The emulator with the dense pass on, by warps or by Hopper's warpgroups."""
+
+    def __init__(self, emulator: Emulator, warpgroups: bool) -> None:
+        self.emulator, self.warpgroups = emulator, warpgroups
+        self.configure()
+        emulator.take_statistics()
+
+    def configure(self, multiprocessors: int = 2) -> None:
+        self.emulator.configure(
+            multiprocessors, one_launch=False, smallest_dense=0, warpgroups=self.warpgroups
+        )
+
+    def check(self, problem: Problem) -> DenseStatistics:
+        """The selection against the CPU's; what the call did."""
+        assert_same_selection(self.emulator.select(problem), problem.select("native"))
+        return self.emulator.take_statistics()
+
+
+@pytest.fixture(params=[False, True], ids=["warps", "warpgroups"])
+def dense(request: pytest.FixtureRequest, emulator: Emulator) -> Dense:
+    return Dense(emulator, request.param)
 
 
 def unit(*shape: int, seed: int = 1) -> Tensor:
@@ -31,60 +49,53 @@ def unit(*shape: int, seed: int = 1) -> Tensor:
 
 @some_examples
 @given(problem=problems())
-def test_small_problems(emulator: Emulator, problem: Problem) -> None:
-    emulator.configure(**DENSE)
-    check(emulator, problem)
+def test_small_problems(dense: Dense, problem: Problem) -> None:
+    check(dense.emulator, problem)
 
 
 @some_examples
 @given(problem=problems(dtypes=LOW_PRECISION, on_grid=False))
-def test_small_problems_of_real_values(emulator: Emulator, problem: Problem) -> None:
-    emulator.configure(**DENSE)
-    check(emulator, problem)
+def test_small_problems_of_real_values(dense: Dense, problem: Problem) -> None:
+    check(dense.emulator, problem)
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 @pytest.mark.parametrize("rows", [1, 127, 129])
-def test_sizes_around_the_bounds(emulator: Emulator, rows: int, dtype: torch.dtype) -> None:
+def test_sizes_around_the_bounds(dense: Dense, rows: int, dtype: torch.dtype) -> None:
     """Tiles of 128 x 128; a chunk is 64 elements of 16 bits or 32 of 32; unaligned rows."""
-    emulator.configure(**DENSE)
     for dim, keys in ((1, (127,)), (31, (128, 1)), (32, (129,)), (65, (3, 0, 130)), (200, (5,))):
         problem = plain_problem(dtype=dtype, rows=rows, dim=dim, keys=keys, cross_k=7)
-        check(emulator, problem, judge=False)
+        dense.check(problem)
 
 
-def test_element_types_mixed(emulator: Emulator) -> None:
+def test_element_types_mixed(dense: Dense) -> None:
     """A bank in bfloat16 beside a batch in float32, and every other pair."""
-    emulator.configure(**DENSE)
     for anchors in ELEMENTS:
         problem = plain_problem(dtype=anchors, rows=9, dim=40, keys=(130, 140, 150, 20), cross_k=20)
         for b, dtype in enumerate((*ELEMENTS, torch.bfloat16)):
             block = problem.blocks[b]
             problem.blocks[b] = block._replace(embedding=block.embedding.to(dtype))
-        check(emulator, problem, judge=False)
-    assert emulator.take_statistics().unsettled == 0
+        assert dense.check(problem).unsettled == 0
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
-def test_rows_too_long_for_shared_memory(emulator: Emulator, dtype: torch.dtype) -> None:
+def test_rows_too_long_for_shared_memory(dense: Dense, dtype: torch.dtype) -> None:
     """Anchors are then copied again for every tile of keys."""
-    emulator.configure(**DENSE)
-    check(emulator, plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)), judge=False)
+    dense.check(plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)))
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
-def test_split_keys(emulator: Emulator, dtype: torch.dtype) -> None:
+def test_split_keys(dense: Dense, dtype: torch.dtype) -> None:
     """Few anchors: the thread blocks share what they count, and their lists come together."""
     for multiprocessors, k in ((8, 5), (8, 300)):
-        emulator.configure(multiprocessors, **DENSE)
+        dense.configure(multiprocessors)
         problem = plain_problem(
             dtype=dtype, rows=3, dim=16, keys=(1000, 1, 1300), cross_k=k, cross_skip=2
         )
-        check(emulator, problem, judge=False)
-    assert emulator.take_statistics().unsettled == 0
+        assert dense.check(problem).unsettled == 0
 
 
-def in_order(order: str, dtype: torch.dtype, rows: int = 20, keys: int = 2500) -> Problem:
+def in_order(order: str, dtype: torch.dtype, rows: int = 20, keys: int = 1300) -> Problem:
     problem = plain_problem(dtype=dtype, rows=rows, dim=16, keys=(keys,), cross_k=16)
     centre = unit(16)
     problem.anchors.embedding.copy_(normalize(centre + 0.05 * unit(rows, 16, seed=2), dim=1))
@@ -112,37 +123,33 @@ def in_order(order: str, dtype: torch.dtype, rows: int = 20, keys: int = 2500) -
 @pytest.mark.parametrize(
     "order", ["random", "ascending", "descending", "in time", "one video", "equal", "collapsed"]
 )
-def test_adversarial_orders(emulator: Emulator, order: str, dtype: torch.dtype) -> None:
+def test_adversarial_orders(dense: Dense, order: str, dtype: torch.dtype) -> None:
     """More keys within the margin than are kept: the chain searches. Else few scores arrive."""
-    emulator.configure(4, **DENSE)
+    dense.configure(4)
     problem = in_order(order, dtype)
-    check(emulator, problem, judge=False)
-    found = emulator.take_statistics()
+    found = dense.check(problem)
     if order == "equal":
-        assert found.unsettled == 2 * 20  # two calls
+        assert found.unsettled == 20
     elif order == "collapsed":
         assert dtype == torch.bfloat16 or found.unsettled > 0
     else:
         assert found.unsettled == 0
-        # Of 2500 keys each; two calls.
-        assert found.arrivals < 2 * 20 * 1250
-        assert found.nominees < 2 * 20 * 2 * 16
+        assert found.arrivals < 20 * 1300 / 2
+        assert found.nominees < 20 * 2 * 16
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
-def test_guard_against_false_negatives(emulator: Emulator, dtype: torch.dtype) -> None:
+def test_guard_against_false_negatives(dense: Dense, dtype: torch.dtype) -> None:
     """Similarities as near to the guard as rounding allows, on both sides of it."""
-    emulator.configure(**DENSE)
     problem = in_order("random", dtype, rows=5, keys=600)
     exact = problem.anchors.embedding.double() @ problem.blocks[0].embedding.double().T
     for guard in (exact.flatten().kthvalue(2000).values, exact.max(), exact.min(), exact.median()):
         problem.options["max_similarity"] = float(guard.float())
-        check(emulator, problem, judge=False)
+        dense.check(problem)
 
 
-def test_values_that_tensor_cores_cannot_take(emulator: Emulator) -> None:
+def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
     """Not finite, too large to be sure of, zero, subnormal: the rest is as if they were not."""
-    emulator.configure(**DENSE)
     for dtype in ELEMENTS:
         large = 6e4 if dtype == torch.float16 else 1e30
         for value in (math.nan, math.inf, -math.inf, large, 0.0, 1e-7, 1e-40):
@@ -152,18 +159,15 @@ def test_values_that_tensor_cores_cannot_take(emulator: Emulator) -> None:
             problem.blocks[0].embedding[5] = value
             problem.blocks[0].embedding[6, 7] = value
             problem.blocks[0].embedding[150:160] *= value if math.isfinite(value) else 1
-            emulator.take_statistics()
-            check(emulator, problem, judge=False)
+            dense.check(problem)
 
 
-def test_float32_anchors_beyond_float16(emulator: Emulator) -> None:
-    emulator.configure(**DENSE)
+def test_float32_anchors_beyond_float16(dense: Dense) -> None:
     problem = plain_problem(rows=3, dim=8, keys=(150,))
     problem.anchors.embedding[0] *= 1e6
     block = problem.blocks[0]
     problem.blocks[0] = block._replace(embedding=block.embedding.half())
-    check(emulator, problem, judge=False)
-    assert emulator.take_statistics().unsettled == 2  # one anchor, two calls
+    assert dense.check(problem).unsettled == 1
 
 
 # --- the margin -----------------------------------------------------------------------------------
@@ -191,7 +195,7 @@ def worst_case(elements: torch.dtype, dim: int, *, key: bool) -> Tensor:
 @pytest.mark.parametrize("dim", [1, 16, 128, 1024])
 @pytest.mark.parametrize("elements", ELEMENTS, ids=str)
 def test_margin_of_constructed_worst_cases(
-    emulator: Emulator, elements: torch.dtype, dim: int
+    library: Emulator, elements: torch.dtype, dim: int
 ) -> None:
     """All rounding in one direction: within the margin, and the margin is not much more."""
     anchor = worst_case(elements, dim, key=False)
@@ -201,15 +205,14 @@ def test_margin_of_constructed_worst_cases(
     score = as_read(anchor, elements, key=False) @ as_read(key, elements, key=True)
     off = float((score - anchor.double() @ key.double()).abs())
     norms = float(anchor.double().norm()), float(key.double().norm())
-    margin = margin_of(emulator, torch.float32, elements, dim, *norms)
+    margin = margin_of(library, torch.float32, elements, dim, *norms)
     assert off <= margin
     assert margin <= 2.2 * off + 1.1 * (dim + 128) * 2.0**-21 * norms[0] * norms[1]
 
 
 @pytest.mark.parametrize("elements", ELEMENTS, ids=str)
-def test_margin_against_the_emulated_products(emulator: Emulator, elements: torch.dtype) -> None:
+def test_margin_against_the_emulated_products(dense: Dense, elements: torch.dtype) -> None:
     """Pairs in the wrong order by their scores, a hair apart by the chain."""
-    emulator.configure(**DENSE)
     dim, keys = 64, 400
     problem = plain_problem(rows=4, dim=dim, keys=(keys,), cross_k=30)
     anchor = worst_case(elements, dim, key=False) / 10
@@ -219,4 +222,4 @@ def test_margin_against_the_emulated_products(emulator: Emulator, elements: torc
     block = problem.blocks[0]
     block.embedding.copy_(values)
     problem.blocks[0] = block._replace(embedding=block.embedding.to(elements))
-    check(emulator, problem, judge=False)
+    dense.check(problem)

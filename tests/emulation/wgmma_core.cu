@@ -91,7 +91,9 @@ __device__ void consume(Shared& shared, const Shape& shape, float* out, float* g
     for (int r = 0; r < Product::kLaneRows; ++r) {
       const int anchor = first_anchor + Product::row(r);
       if (anchor >= shape.anchors) continue;
-      greatest[(anchor * tiles + tile) * 4 + Product::column(0) / 2] = product.greatest(r);
+      float of_row = product.greatest(r, 0);
+      for (int g = 1; g < Product::kGroups; ++g) of_row = fmaxf(of_row, product.greatest(r, g));
+      greatest[(anchor * tiles + tile) * 4 + Product::column(0) / 2] = of_row;
     }
   }
 }

@@ -165,6 +165,21 @@ def test_broken_rows_stay_alone() -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("order", ["random", "ascending", "equal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_tensor_cores_nominate_what_the_cpu_selects(dtype: torch.dtype, order: str) -> None:
+    """Enough pairs for the dense pass; USUCL_CUDA_WARPGROUPS=1 has Hopper's warpgroups do it."""
+    problem = plain_problem(dtype=dtype, rows=200, dim=128, keys=(1000, 9000), cross_k=32)
+    bank = problem.blocks[1].embedding
+    if order == "ascending":
+        similarity = bank.float() @ problem.anchors.embedding[0].float()
+        bank.copy_(bank[similarity.argsort()])
+    elif order == "equal":
+        bank.copy_(bank[:1].expand_as(bank))
+    assert_same_selection(problem.to(GPU).select("native"), problem.select("native"))
+
+
+@needs_gpu
 def test_runs_on_the_current_stream() -> None:
     """The inputs are written late on a stream of their own; any other stream would read zeros."""
     problem = plain_problem()
