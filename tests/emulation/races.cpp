@@ -35,6 +35,7 @@ struct Cell {
   int16_t writer = 0;
   int16_t reader = 0;
   int16_t reader_of_other_warp = -1;
+  uint32_t other_clock = 0;  // of that reader
   bool atomic = false;
   bool in_flight = false;
   int32_t readers = -1;         // clocks of a whole warp's reads, if several lanes read unordered
@@ -224,7 +225,8 @@ class Check {
         if (!ordered(reader.thread, reader.clock)) return race(reader.thread);
       }
     }
-    if (cell_.reader_of_other_warp >= 0 && cell_.reader_of_other_warp != thread_) {
+    if (cell_.reader_of_other_warp >= 0 &&
+        !ordered(cell_.reader_of_other_warp, cell_.other_clock)) {
       return race(cell_.reader_of_other_warp);
     }
     if (cell_.readers < 0) {
@@ -259,6 +261,7 @@ class Check {
       cell_.read_clock = now;
     } else if (cell_.reader / 32 != thread_ / 32) {
       cell_.reader_of_other_warp = static_cast<int16_t>(thread_);
+      cell_.other_clock = now;
     } else {
       if (cell_.readers < 0) {
         cell_.readers = static_cast<int32_t>(warp_reads.size());
