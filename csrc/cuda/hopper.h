@@ -27,7 +27,7 @@ struct TiledMatrix {
   int64_t dim;        // 1 .. 2^31 - 1 elements of a row
   int64_t row_bytes;  // from one row to the next: a multiple of 16
   int element_bytes;  // 2 or 4
-  int tile_rows;      // 1 .. 256, and of rows of 128 bytes a multiple of 8
+  int tile_rows;      // a multiple of 8 in 8 .. 256
 };
 
 // Throws std::invalid_argument if the TMA cannot copy from it.
@@ -173,14 +173,6 @@ __device__ inline void tma_load(void* shared, const TensorMap& map, int row, int
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(&full)) : "memory");
 }
 
-// What describes the 32 bytes of each row, at 32 `step`, of an operand that begins at `tile`: a
-// tile as above or, 8 rows being 1024 bytes, rows of one from a multiple of 8 on.
-__device__ inline uint64_t wgmma_operand(const void* tile, int step) {
-  constexpr uint64_t kGroupOfRows = 8 * kTileRowBytes >> 4, kSwizzle128 = 1;
-  const uint32_t begin = shared_address(tile) + static_cast<uint32_t>(32 * step);
-  return uint64_t{(begin & 0x3ffff) >> 4} | kGroupOfRows << 32 | kSwizzle128 << 62;
-}
-
 // By every warp of the warpgroup before products whose sums its threads have touched, be it to
 // read.
 __device__ inline void wgmma_fence() { USUCL_HOPPER("wgmma.fence.sync.aligned;" :: : "memory"); }
@@ -264,3 +256,19 @@ __device__ inline void named_barrier_sync(int number, int threads) {
 }  // namespace usucl::cuda
 
 #endif  // USUCL_EMULATION
+
+#if defined(USUCL_EMULATION) || defined(__CUDACC__)
+
+namespace usucl::cuda {
+
+// What describes the 32 bytes of each row, at 32 `step`, of an operand that begins at `tile`: a
+// tile as above or, 8 rows being 1024 bytes, rows of one from a multiple of 8 on.
+__device__ inline uint64_t wgmma_operand(const void* tile, int step) {
+  constexpr uint64_t kGroupOfRows = 8 * kTileRowBytes >> 4, kSwizzle128 = 1;
+  const uint32_t begin = shared_address(tile) + static_cast<uint32_t>(32 * step);
+  return uint64_t{(begin & 0x3ffff) >> 4} | kGroupOfRows << 32 | kSwizzle128 << 62;
+}
+
+}  // namespace usucl::cuda
+
+#endif

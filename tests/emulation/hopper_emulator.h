@@ -35,7 +35,7 @@ void tma_load(void* shared, const cuda::TiledMatrix& matrix, int row, int column
 void named_barrier_sync(int number, int threads, const Caller& caller);
 void fence_proxy_async();
 
-uint64_t wgmma_operand(const void* tile, int step);
+uint32_t shared_address(const void* pointer);
 void wgmma_fence(const Caller& caller);
 void wgmma(Elements elements, float* sum, uint64_t a, uint64_t b, bool add, const Caller& caller);
 void wgmma_commit(const Caller& caller);
@@ -82,9 +82,7 @@ USUCL_UNINSTRUMENTED inline void tma_load(void* shared, const TensorMap& map, in
   emulation::tma_load(shared, map.matrix, row, column, &full, USUCL_HERE);
 }
 
-inline uint64_t wgmma_operand(const void* tile, int step) {
-  return emulation::wgmma_operand(tile, step);
-}
+inline uint32_t shared_address(const void* pointer) { return emulation::shared_address(pointer); }
 
 USUCL_UNINSTRUMENTED inline void wgmma_fence(USUCL_CALLER) { emulation::wgmma_fence(USUCL_HERE); }
 

@@ -146,6 +146,7 @@ void mbarrier_init(cuda::Mbarrier* barrier, int arrivals, const Caller& caller) 
     fail("%d arrivals of an mbarrier at %s:%d", arrivals, caller.file, caller.line);
   }
   if (settings.check_races) {
+    know_all();
     record(running_thread(), barrier, sizeof *barrier, Access::kWrite, caller.address);
   }
   if (mbarriers.count(barrier) > 0) {

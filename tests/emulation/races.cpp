@@ -23,6 +23,7 @@ namespace {
 constexpr size_t kGranule = 2;  // bytes a cell stands for: the smallest element kernels share
 constexpr size_t kPageBytes = 4096;
 constexpr int kReported = 4;
+constexpr int32_t kOfAllReaders = -2;
 
 using Clocks = std::array<uint32_t, 32>;
 
@@ -37,8 +38,9 @@ struct Cell {
   int16_t reader_of_other_warp = -1;
   bool atomic = false;
   bool in_flight = false;
-  int32_t readers = -1;         // clocks of a whole warp's reads, if several lanes read unordered
-  int32_t all_readers = -1;     // where more than warps synchronise
+  // Where clocks are of more than one reader: of a warp's lanes in warp_reads, or, as
+  // kOfAllReaders - index, of any threads in all_readers.
+  int32_t readers = -1;
   uint32_t unfenced_clock = 0;  // of the last write, if a thread's own; not reset by epochs
   // Blocks, as counted over all launches; 0: none.
   uint64_t written_by = 0;
@@ -47,6 +49,8 @@ struct Cell {
   const void* write_caller = nullptr;
   const void* read_caller = nullptr;
 };
+
+static_assert(sizeof(Cell) == 72, "there is one for every 2 bytes");
 
 using Page = std::array<Cell, kPageBytes / kGranule>;
 
@@ -75,18 +79,6 @@ bool has_seen(int thread, int other, uint32_t clock) {
   if (other == thread) return true;
   if (!all_known.empty()) return all_known[thread][other] >= clock;
   return other / 32 == thread / 32 && known[thread][other % 32] >= clock;
-}
-
-// From here on the block's threads synchronise beyond their warps.
-void know_all() {
-  if (!all_known.empty()) return;
-  const size_t threads = known.size();
-  all_known.assign(threads, Seen(threads));
-  for (size_t thread = 0; thread < threads; ++thread) {
-    for (size_t lane = 0; lane < 32 && thread / 32 * 32 + lane < threads; ++lane) {
-      all_known[thread][thread / 32 * 32 + lane] = known[thread][lane];
-    }
-  }
 }
 
 void join(Seen* seen, const Seen& other) {
@@ -148,7 +140,7 @@ class Check {
     cell.epoch = epoch;
     cell.write_clock = cell.read_clock = 0;
     cell.reader_of_other_warp = -1;
-    cell.readers = cell.all_readers = -1;
+    cell.readers = -1;
   }
 
   void read(bool in_shared, bool async) {
@@ -185,9 +177,12 @@ class Check {
     cell_.written_by = block;
     cell_.write_caller = caller_;
     cell_.read_clock = 0;
-    cell_.readers = -1;
     cell_.reader_of_other_warp = -1;
-    if (cell_.all_readers >= 0) all_readers[cell_.all_readers].clear();
+    if (cell_.readers > kOfAllReaders) {
+      cell_.readers = -1;
+    } else {
+      all_readers[kOfAllReaders - cell_.readers].clear();
+    }
   }
 
  private:
@@ -219,12 +214,15 @@ class Check {
     const auto race = [&](int reader) {
       report("write after read", address_, thread_, caller_, name_of(reader), cell_.read_caller);
     };
-    if (cell_.all_readers >= 0) {
-      for (const Reader& reader : all_readers[cell_.all_readers]) {
+    if (cell_.readers <= kOfAllReaders) {
+      for (const Reader& reader : all_readers[kOfAllReaders - cell_.readers]) {
         if (!ordered(reader.thread, reader.clock)) return race(reader.thread);
       }
+      return;
     }
-    if (cell_.reader_of_other_warp >= 0 && cell_.reader_of_other_warp != thread_) {
+    // Read before know_all(): whether that has been seen is not known.
+    const bool counts = all_known.empty() && cell_.reader_of_other_warp != thread_;
+    if (counts && cell_.reader_of_other_warp >= 0) {
       return race(cell_.reader_of_other_warp);
     }
     if (cell_.readers < 0) {
@@ -239,11 +237,12 @@ class Check {
   }
 
   void note_in_all_readers() {
-    if (cell_.all_readers < 0) {
-      cell_.all_readers = static_cast<int32_t>(all_readers.size());
+    if (cell_.readers > kOfAllReaders) {
+      cell_.readers = kOfAllReaders - static_cast<int32_t>(all_readers.size());
       all_readers.emplace_back();
+      if (cell_.read_clock != 0) all_readers.back().push_back({cell_.reader, cell_.read_clock});
     }
-    auto& readers = all_readers[cell_.all_readers];
+    auto& readers = all_readers[kOfAllReaders - cell_.readers];
     const auto known_to_this = [&](const Reader& reader) {
       return ordered(reader.thread, reader.clock);
     };
@@ -337,6 +336,17 @@ void order_lanes(int warp, unsigned mask) {
     known[warp * 32 + lane] = latest;
     ++known[warp * 32 + lane][lane];
   });
+}
+
+void know_all() {
+  if (!all_known.empty()) return;
+  const size_t threads = known.size();
+  all_known.assign(threads, Seen(threads));
+  for (size_t thread = 0; thread < threads; ++thread) {
+    for (size_t lane = 0; lane < 32 && thread / 32 * 32 + lane < threads; ++lane) {
+      all_known[thread][thread / 32 * 32 + lane] = known[thread][lane];
+    }
+  }
 }
 
 void release(int thread, Seen* seen) {

@@ -33,6 +33,9 @@ void begin_block(const unsigned char* shared, size_t shared_bytes, int threads);
 void order_block();
 void order_lanes(int warp, unsigned mask);
 
+// From here on the block's threads synchronise beyond their warps.
+void know_all();
+
 // What the thread has done and seen is ordered before what follows acquire() of the same.
 void release(int thread, Seen* seen);
 void acquire(int thread, const Seen& seen);

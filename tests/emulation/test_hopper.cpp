@@ -207,16 +207,21 @@ void test_product(bool clear) {
 
 struct Handed {
   int value[2][64];
+  int start;
 };
 
 // Warps 0, 1 and 2, 3 exchange values within each pair, which __syncthreads would not let them.
 __global__ void pairs(int* out) {
   Handed& shared = shared_memory<Handed>();
   const int pair = thread_index() / 64, own = thread_index() % 64;
-  if (own < 32) increase_registers<64>();
-  if (own >= 32) increase_registers<64>();
+  increase_registers<64>();
+  if (thread_index() == 0) shared.start = 10;
+  __syncthreads();
+  const int start = shared.start;  // by all warps, and overwritten when all have come
+  named_barrier_sync(3, 128);
+  if (thread_index() == 127) shared.start = 0;
   for (int step = 0; step < 2 + pair; ++step) {
-    shared.value[pair][own] = 10 * step + own;
+    shared.value[pair][own] = start * step + own;
     named_barrier_sync(1 + pair, 64);
     out[thread_index()] = shared.value[pair][63 - own];
     named_barrier_sync(1 + pair, 64);

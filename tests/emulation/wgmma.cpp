@@ -277,11 +277,9 @@ bool sums_under_way(int thread, const void* address) {
   return false;
 }
 
-uint64_t wgmma_operand(const void* tile, int step) {
-  constexpr uint64_t kGroupOfRows = 1024 >> 4;
-  const auto offset = static_cast<const unsigned char*>(tile) - shared_begin();
-  const auto begin = static_cast<uint32_t>(offset + 32 * step) + kSharedAddress;
-  return uint64_t{(begin & 0x3ffff) >> 4} | kGroupOfRows << 32 | uint64_t{1} << 62;
+uint32_t shared_address(const void* pointer) {
+  return kSharedAddress +
+         static_cast<uint32_t>(static_cast<const unsigned char*>(pointer) - shared_begin());
 }
 
 void wgmma_fence(const Caller& caller) {
