@@ -75,7 +75,13 @@ def find_pairs(
 
     Returns:
         The most similar first; ties by slot. Not yet compared by pixels.
+
+    Raises:
+        ValueError: across folds, and the videos are not in two at least.
     """
+    folds = {video.fold for video in stored.videos} - {None}
+    if across == "fold" and len(folds) < 2:
+        raise ValueError(f"across: the videos of the bank are in {len(folds)} folds, expected two")
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     counts: dict[tuple[int, int], int] = {}
     for a, b, similarity in _candidates(stored, threshold, across):

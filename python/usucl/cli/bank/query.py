@@ -79,7 +79,7 @@ def _read(text: str) -> tuple[Tensor, str]:
     path, number = _parted(text)
     ending = path.suffix.lower()
     if ending in IMAGE_SUFFIXES and path.is_file():
-        if number:
+        if number is not None:
             raise ValueError(f"query: {path} is one image and has no frame @{number}")
         try:
             with Image.open(path) as image:

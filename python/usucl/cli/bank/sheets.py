@@ -21,7 +21,7 @@ TILE = 224
 GAP = 0.07  # inches between pictures
 HEAD = 0.5
 CAPTION = 0.52
-LETTERS_PER_INCH = 17
+LETTERS_PER_INCH = 15.5
 
 LEAK = style.INTRA
 SAME = style.CATEGORIES[3]
