@@ -15,6 +15,7 @@ from torch import Tensor
 
 from usucl._files import write_atomically
 from usucl.data import VideoEntry
+from usucl.data.video import frame_files
 
 FORMAT = "usucl-bank-part-1"
 
@@ -47,7 +48,7 @@ class Parts:
     def task(self, entry: VideoEntry, frames: Sequence[int]) -> Task:
         """What is to be done of a video."""
         path = entry.path.resolve()
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = frame_files(path) if path.is_dir() else [path]
         stats = [(file.name, file.stat()) for file in files]
         content = {
             "format": FORMAT,
