@@ -16,7 +16,6 @@ from PIL import Image
 import usucl
 from usucl.cli import COMMANDS, main
 from usucl.data import VideoCatalog
-from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
 
 def _names(commands: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -48,15 +47,6 @@ def videos(tmp_path: Path) -> Path:
         "video_id,label,patient,note\na,cyst,p1,x\nb,stone,p1,y\nc,cyst,p2,z\n"
     )
     return root
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A folder with a random encoder."""
-    torch.manual_seed(0)
-    encoder = FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=16))
-    save_encoder(encoder, tmp_path / "run")
-    return tmp_path / "run"
 
 
 def _stderr_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -100,7 +90,7 @@ def test_public_names() -> None:
     ("words", "said"),
     [
         ([], "expected one of the commands demo, train"),
-        (["bank"], "expected one of the commands build, search"),
+        (["bank"], "expected one of the commands build, info, search, duplicates"),
         (["trian"], "invalid choice"),
         (["train", "folder"], "required"),
         (["train", "folder", "--out", "x", "--seed", "z"], "seed: Expected a int"),
@@ -110,7 +100,14 @@ def test_public_names() -> None:
         (["embed", "no_run", "folder"], "no_run"),
         (["evaluate", "no_run", "folder"], "no_run"),
         (["bank", "build", "no_run", "folder", "--out", "x"], "no_run"),
-        (["bank", "search", "no_bank", "--query", "x"], "no_bank holds no bank"),
+        (["bank", "build", "no_run", "folder", "--out", "x", "--batch-size", "0"], "batch-size"),
+        (["bank", "info", "no_bank"], "no_bank holds no bank"),
+        (["bank", "search", "no_bank", "x"], "no_bank holds no bank"),
+        (["bank", "search", "no_bank"], "either a QUERY or --slot"),
+        (["bank", "search", "no_bank", "x", "--slot", "1"], "either a QUERY or --slot"),
+        (["bank", "search", "no_bank", "x", "--k", "0"], "k must be at least 1"),
+        (["bank", "duplicates", "no_bank"], "no_bank holds no bank"),
+        (["bank", "duplicates", "no_bank", "--threshold", "2"], "threshold must be a cosine"),
         (["data", "check", "no_folder"], "no_folder"),
         (["data", "convert", "no_folder", "--out", "x", "--size", "4"], "at least 8"),
         (["demo", "--minutes", "0"], "minutes"),
@@ -200,49 +197,3 @@ def test_convert_overwrites_nothing(
         assert "is there already" in _stderr_line(capsys)
     assert main(["data", "convert", str(videos), "--out", str(videos / "inside")]) == 2
     assert "outside" in _stderr_line(capsys)
-
-
-def test_bank_build_and_search(
-    videos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bank, sheet = tmp_path / "bank", tmp_path / "sheet.png"
-    assert main(["bank", "build", str(run), str(videos), "--out", str(bank)]) == 0
-    assert main(["bank", "build", str(run), str(videos), "--out", str(bank)]) == 2
-    rows = (bank / "frames.csv").read_text().splitlines()
-    assert len(rows) == 13
-    assert rows[6].startswith("5,b,1,0.25,p1,stone,")
-
-    search = ["bank", "search", str(bank), "--json", "--query"]
-    capsys.readouterr()
-    assert main([*search, f"{videos / 'b'}@1", "--k", "3", "--out", str(sheet)]) == 0
-    found = json.loads(capsys.readouterr().out)["neighbours"]
-    assert [n["rank"] for n in found] == [1, 2, 3]
-    assert (found[0]["video"], found[0]["frame"]) == ("b", 1)
-    assert found[0]["similarity"] == pytest.approx(1, abs=1e-5)
-    assert sheet.stat().st_size > 0
-
-    query = str(videos / "b" / "1.png")
-    assert main([*search, query, "--exclude-video", "b", "--one-per-video"]) == 0
-    found = json.loads(capsys.readouterr().out)["neighbours"]
-    assert sorted(n["video"] for n in found) == ["a", "c"]
-
-    assert main([*search, f"{videos / 'b'}@4"]) == 2
-    assert "has 4 frames" in _stderr_line(capsys)
-    assert main([*search, query, "--exclude-video", "d"]) == 2
-    assert "no video 'd'" in _stderr_line(capsys)
-
-
-def test_a_bank_is_searched_with_its_own_encoder(
-    videos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bank, other = tmp_path / "bank", tmp_path / "other"
-    assert main(["bank", "build", str(run), str(videos), "--out", str(bank)]) == 0
-    save_encoder(FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=16)), other)
-    capsys.readouterr()
-    search = ["bank", "search", str(bank), "--query", str(videos / "a")]
-    assert main([*search, "--run", str(other)]) == 2
-    assert "not the one that made the bank" in _stderr_line(capsys)
-    run.rename(tmp_path / "moved")
-    assert main(search) == 2
-    assert "--run" in _stderr_line(capsys)
-    assert main([*search, "--run", str(tmp_path / "moved")]) == 0

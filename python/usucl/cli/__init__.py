@@ -28,7 +28,12 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
-    "bank": {"build": bank.build, "search": bank.search},
+    "bank": {
+        "build": bank.build,
+        "info": bank.info,
+        "search": bank.search,
+        "duplicates": bank.duplicates,
+    },
     "data": {"check": data.check, "convert": convert.convert},
     "bench": info.bench,
     "info": info.info,
@@ -117,7 +122,8 @@ def _leaf(command: Command) -> ArgumentParser:
         if parameter.kind is parameter.KEYWORD_ONLY:
             parser.add_argument(flag, dest=name, **settings)
         else:
-            del settings["required"]
+            if settings.pop("required", False) is False:
+                settings["nargs"] = "?"
             parser.add_argument(name, **settings)
     return parser
 

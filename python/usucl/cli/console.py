@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -47,3 +48,15 @@ def table(
     for row in rows:
         made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console().print(made, soft_wrap=False)
+
+
+def progress(unit: str) -> Progress:
+    """A bar with the time left on standard error, if that is a terminal."""
+    shown = console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} " + unit, markup=False),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True)
