@@ -1,0 +1,10 @@
+"""The negative bank: embedded frames, and the hardest valid negatives among them.
+
+ring.py keeps the frames, indexes.py lets FAISS propose candidates, hardest.py excludes and decides,
+files.py saves, bank.py is all of it as one object, sharded.py many of those as one.
+"""
+
+from usucl.bank.bank import NegativeBank
+
+
+__all__ = ["NegativeBank"]
