@@ -15,7 +15,8 @@ from torch import Tensor
 from usucl.bank.indexes import Index, score_error
 from usucl_ext import Frames, select_negatives, similarities
 
-_SPARE = 64  # candidates fetched beyond those wanted, at least
+_SPARE = 16  # candidates fetched beyond those wanted, for similarities that are nearly equal
+_EXCLUDED = 512  # and beyond those for frames that an anchor may not take, at most
 _MORE = 8  # times as many in the second round
 
 
@@ -40,7 +41,9 @@ def hardest_cross(
     answerable = search.error[rows].isfinite()
     left = [rows[~answerable]]
     rows = rows[answerable]
-    count = depth + max(depth, _SPARE)
+    assert anchors.patient is not None
+    own = index.excluded(anchors.video[rows], anchors.patient[rows])
+    count = depth + _SPARE + min(int(own.max()) if own.numel() else 0, _EXCLUDED)
     for fetched in (count, _MORE * count):
         if rows.numel() == 0 or index.most < depth:
             break

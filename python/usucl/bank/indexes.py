@@ -7,6 +7,7 @@ are the business of hardest.py. Index files are never read: an index is always b
 from __future__ import annotations
 
 import math
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,28 @@ def flat_storage(capacity: int, dim: int) -> tuple[Any, Tensor]:
     return index, torch.from_numpy(room)
 
 
+class Tally:
+    """How many frames of each id the bank holds, as of the last update."""
+
+    def __init__(self, capacity: int) -> None:
+        self._known = np.full(capacity, -1, np.int64)
+        self._count: Counter[int] = Counter()
+
+    def update(self, slots: Tensor, ids: Tensor) -> None:
+        """These slots hold frames of these ids now; negative ids are not counted."""
+        where, new = slots.numpy(), ids.cpu().numpy()
+        for sign, column in ((-1, self._known[where]), (1, new)):
+            values, counts = np.unique(column[column >= 0], return_counts=True)
+            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+                self._count[value] += sign * count
+        self._known[where] = new
+
+    def of(self, ids: Tensor) -> Tensor:
+        """``[N]`` int64 on the CPU."""
+        unique, inverse = ids.cpu().unique(return_inverse=True)
+        return torch.tensor([self._count[i] for i in unique.tolist()], dtype=torch.int64)[inverse]
+
+
 class Index:
     """What hardest.py needs of an index; :class:`Flat` and :class:`Generations` are the two kinds.
 
@@ -87,6 +110,7 @@ class Index:
         self._seen = max(self.ring.enqueued - self.ring.capacity, 0)
         self._replaced.clear()
         self.largest_norm = 0.0
+        self._videos, self._patients = Tally(self.ring.capacity), Tally(self.ring.capacity)
 
     def replaced(self, slots: Tensor) -> None:
         """The embeddings of these slots were replaced."""
@@ -105,7 +129,14 @@ class Index:
                 dtype=torch.float64,
             )
             self.largest_norm = max(self.largest_norm, float(norms.max()))
+            here = changed.to(self.ring.embedding.device)
+            self._videos.update(changed, self.ring.video[here])
+            self._patients.update(changed, self.ring.patient[here])
         self._update(changed)
+
+    def excluded(self, video: Tensor, patient: Tensor) -> Tensor:
+        """``[N]`` on the CPU: about how many frames of the bank an anchor may not take."""
+        return torch.maximum(self._videos.of(video), self._patients.of(patient))
 
     def _update(self, changed: Tensor) -> None:
         raise NotImplementedError
@@ -181,11 +212,11 @@ class Generations(Index):
                 f"got {ring.capacity}"
             )
         for name, kind, there in (
-            ("nprobe", "inverted file", inverted),
+            ("nprobe", "inverted-file", inverted),
             ("ef_search", "graph", graph),
         ):
             if getattr(options, name) is not None and there is None:
-                raise ValueError(f"{name} is for an {kind}, got search {factory!r}")
+                raise ValueError(f"{name} is for {kind} indexes, got search {factory!r}")
         self._on_gpu = ring.embedding.is_cuda and faiss.get_num_gpus() > 0
         # The factory's transforms and refinements change or reorder vectors: only bare ones count.
         bare = faiss.downcast_index(index)
