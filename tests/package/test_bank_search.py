@@ -116,9 +116,7 @@ def test_every_search_obeys_the_rules(
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e15])
-def test_exact_searches_are_equal_bit_for_bit(
-    name: str, dtype: torch.dtype, scale: float
-) -> None:
+def test_exact_searches_are_equal_bit_for_bit(name: str, dtype: torch.dtype, scale: float) -> None:
     """Enough frames that few of them are fetched, nearly equal ones, underflow and overflow."""
     if dtype == torch.float16 and scale != 1:
         pytest.skip("out of its range")

@@ -1,10 +1,10 @@
 """The negative bank: embedded frames, and the hardest valid negatives among them.
 
 ring.py keeps the frames, indexes.py lets FAISS propose candidates, hardest.py excludes and decides,
-files.py saves, bank.py is all of it as one object, sharded.py many of those as one.
+files.py saves, bank.py is all of it as one object; exchange.py and sharded.py make one bank of many.
 """
 
 from usucl.bank.bank import NegativeBank
+from usucl.bank.sharded import ShardedBank
 
-
-__all__ = ["NegativeBank"]
+__all__ = ["NegativeBank", "ShardedBank"]

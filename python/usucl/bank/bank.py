@@ -55,7 +55,7 @@ class NegativeBank:
         search: ``"exact"``, ``"Flat"`` or a factory string.
         device, dtype: of the stored embeddings; float32, bfloat16, float16 or float64.
         max_age: frames older than this are not found, in frames enqueued since (:meth:`ages`).
-        nprobe: cells of an inverted file looked through by each query; by default 1 in 32 of
+        nprobe: cells of an inverted file looked through by each query; by default 1 in 64 of
             them, at least 8.
         ef_search: candidates that a graph search keeps; by default FAISS's.
         rebuild_after: frames that change until an index is built anew, with new centroids. By

@@ -325,7 +325,7 @@ class Generations(Index):
         return chosen.contiguous().numpy()
 
     def _nprobe(self, inverted: Any) -> int:
-        return min(self._options.nprobe or max(8, inverted.nlist // 32), inverted.nlist)
+        return min(self._options.nprobe or max(8, inverted.nlist // 64), inverted.nlist)
 
     def _empty(self, ring: Ring) -> Any:
         faiss = _faiss()
