@@ -1,4 +1,4 @@
-"""Every search of the bank against the exact one: same rules, and where it is exact the same bits."""
+"""Every search of the bank against the exact one: the same rules, or the very same bits."""
 
 from __future__ import annotations
 

@@ -157,7 +157,9 @@ def test_redistribution_keeps_frames_ages_and_order() -> None:
             redistributed([lambda s=s: s for s in states], lengths, r, ranks, 200)
             for r in range(ranks)
         ]
-        before, after = (sorted(sum(map(rows, part), [])) for part in (states, shares))
+        before, after = (
+            sorted(row for state in part for row in rows(state)) for part in (states, shares)
+        )
         assert before == after
         assert max(len(rows(s)) for s in shares) - min(len(rows(s)) for s in shares) <= 1
         for share in shares:

@@ -79,7 +79,7 @@ def _safetensors(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
         count = _CHUNK // tensor.element_size()
         for begin in range(0, flat.numel(), count):
             part = flat[begin : begin + count].cpu()
-            yield memoryview(part.view(torch.uint8).numpy())
+            yield part.view(torch.uint8).numpy().data
 
 
 def read(folder: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,8 +150,10 @@ class Ring:
                 f"frames.embedding must have shape [M, {self.dim}], got {list(embedding.shape)}"
             )
         rows = embedding.shape[:1]
-        for name, column in (("video", video), ("time", time), ("patient", patient)):
-            if column is None and name == "patient":
+        columns: tuple[tuple[str, Tensor | None], ...]
+        columns = (("video", video), ("time", time), ("patient", patient))
+        for name, column in columns:
+            if column is None:
                 continue
             if column.shape != rows:
                 raise ValueError(
@@ -267,4 +270,5 @@ def _all_well(embedding: Tensor, video: Tensor) -> bool:
         return bool(torch.dot(flat, flat).isfinite() & (video.min() >= 0))
     if embedding.dtype in (torch.float32, torch.float64):
         flat = flat.numpy()  # whose dot product is the faster one
-    return math.isfinite(flat.dot(flat)) and video.min().item() >= 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(flat.dot(flat)) and video.min().item() >= 0

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,7 +105,7 @@ class ShardedBank:
         everyone, windows, counts = self._gather_anchors(frames, window, depth)
         found = self.local.hardest(everyone, depth, window=windows, max_similarity=max_similarity)
         offset = int(self._first[self.rank])
-        groups = []
+        groups: list[Tensor] = []
         for index, similarity in ((found[0], found[1]), (found[2], found[3])):
             width, rows = index.shape[1], counts[self.rank]
             index = torch.where(index >= 0, index + offset, -1)
@@ -156,12 +157,8 @@ class ShardedBank:
         """The anchors of all ranks, a window for each of them, and how many each rank has."""
         exchange = self._exchange
         rows = frames.video.shape[0]
-        about = [
-            rows,
-            depth,
-            int(window is None),
-            list(DTYPES.values()).index(frames.embedding.dtype),
-        ]
+        dtype = list(DTYPES.values()).index(frames.embedding.dtype)
+        about = [rows, depth, int(window is None), dtype]
         table = exchange.gather_numbers(about, "the number of anchors")
         for name, column in (("skip + k", 1), ("window given or not", 2), ("dtype", 3)):
             if len(set(table[:, column].tolist())) > 1:
@@ -197,7 +194,7 @@ class ShardedBank:
             self.local.load_state_dict(state[self.rank])
             return
         share = redistributed(
-            [lambda part=part: part for part in state],
+            [partial(dict, part) for part in state],
             [min(int(p["enqueued"]), len(p["video"])) for p in state],
             self.rank,
             self._exchange.size,
@@ -248,13 +245,17 @@ class ShardedBank:
             parts = folder / Path(about["parts"]).name
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the sharded bank in {folder} is damaged: {error}") from error
-        readers = [lambda i=i: files.read(parts / f"{i:05d}")[1] for i in range(len(lengths))]
+        readers = [partial(_read_part, parts / f"{i:05d}") for i in range(len(lengths))]
         if len(lengths) == self._exchange.size:
             self.local.load_state_dict(readers[self.rank]())
         else:
             size, capacity = self._exchange.size, self.local.capacity
             self.local.load_state_dict(redistributed(readers, lengths, self.rank, size, capacity))
         return self
+
+
+def _read_part(folder: Path) -> dict[str, Tensor]:
+    return files.read(folder)[1]
 
 
 def redistributed(
