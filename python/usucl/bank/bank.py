@@ -57,7 +57,7 @@ class NegativeBank:
         max_age: frames older than this are not found, in frames enqueued since (:meth:`ages`).
         nprobe: cells of an inverted file looked through by each query; by default 1 in 64 of
             them, at least 8.
-        ef_search: candidates that a graph search keeps; by default FAISS's.
+        ef_search: candidates that a graph search keeps; by default 256.
         rebuild_after: frames that change until an index is built anew, with new centroids. By
             default as many as the bank holds for an inverted file, which takes changes in place;
             an eighth of that for other indexes, which cannot.

@@ -20,6 +20,7 @@ from usucl.bank.ring import Ring
 
 _POINTS_PER_CELL = 39  # k-means of fewer points than that FAISS calls too few
 _FEWEST = 1024  # frames below which a graph is not worth building
+_EF_SEARCH = 256  # FAISS's own 16 is for k = 1
 _MOST_ON_GPU = 2048  # candidates a query, GPU_MAX_SELECTION_K of FAISS
 _GPU_SCRATCH = 128 << 20  # bytes; FAISS would take 1.5 GiB beside PyTorch
 
@@ -338,8 +339,8 @@ class Generations(Index):
         if inverted is not None:
             inverted.cp.min_points_per_centroid = 1  # the bank has its own say in that
             inverted.nprobe = self._nprobe(inverted)
-        if graph is not None and self._options.ef_search is not None:
-            graph.efSearch = self._options.ef_search
+        if graph is not None:
+            graph.efSearch = self._options.ef_search or _EF_SEARCH
         if not index.is_trained:
             index.train(vectors)
         if self._removes:
