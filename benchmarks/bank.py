@@ -39,7 +39,7 @@ from usucl_ext import Frames
 DIM, K, ANCHORS, UPDATE = 128, 32, 256, 256
 VIEWS, FRAMES_PER_VIDEO = 4096, 32
 VIDEO_OFFSET, FRAME_OFFSET = 0.5, 0.3  # lengths, beside the view's 1
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (10_000, 65_536, 1_000_000)
 FULL_SIZE = 10_000_000
 LARGEST_GRAPH = 100_000  # a graph of more takes its time to build
 

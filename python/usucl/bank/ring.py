@@ -42,10 +42,10 @@ class Ring:
         self.patient = torch.full((capacity,), -1, dtype=torch.int64, device=device)
         self.written = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.enqueued = 0
-        columns: list[Any] = [self.video, self.time, self.patient, self.written]
+        columns: list[Any] = [_bits(embedding), self.video, self.time, self.patient, self.written]
         # NumPy writes a short range in a tenth of the time that PyTorch's dispatcher takes.
-        self._short = [c.numpy() for c in columns] if embedding.device.type == "cpu" else columns
-        self._on_cpu = embedding.device.type == "cpu"
+        self._writable = [c.numpy() for c in columns] if embedding.is_cpu else columns
+        self._on_cpu = embedding.is_cpu
 
     @property
     def capacity(self) -> int:
@@ -99,8 +99,8 @@ class Ring:
     def _write(
         self, where: slice, embedding: Tensor, video: Tensor, time: Tensor, patient: Tensor | None
     ) -> None:
-        self.embedding[where] = embedding
-        own_video, own_time, own_patient, own_written = self._short
+        own_embedding, own_video, own_time, own_patient, own_written = self._writable
+        own_embedding[where] = _bits(embedding).numpy() if self._on_cpu else _bits(embedding)
         own_video[where] = video.numpy() if self._on_cpu else video
         own_time[where] = time.numpy() if self._on_cpu else time
         if patient is None:
@@ -258,6 +258,11 @@ class Ring:
         if bool((state["written"] > enqueued).any()):
             raise ValueError("a bank's state must hold no slot written after its last frame")
         return state
+
+
+def _bits(embedding: Tensor) -> Tensor:
+    """The same memory in a dtype that NumPy has."""
+    return embedding.view(torch.int16) if embedding.dtype == torch.bfloat16 else embedding
 
 
 def _all_well(embedding: Tensor, video: Tensor) -> bool:
