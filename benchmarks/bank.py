@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from benchmarks.harness import (
     percentiles,
     time_in_turns,
 )
-from benchmarks.rows import Result, Row, write
+from benchmarks.rows import Result, Row, read, write
 from usucl.bank import NegativeBank
 from usucl_ext import Frames
 
@@ -114,7 +115,9 @@ class Bench:
         self.stored = sweeps(m, 1)
         # Half of the anchors from videos of the bank, half from others.
         halves = every(self.stored, ANCHORS // 2), every(sweeps(10_000, 2), ANCHORS // 2)
-        self.anchors = Frames(*(torch.cat(pair) for pair in zip(*halves, strict=True)))
+        columns = zip(*(half[:3] for half in halves), strict=True)
+        embedding, video, time_ = (torch.cat(pair) for pair in columns)
+        self.anchors = Frames(embedding, video, time_, video // 2)
         self.update = sweeps(UPDATE, 3)
 
     def run(self) -> Iterator[Row]:
@@ -125,11 +128,11 @@ class Bench:
             searches["HNSW"] = "HNSW32"
         banks: dict[str, NegativeBank] = {}
         for name, search in searches.items():
-            bank, *rows = self._built(name, lambda search=search: _bank(search, self.stored))
+            bank, *rows = self._built(name, partial(_bank, search, self.stored))
             banks[name] = bank
             yield from rows
         calls: dict[str, Callable[[], Any]] = {
-            name: (lambda bank=bank: bank.hardest(self.anchors, K)) for name, bank in banks.items()
+            name: partial(bank.hardest, self.anchors, K) for name, bank in banks.items()
         }
         vectors = self.anchors.embedding.numpy()
         found: dict[str, Callable[[int], Tensor]] = {}
@@ -137,8 +140,8 @@ class Bench:
             index: Any = banks[name]._index
             index.catch_up()
             raw = index._index
-            calls[f"raw {name}"] = lambda raw=raw: raw.search(vectors, K)
-            found[f"raw {name}"] = lambda k, raw=raw: torch.from_numpy(raw.search(vectors, k)[1])
+            calls[f"raw {name}"] = partial(raw.search, vectors, K)
+            found[f"raw {name}"] = partial(_slots, raw, vectors)
         if self.m <= LARGEST_GRAPH:
             graph, *rows = self._built("usearch", self._usearch)
             yield from rows
@@ -164,7 +167,7 @@ class Bench:
         ):
             yield self._ratio(ours, theirs, times)
         # Last, for it changes what the banks hold.
-        steps = {n: Step(lambda b=b: b.enqueue(self.update)) for n, b in banks.items()}
+        steps = {n: Step(partial(b.enqueue, self.update)) for n, b in banks.items()}
         yield from self._times("update", time_in_turns(steps, seconds=self.seconds))
 
     def _built(self, name: str, build: Callable[[], Any]) -> tuple[Any, ...]:
@@ -207,8 +210,14 @@ class Bench:
         return _with(replace(row, versus=theirs), times[ours].forward / times[theirs].forward)
 
     def _row(self, op: str, provider: str, metric: str, unit: str) -> Row:
-        return Row("bank", op, provider, "", (ANCHORS, self.m, DIM), "float32", (0, K), "sweeps",
-                   torch.get_num_threads(), metric, None, None, None, unit, 0, **self.words)  # fmt: skip
+        shape = ANCHORS, self.m, DIM
+        return Row("bank", op, provider, "", shape, "float32", (0, K), "sweeps",
+                   torch.get_num_threads(), metric, None, None, None, unit, 0,
+                   **self.words)  # fmt: skip
+
+
+def _slots(index: Any, vectors: np.ndarray, k: int) -> Tensor:
+    return torch.from_numpy(index.search(vectors, k)[1])
 
 
 def _with(row: Row, values: Any) -> Row:
@@ -268,13 +277,39 @@ def _cell(
     return ""
 
 
+def _tell(result: Result, source: Path, docs: Path | None) -> None:
+    row, others = result.rows[0], result.run["cores_of_others"]
+    busy = "" if others is None else f"; other programs took {others:.1f} cores"
+    text = (
+        f"{row.machine}, {row.threads} threads; {row.versions}; commit {row.commit[:12]}; "
+        f"{result.run['date'][:10]}{busy}. Medians; all figures: `{source.name}` in "
+        f"`benchmarks/results/bank`.\n\n{markdown(result.rows)}"
+    )
+    print(text)
+    if docs is not None:
+        put_into(docs, "measured", text)
+
+
+def put_into(document: Path, block: str, text: str) -> None:
+    """Replaces what stands between the two marks of a block."""
+    begin, end = (f"<!-- {block}: {which} -->" for which in ("begin", "end"))
+    head, rest = document.read_text(encoding="utf-8").split(begin)
+    tail = rest.split(end)[1]
+    document.write_text(f"{head}{begin}\n{text.strip()}\n{end}{tail}", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0; an AssertionError if a search is wrong, before anything is measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10,000 frames only")
     parser.add_argument("--full", action="store_true", help="10 million frames, too, if they fit")
     parser.add_argument("--out", type=Path, help="JSON file; by default by date")
+    parser.add_argument("--show", type=Path, help="only show this JSON file")
+    parser.add_argument("--docs", type=Path, help="put what is shown into this document")
     options = parser.parse_args(arguments)
+    if options.show is not None:
+        _tell(read(options.show), options.show, options.docs)
+        return 0
     start, others, run = time.perf_counter(), OtherPrograms(), describe_run()
     name = f"bank-{run['date'].replace(':', '').rstrip('Z').replace('T', '-')}.json"
     out = options.out or ROOT / "benchmarks" / "results" / "bank" / name
@@ -294,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run |= {"cores_of_others": others.cores()}
     providers = {n: {"what": w, "cannot": "", "skipped": ""} for n, w in PROVIDERS.items()}
     write(Result(run, providers, rows), out)
-    print(markdown(rows))
+    _tell(Result(run, providers, rows), out, options.docs)
     print(f"Written: {out}", file=sys.stderr)
     return 0
 

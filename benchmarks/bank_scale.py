@@ -1,4 +1,4 @@
-"""``python -m benchmarks.bank_scale``: a sharded bank on 1 to 3 processes, and what that projects to.
+"""``python -m benchmarks.bank_scale``: a bank on 1 to 3 processes, and what that projects to.
 
 The cost of one step is counted in bytes and operations by formulas; the constants in them are
 measured here. docs/bank.md holds what this prints, between two marks: ``--docs docs/bank.md``.
@@ -22,11 +22,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from benchmarks.bank import DIM, FRAMES_PER_VIDEO, K, every, sweeps
+from benchmarks.bank import DIM, FRAMES_PER_VIDEO, K, every, put_into, sweeps
 from benchmarks.harness import describe_run
 from usucl.bank import NegativeBank, ShardedBank
 
-BEGIN, END = "<!-- projection: begin -->", "<!-- projection: end -->"
 N = 64  # anchors a rank, measured; the projection takes others
 PART = 50_000  # frames a rank
 NPROBE = 8
@@ -116,7 +115,7 @@ def measure(ranks: int) -> Measured:
         port = probe.getsockname()[1]
         probe.close()
         out = str(Path(folder) / "measured.json")
-        mp.spawn(_process, (ranks, port, out), ranks)  # type: ignore[no-untyped-call]
+        mp.spawn(_process, (ranks, port, out), ranks)
         return Measured(**json.loads(Path(out).read_text()))
 
 
@@ -137,7 +136,7 @@ def report(measured: Sequence[Measured], per_pair: float, machine: str) -> str:
         f"rank, {PART:,} frames a rank searched exactly, k = {K}, D = {DIM}; medians. Processes "
         "beyond the number of cores share them.",
         "",
-        "| ranks | frames | step, ms | of that its search, ms | smallest exchange, ms | received a rank, KiB |",
+        "| ranks | frames | step, ms | its search, ms | smallest exchange, ms | received, KiB |",
         "|--:|--:|--:|--:|--:|--:|",
     ]
     for one in measured:
@@ -149,13 +148,13 @@ def report(measured: Sequence[Measured], per_pair: float, machine: str) -> str:
     lines += [
         "",
         f"**Projection, not measured.** {PROJECTED_N} anchors a rank, k = {K}, D = {DIM}, float32. "
-        f"Search: {exact * 1e9:.2f} ns a pair exactly and {per_pair * 1e9:.2f} ns a frame looked at "
-        f"in an inverted file, as measured here on one thread; cells for 1000 frames, 1 in 64 "
+        f"Search: {exact * 1e9:.2f} ns a pair exactly and {per_pair * 1e9:.2f} ns a frame looked "
+        f"at in an inverted file, as measured here on one thread; cells for 1000 frames, 1 in 64 "
         f"looked through. Network: assumed, {NETWORK / 1e9:.0f} GB/s into each rank and "
         f"{LATENCY * 1e6:.0f} us for each of {EXCHANGES} exchanges. Nothing overlaps.",
         "",
-        "| ranks | frames | frames a rank | bank a rank, GB | anchors, MB | candidates, MB | frames, MB "
-        "| network, ms | exact search, s | inverted file, s |",
+        "| ranks | frames | frames a rank | bank a rank, GB | anchors, MB | candidates, MB "
+        "| frames, MB | network, ms | exact search, s | inverted file, s |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for ranks, frames in SCALE:
@@ -189,11 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report([measure(ranks) for ranks in (1, 2, 3)], inverted_file(), machine)
     print(text)
     if options.docs is not None:
-        page = options.docs.read_text(encoding="utf-8")
-        head, rest = page.split(BEGIN)
-        options.docs.write_text(
-            f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8"
-        )
+        put_into(options.docs, "projection", text)
     return 0
 
 

@@ -27,7 +27,8 @@ class Row:
     Attributes:
         group: the comparison it belongs to: ``"shapes"``, ``"machine"``, ``"gpu"`` for everything
             on a GPU, ``"bank"``, or what a sweep varies.
-        op: ``"hard_negative_nce"``; of a bank ``"build"``, ``"update"`` and ``"search"``; or of the machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``.
+        op: ``"hard_negative_nce"``; of a bank ``"build"``, ``"update"`` and ``"search"``; of the
+            machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``.
         provider: who computes it.
         mode: ``"forward"`` (as in training: with what backward needs), ``"backward"`` alone, or
             ``"both"``. A ratio of a provider without backward sets its one call against ``versus``
