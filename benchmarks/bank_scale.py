@@ -151,8 +151,8 @@ def report(measured: Sequence[Measured], per_pair: float, machine: str) -> str:
         f"**Projection, not measured.** {PROJECTED_N} anchors a rank, k = {K}, D = {DIM}, float32. "
         f"Search: {exact * 1e9:.2f} ns a pair exactly and {per_pair * 1e9:.2f} ns a frame looked "
         f"at in an inverted file, as measured here and for one thread a rank; cells for 1000 "
-        f"frames, 1 in 64 looked through. Network: assumed, {NETWORK / 1e9:.0f} GB/s into each rank and "
-        f"{LATENCY * 1e6:.0f} us for each of {EXCHANGES} exchanges. Nothing overlaps.",
+        f"frames, 1 in 64 looked through. Network: assumed, {NETWORK / 1e9:.0f} GB/s into each "
+        f"rank and {LATENCY * 1e6:.0f} us for each of {EXCHANGES} exchanges. Nothing overlaps.",
         "",
         "| ranks | frames | frames a rank | bank a rank, GB | anchors, MB | candidates, MB "
         "| frames, MB | network, ms | exact search, s | inverted file, s |",

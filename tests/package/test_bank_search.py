@@ -198,6 +198,48 @@ def test_frames_above_the_age_are_never_found(name: str) -> None:
     assert set(old.tolist()) <= set(found.cross_index.flatten().tolist())
 
 
+def real_frames(folder: Path) -> Frames:
+    """Videos through an encoder as it begins: nearly equal embeddings, in order of time."""
+    from usucl.data import VideoCatalog
+    from usucl.evaluation.embed import embed_entries
+    from usucl.models import EncoderConfig, FrameEncoder
+
+    torch.manual_seed(0)
+    encoder = FrameEncoder(EncoderConfig("resnet10", 32, 32, "mlp", False)).eval()
+    entries = VideoCatalog.scan(folder).entries
+    found = embed_entries(
+        entries, {"random": encoder}, image_size=32, held_out=[False] * len(entries)
+    )["random"]
+    return Frames(found.embedding, found.video, found.time, found.video // 2)
+
+
+@pytest.mark.filterwarnings("ignore:labels.csv")
+@pytest.mark.parametrize("kind", ["synthetic", "real"])
+def test_exact_searches_are_equal_on_videos(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    from usucl.data.phantom import write_phantom
+
+    folder = tmp_path / "videos"
+    if kind == "synthetic":
+        write_phantom(folder, videos=6, frames=24, image_size=64)
+    else:
+        folder.mkdir()
+        source = request.getfixturevalue("data_root") / "pocus" / "frames"
+        for path in sorted(source.iterdir())[:6]:
+            (folder / path.name).symlink_to(path.resolve())
+    stored = real_frames(folder)
+    banks = [NegativeBank(len(stored.video), 32, **o) for o in ({}, *EXACT.values())]
+    for bank in banks:
+        bank.enqueue(stored)
+        bank.rebuild()
+    for skip in (0, 3):
+        truth, *others = (b.hardest(stored, 20, window=(0.1, 0.4), skip=skip) for b in banks)
+        assert bool((truth.cross_index >= 0).any())
+        for found in others:
+            assert_equal(found, truth)
+
+
 def test_ages_count_frames_since() -> None:
     bank = NegativeBank(5, 6)
     bank.enqueue(frames(3, 0))

@@ -81,6 +81,8 @@ class Tally:
             values, counts = np.unique(column[column >= 0], return_counts=True)
             for value, count in zip(values.tolist(), counts.tolist(), strict=True):
                 self._count[value] += sign * count
+                if self._count[value] == 0:
+                    del self._count[value]
         self._known[where] = new
 
     def of(self, ids: Tensor) -> Tensor:

@@ -25,6 +25,10 @@ from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.training.config import TrainingConfig
 
 
+# Seconds a process waits for the others' part of a bank: rank 0 writes checkpoints meanwhile.
+PATIENCE = 600.0
+
+
 class StepOutput(TypedDict):
     """What a step leaves for the monitor."""
 
@@ -91,7 +95,7 @@ class ContrastiveTraining(LightningModule):
                 ef_search=key.ef_search,
                 rebuild_after=key.rebuild_after,
             )
-            self.bank = ShardedBank(bank) if key.sharded else bank
+            self.bank = ShardedBank(bank, timeout=PATIENCE) if key.sharded else bank
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the bank."""
