@@ -24,7 +24,6 @@ from usucl.losses import (
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.training.config import TrainingConfig
 
-
 # Seconds a process waits for the others' part of a bank: rank 0 writes checkpoints meanwhile.
 PATIENCE = 600.0
 
