@@ -31,7 +31,7 @@ FEWEST_ROUNDS = 3  # that even the slowest provider takes part in
 PAUSE = 1e-2  # seconds, until the idle threads of the provider before no longer spin
 PEAK_SECONDS = 0.1
 COPY_BYTES = 256 * 2**20
-PACKAGES = ("faiss-cpu", "pytorch-metric-learning", "lightly")
+PACKAGES = ("faiss-cpu", "pytorch-metric-learning", "lightly", "usearch")
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 LIBRARY_SETTINGS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "USUCL_CPU_")
 

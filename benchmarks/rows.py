@@ -10,7 +10,7 @@ from typing import Any
 
 SCHEMA = 2
 MODES = ("forward", "backward", "both")
-METRICS = ("time", "ratio", "memory", "rate")
+METRICS = ("time", "ratio", "memory", "rate", "recall")
 SHARED = ("machine", "versions", "commit")  # fields that are the same in all rows of a file
 
 OURS, MATMUL = "usucl", "torch.mm"
@@ -27,8 +27,9 @@ class Row:
 
     Attributes:
         group: the comparison it belongs to: ``"shapes"``, ``"machine"``, ``"gpu"`` for everything
-            on a GPU, or what a sweep varies.
-        op: ``"hard_negative_nce"``, or of the machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``.
+            on a GPU, ``"bank"``, or what a sweep varies.
+        op: ``"hard_negative_nce"``; of a bank ``"build"``, ``"update"`` and ``"search"``; of the
+            machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``.
         provider: who computes it.
         mode: ``"forward"`` (as in training: with what backward needs), ``"backward"`` alone, or
             ``"both"``. A ratio of a provider without backward sets its one call against ``versus``
@@ -39,10 +40,11 @@ class Row:
         order: of the keys, a name in ``problems.ORDERS``.
         threads: at work; 0 on a GPU.
         metric: ``"time"``; ``"ratio"`` of its time to that of ``versus``, paired by round;
-            ``"memory"``, the peak beyond the start without outputs and gradients; ``"rate"``.
+            ``"memory"``, the peak beyond the start without outputs and gradients; ``"rate"``; of
+            a search, ``"recall"`` of the exact selection.
         value: the median; None where there is none, for the reason in ``note``.
         low, high: 20th and 80th percentile.
-        unit: ``"ms"``, ``"x"``, ``"MiB"``, ``"GFLOP/s"`` or ``"GB/s"``.
+        unit: ``"ms"``, ``"x"``, ``"MiB"``, ``"share"``, ``"GFLOP/s"`` or ``"GB/s"``.
         repeats: measurements behind it.
         versus: of a ratio, what it is relative to.
         note: why there is no value.

@@ -2,6 +2,7 @@
 //
 //   Backend(const Tensor& like)     for one call, whose tensors live where `like` does
 //   select_negatives(problem, SelectionArrays<T>)
+//   similarities(ScoredPairs<T>)
 //   hard_negative_nce(problem, LossArguments<T>, LossArrays<T>)
 //   sum_rows(loss [N], N, divisor, total [])
 //   hard_negative_nce_backward(BackwardArguments<T>, BackwardArrays<T>)
@@ -58,6 +59,27 @@ SelectionTensors select_negatives_op(
     return selection;
   };
   return arguments.double_precision() ? run(double{}) : run(float{});
+}
+
+template <typename Backend>
+Tensor similarities_op(const Tensor& anchors, const Tensor& keys, const Tensor& index) {
+  STD_TORCH_CHECK(anchors.dim() == 2 && anchors.size(1) >= 1, "anchors must have shape [N, D]");
+  STD_TORCH_CHECK(index.dim() == 2 && index.size(0) == anchors.size(0),
+                  "index must have shape [N, C]");
+  const int64_t dim = anchors.size(1);
+  const auto run = [&](auto zero) {
+    using T = decltype(zero);
+    const Tensor similarity =
+        new_empty(anchors, {index.size(0), index.size(1)}, scalar_type_of<T>());
+    Backend(anchors).similarities(
+        ScoredPairs<T>{matrix_of(anchors, dim, "anchors"), matrix_of(keys, dim, "keys"),
+                       column_of<int64_t>(index, index.numel(), ScalarType::Long, "index"),
+                       index.size(1), data_of<T>(similarity)});
+    return similarity;
+  };
+  const bool in_double =
+      anchors.scalar_type() == ScalarType::Double || keys.scalar_type() == ScalarType::Double;
+  return in_double ? run(double{}) : run(float{});
 }
 
 // loss, the selection's four, anchor_gradient, positive_weight, intra_weight, cross_weight,

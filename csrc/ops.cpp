@@ -43,6 +43,13 @@ STABLE_TORCH_LIBRARY(usucl, m) {
       "Tensor cross_weight, "         // [N, cross_k] d loss_i / d s_ij
       "Tensor temperature_gradient)"  // [N, 2] d loss_i / d temperature, soft_nn_temperature
   );
+  m.def(
+      "similarities("
+      "Tensor anchors, "  // [N, D]
+      "Tensor keys, "     // [M, D]
+      "Tensor index"      // [N, C] int64; outside of 0 .. M-1: no key
+      ") -> Tensor"       // [N, C], -infinity where there is no key
+  );
   // first_key and num_keys name the key ranges whose gradients are wanted.
   m.def(
       "hard_negative_nce_backward("

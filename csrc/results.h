@@ -17,6 +17,18 @@ struct SelectionArrays {
   T* cross_similarity;   // [N, cross.k]
 };
 
+// Pairs to be scored by themselves: anchor i with each of its C keys.
+template <typename T>
+struct ScoredPairs {
+  Matrix anchors;        // [N, D]
+  Matrix keys;           // [M, D]
+  const int64_t* index;  // [N, C]
+  int64_t per_anchor;    // C
+  T* similarity;         // [N, C], -infinity where there is no key
+
+  USUCL_HD bool is_key(int64_t key) const { return key >= 0 && key < keys.rows; }
+};
+
 // What hard_negative_nce takes beside the problem.
 template <typename T>
 struct LossArguments {

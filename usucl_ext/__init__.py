@@ -4,7 +4,7 @@ from . import reference
 from ._library import build_info
 from ._types import Frames, Selection
 from .module import HardNegativeNCE
-from .ops import hard_negative_nce, select_negatives
+from .ops import hard_negative_nce, select_negatives, similarities
 
 __all__ = [
     "Frames",
@@ -14,5 +14,6 @@ __all__ = [
     "hard_negative_nce",
     "reference",
     "select_negatives",
+    "similarities",
 ]
 __version__ = "0.1.0"

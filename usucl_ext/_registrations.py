@@ -24,6 +24,16 @@ def select_negatives(problem: Problem) -> Selection:
         return Selection(*torch.ops.usucl.select_negatives(*_selection_arguments(problem)))
 
 
+def similarities(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
+    """The native similarities of checked pairs."""
+    with torch.no_grad():
+        scores = torch.ops.usucl.similarities(
+            anchors.contiguous(), keys.contiguous(), index.contiguous()
+        )
+    assert isinstance(scores, Tensor)
+    return scores
+
+
 def hard_negative_nce(
     problem: Problem,
     positives: Tensor,
@@ -99,6 +109,10 @@ def _fake_select_negatives(
     max_similarity: float | None,
 ) -> tuple[Tensor, ...]:
     return _fake_selection(anchors, keys, intra_k, cross_k)
+
+
+def _fake_similarities(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
+    return anchors.new_empty(index.shape, dtype=_accumulation_dtype([anchors, keys]))
 
 
 def _fake_hard_negative_nce(
@@ -229,6 +243,7 @@ def _no_second_derivative(ctx: Any, *_: Any) -> None:
 def _register() -> None:
     library = torch.library
     library.register_fake("usucl::select_negatives", _fake_select_negatives)
+    library.register_fake("usucl::similarities", _fake_similarities)
     library.register_fake("usucl::hard_negative_nce", _fake_hard_negative_nce)
     library.register_fake("usucl::hard_negative_nce_backward", _fake_hard_negative_nce_backward)
     library.register_autograd(

@@ -255,6 +255,32 @@ def check_positives(positives: object, problem: Problem) -> Tensor:
     return stacked
 
 
+def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchors ``[N, D]``, keys ``[M, D]``, and ``index`` ``[N, C]`` as int64."""
+    anchors = _check_embedding("anchors", anchors, (2,), "[N, D]")
+    keys = _check_embedding("keys", keys, (2,), "[M, D]")
+    rows, dim = anchors.shape
+    if dim < 1:
+        raise ValueError(f"anchors must have D >= 1, got shape {_shape(anchors)}")
+    if keys.shape[1] != dim:
+        raise ValueError(
+            f"keys must have shape [M, D] with D = {dim}, the anchors' dimension, "
+            f"got {_shape(keys)}"
+        )
+    if not isinstance(index, Tensor):
+        raise TypeError(f"index must be a tensor [N, C], got {type(index).__name__}")
+    if index.dtype != torch.int64:
+        raise TypeError(f"index must be an int64 tensor, got {index.dtype}")
+    if index.dim() != 2 or index.shape[0] != rows:
+        raise ValueError(
+            f"index must have shape [N, C] with N = {rows}, one row an anchor, got {_shape(index)}"
+        )
+    for name, tensor in (("keys", keys), ("index", index)):
+        if tensor.device != anchors.device:
+            raise ValueError(f"{name} must be on {anchors.device}, got {tensor.device}")
+    return anchors, keys, index
+
+
 def _check_blocks(negatives: object, anchors: Frames) -> tuple[Frames, ...]:
     if isinstance(negatives, Frames):
         return (_check_block("negatives", negatives, anchors),)

@@ -16,9 +16,9 @@ from ._library import absent_reason
 from ._types import Frames, Selection
 from ._validation import (
     REDUCTIONS,
-    Problem,
     Window,
     check_choice,
+    check_pairs,
     check_positives,
     check_problem,
     check_temperature,
@@ -86,11 +86,40 @@ def select_negatives(
         cross_skip=cross_skip,
         max_similarity=max_similarity,
     )
-    if not _use_native(impl, problem):
+    if not _use_native(impl, problem.anchors.embedding.device):
         return reference.select(problem)
     if _direct.applies(problem):
         return _direct.select_negatives(problem)
     return _registrations.select_negatives(problem)
+
+
+def similarities(
+    anchors: Tensor, keys: Tensor, index: Tensor, *, impl: Implementation = "auto"
+) -> Tensor:
+    """``s_ic = q_i . k_index[i, c]`` by the rule of :func:`select_negatives`. No gradient.
+
+    What another search proposes is put in the order of the selection with these: the very numbers
+    that the selection compares, and its ``Selection`` returns.
+
+    Args:
+        anchors: ``[N, D]``, D >= 1, of any supported dtype.
+        keys: ``[M, D]``, of any supported dtype.
+        index: ``[N, C]`` int64, rows of ``keys``; outside of ``0 .. M - 1`` there is no key.
+        impl: see :func:`select_negatives`.
+
+    Returns:
+        ``[N, C]`` float32 (float64 if an embedding is float64); -inf where there is no key, and
+        not finite where the chain is not.
+
+    Raises:
+        TypeError, ValueError: an argument has another type, dtype, shape or device than stated;
+            the message names it.
+        RuntimeError: ``impl="native"`` where there is no native kernel.
+    """
+    anchors, keys, index = check_pairs(anchors, keys, index)
+    if not _use_native(impl, anchors.device):
+        return reference.score_pairs(anchors, keys, index)
+    return _registrations.similarities(anchors, keys, index)
 
 
 @overload
@@ -214,7 +243,7 @@ def hard_negative_nce(
     keys = [block.embedding for block in problem.blocks]
     refuse_tangents(problem.anchors.embedding, stacked, tau, soft, *keys)
     selection: Selection | None
-    if not _use_native(impl, problem):
+    if not _use_native(impl, problem.anchors.embedding.device):
         loss, selection = reference.nce(problem, stacked, tau, soft, reduction)
     elif _direct.applies(problem, (stacked, tau, soft)):
         loss, selection = _direct.hard_negative_nce(
@@ -228,11 +257,10 @@ def hard_negative_nce(
     return loss, selection
 
 
-def _use_native(impl: str, problem: Problem) -> bool:
+def _use_native(impl: str, device: torch.device) -> bool:
     check_choice("impl", impl, IMPLEMENTATIONS)
     if impl == "reference":
         return False
-    device = problem.anchors.embedding.device
     reason = absent_reason(device)
     if reason is None:
         return True

@@ -20,6 +20,7 @@ from ._validation import (
     Problem,
     Window,
     check_choice,
+    check_pairs,
     check_positives,
     check_problem,
     check_temperature,
@@ -52,6 +53,11 @@ def select_negatives(
             max_similarity=max_similarity,
         )
     )
+
+
+def similarities(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
+    """As :func:`usucl_ext.similarities`, in plain PyTorch."""
+    return score_pairs(*check_pairs(anchors, keys, index))
 
 
 def hard_negative_nce(
@@ -143,6 +149,19 @@ def _hardest(similarity: Tensor, group: Tensor, k: int, skip: int) -> tuple[Tens
     order = order.masked_fill(ranked == -_INF, -1)
     missing = (0, k - order.shape[1])
     return F.pad(order, missing, value=-1), F.pad(ranked, missing, value=-_INF)
+
+
+@torch.no_grad()
+def score_pairs(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
+    """q_i . k_index[i, c] of checked pairs ``[N, C]``, -inf where there is no such key."""
+    double = torch.float64 in (anchors.dtype, keys.dtype)
+    dtype = torch.float64 if double else torch.float32
+    there = (index >= 0) & (index < keys.shape[0])
+    scores = torch.full(index.shape, -_INF, dtype=dtype, device=anchors.device)
+    row, column = there.nonzero(as_tuple=True)
+    pairs = anchors[row].to(dtype) * keys[index[row, column]].to(dtype)
+    scores[row, column] = pairs.sum(1)
+    return scores
 
 
 def nce(

@@ -5,6 +5,7 @@
 
 #include "gradient.h"
 #include "loss.h"
+#include "pairs.h"
 #include "select.h"
 
 namespace usucl::cpu {
@@ -16,6 +17,11 @@ struct Cpu {
   template <typename T>
   void select_negatives(const Problem& problem, const SelectionArrays<T>& selection) {
     cpu::select_negatives(problem, nullptr, selection);
+  }
+
+  template <typename T>
+  void similarities(const ScoredPairs<T>& pairs) {
+    cpu::similarities(pairs);
   }
 
   template <typename T>
@@ -46,6 +52,7 @@ struct Cpu {
 
 STABLE_TORCH_LIBRARY_IMPL(usucl, CPU, m) {
   m.impl("select_negatives", TORCH_BOX(&usucl::select_negatives_op<usucl::cpu::Cpu>));
+  m.impl("similarities", TORCH_BOX(&usucl::similarities_op<usucl::cpu::Cpu>));
   m.impl("hard_negative_nce", TORCH_BOX(&usucl::hard_negative_nce_op<usucl::cpu::Cpu>));
   m.impl("hard_negative_nce_backward",
          TORCH_BOX(&usucl::hard_negative_nce_backward_op<usucl::cpu::Cpu>));

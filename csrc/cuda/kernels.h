@@ -49,6 +49,9 @@ template <typename T>
 void select_negatives(const Problem& problem, const SelectionArrays<T>& out, const Call& call);
 
 template <typename T>
+void similarities(const ScoredPairs<T>& pairs, const Call& call);
+
+template <typename T>
 void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments,
                        const LossArrays<T>& out, const Call& call);
 

@@ -73,6 +73,12 @@ class Cuda {
   }
 
   template <typename T>
+  void similarities(const ScoredPairs<T>& pairs) {
+    cuda::similarities(pairs, call_);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  template <typename T>
   void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments,
                          const LossArrays<T>& out) {
     cuda::hard_negative_nce(problem, arguments, out, call_);
@@ -109,6 +115,7 @@ class Cuda {
 
 STABLE_TORCH_LIBRARY_IMPL(usucl, CUDA, m) {
   m.impl("select_negatives", TORCH_BOX(&usucl::select_negatives_op<usucl::cuda::Cuda>));
+  m.impl("similarities", TORCH_BOX(&usucl::similarities_op<usucl::cuda::Cuda>));
   m.impl("hard_negative_nce", TORCH_BOX(&usucl::hard_negative_nce_op<usucl::cuda::Cuda>));
   m.impl("hard_negative_nce_backward",
          TORCH_BOX(&usucl::hard_negative_nce_backward_op<usucl::cuda::Cuda>));

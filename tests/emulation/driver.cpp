@@ -10,6 +10,7 @@
 #include "../cpp/parallel_for_tests.h"
 #include "cpu/gradient.h"
 #include "cpu/loss.h"
+#include "cpu/pairs.h"
 #include "emulation.h"
 #include "host_memory.h"
 
@@ -187,6 +188,24 @@ void compare(const Sizes& sizes, double max_similarity) {
 }
 
 template <typename T>
+void compare_pairs(int64_t rows, int64_t per_anchor, int64_t dim, int64_t num_keys) {
+  std::mt19937 random(static_cast<unsigned>(rows * 31 + dim));
+  const Sizes sizes{rows, dim, 1, {num_keys}, {0, 0}, {0, 0}, 2, false, false, false};
+  const Columns<T> anchors(rows, sizes, random), keys(num_keys, sizes, random);
+  std::uniform_int_distribution<int64_t> draw(-2, num_keys + 1);
+  std::vector<int64_t> index(static_cast<size_t>(rows * per_anchor));
+  for (int64_t& key : index) key = draw(random);
+  std::vector<T> ours(index.size()), theirs(index.size());
+  ScoredPairs<T> pairs{anchors.frames().embedding, keys.frames().embedding, index.data(),
+                       per_anchor, ours.data()};
+  emulation::HostMemory memory;
+  cuda::similarities<T>(pairs, cuda::Call{memory, nullptr, 2});
+  pairs.similarity = theirs.data();
+  cpu::similarities<T>(pairs);
+  CHECK(ours == theirs);
+}
+
+template <typename T>
 void compare_all() {
   const double no_limit = std::numeric_limits<double>::infinity();
   for (const Way way : {Way::kOneLaunch, Way::kByChain, Way::kDense, Way::kWarpgroups}) {
@@ -202,6 +221,8 @@ void compare_all() {
   for (const Way way : {Way::kByChain, Way::kDense}) {
     compare<T>({5, 3, 1, {1000, 2500}, {3, 0}, {40, 0}, 9, true, false, way}, no_limit);
   }
+  compare_pairs<T>(3, 5, 7, 4);
+  compare_pairs<T>(5, 130, 300, 50);
 }
 
 }  // namespace

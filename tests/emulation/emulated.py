@@ -109,6 +109,16 @@ class DenseStatistics(Structure):
     _fields_ = tuple((name, c_uint64) for name in ("arrivals", "nominees", "unsettled"))
 
 
+class ScoredPairs(Structure):
+    _fields_ = (
+        ("anchors", Matrix),
+        ("keys", Matrix),
+        ("index", c_void_p),
+        ("per_anchor", c_int64),
+        ("similarity", c_void_p),
+    )
+
+
 class SettingsAt(Structure):
     _fields_ = (
         ("schedule", c_int32),
@@ -194,6 +204,16 @@ class Emulator:
         arrays = SelectionArrays(*map(_address, selection))
         self._call("select", selection.intra_similarity.dtype, byref(call.problem), byref(arrays))
         return selection
+
+    def similarities(self, anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
+        double = torch.float64 in (anchors.dtype, keys.dtype)
+        dtype = torch.float64 if double else torch.float32
+        held = [x.detach().clone(memory_format=torch.contiguous_format) for x in (anchors, keys)]
+        q, k = (Matrix(_address(x), DTYPES[x.dtype], *x.shape) for x in held)
+        index, out = index.contiguous(), _unwritten(index.shape, dtype)
+        pairs = ScoredPairs(q, k, _address(index), index.shape[1], _address(out))
+        self._call("pairs", dtype, byref(pairs))
+        return out
 
     def run(self, problem: Problem) -> Outcome:
         """Forward and backward, all gradients."""

@@ -72,6 +72,9 @@ USUCL_ENTRY const char* take_kernels() {
   USUCL_ENTRY const char* select_##suffix(const Problem* problem, const SelectionArrays<T>* out) { \
     return run([&](const cuda::Call& c) { cuda::select_negatives<T>(*problem, *out, c); });        \
   }                                                                                                \
+  USUCL_ENTRY const char* pairs_##suffix(const ScoredPairs<T>* pairs) {                            \
+    return run([&](const cuda::Call& c) { cuda::similarities<T>(*pairs, c); });                    \
+  }                                                                                                \
   USUCL_ENTRY const char* forward_##suffix(                                                        \
       const Problem* problem, const LossArguments<T>* arguments, const LossArrays<T>* out) {       \
     return run(                                                                                    \

@@ -16,7 +16,7 @@ from oracle import Judgement
 from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
 from tolerances import assert_close
 
-from usucl_ext import Selection
+from usucl_ext import Selection, similarities
 
 # One emulator serves all examples of a test: it keeps nothing between calls. Four schedules run
 # each example, so fewer examples do.
@@ -174,3 +174,17 @@ def test_key_gradient_of_a_hub_is_the_same_bits(emulator: Emulator) -> None:
         assert ours is not None and again is not None and cpu is not None
         assert torch.equal(ours, again)
         torch.testing.assert_close(ours, cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("rows", "per_anchor", "dim"), [(3, 5, 7), (9, 131, 40), (2, 130, 700)])
+def test_similarities_of_given_pairs(
+    emulator: Emulator, dtype: torch.dtype, rows: int, per_anchor: int, dim: int
+) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    anchors = torch.randn(rows, dim, generator=generator)
+    keys = torch.randn(50, dim, generator=generator).to(dtype)
+    keys[3, 1] = math.nan
+    index = torch.randint(-3, 53, (rows, per_anchor), generator=generator)
+    ours = emulator.similarities(anchors, keys, index)
+    assert torch.equal(ours.nan_to_num(-7), similarities(anchors, keys, index).nan_to_num(-7))

@@ -22,7 +22,12 @@ from tolerances import assert_close
 import usucl_ext
 from usucl_ext import Selection
 
-OPERATORS = ("select_negatives", "hard_negative_nce", "hard_negative_nce_backward")
+OPERATORS = (
+    "select_negatives",
+    "similarities",
+    "hard_negative_nce",
+    "hard_negative_nce_backward",
+)
 GPU = torch.device("cuda")
 
 needs_library = pytest.mark.skipif(
@@ -142,6 +147,17 @@ def mixed_problem(anchors: torch.dtype, keys: torch.dtype) -> Problem:
 @pytest.mark.parametrize("anchors", LOW_PRECISION, ids=str)
 def test_two_dtypes_mixed_in_one_call(anchors: torch.dtype, keys: torch.dtype) -> None:
     check_against_cpu(mixed_problem(anchors, keys))
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_similarities_equal_the_cpus(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.randn(40, 300, generator=generator)
+    keys = torch.randn(1000, 300, generator=generator).to(dtype)
+    index = torch.randint(-5, 1005, (40, 200), generator=generator)
+    ours = usucl_ext.similarities(anchors.to(GPU), keys.to(GPU), index.to(GPU))
+    assert torch.equal(ours.cpu(), usucl_ext.similarities(anchors, keys, index))
 
 
 @needs_gpu

@@ -18,7 +18,7 @@ MOST_BYTES = 8 * 2**20  # for each architecture, host code included: three times
 MOST_STATIC_SHARED = 48 * 1024  # of a thread block, what every architecture grants
 
 # Kernels, whatever their template arguments, by what they compute.
-SIMILARITIES = {"cross_kernel", "intra_kernel"}
+SIMILARITIES = {"cross_kernel", "intra_kernel", "pair_kernel"}
 GRADIENTS = {"row_kernel", "key_kernel"}
 TENSOR_CORES = {"nominate_kernel", "seed_kernel"}
 FLOAT64_SUMS = {"sum_kernel", "temperature_kernel"}  # over all anchors, whatever their dtype

@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import usucl_ext
 from usucl_ext import Frames, HardNegativeNCE, hard_negative_nce, select_negatives
 
-OPS = ("select_negatives", "hard_negative_nce", "hard_negative_nce_backward")
+OPS = ("select_negatives", "similarities", "hard_negative_nce", "hard_negative_nce_backward")
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -82,6 +82,12 @@ def test_every_operator_is_checked_here(native_device: torch.device) -> None:
 
 def test_opcheck_select_negatives(variant: Problem) -> None:
     torch.library.opcheck(torch.ops.usucl.select_negatives.default, selection_arguments(variant))
+
+
+def test_opcheck_similarities(variant: Problem) -> None:
+    anchors, keys = variant.anchors.embedding, variant.blocks[-1].embedding
+    index = torch.arange(3 * len(anchors), device=anchors.device).reshape(len(anchors), 3) - 1
+    torch.library.opcheck(torch.ops.usucl.similarities.default, (anchors, keys, index))
 
 
 @pytest.mark.parametrize("blocks_with_grad", [(), (0,), (0, 1)])

@@ -41,6 +41,8 @@ DENSE = {
     **TINY,
 }
 PAPER = {"preset": "paper", "bank": 8, **TINY, "videos": 2}
+FLAT = {**DENSE, "search": "Flat", "max_age": 15}
+
 PAPER_CODE = {"preset": "paper-code", **TINY, "videos": 2}
 
 
@@ -136,7 +138,11 @@ def assert_identical(a: Any, b: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:labels.csv")
-@pytest.mark.parametrize("options", [DENSE, PAPER], ids=lambda o: o["preset"])
+@pytest.mark.parametrize(
+    "options",
+    [DENSE, PAPER, FLAT],
+    ids=lambda o: o["preset"] + "-" + o.get("search", "exact"),
+)
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
 ) -> None:
@@ -164,6 +170,29 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert train(out=out, resume=True, progress=False) == out
     assert not torch.equal(load_encoder(out).head[0].weight, after_one.head[0].weight)
     assert_identical(everything(out), everything(whole))
+
+
+@pytest.mark.filterwarnings("ignore:labels.csv")
+@pytest.mark.parametrize("options", [DENSE, PAPER], ids=lambda o: o["preset"])
+def test_candidates_of_an_exact_search_train_the_same_encoder(
+    videos: Path, tmp_path: Path, options: dict
+) -> None:
+    """The whole bank in the loss, or what a search proposes of it: the same bits."""
+    pytest.importorskip("faiss")
+    outs = [
+        train(data=videos, out=tmp_path / search, search=search, **options)
+        for search in ("exact", "Flat")
+    ]
+    exact, flat = map(everything, outs)
+    for row, other in zip(exact["metrics"], flat["metrics"], strict=True):
+        assert row.pop("bank_recall") == "" and float(other.pop("bank_recall")) == 1.0
+    assert_identical(flat, exact)
+
+
+def test_options_of_a_bank_need_one(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"key\.search is for a bank, got 'Flat'"):
+        train(data=videos, out=tmp_path / "run", search="Flat", **{**DENSE, "bank": 0})
+    assert not (tmp_path / "run").exists()
 
 
 def test_broken_files_are_named_and_left_out(

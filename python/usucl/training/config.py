@@ -60,16 +60,34 @@ class KeyConfig:
     """Where keys come from besides the query encoder and the batch.
 
     Attributes:
-        bank: frames the negative bank holds, 0 for none; not for ``paper-code``. With ``dense``
-            its keys are stale and without gradient: in short runs embeddings contract to a point.
+        bank: frames the negative bank holds, in each process; 0 for none; not for ``paper-code``.
+            With ``dense`` its keys are stale and without gradient: in short runs embeddings
+            contract to a point.
+        search: of the bank: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory, as in
+            :class:`usucl.bank.NegativeBank`, as are the next four. With another than ``"exact"``
+            the loss gets the bank's hardest candidates in place of the bank.
+        max_age: frames of the bank older than this, in frames that came since, are not used.
+        nprobe: cells of an inverted file looked through.
+        ef_search: candidates that a graph search keeps.
+        rebuild_after: frames that change until an index is built anew.
+        sharded: the banks of all processes are searched as one.
         momentum: m of the momentum encoder, which embeds the positives; not for ``dense``.
         negatives: encoder of the sampled intra-video negatives, ``"query"`` with gradient (the
             paper's code) or ``"momentum"`` without (the paper's figure); not for ``dense``.
     """
 
     bank: int = 0
+    search: str = "exact"
+    max_age: int | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rebuild_after: int | None = None
+    sharded: bool = False
     momentum: float = 0.999
     negatives: Literal["query", "momentum"] = "query"
+
+
+_OF_THE_BANK = ("search", "max_age", "nprobe", "ef_search", "rebuild_after", "sharded")
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,10 @@ class TrainingConfig:
                 f"sampling.steps_per_epoch is for method 'dense' only: {self.method!r} shows every "
                 f"video once an epoch, got {self.sampling.steps_per_epoch}"
             )
+        for option in fields(KeyConfig):
+            value = getattr(self.key, option.name)
+            if self.key.bank == 0 and option.name in _OF_THE_BANK and value != option.default:
+                raise ValueError(f"key.{option.name} is for a bank, got {value!r} and key.bank 0")
         object.__setattr__(self, "curriculum", replace(self.curriculum, epochs=self.epochs))
 
     def to_yaml(self) -> str:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from usucl.bank import NegativeBank
+from usucl.bank import NegativeBank, ShardedBank
 from usucl.data import FrameBatch, VideoDataModule
 from usucl.losses import (
     Frames,
@@ -23,6 +23,9 @@ from usucl.losses import (
 )
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.training.config import TrainingConfig
+
+# Seconds a process waits for the others' part of a bank: rank 0 writes checkpoints meanwhile.
+PATIENCE = 600.0
 
 
 class StepOutput(TypedDict):
@@ -63,7 +66,8 @@ class ContrastiveTraining(LightningModule):
     """The query encoder, where the method has them a momentum encoder and a bank, and their step.
 
     The bank is no submodule (see :class:`NegativeBank`); it goes into the checkpoint by hand. With
-    several processes each fills its own, and all resume from that of the first.
+    several processes each fills its own, and all resume from that of the first; or, with
+    ``key.sharded``, from their own parts of the one bank that they make together.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -73,14 +77,24 @@ class ContrastiveTraining(LightningModule):
         self.momentum_encoder: MomentumEncoder | None = None
         if config.method != "dense":
             self.momentum_encoder = MomentumEncoder(self.encoder, config.key.momentum)
-        self.bank: NegativeBank | None = None
+        self.bank: NegativeBank | ShardedBank | None = None
         self.stopwatch = Stopwatch()
 
     def setup(self, stage: str) -> None:
         """Makes the bank, on the device of the training."""
-        capacity, dim = self.config.key.bank, self.config.encoder.dim
-        if capacity > 0 and self.bank is None:
-            self.bank = NegativeBank(capacity, dim, device=self.trainer.strategy.root_device)
+        key = self.config.key
+        if key.bank > 0 and self.bank is None:
+            bank = NegativeBank(
+                key.bank,
+                self.config.encoder.dim,
+                search=key.search,
+                device=self.trainer.strategy.root_device,
+                max_age=key.max_age,
+                nprobe=key.nprobe,
+                ef_search=key.ef_search,
+                rebuild_after=key.rebuild_after,
+            )
+            self.bank = ShardedBank(bank, timeout=PATIENCE) if key.sharded else bank
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the bank."""
@@ -90,17 +104,19 @@ class ContrastiveTraining(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the bank."""
         if self.bank is not None:
-            self.bank.load_state_dict(checkpoint["bank"])
+            self.bank.load_state_dict(checkpoint["bank"])  # a list of parts if it is sharded
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> StepOutput:
         """The loss of one batch, with what the monitor looks at."""
         inputs = self._dense(batch) if self.momentum_encoder is None else self._paper(batch)
+        if self.bank is not None:
+            inputs = inputs._replace(negatives=(*inputs.negatives, self._bank_keys(inputs)))
         self.stopwatch.lap("encoder")
         options = self.config.loss
         loss, selection = hard_negative_nce(
             *inputs[:3],
             window=inputs.window,
-            intra_k=options.intra_k if self.config.curriculum.intra(self.current_epoch) else 0,
+            intra_k=self._intra_k(),
             cross_k=options.cross_k,
             intra_skip=options.intra_skip,
             cross_skip=options.cross_skip,
@@ -149,7 +165,6 @@ class ContrastiveTraining(LightningModule):
             Frames(first, batch.video, batch.time, batch.patient),
             second,
             data.windows(batch.video, self.current_epoch),
-            None if self.bank is None else self.bank.frames(),
         )
 
     def _paper(self, batch: FrameBatch) -> LossInputs:
@@ -165,15 +180,33 @@ class ContrastiveTraining(LightningModule):
             negatives = encoder(batch.negative_view.flatten(0, 1)).unflatten(0, (n, k))
         if self.config.method == "paper-code":
             return paper_code_inputs(anchors, positives, negatives, batch.negative_time.isfinite())
-        bank = None
         if self.bank is not None:
             # Before the loss: the other videos' positives of this batch are keys too. Without a
             # time they are never intra-video negatives, for those are sampled.
             nowhen = torch.full_like(batch.time, torch.nan)
             self.bank.enqueue(Frames(positives, batch.video, nowhen, batch.patient))
-            bank = self.bank.frames()
         frames = Frames(anchors, batch.video, batch.time, batch.patient)
-        return paper_inputs(frames, positives, negatives, batch.negative_time, bank)
+        return paper_inputs(frames, positives, negatives, batch.negative_time)
+
+    def _intra_k(self) -> int:
+        intra = self.config.curriculum.intra(self.current_epoch)
+        return self.config.loss.intra_k if intra else 0
+
+    def _bank_keys(self, inputs: LossInputs) -> Frames:
+        """The bank as a key block: all of it, or what stands for it (NegativeBank.candidates)."""
+        assert self.bank is not None
+        if isinstance(self.bank, NegativeBank) and self.bank.search == "exact":
+            return self.bank.frames()  # which the loss searches itself, in one pass
+        options, intra_k = self.config.loss, self._intra_k()
+        depth = options.cross_k + options.cross_skip
+        window = None
+        if intra_k > 0 and self.config.method == "dense":  # else its frames have no time
+            depth, window = max(depth, intra_k + options.intra_skip), inputs.window
+        with torch.no_grad():
+            anchors = inputs.anchors._replace(embedding=inputs.anchors.embedding.detach())
+            return self.bank.candidates(
+                anchors, depth, window=window, max_similarity=options.max_similarity
+            )
 
     def _lap_in_backward(self, loss: Tensor, anchors: Tensor) -> None:
         """The loss's share of the backward pass ends where the anchors' gradient is there."""

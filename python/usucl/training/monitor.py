@@ -15,7 +15,9 @@ from torch import Tensor
 
 from usucl._files import write_atomically
 from usucl._spread import effective_rank, uniformity
+from usucl.bank import ShardedBank
 from usucl.data import FrameBatch
+from usucl.losses import Frames
 from usucl.models import save_encoder
 from usucl.training.module import ContrastiveTraining, StepOutput
 
@@ -29,6 +31,7 @@ COLUMNS = (
     "short_of_negatives",
     "effective_rank",
     "uniformity",
+    "bank_recall",
     "images_per_second",
     "data_share",
     "encoder_share",
@@ -56,6 +59,14 @@ def similarities(output: StepOutput) -> dict[str, float]:
 
 def _mean_of_found(similarity: Tensor) -> float:
     return float(similarity[similarity > -math.inf].mean())  # NaN if there is none
+
+
+def _bank_recall(module: ContrastiveTraining, anchors: Frames) -> float:
+    """Of the bank's hardest negatives, the share that its search finds; NaN if it is exact."""
+    if module.bank is None or module.config.key.search == "exact":
+        return math.nan
+    anchors = anchors._replace(embedding=anchors.embedding.detach())
+    return module.bank.recall(anchors, max(module.config.loss.cross_k, 1))
 
 
 class MetricsTable:
@@ -164,6 +175,7 @@ class Monitor(Callback):
             **similarities(output),
             "effective_rank": effective_rank(anchors.embedding),
             "uniformity": uniformity(anchors.embedding, anchors.video),
+            "bank_recall": _bank_recall(module, anchors),
             "images_per_second": self.images / elapsed,
             "data_share": data_share,
             "encoder_share": compute * seconds["encoder"],
@@ -196,6 +208,8 @@ class RunFolder(Callback):
                 "that of the epoch before is kept: try a lower optimiser.lr, or "
                 "precision='32-true'"
             )
-        save_encoder(pl_module.encoder, self.folder)
-        if pl_module.bank is not None:
-            pl_module.bank.save(self.folder / "bank")
+        if trainer.is_global_zero:
+            save_encoder(pl_module.encoder, self.folder)
+        bank = pl_module.bank
+        if bank is not None and (trainer.is_global_zero or isinstance(bank, ShardedBank)):
+            bank.save(self.folder / "bank")

@@ -1,0 +1,67 @@
+"""``python -m benchmarks.bank_drift``: what old centroids cost while an encoder drifts.
+
+The bank is overwritten twice, a quarter at a time, and meanwhile the embedding space turns: as far,
+in one replacement of the bank, as leaves a frame and itself at the printed similarity. Prints
+recall@32 with the first centroids, and with new ones each time that the bank has been replaced
+once, which is the default of ``rebuild_after``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.bank import DIM, K, every, normalize
+from usucl.bank import NegativeBank
+from usucl_ext import Frames
+
+CAPACITY, CELLS, NPROBE = 65_536, 64, 8
+VIEWS, FRAMES_PER_VIDEO = 256, 32
+QUARTER_TURN = 0.15  # of the generator's matrix, a quarter of the bank
+NEVER = 10**9
+
+
+def sweeps(m: int, seed: int, turn: Tensor) -> Frames:
+    """As in benchmarks/bank.py, with as many frames a view as a large bank has, and turned."""
+    generator = torch.Generator().manual_seed(seed)
+    views = normalize(torch.randn(VIEWS, DIM, generator=torch.Generator().manual_seed(7)))
+    videos = m // FRAMES_PER_VIDEO
+    view = torch.randint(0, VIEWS, (videos,), generator=generator)
+    middle = views[view] + 0.5 * normalize(torch.randn(videos, DIM, generator=generator))
+    frames = middle.repeat_interleave(FRAMES_PER_VIDEO, 0)
+    frames += 0.3 * normalize(torch.randn(m, DIM, generator=generator))
+    video = torch.arange(m) // FRAMES_PER_VIDEO + seed * 10**9
+    return Frames(normalize(frames) @ turn, video, torch.rand(m, generator=generator), video // 2)
+
+
+def main() -> None:
+    """Prints a line a quarter."""
+    square = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0))
+    square = (square - square.T) / DIM**0.5
+    search = f"IVF{CELLS},Flat"
+    banks = {
+        name: NegativeBank(CAPACITY, DIM, search=search, nprobe=NPROBE, rebuild_after=NEVER)
+        for name in ("first centroids", "new centroids")
+    }
+    for quarter in range(9):
+        turn = torch.linalg.matrix_exp(square * QUARTER_TURN * quarter)
+        asked = every(sweeps(CAPACITY, 2, turn), 256)
+        stored = sweeps(CAPACITY // 4 if quarter else CAPACITY, 10 + quarter, turn)
+        recall = {}
+        for name, bank in banks.items():
+            bank.enqueue(stored)
+            if quarter == 0:
+                bank.rebuild()
+            recall[name] = bank.recall(asked, K, sample=256)
+            if name == "new centroids" and quarter % 4 == 0:
+                bank.rebuild()
+                recall[name] = bank.recall(asked, K, sample=256)
+        still = float(torch.diagonal(turn).mean())
+        figures = ", ".join(f"{name}: recall {value:.3f}" for name, value in recall.items())
+        print(
+            f"replaced {quarter / 4:.2f} x, similarity with its first self {still:.2f}: {figures}"
+        )
+
+
+if __name__ == "__main__":
+    main()

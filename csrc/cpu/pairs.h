@@ -1,0 +1,11 @@
+// Similarities of given pairs, such as another index's candidates.
+#pragma once
+
+#include "../results.h"
+
+namespace usucl::cpu {
+
+template <typename T>
+void similarities(const ScoredPairs<T>& pairs);
+
+}  // namespace usucl::cpu

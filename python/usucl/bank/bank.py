@@ -1,0 +1,415 @@
+"""The negative bank of one process: a ring of embedded frames, and the search in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MethodType
+
+import torch
+from torch import Tensor
+
+from usucl.bank import files
+from usucl.bank.hardest import hardest_cross
+from usucl.bank.indexes import Flat, Generations, Index, SearchOptions, flat_storage
+from usucl.bank.ring import DTYPES, Ring
+from usucl_ext import Frames, Selection, select_negatives
+
+Window = tuple[float, float] | Tensor | None
+
+
+class _MethodOfClassOrInstance:
+    """Binds a function to the instance it is reached through, or else to the class."""
+
+    def __init__(self, function: Callable[..., NegativeBank]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(
+        self, instance: NegativeBank | None, owner: type[NegativeBank]
+    ) -> Callable[[str | Path], NegativeBank]:
+        return MethodType(self.function, owner if instance is None else instance)
+
+
+class NegativeBank:
+    """The last ``capacity`` embedded frames, first in first out, and the hardest among them.
+
+    A plain class on purpose: as registered buffers of a module, its tensors would be broadcast
+    from rank 0 by DistributedDataParallel and overwrite every other rank's bank. Keep it as an
+    attribute of the training module and put :meth:`state_dict` into the checkpoint.
+
+    Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots have video -1.
+
+    Which search: ``"exact"`` is the fused operator over all slots. ``"Flat"`` has FAISS propose
+    from the same memory and gives the same selection, bit for bit, ties included. Any other string
+    of FAISS's index factory (``"IVF4096,Flat"``, ``"IVF1024,PQ32"``, ``"HNSW32"``) gives the best
+    of what the index proposes; an inverted file of plain vectors with ``nprobe`` of all its cells
+    is exact again. Whatever proposes, exclusion and order are those of
+    :func:`usucl_ext.select_negatives`, and an anchor gets k negatives if there are k. An index is
+    built in a thread once there are frames enough for it; until then the search is exact.
+    docs/bank.md tells what each costs and when to use it.
+
+    Args:
+        capacity: number of slots, >= 1.
+        dim: length of an embedding, >= 1.
+        search: ``"exact"``, ``"Flat"`` or a factory string.
+        device, dtype: of the stored embeddings; float32, bfloat16, float16 or float64.
+        max_age: frames older than this are not found, in frames enqueued since (:meth:`ages`).
+        nprobe: cells of an inverted file looked through by each query; by default 1 in 64 of
+            them, at least 8.
+        ef_search: candidates that a graph search keeps; by default 256.
+        rebuild_after: frames that change until an index is built anew, with new centroids. By
+            default as many as the bank holds for an inverted file, which takes changes in place;
+            an eighth of that for other indexes, which cannot.
+
+    Raises:
+        ValueError, TypeError: an argument is not of these; the message names it.
+        ImportError: another search than ``"exact"`` without FAISS.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        dim: int,
+        *,
+        search: str = "exact",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        max_age: int | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rebuild_after: int | None = None,
+    ) -> None:
+        for name, value in (("capacity", capacity), ("dim", dim), ("max_age", max_age)):
+            if name == "max_age" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            if value < (0 if name == "max_age" else 1):
+                raise ValueError(f"{name} must be >= {int(name != 'max_age')}, got {value}")
+        if not isinstance(search, str):
+            raise TypeError(f"search must be a string, got {type(search).__name__}")
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+        options = SearchOptions(nprobe, ef_search, rebuild_after)
+        if search in ("exact", "Flat") and options != SearchOptions():
+            raise ValueError(
+                "nprobe, ef_search and rebuild_after are for other searches than 'exact' and "
+                f"'Flat', got search {search!r}"
+            )
+        where = torch.empty(0, device=device).device
+        flat = flat_storage(capacity, dim) if search == "Flat" else None
+        if flat is not None and where.type == "cpu" and dtype == torch.float32:
+            embedding = flat[1]
+        else:
+            embedding = torch.zeros(capacity, dim, dtype=dtype, device=where)
+        self._set_up(Ring(embedding), search, options, max_age, flat)
+
+    def _set_up(
+        self,
+        ring: Ring,
+        search: str,
+        options: SearchOptions,
+        max_age: int | None,
+        flat: tuple[object, Tensor] | None = None,
+    ) -> None:
+        self.search, self.max_age, self._options = search, max_age, options
+        self._ring = ring
+        self._index: Index | None = None
+        if search == "Flat":
+            self._index = Flat(ring, *(flat or flat_storage(ring.capacity, ring.dim)))
+        elif search != "exact":
+            self._index = Generations(ring, search, options)
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots."""
+        return self._ring.capacity
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._ring.dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the stored embeddings."""
+        return self._ring.embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the bank lives."""
+        return self._ring.embedding.device
+
+    @property
+    def enqueued(self) -> int:
+        """Number of frames ever enqueued."""
+        return self._ring.enqueued
+
+    def __len__(self) -> int:
+        """Number of filled slots."""
+        return len(self._ring)
+
+    def frames(self) -> Frames:
+        """All slots, not copied: keys for a loss, whose empty slots count for nobody.
+
+        With ``max_age`` the video ids are copied, and those of older frames are -1.
+        """
+        ring = self._ring
+        video = ring.video
+        if self.max_age is not None:
+            video = video.masked_fill(ring.ages() > self.max_age, -1)
+        return Frames(ring.embedding, video, ring.time, ring.patient)
+
+    def ages(self) -> Tensor:
+        """``[capacity]`` int64: how many frames came after the call that brought, or re-embedded,
+        each one; -1 in empty slots."""
+        return self._ring.ages()
+
+    def enqueue(self, frames: Frames) -> None:
+        """Puts frames over the oldest slots; of more than ``capacity``, the last ones stay.
+
+        Args:
+            frames: M frames of any floating dtype and on any device, which are converted and
+                detached; without patient ids, they are unknown.
+
+        Raises:
+            TypeError, ValueError: a shape or dtype is not as stated, a negative video id, or an
+                embedding that is not finite in the bank's dtype (the message names the row). The
+                bank is unchanged then.
+        """
+        self._ring.enqueue(frames)
+
+    def reembed(self, slots: Tensor, embedding: Tensor) -> None:
+        """New embeddings of the frames in ``slots``, by the encoder as it is now; their age is 0.
+
+        Which frame is in a slot the caller knows who enqueued it. ``ages()`` tells which need it.
+
+        Args:
+            slots: ``[M]`` int64, filled and different.
+            embedding: ``[M, dim]``.
+
+        Raises:
+            TypeError, ValueError: an argument is not as stated; the bank is unchanged then.
+        """
+        slots = self._ring.replace(slots, embedding)
+        if self._index is not None:
+            self._index.replaced(slots)
+
+    def hardest(
+        self,
+        frames: Frames,
+        k: int,
+        *,
+        window: Window = None,
+        skip: int = 0,
+        max_similarity: float | None = None,
+    ) -> Selection:
+        """The k most similar cross-video frames of each anchor, and intra-video ones likewise.
+
+        The rules are those of :func:`usucl_ext.select_negatives`: frames of the anchor's video
+        and of its known patient are no cross-video negatives. The intra-video ones are exact
+        whatever the search: an anchor's own video is few frames.
+
+        Args:
+            frames: N anchors on the bank's device; without patient ids, none are known.
+            k: negatives wanted of each group, >= 0.
+            window: ``(lo, hi)`` in the unit of the times, or ``[2]``, ``[N, 2]``; with it, k
+                intra-video negatives are taken too.
+            skip: hardest negatives left out of each group.
+            max_similarity: frames more similar than this are no negatives.
+
+        Returns:
+            :class:`Selection`; an index is a slot of the bank.
+
+        Raises:
+            TypeError, ValueError: an argument is not as stated; the message names it.
+        """
+        if isinstance(frames, Frames) and frames.patient is None:
+            frames = frames._replace(patient=torch.full_like(frames.video, -1))
+        keys = self.frames()
+        proposes = self._proposes() and k > 0
+        found = select_negatives(
+            frames,
+            keys,
+            window=window,
+            intra_k=0 if window is None else k,
+            cross_k=0 if proposes else k,
+            intra_skip=skip,
+            cross_skip=skip,
+            max_similarity=max_similarity,
+        )
+        if not proposes:
+            return found
+        assert self._index is not None
+        slots, similarity = hardest_cross(
+            self._index, keys, frames, min(skip + k, self.capacity), max_similarity
+        )
+        missing = (0, k - max(slots.shape[1] - skip, 0))
+        return found._replace(
+            cross_index=torch.nn.functional.pad(slots[:, skip:], missing, value=-1),
+            cross_similarity=torch.nn.functional.pad(
+                similarity[:, skip:], missing, value=-torch.inf
+            ),
+        )
+
+    def _proposes(self) -> bool:
+        """Whether there is an index to ask; it is brought up with the ring."""
+        if self._index is None:
+            return False
+        self._index.catch_up()
+        return self._index.size > 0
+
+    def candidates(
+        self,
+        frames: Frames,
+        k: int,
+        *,
+        window: Window = None,
+        max_similarity: float | None = None,
+    ) -> Frames:
+        """The frames that are among the k hardest of any anchor, once each, in order of slots.
+
+        As a key block they stand for the whole bank. A loss takes the first ``skip + k'`` keys of
+        each anchor and group, over all its blocks; a key of the bank among those is among the
+        first ``skip + k'`` of the bank, so with k at least that it is here. What is here for
+        another anchor's sake ranks behind an anchor's own, or is not valid for it. And ties keep
+        their order. So the loss takes the same keys as from the whole bank, if the search is exact.
+
+        Args:
+            frames, window, max_similarity: see :meth:`hardest`.
+            k: ranks that count, those skipped included.
+        """
+        found = self.hardest(frames, k, window=window, max_similarity=max_similarity)
+        slots = torch.cat([found.intra_index, found.cross_index], dim=1).unique()
+        return self.gather(slots[slots >= 0])
+
+    def gather(self, slots: Tensor) -> Frames:
+        """A copy of the frames in these slots."""
+        return Frames(*(column[slots] for column in self.frames()))  # type: ignore[index]
+
+    def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
+        """The share of the k hardest cross-video negatives that this search finds.
+
+        Args:
+            frames: anchors, see :meth:`hardest`.
+            k: negatives an anchor.
+            sample: of the anchors, so many are looked at, evenly spaced.
+
+        Returns:
+            1 for an exact search; NaN if there is nothing to find.
+        """
+        rows = frames.video.shape[0]
+        if rows > sample:
+            chosen = torch.arange(sample, device=frames.video.device) * rows // sample
+            frames = Frames(*(None if c is None else c[chosen] for c in frames))  # type: ignore[arg-type]
+        if frames.patient is None:
+            frames = frames._replace(patient=torch.full_like(frames.video, -1))
+        ours = self.hardest(frames, k).cross_index
+        truth = select_negatives(
+            frames, self.frames(), window=None, intra_k=0, cross_k=k
+        ).cross_index
+        hits = ((truth[:, :, None] == ours[:, None, :]) & (truth >= 0)[:, :, None]).sum()
+        return float(hits / (truth >= 0).sum())
+
+    def rebuild(self) -> None:
+        """Builds the index anew from all frames, and returns when it is in use.
+
+        Does nothing where there is none to build, or too few frames to train it.
+        """
+        if isinstance(self._index, Generations):
+            self._index.rebuild()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything: the columns (not copied) and the number of frames ever enqueued.
+
+        An index is no part of it: it is built again, like the first one.
+        """
+        return self._ring.state()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state of the same capacity and dim, converted to this dtype and device.
+
+        Raises:
+            ValueError: a tensor is missing, of another shape, or holds impossible values. The
+                bank is unchanged then.
+        """
+        self._ring.load_state(state)
+        if self._index is not None:
+            self._index.reset()
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the bank to ``folder``: a safetensors file and ``bank.json``, which names it.
+
+        ``bank.json`` is replaced last, so an earlier version in the folder stays readable until
+        the new one is whole, whatever interrupts the writing. Nothing is copied in memory.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        description = {
+            "capacity": self.capacity,
+            "dim": self.dim,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "search": self.search,
+            "max_age": self.max_age,
+            **vars(self._options),
+        }
+        files.write(Path(folder), description, self.state_dict())
+
+    @classmethod
+    def open(cls, folder: str | Path, *, mmap: bool = False) -> NegativeBank:
+        """A bank as it was saved, on the CPU.
+
+        Args:
+            folder: where :meth:`save` wrote it.
+            mmap: the embeddings stay in the file, of which the search reads what it needs, so they
+                may exceed the memory. What is enqueued then is kept in memory, and never changes
+                the file. The file is not compared with its checksum, which would read all of it.
+
+        Raises:
+            FileNotFoundError: ``folder`` holds no bank.
+            ValueError: the files are damaged.
+        """
+        folder = Path(folder)
+        description, state = files.read(folder, mmap=mmap)
+        try:
+            options = {name: description.get(name) for name in (*_OPTIONS, "max_age")}
+            search, dtype = description["search"], DTYPES[description["dtype"]]
+            if not mmap:
+                capacity, dim = description["capacity"], description["dim"]
+                bank = cls(capacity, dim, search=search, dtype=dtype, **options)
+                bank.load_state_dict(state)
+                return bank
+            bank = cls.__new__(cls)
+            ring = Ring(state["embedding"])
+            ring.adopt(state)
+            max_age = options.pop("max_age")
+            bank._set_up(ring, search, SearchOptions(**options), max_age)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
+        return bank
+
+    def _load(self: NegativeBank | type[NegativeBank], folder: str | Path) -> NegativeBank:
+        """Reads what :meth:`save` wrote.
+
+        On a bank it replaces the contents in place and returns the bank, which must have the
+        saved capacity and dim; on the class it is :meth:`open`.
+
+        Raises:
+            FileNotFoundError: ``folder`` holds no bank.
+            ValueError: the files are damaged or do not fit this bank, which is unchanged then.
+        """
+        if isinstance(self, type):
+            return self.open(folder)
+        _, state = files.read(Path(folder))
+        try:
+            self.load_state_dict(state)
+        except ValueError as error:
+            raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
+        return self
+
+    load = _MethodOfClassOrInstance(_load)
+
+
+_OPTIONS = tuple(SearchOptions.__dataclass_fields__)

@@ -1,0 +1,175 @@
+"""From an index's candidates to the hardest valid negatives: nominate, exclude, decide.
+
+An index is asked for more than is wanted. Frames of the anchor's video and known patient are struck
+out of its answer, never by a selector of the index: some accept one and ignore it. The rest is
+scored by the canonical rule and put in the order of the selection. Anchors that have too few left
+are asked for again, with many more candidates, and last of all by the exact operator: so k are
+found, or all that there are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from usucl.bank.indexes import Index, score_error
+from usucl_ext import Frames, select_negatives, similarities
+
+_SPARE = 16  # candidates fetched beyond those wanted, for similarities that are nearly equal
+_EXCLUDED = 512  # and beyond those for frames that an anchor may not take, at most
+_MORE = 8  # times as many in the second round
+
+
+def hardest_cross(
+    index: Index,
+    keys: Frames,
+    anchors: Frames,
+    depth: int,
+    max_similarity: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The ``depth`` first cross-video negatives of each anchor: slots and similarities [N, depth].
+
+    Args:
+        index: caught up with the bank.
+        keys: the bank's slots; video -1 where a frame is not to be found.
+        anchors: N frames, with patients.
+        depth: >= 1.
+        max_similarity: keys more similar than this are invalid.
+    """
+    search = _Search(index, keys, anchors, depth, max_similarity)
+    rows = (anchors.video >= 0).nonzero().flatten()
+    answerable = search.error[rows].isfinite()
+    left = [rows[~answerable]]
+    rows = rows[answerable]
+    assert anchors.patient is not None
+    own = index.excluded(anchors.video[rows], anchors.patient[rows])
+    count = depth + _SPARE + min(int(own.max()) if own.numel() else 0, _EXCLUDED)
+    for fetched in (count, _MORE * count):
+        if rows.numel() == 0 or index.most < depth:
+            break
+        rows = rows[~search.round(rows, min(fetched, index.most))]
+        if fetched >= index.most:
+            break
+    search.exactly(torch.cat([*left, rows]))
+    return search.slots, search.similarity
+
+
+class _Search:
+    """What has been found of one call."""
+
+    def __init__(
+        self,
+        index: Index,
+        keys: Frames,
+        anchors: Frames,
+        depth: int,
+        max_similarity: float | None,
+    ) -> None:
+        self.index, self.keys, self.anchors, self.depth = index, keys, anchors, depth
+        self.max_similarity = max_similarity
+        queries, device = anchors.embedding, anchors.embedding.device
+        double = torch.float64 in (queries.dtype, keys.embedding.dtype)
+        dtype = torch.float64 if double else torch.float32
+        shape = (len(queries), depth)
+        self.slots = torch.full(shape, -1, dtype=torch.int64, device=device)
+        self.similarity = torch.full(shape, -torch.inf, dtype=dtype, device=device)
+        # As the operator compares it, in the type of the similarities.
+        self.limit = torch.tensor(
+            torch.inf if max_similarity is None else max_similarity, dtype=dtype, device=device
+        )
+        self.error = score_error(queries, queries.shape[1], index.largest_norm)
+
+    def round(self, rows: Tensor, count: int) -> Tensor:
+        """Which of the anchors are settled by ``count`` candidates; those are written down."""
+        anchors = Frames(*(column[rows] for column in self.anchors))  # type: ignore[index]
+        score, slots = (
+            answer.to(rows.device) for answer in self.index.search(anchors.embedding, count)
+        )
+        valid = self._valid(anchors, slots) & score.isfinite()
+        if self.index.faithful:
+            kept, complete = self._within_reach(valid, score.double(), self.error[rows])
+        else:
+            kept, complete = valid, torch.zeros_like(rows, dtype=torch.bool)
+        if count >= self.index.size:
+            complete = torch.ones_like(complete)
+        candidates = _gather_left(slots, kept)
+        newest = self.index.newest()
+        if newest is not None:
+            candidates = torch.cat([candidates, self._newest(anchors, newest)], dim=1)
+        slots, similarity = self._decide(anchors, candidates)
+        settled = complete if self.index.exhaustive else slots[:, -1] >= 0
+        self.slots[rows[settled]] = slots[settled]
+        self.similarity[rows[settled]] = similarity[settled]
+        return settled
+
+    def exactly(self, rows: Tensor) -> None:
+        """The rows by the exact operator."""
+        if rows.numel() == 0:
+            return
+        anchors = Frames(*(column[rows] for column in self.anchors))  # type: ignore[index]
+        found = self._select(anchors, self.keys)
+        self.slots[rows], self.similarity[rows] = found
+
+    def _select(self, anchors: Frames, keys: Frames) -> tuple[Tensor, Tensor]:
+        found = select_negatives(
+            anchors,
+            keys,
+            window=None,
+            intra_k=0,
+            cross_k=self.depth,
+            max_similarity=self.max_similarity,
+        )
+        return found.cross_index, found.cross_similarity
+
+    def _valid(self, anchors: Frames, slots: Tensor) -> Tensor:
+        """Which candidates are cross-video negatives by their ids, as csrc/core/relation.h says."""
+        assert self.keys.patient is not None and anchors.patient is not None
+        at = slots.clamp(min=0)
+        video, own = self.keys.video[at], anchors.patient[:, None]
+        same_patient = (own >= 0) & (self.keys.patient[at] == own)
+        return (slots >= 0) & (video >= 0) & (video != anchors.video[:, None]) & ~same_patient
+
+    def _within_reach(self, valid: Tensor, score: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Valid candidates that can still rank within ``depth``, and the rows that have them all.
+
+        ``depth`` candidates score t or more, so their similarities are at least t - error. One
+        that scores less than t - 2 error has a similarity below that, fetched or not. A row has
+        all that count if the last one fetched, which is the lowest, is of that kind.
+        """
+        sure = valid & (score <= self.limit - error[:, None])  # not above max_similarity after all
+        rank = sure.cumsum(1)
+        place = (rank < self.depth).sum(1, keepdim=True).clamp(max=score.shape[1] - 1)
+        reach = score.gather(1, place) - 2 * error[:, None]
+        reach = reach.masked_fill(rank[:, -1:] < self.depth, -torch.inf)
+        return valid & (score >= reach), (score[:, -1:] < reach).flatten()
+
+    def _newest(self, anchors: Frames, slots: Tensor) -> Tensor:
+        """The best of the slots that the index lacks; ascending, so ties keep their order."""
+        slots = slots.to(anchors.video.device)
+        block = Frames(*(column[slots] for column in self.keys))  # type: ignore[index]
+        found, _ = self._select(anchors, block)
+        return torch.where(found >= 0, slots[found.clamp(min=0)], -1)
+
+    def _decide(self, anchors: Frames, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """The first ``depth`` candidates by (similarity descending, slot ascending)."""
+        candidates, _ = candidates.sort(dim=1)
+        score = similarities(anchors.embedding, self.keys.embedding, candidates)
+        score = score.masked_fill(~score.isfinite() | (score > self.limit), -torch.inf)
+        score, order = score.sort(dim=1, descending=True, stable=True)
+        slots = candidates.gather(1, order).masked_fill(score == -torch.inf, -1)
+        missing = (0, max(self.depth - slots.shape[1], 0))
+        pad = torch.nn.functional.pad
+        return (
+            pad(slots[:, : self.depth], missing, value=-1),
+            pad(score[:, : self.depth], missing, value=-torch.inf),
+        )
+
+
+def _gather_left(slots: Tensor, kept: Tensor) -> Tensor:
+    """The kept slots of each row moved to its front, as wide as the fullest row; -1 behind."""
+    place = kept.cumsum(1) - 1
+    width = int(place[:, -1].max()) + 1
+    row, column = kept.nonzero(as_tuple=True)
+    front = slots.new_full((slots.shape[0], width), -1)
+    front[row, place[row, column]] = slots[row, column]
+    return front

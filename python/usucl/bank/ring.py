@@ -1,0 +1,279 @@
+"""The store of a bank: columns of slots that are overwritten oldest first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from usucl_ext import Frames
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+_IMPOSSIBLE = "a bank's state must be finite and name a video for each filled slot"
+
+
+class Ring:
+    """Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots: video -1.
+
+    Attributes:
+        embedding: ``[capacity, D]``.
+        video, patient: ``[capacity]`` int64.
+        time: ``[capacity]`` float32.
+        written: ``[capacity]`` int64, the value of ``enqueued`` when the embedding was written.
+        enqueued: number of frames ever enqueued.
+    """
+
+    def __init__(self, embedding: Tensor) -> None:
+        capacity, device = embedding.shape[0], embedding.device
+        self.embedding = embedding
+        self.video = torch.full((capacity,), -1, dtype=torch.int64, device=device)
+        self.time = torch.full((capacity,), torch.nan, dtype=torch.float32, device=device)
+        self.patient = torch.full((capacity,), -1, dtype=torch.int64, device=device)
+        self.written = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self.enqueued = 0
+        columns: list[Any] = [_bits(embedding), self.video, self.time, self.patient, self.written]
+        # NumPy writes a short range in a tenth of the time that PyTorch's dispatcher takes.
+        self._writable = [c.numpy() for c in columns] if embedding.is_cpu else columns
+        self._on_cpu = embedding.is_cpu
+
+    @property
+    def capacity(self) -> int:
+        return self.embedding.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.embedding.shape[1]
+
+    def __len__(self) -> int:
+        return min(self.enqueued, self.capacity)
+
+    def ages(self) -> Tensor:
+        """``[capacity]`` int64: frames enqueued since the call that wrote each; -1 if empty."""
+        return torch.where(self.video >= 0, self.enqueued - self.written, -1)
+
+    def slots_since(self, enqueued: int) -> Tensor:
+        """Slots written by ``enqueue`` since it stood at ``enqueued``, on the CPU."""
+        first = max(enqueued, self.enqueued - self.capacity)
+        return torch.arange(first, self.enqueued, device="cpu") % self.capacity
+
+    def oldest_first(self) -> Tensor:
+        """The filled slots in the order in which they will be overwritten, on the CPU."""
+        return self.slots_since(self.enqueued - len(self))
+
+    def enqueue(self, frames: Frames) -> None:
+        """Puts the frames over the oldest slots; see :meth:`NegativeBank.enqueue`."""
+        embedding, video, time, patient = self._checked(frames)
+        rows, capacity = embedding.shape[0], self.capacity
+        if rows == 0:
+            return
+        if rows > capacity:
+            last = slice(rows - capacity, None)
+            embedding, video, time = embedding[last], video[last], time[last]
+            patient = None if patient is None else patient[last]
+        self.enqueued += rows
+        kept = min(rows, capacity)
+        start = (self.enqueued - kept) % capacity
+        head = min(kept, capacity - start)  # rows before the ring wraps around
+        for begin, rows_from, count in ((start, 0, head), (0, head, kept - head)):
+            if count == 0:
+                continue
+            where = slice(begin, begin + count)
+            if count == kept:  # the usual case, without a slice of each column
+                self._write(where, embedding, video, time, patient)
+            else:
+                part = slice(rows_from, rows_from + count)
+                known = None if patient is None else patient[part]
+                self._write(where, embedding[part], video[part], time[part], known)
+
+    def _write(
+        self, where: slice, embedding: Tensor, video: Tensor, time: Tensor, patient: Tensor | None
+    ) -> None:
+        own_embedding, own_video, own_time, own_patient, own_written = self._writable
+        own_embedding[where] = _bits(embedding).numpy() if self._on_cpu else _bits(embedding)
+        own_video[where] = video.numpy() if self._on_cpu else video
+        own_time[where] = time.numpy() if self._on_cpu else time
+        if patient is None:
+            own_patient[where] = -1
+        else:
+            own_patient[where] = patient.numpy() if self._on_cpu else patient
+        own_written[where] = self.enqueued
+
+    def replace(self, slots: Tensor, embedding: Tensor) -> Tensor:
+        """New embeddings for filled slots, which are of age 0 from then on; the slots, checked.
+
+        Raises:
+            TypeError, ValueError: as :meth:`NegativeBank.reembed` says; nothing is changed then.
+        """
+        if slots.dtype != torch.int64 or slots.dim() != 1:
+            raise TypeError(
+                f"slots must be an int64 tensor [M], got {slots.dtype} {list(slots.shape)}"
+            )
+        if list(embedding.shape) != [slots.shape[0], self.dim] or not embedding.is_floating_point():
+            raise ValueError(
+                f"embedding must be floating point [{slots.shape[0]}, {self.dim}], "
+                f"got {embedding.dtype} {list(embedding.shape)}"
+            )
+        slots = slots.to(self.embedding.device)
+        filled = len(self)
+        if not bool(((slots >= 0) & (slots < filled)).all()):
+            raise ValueError(f"slots must be filled ones, 0 .. {filled - 1}, got {slots.tolist()}")
+        if slots.unique().numel() != slots.numel():
+            raise ValueError("slots must differ from one another, got some twice")
+        embedding = embedding.detach().to(self.embedding.device, self.embedding.dtype)
+        for row in (~embedding.isfinite().all(1)).nonzero():
+            raise ValueError(f"embedding must be finite, row {int(row)} is not")
+        self.embedding[slots] = embedding
+        self.written[slots] = self.enqueued
+        return slots
+
+    def _checked(self, frames: Frames) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        if not isinstance(frames, Frames):
+            raise TypeError(f"frames must be a Frames, got {type(frames).__name__}")
+        embedding, video, time, patient = frames
+        if self._is_as_it_should_be(embedding, video, time, patient):
+            return embedding.detach(), video, time, patient
+        if not embedding.is_floating_point():
+            raise TypeError(f"frames.embedding must be floating point, got {embedding.dtype}")
+        if embedding.dim() != 2 or embedding.shape[1] != self.dim:
+            raise ValueError(
+                f"frames.embedding must have shape [M, {self.dim}], got {list(embedding.shape)}"
+            )
+        rows = embedding.shape[:1]
+        columns: tuple[tuple[str, Tensor | None], ...]
+        columns = (("video", video), ("time", time), ("patient", patient))
+        for name, column in columns:
+            if column is None:
+                continue
+            if column.shape != rows:
+                raise ValueError(
+                    f"frames.{name} must have shape [{embedding.shape[0]}], one value a frame, "
+                    f"got {list(column.shape)}"
+                )
+            if name != "time" and column.dtype != torch.int64:
+                raise TypeError(f"frames.{name} must be int64, got {column.dtype}")
+        if not time.is_floating_point():
+            raise TypeError(f"frames.time must be floating point, got {time.dtype}")
+        device = self.embedding.device
+        embedding = embedding.detach().to(device, self.embedding.dtype)
+        video = video.to(device)
+        if rows[0] > 0 and not _all_well(embedding, video):
+            for row in (~embedding.isfinite().all(1)).nonzero():
+                raise ValueError(
+                    f"frames.embedding must be finite in {embedding.dtype}, row {int(row)} is not"
+                )
+            for row in (video < 0).nonzero():
+                raise ValueError(f"frames.video must be >= 0, row {int(row)} is {int(video[row])}")
+        time = time.detach().to(device, torch.float32)
+        return embedding, video, time, None if patient is None else patient.to(device)
+
+    def _is_as_it_should_be(
+        self, embedding: Tensor, video: Tensor, time: Tensor, patient: Tensor | None
+    ) -> bool:
+        """Whether nothing is to be said or converted: the usual case on the CPU, told quickly."""
+        rows = video.shape
+        return (
+            self._on_cpu
+            and embedding.is_cpu
+            and video.is_cpu
+            and time.is_cpu
+            and embedding.dtype == self.embedding.dtype
+            and video.dtype == torch.int64
+            and time.dtype == torch.float32
+            and not time.requires_grad
+            and len(rows) == 1
+            and rows[0] > 0
+            and embedding.shape == (rows[0], self.embedding.shape[1])
+            and time.shape == rows
+            and (
+                patient is None
+                or (patient.is_cpu and patient.dtype == torch.int64 and patient.shape == rows)
+            )
+            and _all_well(embedding.detach(), video)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, the columns not copied."""
+        return {**self.columns(), "enqueued": torch.tensor(self.enqueued)}
+
+    def columns(self) -> dict[str, Tensor]:
+        return {
+            "embedding": self.embedding,
+            "video": self.video,
+            "time": self.time,
+            "patient": self.patient,
+            "written": self.written,
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See :meth:`NegativeBank.load_state_dict`."""
+        checked = self._checked_state(state)
+        if not bool(checked["embedding"].isfinite().all()):
+            raise ValueError(_IMPOSSIBLE)
+        for name, column in self.columns().items():
+            column.copy_(checked[name])
+        self.enqueued = int(checked["enqueued"])
+
+    def adopt(self, state: Mapping[str, Tensor]) -> None:
+        """As :meth:`load_state`, but the embeddings are these already, and not read through."""
+        checked = self._checked_state({**state, "embedding": self.embedding})
+        for name, column in self.columns().items():
+            if name != "embedding":
+                column.copy_(checked[name])
+        self.enqueued = int(checked["enqueued"])
+
+    def _checked_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state with every column there, if it can be one of this ring.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        own, state = self.state(), dict(state)
+        if state.keys() == own.keys() - {"written"}:  # as of banks that did not know ages
+            enqueued, slot = int(state["enqueued"]), torch.arange(self.capacity)
+            latest = enqueued - 1 - (enqueued - 1 - slot) % self.capacity  # frame in each slot
+            state["written"] = torch.where(latest >= 0, latest + 1, 0)
+        if state.keys() != own.keys():
+            raise ValueError(f"a bank's state has {sorted(own)}, got {sorted(state)}")
+        for name, tensor in own.items():
+            if state[name].shape != tensor.shape:
+                raise ValueError(
+                    f"{name} must have shape {list(tensor.shape)}, got {list(state[name].shape)}"
+                )
+        enqueued = int(state["enqueued"])
+        filled = torch.arange(self.capacity) < enqueued
+        consistent = torch.equal(state["video"].cpu() >= 0, filled)
+        if enqueued < 0 or not consistent:
+            raise ValueError(_IMPOSSIBLE)
+        if bool((state["written"] > enqueued).any()):
+            raise ValueError("a bank's state must hold no slot written after its last frame")
+        return state
+
+
+def _bits(embedding: Tensor) -> Tensor:
+    """The same memory in a dtype that NumPy has."""
+    return embedding.view(torch.int16) if embedding.dtype == torch.bfloat16 else embedding
+
+
+def _all_well(embedding: Tensor, video: Tensor) -> bool:
+    """Whether all is finite and no id negative; False may also be an overflow, to be looked into.
+
+    A sum of squares is finite only if every element is: one pass, and no tensor of truth values.
+    """
+    flat: Any = embedding.reshape(-1)
+    if not embedding.is_cpu:  # one wait for the device, not two
+        return bool(torch.dot(flat, flat).isfinite() & (video.min() >= 0))
+    if embedding.dtype in (torch.float32, torch.float64):
+        flat = flat.numpy()  # whose dot product is the faster one
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(flat.dot(flat)) and video.min().item() >= 0

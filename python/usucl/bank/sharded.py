@@ -1,0 +1,331 @@
+"""One bank over all processes: each keeps a part, only candidates travel."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from usucl._files import write_atomically
+from usucl.bank import files
+from usucl.bank.bank import NegativeBank, Window
+from usucl.bank.exchange import Exchange
+from usucl.bank.ring import DTYPES
+from usucl_ext import Frames, Selection
+
+_FORMAT = "usucl-sharded-bank-1"
+_COLUMNS = ("embedding", "video", "time", "patient", "written")
+
+
+class ShardedBank:
+    """The banks of all processes of a group as one, whose parts stand in the order of the ranks.
+
+    Every method but ``enqueue``, ``__len__`` and ``ages`` is collective: all ranks call it, in the
+    same order, each with its own arguments. The selection is that of a single bank which holds the
+    ranks' slots one part after the other; an index counts through them like that. A rank that does
+    not take part within ``timeout`` makes the others raise; the group is of no use after that.
+
+    Args:
+        local: this rank's part. All have one dim and dtype; capacities may differ.
+        group: processes; all by default. ``torch.distributed`` must be initialised.
+        timeout: seconds that a rank waits for the others in one exchange.
+
+    Raises:
+        RuntimeError: there is no process group.
+        ValueError: the parts do not fit together.
+        TimeoutError: a rank was not there in time; the message names the exchange.
+        ConnectionError: a rank is gone; likewise.
+    """
+
+    def __init__(
+        self,
+        local: NegativeBank,
+        *,
+        group: dist.ProcessGroup | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        if not dist.is_initialized():
+            raise RuntimeError("a sharded bank needs an initialised torch.distributed")
+        self.local = local
+        self._exchange = Exchange(group, timedelta(seconds=timeout), local.device)
+        dtypes = list(DTYPES.values())
+        own = [local.capacity, local.dim, dtypes.index(local.dtype)]
+        table = self._exchange.gather_numbers(own, "the shape of each part")
+        for name, column in (("dim", 1), ("dtype", 2)):
+            if len(set(table[:, column].tolist())) > 1:
+                values = table[:, column].tolist()
+                shown = [str(dtypes[v]) for v in values] if name == "dtype" else values
+                raise ValueError(f"the parts of a bank must have one {name}, got {shown}")
+        self._first = table[:, 0].cumsum(0) - table[:, 0]  # global index of each part's first slot
+        self.capacity = int(table[:, 0].sum())
+
+    @property
+    def rank(self) -> int:
+        """This process's place in the group."""
+        return self._exchange.rank
+
+    def __len__(self) -> int:
+        """Number of filled slots of this rank's part."""
+        return len(self.local)
+
+    def enqueue(self, frames: Frames) -> None:
+        """Puts frames into this rank's part; see :meth:`NegativeBank.enqueue`."""
+        self.local.enqueue(frames)
+
+    def ages(self) -> Tensor:
+        """Of this rank's part; see :meth:`NegativeBank.ages`."""
+        return self.local.ages()
+
+    def hardest(
+        self,
+        frames: Frames,
+        k: int,
+        *,
+        window: Window = None,
+        skip: int = 0,
+        max_similarity: float | None = None,
+    ) -> Selection:
+        """As :meth:`NegativeBank.hardest`, over all parts.
+
+        The anchors of all ranks are gathered; every part finds its own first ``skip + k`` of each;
+        those travel back to the anchor's rank, as similarity and index, and are merged by the
+        order of the selection. N may differ between ranks, the other arguments may not, but for
+        the values in ``window``.
+        """
+        exchange = self._exchange
+        depth = skip + k
+        everyone, windows, counts = self._gather_anchors(frames, window, depth)
+        found = self.local.hardest(everyone, depth, window=windows, max_similarity=max_similarity)
+        offset = int(self._first[self.rank])
+        groups: list[Tensor] = []
+        for index, similarity in ((found[0], found[1]), (found[2], found[3])):
+            width, rows = index.shape[1], counts[self.rank]
+            index = torch.where(index >= 0, index + offset, -1)
+            what = "the candidates of each part"
+            if width == 0:
+                groups.extend((index[:rows], similarity[:rows]))
+                continue
+            # From every rank the candidates for the anchors of this one: [ranks * rows, width].
+            theirs = [rows] * exchange.size
+            index = exchange.all_to_all(index, counts, theirs, what)
+            similarity = exchange.all_to_all(similarity, counts, theirs, what)
+            groups.extend(_merge(index, similarity, exchange.size, skip, k))
+        return Selection(*groups)
+
+    def candidates(
+        self,
+        frames: Frames,
+        k: int,
+        *,
+        window: Window = None,
+        max_similarity: float | None = None,
+    ) -> Frames:
+        """As :meth:`NegativeBank.candidates`; each frame travels once to a rank that needs it."""
+        found = self.hardest(frames, k, window=window, max_similarity=max_similarity)
+        index = torch.cat([found.intra_index, found.cross_index], dim=1).unique()
+        return self.gather(index[index >= 0])
+
+    def gather(self, index: Tensor) -> Frames:
+        """A copy of the frames at these global indices, ascending."""
+        exchange, device = self._exchange, index.device
+        first = self._first.to(device)
+        owner = torch.searchsorted(first, index, right=True) - 1
+        wanted = owner.bincount(minlength=exchange.size).tolist()
+        asked = exchange.gather_numbers(wanted, "how many frames each rank wants")
+        asked_here = asked[:, self.rank].tolist()
+        what = "which frames each rank wants"
+        slots = exchange.all_to_all(index - first[owner], wanted, asked_here, what)
+        part = self.local.gather(slots)
+        what = "the frames that this rank wants"
+        return Frames(*(exchange.all_to_all(c, asked_here, wanted, what) for c in part))  # type: ignore[arg-type]
+
+    def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
+        """As :meth:`NegativeBank.recall`, of this rank's part alone. Not collective."""
+        return self.local.recall(frames, k, sample=sample)
+
+    def _gather_anchors(
+        self, frames: Frames, window: Window, depth: int
+    ) -> tuple[Frames, Tensor | None, list[int]]:
+        """The anchors of all ranks, a window for each of them, and how many each rank has."""
+        exchange = self._exchange
+        rows = frames.video.shape[0]
+        dtype = list(DTYPES.values()).index(frames.embedding.dtype)
+        about = [rows, depth, int(window is None), dtype]
+        table = exchange.gather_numbers(about, "the number of anchors")
+        for name, column in (("skip + k", 1), ("window given or not", 2), ("dtype", 3)):
+            if len(set(table[:, column].tolist())) > 1:
+                raise ValueError(f"{name} must be the same on all ranks, got {table[:, column]}")
+        counts = table[:, 0].tolist()
+        patient = frames.patient
+        if patient is None:
+            patient = torch.full_like(frames.video, -1)
+        columns: list[Tensor] = [frames.embedding, frames.video, frames.time, patient]
+        if window is not None:
+            bounds = torch.as_tensor(window, dtype=torch.float32, device=frames.time.device)
+            columns.append(bounds.reshape(-1, 2).expand(rows, 2))
+        what = "the anchors of each rank"
+        everyone = [exchange.gather(column.detach(), counts, what) for column in columns]
+        return Frames(*everyone[:4]), everyone[4] if window is not None else None, counts
+
+    def state_dict(self) -> list[dict[str, Tensor]]:
+        """The states of all parts, on the CPU of rank 0; nothing ([]) on the others."""
+        own = {name: tensor.cpu() for name, tensor in self.local.state_dict().items()}
+        return self._exchange.collect(own, "the state of each part")
+
+    def load_state_dict(self, state: Sequence[Mapping[str, Tensor]]) -> None:
+        """Takes this rank's share of what :meth:`state_dict` gave on rank 0. Not collective.
+
+        As many parts as ranks are taken as they are. Else the parts, each oldest first, are laid
+        end to end and cut into as many ranges as there are ranks; a rank enqueues its range oldest
+        first, with its ages. What does not fit into its capacity is the oldest.
+
+        Raises:
+            ValueError: the parts do not fit; the bank is unchanged then.
+        """
+        if len(state) == self._exchange.size:
+            self.local.load_state_dict(state[self.rank])
+            return
+        share = redistributed(
+            [partial(dict, part) for part in state],
+            [min(int(p["enqueued"]), len(p["video"])) for p in state],
+            self.rank,
+            self._exchange.size,
+            self.local.capacity,
+        )
+        self.local.load_state_dict(share)
+
+    def save(self, folder: str | Path) -> None:
+        """Each rank writes its part, then rank 0 writes ``shards.json``, which names them all.
+
+        Until that is replaced, an earlier version in the folder stays whole.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        exchange = self._exchange
+        number = [uuid.uuid4().int >> 66]  # of rank 0, for all
+        version = int(exchange.gather_numbers(number, "the name of the version")[0, 0])
+        parts = folder / f"shards-{version:016x}"
+        self.local.save(parts / f"{self.rank:05d}")
+        lengths = exchange.gather_numbers([len(self.local)], "each part to be saved")[:, 0]
+        if self.rank == 0:
+            about = {"format": _FORMAT, "parts": parts.name, "lengths": lengths.tolist()}
+            write_atomically(folder / "shards.json", json.dumps(about, indent=2).encode())
+            for earlier in set(folder.glob("shards-*")) - {parts}:
+                if earlier.is_dir():
+                    shutil.rmtree(earlier, ignore_errors=True)
+        exchange.gather_numbers([0], "the list of parts to be written")
+
+    def load(self, folder: str | Path) -> ShardedBank:
+        """Reads what :meth:`save` wrote, on as many ranks or on others: see
+        :meth:`load_state_dict`. A rank reads the parts that it needs. Not collective.
+
+        Raises:
+            FileNotFoundError: ``folder`` holds no sharded bank.
+            ValueError: the files are damaged, or do not fit; the bank is unchanged then.
+        """
+        folder = Path(folder)
+        path = folder / "shards.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no sharded bank: shards.json is missing")
+        try:
+            about = json.loads(path.read_bytes())
+            if about["format"] != _FORMAT:
+                raise ValueError(f"format is {about['format']!r}, expected {_FORMAT!r}")
+            lengths = [int(length) for length in about["lengths"]]
+            parts = folder / Path(about["parts"]).name
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"the sharded bank in {folder} is damaged: {error}") from error
+        readers = [partial(_read_part, parts / f"{i:05d}") for i in range(len(lengths))]
+        if len(lengths) == self._exchange.size:
+            self.local.load_state_dict(readers[self.rank]())
+        else:
+            size, capacity = self._exchange.size, self.local.capacity
+            self.local.load_state_dict(redistributed(readers, lengths, self.rank, size, capacity))
+        return self
+
+
+def _read_part(folder: Path) -> dict[str, Tensor]:
+    return files.read(folder)[1]
+
+
+def redistributed(
+    parts: Sequence[Callable[[], Mapping[str, Tensor]]],
+    lengths: Sequence[int],
+    rank: int,
+    ranks: int,
+    capacity: int,
+) -> dict[str, Tensor]:
+    """The state of one of ``ranks`` parts, from parts of another number; only those needed are
+    read. See :meth:`ShardedBank.load_state_dict`."""
+    total = sum(lengths)
+    begin, end = rank * total // ranks, (rank + 1) * total // ranks
+    chosen: list[dict[str, Tensor]] = []
+    first = 0
+    for read, length in zip(parts, lengths, strict=True):
+        lo, hi = max(begin - first, 0), min(end - first, length)
+        first += length
+        if lo >= hi:
+            continue
+        state = read()
+        enqueued, slots = int(state["enqueued"]), len(state["video"])
+        if min(enqueued, slots) != length:
+            raise ValueError(f"a part holds {min(enqueued, slots)} frames, {length} were expected")
+        order = torch.arange(enqueued - length, enqueued)[lo:hi]  # numbers of the frames
+        rows = {name: state[name][order % slots] for name in _COLUMNS if name in state}
+        written = rows.setdefault("written", order + 1)
+        rows["age"] = enqueued - written
+        rows["turn"] = enqueued - order  # how soon it is overwritten: the greatest first
+        chosen.append(rows)
+    if not chosen:
+        dim = parts[0]()["embedding"].shape[1]
+        nothing = torch.zeros(0, dtype=torch.int64)
+        chosen = [
+            {
+                "embedding": torch.zeros(0, dim),
+                "video": nothing,
+                "time": torch.zeros(0),
+                "patient": nothing,
+                "age": nothing,
+                "turn": nothing,
+            }
+        ]
+    rows = {name: torch.cat([part[name] for part in chosen]) for name in chosen[0]}
+    order = rows["turn"].argsort(descending=True, stable=True)[-capacity:]
+    kept = len(order)
+    rows["written"] = kept - rows["age"]
+    empty = {"embedding": 0, "video": -1, "time": torch.nan, "patient": -1, "written": 0}
+    state = {}
+    for name in _COLUMNS:
+        column = rows[name][order]
+        missing = column.new_full((capacity - kept, *column.shape[1:]), empty[name])
+        state[name] = torch.cat([column, missing])
+    return {**state, "enqueued": torch.tensor(kept)}
+
+
+def _merge(
+    index: Tensor, similarity: Tensor, parts: int, skip: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """The ranks ``skip .. skip + k - 1`` of the candidates ``[parts * N, skip + k]``: ``[N, k]``.
+
+    Within a part they come in the order of the selection, and the parts in that of the index: a
+    stable sort by similarity is that order.
+    """
+    depth = skip + k
+
+    def beside(column: Tensor) -> Tensor:
+        rows = len(column) // parts
+        return column.reshape(parts, rows, depth).permute(1, 0, 2).reshape(rows, parts * depth)
+
+    similarity, order = beside(similarity).sort(dim=1, descending=True, stable=True)
+    index = beside(index).gather(1, order)
+    return index[:, skip:depth].contiguous(), similarity[:, skip:depth].contiguous()
