@@ -94,8 +94,9 @@ def choose_archs(home: Path) -> str:
         capabilities = {
             torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())
         }
-        known = sorted(capabilities)
-        return ";".join(f"{a}.{b}{'a' if (a, b) == (9, 0) else ''}" for a, b in known)
+        return ";".join(
+            f"{a}.{b}{'a' if (a, b) == (9, 0) else ''}" for a, b in sorted(capabilities)
+        )
     known = run(str(home / "bin" / "nvcc"), "--list-gpu-arch")
     archs = [arch for arch in PORTABLE_ARCHS if f"compute_{arch.replace('.', '')}" in known]
     return ";".join(archs) + "+PTX"

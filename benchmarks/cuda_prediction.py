@@ -148,8 +148,8 @@ def tile_code(code: dict[int, Instruction]) -> TileCode:
     loads = [a for a in chunk if code[a].opcode.startswith("LDSM")]
     chunk = [a for a in chunk if a >= loads[0]]
     scores = [a for a in order if a > products[-1] and code[a].opcode.startswith("FMNMX")]
-    votes = {a for a in order if code[a].opcode.startswith("BAR.RED")}
-    path = shortest(code, scores[0], votes)
+    barriers = {a for a in order if code[a].opcode.startswith("BAR")}
+    path = shortest(code, scores[0], barriers)
     epilogue = Counter(code[a].opcode.split(".")[0] for a in path)
     return TileCode(len(chunk), len(products), len(loads), epilogue)
 

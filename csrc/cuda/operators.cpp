@@ -60,7 +60,8 @@ class Cuda {
   explicit Cuda(const Tensor& like)
       : guard_(like.get_device_index()),
         memory_(like),
-        call_{memory_, current_stream(like.get_device_index()),
+        call_{memory_,
+              current_stream(like.get_device_index()),
               attribute(cudaDevAttrMultiProcessorCount, like.get_device_index()),
               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, like.get_device_index()),
               attribute(cudaDevAttrComputeCapabilityMajor, like.get_device_index()) >= 8,

@@ -190,7 +190,7 @@ void compare(const Sizes& sizes, double max_similarity) {
 template <typename T>
 void compare_pairs(int64_t rows, int64_t per_anchor, int64_t dim, int64_t num_keys) {
   std::mt19937 random(static_cast<unsigned>(rows * 31 + dim));
-  const Sizes sizes{rows, dim, 1, {num_keys}, {0, 0}, {0, 0}, 2, false, false, false};
+  const Sizes sizes{rows, dim, 1, {num_keys}, {0, 0}, {0, 0}, 2, false, false, Way::kOneLaunch};
   const Columns<T> anchors(rows, sizes, random), keys(num_keys, sizes, random);
   std::uniform_int_distribution<int64_t> draw(-2, num_keys + 1);
   std::vector<int64_t> index(static_cast<size_t>(rows * per_anchor));
@@ -199,7 +199,7 @@ void compare_pairs(int64_t rows, int64_t per_anchor, int64_t dim, int64_t num_ke
   ScoredPairs<T> pairs{anchors.frames().embedding, keys.frames().embedding, index.data(),
                        per_anchor, ours.data()};
   emulation::HostMemory memory;
-  cuda::similarities<T>(pairs, cuda::Call{memory, nullptr, 2});
+  cuda::similarities<T>(pairs, cuda::Call{memory, nullptr, 2, 227 << 10, true});
   pairs.similarity = theirs.data();
   cpu::similarities<T>(pairs);
   CHECK(ours == theirs);

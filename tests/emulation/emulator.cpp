@@ -64,8 +64,6 @@ std::vector<Thread> threads;
 std::vector<Warp> warps;
 std::vector<int> ready, at_barrier;
 size_t first_ready = 0;  // of a queue whose beginning is used up
-bool votes = false;      // of the threads at the barrier, whether one says yes
-bool voted = false;      // the same of the last barrier that opened
 int num_done = 0;
 Thread* current = nullptr;
 Context own_context;
@@ -140,8 +138,6 @@ void open_barrier_if_complete() {
   if (settings.check_races) order_block();
   for (const int number : at_barrier) make_ready(&threads[number]);
   at_barrier.clear();
-  voted = votes;
-  votes = false;
 }
 
 void run_thread() {
@@ -200,7 +196,6 @@ void run_block(int64_t block, int64_t grid, int num_threads) {
   at_barrier.clear();
   first_ready = 0;
   num_done = 0;
-  votes = voted = false;
   paused = false;
   forget_mbarriers();
   begin_warpgroups(num_threads);
@@ -310,7 +305,7 @@ void perhaps_preempt() {
   yield();
 }
 
-bool block_barrier(bool vote, const char* file, int line) {
+void block_barrier(const char* file, int line) {
   if (!at_barrier.empty()) {
     const Thread& other = threads[at_barrier.front()];
     if (other.line != line || std::strcmp(other.file, file) != 0) {
@@ -319,7 +314,6 @@ bool block_barrier(bool vote, const char* file, int line) {
     }
   }
   at_barrier.push_back(current->number);
-  votes |= vote;
   current->file = file;
   current->line = line;
   current->operation = "__syncthreads";
@@ -327,7 +321,6 @@ bool block_barrier(bool vote, const char* file, int line) {
   current->awaited = nullptr;
   open_barrier_if_complete();  // makes this thread ready too
   yield();
-  return voted;  // no other barrier can have opened: it would have waited for this thread
 }
 
 void collective(const char* name, unsigned mask, void* argument, Together together,

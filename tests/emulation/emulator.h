@@ -48,8 +48,7 @@ void run(const char* signature, int64_t grid, int threads, int64_t shared_bytes,
 
 void* shared_memory(size_t bytes);
 
-// Returns whether any thread of the block voted.
-bool block_barrier(bool vote, const char* file, int line);
+void block_barrier(const char* file, int line);
 
 int lane();
 
@@ -154,11 +153,7 @@ USUCL_UNINSTRUMENTED Value atomically(Value* address, const Change& change) {
 
 }  // namespace usucl::emulation
 
-inline void __syncthreads(USUCL_CALLER) { usucl::emulation::block_barrier(false, file, line); }
-
-inline int __syncthreads_or(int predicate, USUCL_CALLER) {
-  return usucl::emulation::block_barrier(predicate != 0, file, line);
-}
+inline void __syncthreads(USUCL_CALLER) { usucl::emulation::block_barrier(file, line); }
 
 inline void __syncwarp(unsigned mask = ~0u, USUCL_CALLER) {
   usucl::emulation::collective("__syncwarp", mask, nullptr, [](void**, unsigned) {}, file, line);
