@@ -73,7 +73,13 @@ def log_of(built: Path) -> Path:
 
 def _compile(out: Path, *command: str) -> Path:
     """Runs the command, which ends with ``-o``, unless its result is newer than every source."""
-    sources = [*ROOT.glob("csrc/**/*.h"), *HERE.glob("*.h"), *HERE.glob("*.c*"), Path(__file__)]
+    sources = [
+        *ROOT.glob("csrc/**/*.h"),
+        *ROOT.glob("csrc/cuda/*.cu"),
+        *HERE.glob("*.h"),
+        *HERE.glob("*.c*"),
+        Path(__file__),
+    ]
     if out.exists() and out.stat().st_mtime > max(one.stat().st_mtime for one in sources):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +127,7 @@ def compiled(name: str, architecture: str | None = None) -> Path:
     architecture = architecture or arch()
     flags = (
         *("-std=c++17", "-O3", f"-arch={architecture}", "-shared", "-Xcompiler", "-fPIC"),
+        *("-fmad=false", "--expt-relaxed-constexpr"),
         *("-Xptxas", "-v"),
     )
     source, library = str(HERE / f"{name}.cu"), BUILD / f"{name}-{architecture}.so"

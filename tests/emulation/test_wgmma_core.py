@@ -57,11 +57,13 @@ def test_on_a_gpu(case: tuple[str, int, int, int]) -> None:
     np.testing.assert_array_equal(greatest, of_threads)
 
 
-def test_in_machine_code() -> None:
+@pytest.mark.parametrize("name", [NAME, "nominate_hopper"])
+def test_in_machine_code(name: str) -> None:
     """No spills, no products that wait for each other, no copies of sums."""
-    kernels, instructions = device_programs.machine_code(NAME, ARCHITECTURE)
+    kernels, instructions = device_programs.machine_code(name, ARCHITECTURE)
     assert {kernel.stack for kernel in kernels} == {0}
     assert set(instructions) == {kernel.name for kernel in kernels}
-    assert all(any("HGMMA.64x128x" in one for one in used) for used in instructions.values())
-    log = device_programs.log_of(device_programs.compiled(NAME, ARCHITECTURE)).read_text()
+    for wanted in ("HGMMA.64x128x", "UTMALDG.2D", "USETMAXREG", "SYNCS."):
+        assert all(any(wanted in one for one in used) for used in instructions.values()), wanted
+    log = device_programs.log_of(device_programs.compiled(name, ARCHITECTURE)).read_text()
     assert not re.search(r"warning|\(C\d+\)|serializ", log, re.IGNORECASE), log
