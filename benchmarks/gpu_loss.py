@@ -24,9 +24,9 @@ from benchmarks.gpu_machine import COMPARED
 from benchmarks.harness import Step, percentiles
 from benchmarks.problems import DTYPES, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
-from benchmarks.rows import GRAPH, MODES, OURS, WARPGROUPS, Row
+from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, TRITON, WARPGROUPS, Row
 from benchmarks.suite import OP, allowed_loss, compare
-from usucl_ext import hard_negative_nce
+from usucl_ext import hard_negative_nce, select_negatives
 
 WARM_UPS, FEWEST, MOST = 3, 5, 200  # calls
 CHECKED_ANCHORS = 48  # spread over all; the CPU's kernels are the judge
@@ -184,6 +184,12 @@ def measure(
             if name == GRAPH:
                 _measure_graph(problem, clock, row, each, keep)
                 continue
+            if name == COMPILED and device.type != "cuda":
+                keep(replace(row, note="half a minute of compiling: left to GPUs"))
+                continue
+            if name == TRITON:
+                _measure_triton(problem, clock, row, each, keep)
+                continue
             if name == WARPGROUPS:
                 _measure_warpgroups(problem, clock, row, each, keep)
                 continue
@@ -223,6 +229,27 @@ def _measure_graph(
     for mode in ("forward", "both"):
         times = clock.samples(replay(ours, backward=mode == "both"), seconds)
         keep(_with(replace(row, mode=mode), times[:, 0]))
+
+
+def _measure_triton(
+    problem: Problem, clock: Clock, row: Row, seconds: float, keep: Callable[[Row], None]
+) -> None:
+    """The cross-video search alone: no window, no loss, no gradient, ties as they come."""
+    if clock.device.type != "cuda":
+        keep(replace(row, note="Triton needs a GPU"))
+        return
+    from benchmarks import triton_search
+
+    anchors, keys, k = problem.anchors, problem.keys, problem.setting.cross_k
+    query = anchors.embedding.detach()
+
+    def search() -> tuple[Tensor, Tensor]:
+        return triton_search.hardest(query, keys.embedding, anchors.video, keys.video, k)
+
+    ours = select_negatives(anchors, keys, window=None, intra_k=0, cross_k=k).cross_similarity
+    bound = 4 * torch.finfo(DTYPES[problem.setting.dtype]).eps
+    compare(f"similarities of {TRITON}", problem.setting, search()[0], ours, bound)
+    keep(_with(replace(row, mode="forward"), clock.samples(Step(search), seconds)[:, 0]))
 
 
 def _measure_warpgroups(

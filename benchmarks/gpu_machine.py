@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.harness import describe_run
 from benchmarks.providers import PROVIDERS
-from benchmarks.rows import CHUNKED, EAGER, GRAPH, MATMUL, OURS, WARPGROUPS
+from benchmarks.rows import CHUNKED, COMPILED, EAGER, GRAPH, MATMUL, OURS, TRITON, WARPGROUPS
 
-COMPARED = (OURS, GRAPH, WARPGROUPS, MATMUL, EAGER, CHUNKED)
+COMPARED = (OURS, GRAPH, WARPGROUPS, MATMUL, TRITON, EAGER, CHUNKED, COMPILED)
 # nvidia-smi's names; the clocks are read while nothing runs, so the largest ones are told too.
 TOLD = (
     "driver_version",

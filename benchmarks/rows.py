@@ -16,6 +16,7 @@ SHARED = ("machine", "versions", "commit")  # fields that are the same in all ro
 OURS, MATMUL = "usucl", "torch.mm"
 GRAPH = "usucl, graph replay"
 WARPGROUPS = "usucl, warpgroups"
+TRITON = "Triton search"
 EAGER, CHUNKED, COMPILED = "eager", "chunked eager", "torch.compile"
 SEARCH, SEARCH_LOSS = "FAISS search", "FAISS + loss"
 METRIC_LEARNING, LIGHTLY = "pytorch-metric-learning", "lightly"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -265,3 +266,29 @@ def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path) -> None:
     done = command("--out", str(tmp_path / "none.json"))
     assert done.returncode == 1 and not any(tmp_path.iterdir())
     assert "needs a CUDA device" in done.stderr and "--dry-run" in done.stderr
+
+
+TRITON_SEARCH = """
+import torch
+from benchmarks.triton_search import hardest
+
+generator = torch.Generator().manual_seed(1)
+query, keys = (torch.randn(rows, 16, generator=generator) for rows in (70, 3000))
+video = torch.arange(70) % 7, torch.arange(3000) % 9
+value, index = hardest(query, keys, *video, 16)
+similarity = (query @ keys.T).masked_fill(video[0][:, None] == video[1], -torch.inf)
+expected = similarity.topk(16, dim=1)
+torch.testing.assert_close(value, expected.values)
+torch.testing.assert_close(similarity.gather(1, index.long()), value)
+"""
+
+
+def test_the_search_in_triton_finds_the_hardest() -> None:
+    """In Triton's interpreter, which needs no GPU."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", TRITON_SEARCH]
+    done = subprocess.run(
+        command, cwd=gpu.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
