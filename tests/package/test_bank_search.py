@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +349,87 @@ def test_saved_options_come_back(tmp_path: Path) -> None:
     opened = NegativeBank.open(tmp_path)
     assert (opened.search, opened.max_age, opened._options) == ("IVF4,Flat", 30, bank._options)
     assert torch.equal(opened.ages(), bank.ages())
+
+
+def test_fast_scan_codes_lose_no_frames() -> None:
+    """These inverted files cannot remove: they are kept by generations."""
+    bank = NegativeBank(600, 32, search="IVF4,PQ8x4fs", rebuild_after=10_000)
+    exact = NegativeBank(600, 32)
+    for seed in range(3):
+        some = frames(400, seed, dim=32)
+        bank.enqueue(some)
+        exact.enqueue(some)
+        if seed == 0:
+            bank.rebuild()
+        asked = frames(9, 9, dim=32)
+        assert_valid(bank, asked, bank.hardest(asked, 4), exact.hardest(asked, 4))
+
+
+def test_an_index_that_missed_frames_is_not_used() -> None:
+    bank, exact = NegativeBank(300, 6, search="IVF4,Flat"), NegativeBank(300, 6)
+    for one in (bank, exact):
+        one.enqueue(frames(300, 1))
+    bank.rebuild()
+    index = bank._index
+    assert index is not None
+
+    def fails(changed: torch.Tensor) -> None:
+        raise RuntimeError("no")
+
+    index._update = fails  # type: ignore[method-assign]
+    for one in (bank, exact):
+        one.enqueue(frames(50, 2))
+    with pytest.raises(RuntimeError, match="no"):
+        bank.hardest(frames(3, 3), 4)
+    del index._update
+    assert_equal(bank.hardest(frames(3, 3), 4), exact.hardest(frames(3, 3), 4))
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ("IVF4,PQ2", "capacity of at least 256"),
+        ("IDMap,Flat", "leave the ids to the bank"),
+        ("IVF0,Flat", "at least one cell"),
+        ("flat", "FAISS factory string"),
+    ],
+)
+def test_searches_that_cannot_be_kept_are_refused(search: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        NegativeBank(200, 6, search=search)
+    assert ".cpp" not in str(refused.value)
+
+
+@pytest.mark.parametrize("search", ["exact", "Flat", "IVF4,Flat"])
+def test_copies_and_pickles_are_banks_of_their_own(search: str) -> None:
+    bank = NegativeBank(50, 6, search=search, max_age=40)
+    bank.enqueue(frames(60, 1))
+    for other in (copy.deepcopy(bank), pickle.loads(pickle.dumps(bank))):
+        before = bank.hardest(frames(4, 2), 3)
+        assert_equal(other.hardest(frames(4, 2), 3), before)
+        other.enqueue(frames(20, 3))
+        assert (other.enqueued, bank.enqueued) == (80, 60)
+        assert_equal(bank.hardest(frames(4, 2), 3), before)
+        assert torch.equal(other.frames().embedding[10:30], frames(20, 3).embedding)
+
+
+def test_a_state_that_overflows_here_is_refused() -> None:
+    bank, half = NegativeBank(10, 6), NegativeBank(10, 6, dtype=torch.float16)
+    large = frames(5, 1)
+    bank.enqueue(large._replace(embedding=large.embedding * 1e6))
+    with pytest.raises(ValueError, match="finite"):
+        half.load_state_dict(bank.state_dict())
+    assert len(half) == 0
+
+
+@pytest.mark.parametrize("search", ["exact", "Flat"])
+@pytest.mark.parametrize(
+    ("k", "skip", "error"),
+    [(2.5, 0, TypeError), (True, 0, TypeError), (-1, 0, ValueError), (1 << 40, 0, ValueError),
+     (1, -1, ValueError), (1, "2", TypeError)],
+)  # fmt: skip
+def test_counts_are_named(search: str, k: Any, skip: Any, error: type[Exception]) -> None:
+    bank = NegativeBank(10, 6, search=search)
+    bank.enqueue(frames(10, 1))
+    with pytest.raises(error, match="^k must" if skip == 0 else "^skip must"):
+        bank.hardest(frames(2, 2), k, skip=skip)

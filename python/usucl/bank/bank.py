@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,6 +122,18 @@ class NegativeBank:
         elif search != "exact":
             self._index = Generations(ring, search, options)
 
+    def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
+        """Copies and pickles hold the frames; an index is built anew."""
+        options: dict[str, Any] = {
+            "search": self.search,
+            "device": self.device,
+            "dtype": self.dtype,
+            "max_age": self.max_age,
+            **vars(self._options),
+        }
+        state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        return _restored, (self.capacity, self.dim, options, state)
+
     @property
     def capacity(self) -> int:
         """Number of slots."""
@@ -171,7 +184,8 @@ class NegativeBank:
 
         Args:
             frames: M frames of any floating dtype and on any device, which are converted and
-                detached; without patient ids, they are unknown.
+                detached; without patient ids, they are unknown. Not the bank's own frames(),
+                which lie where they would be written: clone those.
 
         Raises:
             TypeError, ValueError: a shape or dtype is not as stated, a negative video id, or an
@@ -225,6 +239,11 @@ class NegativeBank:
         Raises:
             TypeError, ValueError: an argument is not as stated; the message names it.
         """
+        for name, value in (("k", k), ("skip", skip)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            if not 0 <= value < 1 << 31:
+                raise ValueError(f"{name} must be in 0 .. 2^31 - 1, got {value}")
         if isinstance(frames, Frames) and frames.patient is None:
             frames = frames._replace(patient=torch.full_like(frames.video, -1))
         keys = self.frames()
@@ -413,3 +432,11 @@ class NegativeBank:
 
 
 _OPTIONS = tuple(SearchOptions.__dataclass_fields__)
+
+
+def _restored(
+    capacity: int, dim: int, options: dict[str, Any], state: dict[str, Tensor]
+) -> NegativeBank:
+    bank = NegativeBank(capacity, dim, **options)
+    bank.load_state_dict(state)
+    return bank

@@ -7,6 +7,7 @@ are the business of hardest.py. Index files are never read: an index is always b
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -135,7 +136,11 @@ class Index:
             here = changed.to(self.ring.embedding.device)
             self._videos.update(changed, self.ring.video[here])
             self._patients.update(changed, self.ring.patient[here])
-        self._update(changed)
+        try:
+            self._update(changed)
+        except Exception:
+            self.reset()  # an index that has missed frames is none: the next search is exact
+            raise
 
     def excluded(self, video: Tensor, patient: Tensor) -> Tensor:
         """``[N]`` on the CPU: about how many frames of the bank an anchor may not take."""
@@ -201,14 +206,15 @@ class Generations(Index):
         try:
             index = self._empty(ring)
         except RuntimeError as error:
-            reason = str(error).rsplit("Error: ", 1)[-1].strip()
+            reason = _reason(error)
             raise ValueError(
                 f'search must be "exact" or a FAISS factory string for dim {ring.dim}, '
                 f"got {factory!r}: {reason}"
             ) from None
-        inverted = faiss.try_extract_index_ivf(index)
+        inverted = _inverted(index)
         graph = _graph(index)
         cells = 0 if inverted is None else inverted.nlist
+        self._refuse_what_cannot_be_kept(ring, index, inverted)
         if cells > ring.capacity:
             raise ValueError(
                 f"search {factory!r} needs a capacity of at least {cells}, one frame a cell, "
@@ -223,8 +229,8 @@ class Generations(Index):
         self._on_gpu = ring.embedding.is_cuda and faiss.get_num_gpus() > 0
         # The factory's transforms and refinements change or reorder vectors: only bare ones count.
         bare = faiss.downcast_index(index)
-        fast_scan = inverted is not None and isinstance(inverted, faiss.IndexIVFFastScan)
-        self._removes = bare is not None and not self._on_gpu and not fast_scan
+        fixed = isinstance(inverted, (faiss.IndexIVFFastScan, faiss.IndexIVFFlatDedup))
+        self._removes = bare is not None and not self._on_gpu and not fixed
         self._removes &= isinstance(bare, faiss.IndexIVF) or (
             isinstance(bare, faiss.IndexPreTransform) and inverted is not None
         )
@@ -240,6 +246,22 @@ class Generations(Index):
         )
         self._builder = ThreadPoolExecutor(1, "usucl-bank-index")
         super().__init__(ring)
+
+    def _refuse_what_cannot_be_kept(self, ring: Ring, index: Any, inverted: Any) -> None:
+        faiss = _faiss()
+        if isinstance(faiss.downcast_index(index), (faiss.IndexIDMap, faiss.IndexIDMap2)):
+            raise ValueError(f"search must leave the ids to the bank, got {self._factory!r}")
+        if inverted is not None and inverted.nlist < 1:
+            raise ValueError(f"search must have at least one cell, got {self._factory!r}")
+        quantiser = getattr(
+            faiss.downcast_index(index) if inverted is None else inverted, "pq", None
+        )
+        words = 0 if quantiser is None else 1 << quantiser.nbits
+        if words > ring.capacity:
+            raise ValueError(
+                f"search {self._factory!r} needs a capacity of at least {words}, one frame a code "
+                f"word, got {ring.capacity}"
+            )
 
     def reset(self) -> None:
         super().reset()
@@ -266,12 +288,9 @@ class Generations(Index):
         """
         self.catch_up()
         if self._next is not None:
-            self._next.result()
             self._swap()
         if len(self.ring) >= self._fewest:
             self._begin()
-            assert self._next is not None
-            self._next.result()
             self._swap()
 
     def newest(self) -> Tensor | None:
@@ -316,8 +335,13 @@ class Generations(Index):
 
     def _swap(self) -> None:
         assert self._next is not None
-        self._index, self._places = self._next.result()
-        self._next = None
+        built, self._next = self._next, None
+        try:
+            self._index, self._places = built.result()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"FAISS cannot build search {self._factory!r}: {_reason(error)}"
+            ) from error
         self._stale.zero_()
         self._take(self._since.nonzero().flatten())
 
@@ -337,9 +361,11 @@ class Generations(Index):
     def _build(self, vectors: np.ndarray, slots: Tensor) -> tuple[Any, Tensor | None]:
         faiss = _faiss()
         index = self._empty(self.ring)
-        inverted, graph = faiss.try_extract_index_ivf(index), _graph(index)
+        inverted, graph = _inverted(index), _graph(index)
         if inverted is not None:
             inverted.cp.min_points_per_centroid = 1  # the bank has its own say in that
+            if hasattr(inverted, "pq"):
+                inverted.pq.cp.min_points_per_centroid = 1
             inverted.nprobe = self._nprobe(inverted)
         if graph is not None:
             graph.efSearch = self._options.ef_search or _EF_SEARCH
@@ -358,8 +384,22 @@ class Generations(Index):
 
 
 def _graph(index: Any) -> Any:
-    """The graph of an HNSW index, or None."""
-    return getattr(_faiss().downcast_index(index), "hnsw", None)
+    """The graph of an HNSW index, a transform before it or not, or None."""
+    bare = _faiss().downcast_index(index)
+    if isinstance(bare, _faiss().IndexPreTransform):
+        bare = _faiss().downcast_index(bare.index)
+    return getattr(bare, "hnsw", None)
+
+
+def _inverted(index: Any) -> Any:
+    """The inverted file in an index, as what it is, or None."""
+    inverted = _faiss().try_extract_index_ivf(index)
+    return None if inverted is None else _faiss().downcast_index(inverted)
+
+
+def _reason(error: Exception) -> str:
+    """What FAISS says, without where in its source it says so."""
+    return re.sub(r"^.*?\.(?:cpp|h):\d+: (?:Error: )?", "", str(error), flags=re.DOTALL).strip()
 
 
 def _search(index: Any, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -218,7 +218,8 @@ class Ring:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See :meth:`NegativeBank.load_state_dict`."""
         checked = self._checked_state(state)
-        if not bool(checked["embedding"].isfinite().all()):
+        # As it will be: what is finite in float32 may not be in float16.
+        if not bool(checked["embedding"].to(self.embedding.dtype).isfinite().all()):
             raise ValueError(_IMPOSSIBLE)
         for name, column in self.columns().items():
             column.copy_(checked[name])
