@@ -110,7 +110,7 @@ struct SeedShared {
 // Every lane's share of a row of one tile, 8 keys, gives its greatest score: those of different
 // lanes and tiles are of different keys.
 template <typename Elements>
-__global__ void __launch_bounds__(kDenseThreads, 2)
+__global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
     seed_kernel(const __grid_constant__ DeviceProblem device,
                 const __grid_constant__ DenseOperands operands, Margins margins, DenseMemory memory,
                 SeedPlan plan) {

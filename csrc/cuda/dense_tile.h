@@ -7,6 +7,13 @@ namespace usucl::cuda {
 
 constexpr int kDenseThreads = 256;
 constexpr int kDenseWarps = kDenseThreads / 32;
+// Thread blocks that a multiprocessor should hold. Before 9.0 its shared memory has room for one,
+// and registers need not be saved.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr int kDenseBlocks = 2;
+#else
+constexpr int kDenseBlocks = 1;
+#endif
 constexpr int kStages = 3;  // chunks of keys: two under way while one is multiplied
 
 // kTileKeys keys of one block, or fewer at its end.

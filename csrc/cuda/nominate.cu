@@ -19,7 +19,7 @@ struct BlockShared {
 };
 
 template <typename Elements>
-__global__ void __launch_bounds__(kDenseThreads, 2)
+__global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
     nominate_kernel(const __grid_constant__ DeviceProblem device,
                     const __grid_constant__ DenseOperands operands,
                     const __grid_constant__ DenseMemory memory,

@@ -32,7 +32,6 @@ SPILLS = {
     "small_kernel": (112, "all steps of a call in one kernel; small problems wait on the launch"),
     "finish_kernel": (80, "values around the exponentials, once an anchor"),
     "temperature_kernel": (8, "one value around a division, once an anchor"),
-    "nominate_kernel": (16, "one pointer, read once a tile; none between products"),
     "decide_kernel": (8, "one pointer, once an anchor"),
     "key_kernel": (32, "values around a division, once a pair"),
 }
