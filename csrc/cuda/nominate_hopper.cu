@@ -150,10 +150,10 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
   __syncthreads();
   const Problem problem = device.view();
   if (threadIdx.x < kConsumers * kWarpgroupThreads) {
-    increase_registers<240>();
+    increase_registers<232>();
     multiply_tiles<Elements>(problem, operands, memory, plan, splits, shared);
   } else {
-    decrease_registers<24>();
+    decrease_registers<40>();
     if (threadIdx.x == kConsumers * kWarpgroupThreads) {
       copy_tiles<Elements>(problem, operands, splits, anchors, keys, shared);
     }
