@@ -305,10 +305,13 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
                   const SomeAnchors& anchors, const Kept<T>& kept, const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows;
   const CrossWork work = plan.work(rows);
-  // How many there are of some anchors is known on the device only.
-  const int64_t grid = anchors.rows == nullptr ? std::min(work.tiles * work.splits,
-                                                          2 * kBlocksEach * call.multiprocessors)
-                                               : kBlocksEach * call.multiprocessors;
+  // How many there are of some anchors is known on the device only: no more than all, and fewer are
+  // split no finer than the plan allows.
+  const int64_t grid =
+      anchors.rows == nullptr
+          ? std::min(work.tiles * work.splits, 2 * kBlocksEach * call.multiprocessors)
+          : std::min(work.tiles * std::max<int64_t>(1, plan.max_splits),
+                     kBlocksEach * call.multiprocessors);
   const bool splits = anchors.rows != nullptr || work.splits > 1;
   const CrossMemory<T> memory{call.memory.array<Candidate<T>>(grid * kAnchors * plan.capacity),
                               splits ? call.memory.array<Ordered>(rows) : nullptr};

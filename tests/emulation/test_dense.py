@@ -162,6 +162,13 @@ def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
             dense.check(problem)
 
 
+def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
+    """More thread blocks could run than there is work for the few."""
+    dense.configure(132)
+    problem = in_order("equal", torch.float32, rows=3)
+    assert dense.check(problem).unsettled == 3
+
+
 def test_float32_anchors_beyond_float16(dense: Dense) -> None:
     problem = plain_problem(rows=3, dim=8, keys=(150,))
     problem.anchors.embedding[0] *= 1e6
