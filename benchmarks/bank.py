@@ -30,7 +30,6 @@ from benchmarks.harness import (
     available_memory,
     describe_run,
     in_words,
-    percentiles,
     time_in_turns,
 )
 from benchmarks.rows import Result, Row, read, write
@@ -55,12 +54,12 @@ PROVIDERS = {
 }
 
 
-def sweeps(m: int, seed: int, dim: int = DIM) -> Frames:
-    """``m`` frames of videos that no other seed has, of views that all seeds share."""
+def sweeps(m: int, seed: int, dim: int = DIM, count: int = VIEWS) -> Frames:
+    """``m`` frames of videos that no other seed has, of ``count`` views that all seeds share."""
     generator = torch.Generator().manual_seed(seed)
-    views = normalize(torch.randn(VIEWS, dim, generator=torch.Generator().manual_seed(7)))
+    views = normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(7)))
     videos = -(-m // FRAMES_PER_VIDEO)
-    view = torch.randint(0, VIEWS, (videos,), generator=generator)
+    view = torch.randint(0, count, (videos,), generator=generator)
     offset = normalize(torch.randn(videos, dim, generator=generator))
     embedding = (views[view] + VIDEO_OFFSET * offset).repeat_interleave(FRAMES_PER_VIDEO, 0)[:m]
     embedding += FRAME_OFFSET * normalize(torch.randn(m, dim, generator=generator))
@@ -178,8 +177,8 @@ class Bench:
         except ImportError as error:
             return None, replace(self._row("build", name, "time", "ms"), note=str(error))
         seconds, grown = time.perf_counter() - start, _resident() - before
-        took = _with(self._row("build", name, "time", "ms"), [1e3 * seconds])
-        return built, took, _with(self._row("build", name, "memory", "MiB"), [grown])
+        took = self._row("build", name, "time", "ms").with_figures([1e3 * seconds])
+        return built, took, self._row("build", name, "memory", "MiB").with_figures([grown])
 
     def _usearch(self) -> Any:
         from usearch.index import Index
@@ -203,11 +202,12 @@ class Bench:
 
     def _times(self, op: str, times: dict[str, Times]) -> Iterator[Row]:
         for name, one in times.items():
-            yield _with(self._row(op, name, "time", "ms"), one.forward)
+            yield self._row(op, name, "time", "ms").with_figures(one.forward)
 
     def _ratio(self, ours: str, theirs: str, times: dict[str, Times]) -> Row:
-        row = self._row("search", ours, "ratio", "x")
-        return _with(replace(row, versus=theirs), times[ours].forward / times[theirs].forward)
+        row = replace(self._row("search", ours, "ratio", "x"), versus=theirs)
+        ratios = times[ours].forward / times[theirs].forward
+        return row.with_figures(ratios, absent="never in the same round")
 
     def _row(self, op: str, provider: str, metric: str, unit: str) -> Row:
         shape = ANCHORS, self.m, DIM
@@ -218,15 +218,6 @@ class Bench:
 
 def _slots(index: Any, vectors: np.ndarray, k: int) -> Tensor:
     return torch.from_numpy(index.search(vectors, k)[1])
-
-
-def _with(row: Row, values: Any) -> Row:
-    counted = np.asarray(values, dtype=float)
-    counted = counted[np.isfinite(counted)]
-    if not len(counted):
-        return replace(row, note=row.note or "never in the same round")
-    median, low, high = (float(f"{figure:.5g}") for figure in percentiles(counted))
-    return replace(row, value=median, low=low, high=high, repeats=len(counted))
 
 
 def _resident() -> float:

@@ -11,27 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.bank import DIM, K, every, normalize
+from benchmarks.bank import DIM, K, every, sweeps
 from usucl.bank import NegativeBank
 from usucl_ext import Frames
 
 CAPACITY, CELLS, NPROBE = 65_536, 64, 8
-VIEWS, FRAMES_PER_VIDEO = 256, 32
+VIEWS = 256
 QUARTER_TURN = 0.15  # of the generator's matrix, a quarter of the bank
 NEVER = 10**9
 
 
-def sweeps(m: int, seed: int, turn: Tensor) -> Frames:
-    """As in benchmarks/bank.py, with as many frames a view as a large bank has, and turned."""
-    generator = torch.Generator().manual_seed(seed)
-    views = normalize(torch.randn(VIEWS, DIM, generator=torch.Generator().manual_seed(7)))
-    videos = m // FRAMES_PER_VIDEO
-    view = torch.randint(0, VIEWS, (videos,), generator=generator)
-    middle = views[view] + 0.5 * normalize(torch.randn(videos, DIM, generator=generator))
-    frames = middle.repeat_interleave(FRAMES_PER_VIDEO, 0)
-    frames += 0.3 * normalize(torch.randn(m, DIM, generator=generator))
-    video = torch.arange(m) // FRAMES_PER_VIDEO + seed * 10**9
-    return Frames(normalize(frames) @ turn, video, torch.rand(m, generator=generator), video // 2)
+def turned(m: int, seed: int, turn: Tensor) -> Frames:
+    """Sweeps with as many frames a view as a large bank has, turned."""
+    frames = sweeps(m, seed, count=VIEWS)
+    return frames._replace(embedding=frames.embedding @ turn)
 
 
 def main() -> None:
@@ -45,8 +38,8 @@ def main() -> None:
     }
     for quarter in range(9):
         turn = torch.linalg.matrix_exp(square * QUARTER_TURN * quarter)
-        asked = every(sweeps(CAPACITY, 2, turn), 256)
-        stored = sweeps(CAPACITY // 4 if quarter else CAPACITY, 10 + quarter, turn)
+        asked = every(turned(CAPACITY, 2, turn), 256)
+        stored = turned(CAPACITY // 4 if quarter else CAPACITY, 10 + quarter, turn)
         recall = {}
         for name, bank in banks.items():
             bank.enqueue(stored)

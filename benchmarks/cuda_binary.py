@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -154,18 +154,23 @@ def read(library: Path, cuobjdump: Path) -> Library:
         ("--dump-sass", _take_instructions),
         ("--dump-elf", _take_threads),
     ):
-        take(_run(cuobjdump, flag, library), codes)
+        take(dump(cuobjdump, flag, library), codes)
     if not codes:
         raise RuntimeError(f"{library}: expected CUDA kernels, cuobjdump found none")
     kernels = [
         Kernel(arch, readable(name), c.registers, c.stack, c.shared, c.threads, c.instructions)
         for (arch, name), c in codes.items()
     ]
-    ptx = _ptx(_run(cuobjdump, "--dump-ptx", library))
+    ptx = _ptx(dump(cuobjdump, "--dump-ptx", library))
     return Library(library, size, sorted(kernels, key=lambda k: (k.arch, k.name)), ptx)
 
 
-def _run(tool: Path, flag: str, library: Path) -> str:
+def dump(tool: Path, flag: str, library: Path) -> str:
+    """What cuobjdump prints with this flag.
+
+    Raises:
+        RuntimeError: it fails; the message is its own.
+    """
     done = subprocess.run([tool, flag, library], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{tool} {flag} {library}: {done.stderr.strip() or done.returncode}")
@@ -290,21 +295,34 @@ def absent_reason() -> str:
     return ""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; 1 with a line on standard error where nothing can be read."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+def command(
+    prog: str,
+    description: str | None,
+    report: Callable[[Path, Path], str],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Prints ``report(library, cuobjdump)`` of the library named in ``arguments``.
+
+    Returns 0; 1 with a line on standard error where nothing can be read.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("library", type=Path, nargs="?", help="by default the one built in place")
     options = parser.parse_args(arguments)
     library, tool = options.library or find_library(), find_cuobjdump()
     if library is None or tool is None:
-        print(f"{COMMAND}: {absent_reason()}", file=sys.stderr)
+        print(f"{prog}: {absent_reason()}", file=sys.stderr)
         return 1
     try:
-        print(table(read(library, tool)))
-    except (OSError, RuntimeError) as error:
-        print(f"{COMMAND}: {error}", file=sys.stderr)
+        print(report(library, tool))
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table of all kernels."""
+    return command(COMMAND, __doc__, lambda library, tool: table(read(library, tool)), arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ there to be held against the first measurement.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import itertools
 import re
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cuda_binary import _run, absent_reason, find_cuobjdump, find_library, readable
+from benchmarks.cuda_binary import command, dump, readable
 
 COMMAND = "python -m benchmarks.cuda_prediction"
 TILE, WARPS, PAIRS_OF_LANE = 128, 8, 64  # anchors and keys; of a thread block; in one tile
@@ -174,7 +173,7 @@ def limits(
 
 def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
     """Markdown: the tile's instructions by element type, then the times by shape."""
-    code = machine_code(_run(cuobjdump, "--dump-sass", library))
+    code = machine_code(dump(cuobjdump, "--dump-sass", library))
     lines = [
         "| kernel | arch | instructions a chunk | HMMA | LDSM | epilogue a pair | half-rate |",
         "|---|---|--:|--:|--:|--:|--:|",
@@ -209,20 +208,8 @@ def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; 1 with a line on standard error where nothing can be read."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("library", type=Path, nargs="?", help="by default the one built in place")
-    options = parser.parse_args(arguments)
-    library, tool = options.library or find_library(), find_cuobjdump()
-    if library is None or tool is None:
-        print(f"{COMMAND}: {absent_reason()}", file=sys.stderr)
-        return 1
-    try:
-        print(report(library, tool, Gpu()))
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"{COMMAND}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Prints the predictions for an H200."""
+    return command(COMMAND, __doc__, lambda library, tool: report(library, tool, Gpu()), arguments)
 
 
 if __name__ == "__main__":

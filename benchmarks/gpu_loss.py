@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_machine import COMPARED
-from benchmarks.harness import Step, percentiles
+from benchmarks.harness import Step
 from benchmarks.problems import DTYPES, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
 from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, TRITON, WARPGROUPS, Row
@@ -202,12 +202,12 @@ def measure(
                 bound = _allowed(setting, name)
                 compare(f"loss of {name}", setting, step.forward().detach(), expected, bound)
             if device.type == "cuda" and step.leaf is not None:
-                keep(_with(replace(row, metric="memory", unit="MiB"), [_peak(step, device)]))
+                keep(replace(row, metric="memory", unit="MiB").with_figures([_peak(step, device)]))
             times = clock.samples(step, each)
             both = times.sum(1)
             for mode, values in zip(MODES, (times[:, 0], times[:, 1], both), strict=True):
                 if step.leaf is not None or mode == "forward":
-                    keep(_with(replace(row, mode=mode), values))
+                    keep(replace(row, mode=mode).with_figures(values))
         except RuntimeError as error:
             if name == OURS:
                 raise
@@ -228,7 +228,7 @@ def _measure_graph(
     ours = PROVIDERS[OURS].make(problem)
     for mode in ("forward", "both"):
         times = clock.samples(replay(ours, backward=mode == "both"), seconds)
-        keep(_with(replace(row, mode=mode), times[:, 0]))
+        keep(replace(row, mode=mode).with_figures(times[:, 0]))
 
 
 def _measure_triton(
@@ -249,7 +249,7 @@ def _measure_triton(
     ours = select_negatives(anchors, keys, window=None, intra_k=0, cross_k=k).cross_similarity
     bound = 4 * torch.finfo(DTYPES[problem.setting.dtype]).eps
     compare(f"similarities of {TRITON}", problem.setting, search()[0], ours, bound)
-    keep(_with(replace(row, mode="forward"), clock.samples(Step(search), seconds)[:, 0]))
+    keep(replace(row, mode="forward").with_figures(clock.samples(Step(search), seconds)[:, 0]))
 
 
 def _measure_warpgroups(
@@ -305,12 +305,7 @@ def ceilings(device: torch.device, seconds: float, keep: Callable[[Row], None]) 
 def _rate(op: str, dtype: str, unit: str, values: np.ndarray) -> Row:
     row = Row("machine", op, "machine", "", (0, 0, 0), dtype, (0, 0), "", 0,
               "rate", None, None, None, unit, 0)  # fmt: skip
-    return _with(row, values)
-
-
-def _with(row: Row, values: Sequence[float] | np.ndarray) -> Row:
-    median, low, high = (float(f"{x:.5g}") for x in percentiles(np.asarray(values, dtype=float)))
-    return replace(row, value=median, low=low, high=high, repeats=len(values))
+    return row.with_figures(values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -125,12 +125,6 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def percentiles(values: np.ndarray) -> tuple[float, float, float]:
-    """Median, 20th and 80th percentile; NaN does not count."""
-    low, median, high = np.nanpercentile(values, [20, 50, 80])
-    return float(median), float(low), float(high)
-
-
 def peak_extra_memory(step: Step) -> float | None:
     """Growth of the resident memory during a forward and a backward call, in MiB, at its peak.
 

@@ -1,12 +1,14 @@
-"""What a result file holds: the run, the providers, and one flat row a figure. Plain Python."""
+"""What a result file holds: the run, the providers, and one flat row a figure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 SCHEMA = 2
 MODES = ("forward", "backward", "both")
@@ -73,6 +75,18 @@ class Row:
     machine: str = ""
     versions: str = ""
     commit: str = ""
+
+    def with_figures(self, values: Any, absent: str = "this system does not tell") -> Row:
+        """The row with the median and percentiles of ``values``, of which NaN does not count.
+
+        Without any, ``note`` says why, or else ``absent`` does.
+        """
+        counted = np.asarray(values, dtype=float)
+        counted = counted[np.isfinite(counted)]
+        if not len(counted):
+            return replace(self, note=self.note or absent)
+        low, median, high = (float(f"{x:.5g}") for x in np.percentile(counted, [20, 50, 80]))
+        return replace(self, value=median, low=low, high=high, repeats=len(counted))
 
 
 @dataclass(frozen=True)

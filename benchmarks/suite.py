@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,6 @@ from benchmarks.harness import (
     copy_bandwidth,
     fma_peak,
     peak_extra_memory,
-    percentiles,
     time_in_turns,
     time_limit,
     torch_threads,
@@ -146,7 +144,7 @@ class Suite:
                     steps[label] = step
                     if case.memory and entry.provider != MATMUL:  # its memory is there before
                         both = replace(row, mode="both", metric="memory", unit="MiB")
-                        yield _with(both, [] if peak is None else [peak])
+                        yield both.with_figures([] if peak is None else [peak])
                 except (RuntimeError, ImportError, OSError, MemoryError) as error:
                     if entry.provider == OURS:
                         raise
@@ -156,7 +154,8 @@ class Suite:
             for label, one in times.items():
                 row = self._row(case.group, case.entries[label], threads)
                 for mode in MODES if steps[label].leaf is not None else MODES[:1]:
-                    yield _with(replace(row, mode=mode, metric="time", unit="ms"), one.mode(mode))
+                    timed = replace(row, mode=mode, metric="time", unit="ms")
+                    yield timed.with_figures(one.mode(mode))
                 if label != base and base in times:
                     ratio = replace(row, metric="ratio", unit="x", versus=base)
                     yield from _ratios(ratio, one, times[base], steps[label].leaf is not None)
@@ -169,7 +168,7 @@ class Suite:
             note = "" if values else self._no_peak
             row = Row("machine", op, "machine", "", (0, 0, 0), "float32", (0, 0), "", threads,
                       "rate", None, None, None, unit, 0, note=note, **self.words)  # fmt: skip
-            yield _with(row, values)
+            yield row.with_figures(values)
 
     def _measure_machine(self, threads: int) -> None:
         peaks = self._peaks.setdefault(threads, [])
@@ -261,16 +260,7 @@ def compare(what: str, setting: Setting, found: Tensor, wanted: Tensor, bound: f
 def _ratios(row: Row, theirs: Times, ours: Times, has_backward: bool) -> Iterator[Row]:
     for mode in MODES if has_backward else ("forward", "both"):
         numerator = theirs.mode(mode) if has_backward else theirs.forward
-        yield _with(replace(row, mode=mode), numerator / ours.mode(mode))
-
-
-def _with(row: Row, values: Sequence[float] | np.ndarray) -> Row:
-    counted = np.asarray(values, dtype=float)
-    counted = counted[np.isfinite(counted)]
-    if not len(counted):
-        return replace(row, note=row.note or "this system does not tell")
-    median, low, high = (float(f"{figure:.5g}") for figure in percentiles(counted))
-    return replace(row, value=median, low=low, high=high, repeats=len(counted))
+        yield replace(row, mode=mode).with_figures(numerator / ours.mode(mode))
 
 
 def _reason(error: Exception) -> str:

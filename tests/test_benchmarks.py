@@ -17,7 +17,7 @@ import torch
 import usucl_ext
 from benchmarks import harness, plots, report, suite
 from benchmarks.__main__ import main
-from benchmarks.harness import Step, Times, peak_extra_memory, percentiles, time_in_turns
+from benchmarks.harness import Step, Times, peak_extra_memory, time_in_turns
 from benchmarks.problems import DTYPES, ORDERS, Problem, Setting
 from benchmarks.providers import PROVIDERS
 from benchmarks.rows import COMPILED, EAGER, LIGHTLY, MATMUL, OURS, SEARCH, Result, Row, read, write
@@ -151,8 +151,13 @@ def test_orders_are_what_they_are_called(order: str) -> None:
         assert similarity.abs().max() < 0.6 and len(keys.video.unique()) == 640
 
 
-def test_percentiles_count_what_was_measured() -> None:
-    assert percentiles(np.array([1.0, np.nan, 2.0, 3.0, 4.0, 5.0, 6.0])) == (3.5, 2.0, 5.0)
+def test_a_row_counts_what_was_measured() -> None:
+    row = Row("bank", "search", "x", "forward", (1, 1, 1), "float32", (0, 1), "random", 1,
+              "time", None, None, None, "ms", 0)  # fmt: skip
+    told = row.with_figures([1.0, np.nan, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert (told.value, told.low, told.high, told.repeats) == (3.5, 2.0, 5.0, 6)
+    silent = row.with_figures([np.nan], absent="never in the same round")
+    assert silent == replace(row, note="never in the same round")
 
 
 def test_providers_take_turns_and_slow_ones_fewer(monkeypatch: pytest.MonkeyPatch) -> None:

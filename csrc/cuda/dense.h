@@ -70,8 +70,7 @@ void score_seeds(DType elements, const DeviceProblem& device, const DenseOperand
 void start_anchors(int64_t rows, const Margins& margins, const DenseMemory& memory,
                    const DensePlan& plan, const Call& call);
 
-// What a thread block of these kernels takes of shared memory.
-int64_t seed_shared_bytes(const DenseOperands& operands);
+// What a thread block of nominate() takes of shared memory.
 int64_t nominate_shared_bytes(const DenseOperands& operands);
 
 void nominate(DType elements, const DeviceProblem& device, const DenseOperands& operands,

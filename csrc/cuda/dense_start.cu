@@ -55,8 +55,10 @@ __device__ float norm_of(const Matrix& matrix, int64_t row) {
 // One warp an anchor, rows beyond the last one too, which are zeros.
 template <typename Elements>
 __global__ void __launch_bounds__(kThreads)
-    pack_kernel(Frames anchors, DenseOperands operands, Piece* packed, float* anchor_norm) {
-  constexpr int kOfWord = Elements::kDType == DType::kFloat32 ? 1 : 2;
+    pack_kernel(const __grid_constant__ Frames anchors,
+                const __grid_constant__ DenseOperands operands, Piece* packed,
+                float* anchor_norm) {
+  constexpr int kOfWord = sizeof(uint32_t) / Elements::kBytes;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t rows = int64_t{operands.anchor_tiles} * kTileAnchors;
   const int64_t words = int64_t{operands.chunks} * kChunkBytes / sizeof(uint32_t);
@@ -97,8 +99,6 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (threadIdx.x % 32 == 0 && norm > 0) atomicMax(greatest, bits_of(norm));
 }
-
-// --- where the search starts: scores of a sample of the keys
 
 struct SeedShared {
   AnchorTags anchors;
@@ -202,18 +202,15 @@ void raise_key_norm(DType elements, const DeviceProblem& device, int64_t tiles, 
                       device, elements, greatest);
 }
 
-int64_t seed_shared_bytes(const DenseOperands& operands) {
-  return static_cast<int64_t>(sizeof(SeedShared)) +
-         TileMemory::bytes_beyond(operands.chunks, operands.resident);
-}
-
 void score_seeds(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                  const Margins& margins, const DenseMemory& memory, const SeedPlan& plan,
                  const Call& call) {
+  const int64_t shared_bytes = static_cast<int64_t>(sizeof(SeedShared)) +
+                               TileMemory::bytes_beyond(operands.chunks, operands.resident);
   with_elements(elements, [&](auto type) {
     launch<seed_kernel<decltype(type)>>(operands.anchor_tiles * plan.tiles, kDenseThreads,
-                                        seed_shared_bytes(operands), call.stream, device, operands,
-                                        margins, memory, plan);
+                                        shared_bytes, call.stream, device, operands, margins,
+                                        memory, plan);
   });
 }
 

@@ -6,7 +6,6 @@
 namespace usucl::cuda {
 
 constexpr int kDenseThreads = 256;
-constexpr int kDenseWarps = kDenseThreads / 32;
 // Thread blocks that a multiprocessor should hold. Before 9.0 its shared memory has room for one,
 // and registers need not be saved.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -37,6 +36,18 @@ __device__ inline KeyTile key_tile(const Problem& problem, DType elements, int32
     if (row < padded) return {block, row, first_index, number_of_block};
     row -= padded;
     if (padded > 0) ++number_of_block;
+  }
+}
+
+// f(anchor tile, first tile of keys, how many) for all that this thread block has to do.
+// Neighbours take the same keys at the same time.
+template <typename Function>
+__device__ void for_each_item(const DenseOperands& operands, const KeySplits& splits,
+                              const Function& f) {
+  const int32_t items = operands.anchor_tiles * splits.count;
+  for (int32_t item = static_cast<int32_t>(blockIdx.x); item < items; item += gridDim.x) {
+    const int32_t first = item / operands.anchor_tiles * splits.tiles_each;
+    f(item % operands.anchor_tiles, first, splits.tiles_of(first, operands.tiles));
   }
 }
 
@@ -157,7 +168,7 @@ class DenseSweep {
     }
   };
 
-  static constexpr int kElementBytes = Elements::kDType == DType::kFloat32 ? 4 : 2;
+  static constexpr int kElementBytes = Elements::kBytes;
   static constexpr int kPieceElements = kPieceBytes / kElementBytes;
 
   __device__ void copy_anchors(int32_t tile, int chunk, Chunk<kTileAnchors>& to) const {

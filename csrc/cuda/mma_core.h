@@ -25,8 +25,9 @@ __device__ inline uint32_t place_of_piece(int row, int piece) {
   return static_cast<uint32_t>(row * kChunkBytes + (piece ^ (row % kChunkPieces)) * kPieceBytes);
 }
 
+// Aligned and laid out as Hopper's TMA writes it and its warpgroups read it, too.
 template <int kRows>
-struct alignas(128) Chunk {
+struct alignas(1024) Chunk {
   Piece piece[kRows][kChunkPieces];
 
   __device__ Piece& at(int row, int piece_of_row) {
@@ -42,6 +43,7 @@ __device__ const unsigned char* bytes_of_chunk(const Chunk<kRows>& chunk) {
 // What tensor cores multiply, accumulated in float32. All take 32 bytes of a row at once.
 struct BFloat16Elements {
   static constexpr DType kDType = DType::kBFloat16;
+  static constexpr int kBytes = 2;
   static __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma_bfloat16(sum, a, b0, b1);
   }
@@ -49,6 +51,7 @@ struct BFloat16Elements {
 
 struct Float16Elements {
   static constexpr DType kDType = DType::kFloat16;
+  static constexpr int kBytes = 2;
   static __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma_float16(sum, a, b0, b1);
   }
@@ -57,6 +60,7 @@ struct Float16Elements {
 // Of a float32 the low 13 bits of the mantissa are not read.
 struct TF32Elements {
   static constexpr DType kDType = DType::kFloat32;
+  static constexpr int kBytes = 4;
   static __device__ void mma(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma_tf32(sum, a, b0, b1);
   }
@@ -123,30 +127,36 @@ class WarpProduct {
     return sum_[row_of_lane / 2][column_of_lane / 2][row_of_lane % 2 * 2 + column_of_lane % 2];
   }
 
-  // The greatest of kGroup neighbours of a row that this lane has; a NaN counts for nothing.
-  __device__ float greatest(int row_of_lane, int group) const {
-    float greatest = value(row_of_lane, group * kGroup);
-#pragma unroll
-    for (int c = 1; c < kGroup; ++c) {
-      greatest = fmaxf(greatest, value(row_of_lane, group * kGroup + c));
-    }
-    return greatest;
-  }
-
-  // f(row, column, value) for all that this lane has.
-  template <typename Function>
-  __device__ void for_each(const Function& f) const {
-#pragma unroll
-    for (int r = 0; r < kLaneRows; ++r) {
-#pragma unroll
-      for (int c = 0; c < kLaneColumns; ++c) f(row(r), column(c), value(r, c));
-    }
-  }
-
  private:
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
 
   float sum_[kRows / 16][kColumns / 8][4];
 };
+
+// Of this class and of WarpgroupProduct (wgmma_core.h), whose threads have another share of the
+// sums.
+
+// The greatest of kGroup neighbours of a row that this thread has; a NaN counts for nothing.
+template <typename Product>
+__device__ float greatest(const Product& product, int row_of_lane, int group) {
+  float greatest = product.value(row_of_lane, group * kGroup);
+#pragma unroll
+  for (int c = 1; c < kGroup; ++c) {
+    greatest = fmaxf(greatest, product.value(row_of_lane, group * kGroup + c));
+  }
+  return greatest;
+}
+
+// f(row, column, value) for all that this thread has.
+template <typename Product, typename Function>
+__device__ void for_each(const Product& product, const Function& f) {
+#pragma unroll
+  for (int r = 0; r < Product::kLaneRows; ++r) {
+#pragma unroll
+    for (int c = 0; c < Product::kLaneColumns; ++c) {
+      f(Product::row(r), Product::column(c), product.value(r, c));
+    }
+  }
+}
 
 }  // namespace usucl::cuda

@@ -30,20 +30,16 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
   Sweep sweep(problem, operands, shared.tiles);
   Nomination<WholeBlock, typename Sweep::Product> nomination(problem, memory, plan,
                                                              shared.nomination);
-  const int32_t items = operands.anchor_tiles * splits.count;
-  // Neighbours take the same keys at the same time.
-  for (int32_t item = static_cast<int32_t>(blockIdx.x); item < items; item += gridDim.x) {
-    const int32_t anchor_tile = item % operands.anchor_tiles;
-    const int32_t first = item / operands.anchor_tiles * splits.tiles_each;
+  for_each_item(operands, splits, [&](int32_t anchor_tile, int32_t first, int32_t tiles) {
     nomination.start(anchor_tile);
     sweep.run(
-        anchor_tile, first, splits.tiles_of(first, operands.tiles),
+        anchor_tile, first, tiles,
         [&](int32_t tile, const KeyTile& keys) { nomination.begin(tile, keys); },
         [&](const auto& product) {
           nomination.end(product, Sweep::first_row(), Sweep::first_column());
         });
     nomination.finish();
-  }
+  });
 }
 
 }  // namespace

@@ -114,7 +114,7 @@ class Nomination {
       const float limit = shared_.limit[row];
 #pragma unroll
       for (int group = 0; group < Product::kGroups; ++group) {
-        const bool some = product.greatest(r, group) >= limit &&
+        const bool some = greatest(product, r, group) >= limit &&
                           !(one_video && (video < 0 || video == shared_.anchors.video[row]));
         if (!__any_sync(kWholeWarp, some)) continue;
         if (some) {

@@ -26,11 +26,11 @@ struct Warpgroup {
 };
 
 struct HopperShared {
-  WarpgroupChunk<kTileKeys> key[kHopperStages];
+  Chunk<kTileKeys> key[kHopperStages];
   Mbarrier full[kHopperStages], empty[kHopperStages];
   Mbarrier anchors_full, anchors_empty;
   NominateShared<Warpgroup> nomination[kConsumers];
-  WarpgroupChunk<kTileAnchors> anchor[1];  // all chunks of a row: room for them follows
+  Chunk<kTileAnchors> anchor[1];  // all chunks of a row: room for them follows
 
   static int64_t bytes(int chunks) {
     return static_cast<int64_t>(sizeof(HopperShared) + (chunks - 1) * sizeof(anchor));
@@ -47,17 +47,6 @@ struct Turn {
     parity ^= 1;
   }
 };
-
-// f(anchor tile, first tile of keys, how many) for all that this thread block has to do.
-template <typename Function>
-__device__ void for_each_item(const DenseOperands& operands, const KeySplits& splits,
-                              const Function& f) {
-  const int32_t items = operands.anchor_tiles * splits.count;
-  for (int32_t item = static_cast<int32_t>(blockIdx.x); item < items; item += gridDim.x) {
-    const int32_t first = item / operands.anchor_tiles * splits.tiles_each;
-    f(item % operands.anchor_tiles, first, splits.tiles_of(first, operands.tiles));
-  }
-}
 
 template <typename Elements>
 __device__ void copy_tiles(const Problem& problem, const DenseOperands& operands,
@@ -165,13 +154,6 @@ TensorMap map_of(const void* data, int64_t rows, int64_t dim, DType elements, in
   return tensor_map({data, rows, dim, dim * bytes, bytes, tile_rows});
 }
 
-template <typename Function>
-void with_warpgroup_elements(DType type, const Function& f) {
-  if (type == DType::kBFloat16) return f(WarpgroupBFloat16());
-  if (type == DType::kFloat16) return f(WarpgroupFloat16());
-  f(WarpgroupTF32());
-}
-
 }  // namespace
 
 bool fits_warpgroups(DType elements, const Problem& problem, const DenseOperands& operands,
@@ -202,7 +184,7 @@ void nominate_by_warpgroups(DType elements, const Problem& problem, const Device
     if (block.dtype != elements || block.rows == 0) continue;
     keys.map[maps++] = map_of(block.data, block.rows, block.dim, elements, kTileKeys);
   }
-  with_warpgroup_elements(elements, [&](auto type) {
+  with_elements(elements, [&](auto type) {
     launch<nominate_hopper_kernel<decltype(type)>>(
         grid, kHopperThreads, HopperShared::bytes(operands.chunks), call.stream, device, operands,
         memory, plan, splits, anchors, keys);

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (kBug == Bug::kNoBarrierBeforeReuse) copy(chunk + kStages);
   }
   copy_async_wait<0>();
-  product.for_each([&](int row, int column, float value) {
+  for_each(product, [&](int row, int column, float value) {
     out[(first_row + row) * kRows + first_key + column] = value;
   });
 }

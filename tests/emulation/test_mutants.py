@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SITES = {
-    "barrier": (re.compile(r"(__syncthreads|__syncwarp|Team::sync)\(\);"), ";"),
+    "barrier": (re.compile(r"(__syncthreads|__syncwarp|Team::sync|Warpgroup::sync)\(\);"), ";"),
     "atomic": (re.compile(r"\batomicAdd\("), "plain_add("),
 }
 PLAIN_ADD = """
@@ -96,21 +97,40 @@ def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> 
     return library, line
 
 
-def telling_problems() -> list[tuple[bool, Problem]]:
-    """(in one launch?, problem): together they go through every branch of the kernels."""
+ONE_LAUNCH, BY_CHAIN = {"one_launch": True}, {"one_launch": False}
+DENSE = {"one_launch": False, "smallest_dense": 0}
+WARPGROUPS = {**DENSE, "warpgroups": True}
+
+
+def telling_problems() -> list[tuple[dict[str, Any], Problem]]:
+    """(which launches, problem): together they go through every branch of the kernels."""
     long_lists = plain_problem(rows=34, dim=2, keys=(1500,), window=(0.0, 1e9), intra_k=3)
     long_lists.blocks[0].embedding[:, 0] = long_lists.blocks[0].time / 400.0
     long_lists.blocks[0].embedding[:, 1] = 0.0
     broken = plain_problem(rows=70, dim=3, keys=(1, 2), reduction="none")
     broken.anchors.embedding[::2, 0] = torch.nan
+    # Ascending similarities of a bank larger than the lists: they are cut, by their own bar too.
+    rising = plain_problem(dtype=torch.bfloat16, rows=150, dim=16, keys=(900,), cross_k=20)
+    rising.anchors.embedding[:] = rising.anchors.embedding[0]
+    bank = rising.blocks[0].embedding
+    bank.copy_(bank[(bank.float() @ rising.anchors.embedding[0].float()).argsort()])
+    equal = plain_problem(rows=130, dim=8, keys=(700,), cross_k=3)
+    equal.blocks[0].embedding[:] = equal.blocks[0].embedding[0]
+    dense = [
+        rising,
+        equal,
+        plain_problem(dtype=torch.bfloat16, rows=20, dim=200, keys=(300, 140), cross_k=30),
+        plain_problem(dtype=torch.float16, rows=5, dim=1500, keys=(260,), cross_k=7),
+    ]
     return [
-        (True, plain_problem(rows=40, dim=300, keys=(140,))),
-        (True, broken),
-        (False, plain_problem(rows=33, dim=300, keys=(140, 9), reduction="none")),
-        (False, broken),
-        (False, long_lists),
-        (False, plain_problem(rows=3, dim=2, keys=(1000, 2100), cross_k=5)),
-        (False, plain_problem(rows=300, dim=2, keys=(40,))),
+        (ONE_LAUNCH, plain_problem(rows=40, dim=300, keys=(140,))),
+        (ONE_LAUNCH, broken),
+        (BY_CHAIN, plain_problem(rows=33, dim=300, keys=(140, 9), reduction="none")),
+        (BY_CHAIN, broken),
+        (BY_CHAIN, long_lists),
+        (BY_CHAIN, plain_problem(rows=3, dim=2, keys=(1000, 2100), cross_k=5)),
+        (BY_CHAIN, plain_problem(rows=300, dim=2, keys=(40,))),
+        *((launches, problem) for launches in (DENSE, WARPGROUPS) for problem in dense),
     ]
 
 
@@ -118,9 +138,9 @@ def is_told(library: Path) -> str | None:
     emulator = Emulator(library)
     for schedule in (Schedule("forward"), Schedule("random", seed=3, preemption=10)):
         emulator.schedule = schedule
-        for one_launch, problem in telling_problems():
+        for launches, problem in telling_problems():
             # One multiprocessor: blocks take several anchors each.
-            emulator.configure(multiprocessors=1, one_launch=one_launch)
+            emulator.configure(multiprocessors=1, **launches)
             try:
                 check(emulator, problem, judge=False)
             except AssertionError as error:

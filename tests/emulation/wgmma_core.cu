@@ -14,8 +14,8 @@ constexpr int kConsumerWarps = kWarpgroupThreads / 32;
 constexpr int kAnchors = 64, kKeys = 128;
 
 struct Stage {
-  WarpgroupChunk<kAnchors> anchors;
-  WarpgroupChunk<kKeys> keys;
+  Chunk<kAnchors> anchors;
+  Chunk<kKeys> keys;
 };
 
 struct Shared {
@@ -82,7 +82,7 @@ __device__ void consume(Shared& shared, const Shape& shape, float* out, float* g
     }
     product.finish();
     release(previous);
-    product.for_each([&](int row, int column, float value) {
+    for_each(product, [&](int row, int column, float value) {
       const int anchor = first_anchor + row, key = tile * kKeys + column;
       if (anchor < shape.anchors && key < shape.keys) {
         out[int64_t{anchor} * shape.keys + key] = value;
@@ -91,8 +91,9 @@ __device__ void consume(Shared& shared, const Shape& shape, float* out, float* g
     for (int r = 0; r < Product::kLaneRows; ++r) {
       const int anchor = first_anchor + Product::row(r);
       if (anchor >= shape.anchors) continue;
-      float of_row = product.greatest(r, 0);
-      for (int g = 1; g < Product::kGroups; ++g) of_row = fmaxf(of_row, product.greatest(r, g));
+      float of_row = usucl::cuda::greatest(product, r, 0);
+      for (int g = 1; g < Product::kGroups; ++g)
+        of_row = fmaxf(of_row, usucl::cuda::greatest(product, r, g));
       greatest[(anchor * tiles + tile) * 4 + Product::column(0) / 2] = of_row;
     }
   }
@@ -146,6 +147,6 @@ const char* score(const uint32_t* anchors, int64_t num_anchors, const uint32_t* 
                                int64_t num_keys, int64_t dim, float* out, float* greatest) {       \
     return score<Elements>(anchors, num_anchors, keys, num_keys, dim, out, greatest);              \
   }
-USUCL_SCORES(scores_bfloat16, WarpgroupBFloat16)
-USUCL_SCORES(scores_float16, WarpgroupFloat16)
-USUCL_SCORES(scores_tf32, WarpgroupTF32)
+USUCL_SCORES(scores_bfloat16, BFloat16Elements)
+USUCL_SCORES(scores_float16, Float16Elements)
+USUCL_SCORES(scores_tf32, TF32Elements)

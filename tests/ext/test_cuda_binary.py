@@ -32,6 +32,7 @@ SPILLS = {
     "small_kernel": (112, "all steps of a call in one kernel; small problems wait on the launch"),
     "finish_kernel": (80, "values around the exponentials, once an anchor"),
     "temperature_kernel": (8, "one value around a division, once an anchor"),
+    "pack_kernel": (8, "one pointer, on sm_90a, once an anchor"),
     "decide_kernel": (8, "one pointer, once an anchor"),
     "key_kernel": (32, "values around a division, once a pair"),
 }
@@ -116,7 +117,7 @@ def test_the_comparison_of_the_scores_fits_beside_the_products(library: Library)
     """Of one H200 multiprocessor 4.8 half-rate operations a pair at 128 dimensions."""
     tool = cuda_binary.find_cuobjdump()
     assert tool is not None
-    text = cuda_binary._run(tool, "--dump-sass", library.path)
+    text = cuda_binary.dump(tool, "--dump-sass", library.path)
     found = 0
     for (_, name), code in cuda_prediction.machine_code(text).items():
         if plain(name) == "nominate_kernel":
