@@ -56,8 +56,7 @@ __device__ float norm_of(const Matrix& matrix, int64_t row) {
 template <typename Elements>
 __global__ void __launch_bounds__(kThreads)
     pack_kernel(const __grid_constant__ Frames anchors,
-                const __grid_constant__ DenseOperands operands, Piece* packed,
-                float* anchor_norm) {
+                const __grid_constant__ DenseOperands operands, Piece* packed, float* anchor_norm) {
   constexpr int kOfWord = sizeof(uint32_t) / Elements::kBytes;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t rows = int64_t{operands.anchor_tiles} * kTileAnchors;
