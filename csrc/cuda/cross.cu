@@ -7,7 +7,8 @@
 // video: most keys are neither. Once a list could overflow with the next tile it is sorted and cut,
 // which raises that bar; the order is total, so when that happens does not change the result.
 // Splits of the keys tell each other how far the bar of an anchor has risen: late news only costs
-// time.
+// time. Keys of equal embeddings rank by their index: once no list takes another one of a run of
+// them, the tiles that only continue the run are passed over.
 #include "../core/relation.h"
 #include "block.h"
 #include "passes.h"
@@ -32,7 +33,24 @@ struct CrossShared {
   int64_t row[kAnchors];            // of the anchor, or -1
   FrameTag tag[kAnchors];
   Candidate<T> worst[kAnchors];
+  T last[kAnchors];  // similarity with the last key of the tile before
+  int32_t takes_more;
 };
+
+// Thread blocks that a multiprocessor has shared memory for; three, to hide what they wait for.
+template <typename T>
+constexpr int resident() {
+#if defined(__CUDA_ARCH__) && \
+    (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+  constexpr int kShared = 100 << 10;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  constexpr int kShared = 164 << 10;
+#else
+  constexpr int kShared = 228 << 10;
+#endif
+  constexpr int kFit = kShared / static_cast<int>(sizeof(CrossShared<T>));
+  return kFit < 3 ? kFit : 3;
+}
 
 // The bits of a similarity, in its order; 0 is below all.
 using Ordered = unsigned long long;  // what atomicMax takes in 64 bits
@@ -58,6 +76,8 @@ template <typename T>
 struct CrossMemory {
   Candidate<T>* lists;  // [grid, kAnchors, capacity]
   Ordered* bars;        // [N]: the highest that any split has, or null where there is one
+  KeyRuns runs;
+  DenseStatistics* statistics;  // or null
 };
 
 // How the work on so many anchors is cut.
@@ -105,7 +125,7 @@ class CrossSearch {
         rows_(anchors.rows == nullptr ? problem.anchors.embedding.rows : *anchors.count),
         work_(plan.work(rows_)),
         lists_(memory.lists + (blockIdx.x * kAnchors + warp() * kWarpAnchors) * plan.capacity),
-        bars_(memory.bars),
+        memory_(memory),
         kept_(kept),
         shared_(shared),
         max_similarity_(static_cast<T>(problem.max_similarity)) {}
@@ -133,11 +153,15 @@ class CrossSearch {
       const int64_t last = end - first_index < rows ? end - first_index : rows;
       int64_t row = begin > first_index ? begin - first_index : 0;
       for (; row < last; row += kTileKeys) {
+        if (continues_run(first_index + row, first_index + last) && !takes_more()) continue;
         T similarity[kWarpAnchors][kLaneKeys] = {};
         score_tile(keys.embedding, row, staged, similarity);
         staged = true;
         read_bars();
         append_survivors(keys, row, last, first_index, similarity);
+        remember_last(similarity);
+        if (memory_.statistics != nullptr && threadIdx.x == 0)
+          atomicAdd(&memory_.statistics->chained, 1ull);
       }
       first_index += rows;
     }
@@ -153,6 +177,7 @@ class CrossSearch {
       shared_.row[thread] = row;
       shared_.tag[thread] = row >= 0 ? problem_.anchors.tag(row) : FrameTag{-1, 0, -1};
       shared_.worst[thread] = no_candidate<T>();
+      shared_.last[thread] = static_cast<T>(NAN);
     }
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) count_[a] = 0;
@@ -204,12 +229,43 @@ class CrossSearch {
     }
   }
 
+  __device__ void remember_last(const T (&similarity)[kWarpAnchors][kLaneKeys]) {
+    if (memory_.runs.bits == nullptr || lane() != 31) return;
+#pragma unroll
+    for (int a = 0; a < kWarpAnchors; ++a) {
+      shared_.last[warp() * kWarpAnchors + a] = similarity[a][kLaneKeys - 1];
+    }
+  }
+
+  // Whether the tile from key `first` on, of keys up to `last`, only repeats the key before it.
+  __device__ bool continues_run(int64_t first, int64_t last) const {
+    if (memory_.runs.bits == nullptr) return false;
+    const int64_t end = first + kTileKeys;
+    return memory_.runs.continue_through(first, end < last ? end : last);
+  }
+
+  // Whether a list may take a key that comes after, and equals, the last one of the tile before.
+  __device__ bool takes_more() {
+    const int thread = static_cast<int>(threadIdx.x);
+    if (thread == 0) shared_.takes_more = 0;
+    __syncthreads();
+    if (thread < kAnchors && shared_.row[thread] >= 0) {
+      const T last = shared_.last[thread];  // NaN: not known, or worth nothing
+      const bool takes = !(last <= shared_.worst[thread].similarity) && !(last > max_similarity_);
+      if (takes) atomicMax(&shared_.takes_more, 1);
+    }
+    __syncthreads();
+    const bool takes = shared_.takes_more != 0;
+    __syncthreads();  // all have read it
+    return takes;
+  }
+
   // Lane a holds the bar that the splits share for the warp's anchor a.
   __device__ void read_bars() {
     const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + lane();
-    if (bars_ == nullptr || lane() >= kWarpAnchors) return;
+    if (memory_.bars == nullptr || lane() >= kWarpAnchors) return;
     if (anchor >= rows_) return;
-    bar_ = static_cast<T>(from_ordered(load_relaxed(bars_ + anchor)));
+    bar_ = static_cast<T>(from_ordered(load_relaxed(memory_.bars + anchor)));
   }
 
   __device__ void append_survivors(const Frames& keys, int64_t first_row, int64_t last,
@@ -253,8 +309,8 @@ class CrossSearch {
   __device__ void keep(int a) {
     const int own = warp() * kWarpAnchors + a;
     count_[a] = keep_best<WarpTeam>(list(a), count_[a], plan_.depth, &shared_.worst[own]);
-    if (bars_ == nullptr || lane() != 0 || count_[a] < plan_.depth) return;
-    atomicMax(bars_ + first_anchor_ + own, ordered(shared_.worst[own].similarity));
+    if (memory_.bars == nullptr || lane() != 0 || count_[a] < plan_.depth) return;
+    atomicMax(memory_.bars + first_anchor_ + own, ordered(shared_.worst[own].similarity));
   }
 
   __device__ void write_kept(int64_t split) {
@@ -276,7 +332,7 @@ class CrossSearch {
   int64_t rows_;  // how many anchors
   CrossWork work_;
   Candidate<T>* lists_;  // [kWarpAnchors, capacity] of this warp
-  Ordered* bars_;
+  const CrossMemory<T>& memory_;
   const Kept<T>& kept_;
   CrossShared<T>& shared_;
   T max_similarity_;
@@ -286,10 +342,11 @@ class CrossSearch {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, resident<T>())
     cross_kernel(const __grid_constant__ DeviceProblem device,
                  const __grid_constant__ CrossPlan plan,
-                 const __grid_constant__ SomeAnchors anchors, CrossMemory<T> memory,
+                 const __grid_constant__ SomeAnchors anchors,
+                 const __grid_constant__ CrossMemory<T> memory,
                  const __grid_constant__ Kept<T> kept) {
   const Problem problem = device.view();
   CrossSearch<T>(problem, plan, anchors, memory, kept, shared_memory<CrossShared<T>>()).run();
@@ -302,7 +359,8 @@ CrossPlan plan_cross(const Problem& problem, int64_t depth, int64_t max_splits, 
 
 template <typename T>
 void launch_cross(const Problem& problem, const DeviceProblem& device, const CrossPlan& plan,
-                  const SomeAnchors& anchors, const Kept<T>& kept, const Call& call) {
+                  const SomeAnchors& anchors, const KeyRuns& runs, const Kept<T>& kept,
+                  const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows;
   const CrossWork work = plan.work(rows);
   // How many there are of some anchors is known on the device only: no more than all, and fewer are
@@ -314,7 +372,8 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
                      kBlocksEach * call.multiprocessors);
   const bool splits = anchors.rows != nullptr || work.splits > 1;
   const CrossMemory<T> memory{call.memory.array<Candidate<T>>(grid * kAnchors * plan.capacity),
-                              splits ? call.memory.array<Ordered>(rows) : nullptr};
+                              splits ? call.memory.array<Ordered>(rows) : nullptr, runs,
+                              call.statistics};
   if (splits) cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
   launch<cross_kernel<T>>(grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
                           anchors, memory, kept);
@@ -334,15 +393,15 @@ Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const CrossPlan plan = plan_cross(problem, depth, kMaxMerged / depth, call);
   const int64_t lists = plan.work(rows).splits;
   const Kept<T> kept{call.memory.array<Candidate<T>>(rows * lists * depth), lists, depth, nullptr};
-  launch_cross(problem, device, plan, {nullptr, nullptr}, kept, call);
+  launch_cross(problem, device, plan, {nullptr, nullptr}, {nullptr}, kept, call);
   return kept;
 }
 
 void search_by_chain(const Problem& problem, const DeviceProblem& device,
-                     const SomeAnchors& anchors, const Kept<float>& kept, int64_t depth,
-                     const Call& call) {
+                     const SomeAnchors& anchors, const KeyRuns& runs, const Kept<float>& kept,
+                     int64_t depth, const Call& call) {
   const CrossPlan plan = plan_cross(problem, depth, kept.depth / depth, call);
-  launch_cross(problem, device, plan, anchors, kept, call);
+  launch_cross(problem, device, plan, anchors, runs, kept, call);
 }
 
 template Kept<float> cross_pass(const Problem&, const DeviceProblem&, const Call&);

@@ -81,31 +81,35 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
   for (const DType type : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
     if (tiles_of(problem, type) > 0) types.emplace_back(type, problem, call);
   }
-  DensePlan plan{depth, 0, 0, 0};
+  DensePlan plan{depth, 0, 0, 0, 0};
   int64_t grid = 0;
   for (const KeysOfType& keys : types) {
     plan.num_seeds += seed_tiles(keys.operands.tiles, depth) * kSeedsOfTile;
     grid = std::max(grid, keys.grid(call));
   }
+  plan.list_rows = static_cast<int32_t>(std::min<int64_t>(rows, kTileAnchors));
   // Beside what must be kept: one tile more, and room so that a list is not cut after every tile.
-  plan.capacity = static_cast<int32_t>(depth + 2 * kTileKeys + std::max<int64_t>(depth, 64));
+  const int64_t room = std::min<int64_t>(std::max<int64_t>(depth, 64), 2 * kTileKeys);
+  plan.capacity = static_cast<int32_t>(depth + 2 * kTileKeys + room);
   plan.pool_capacity = static_cast<int32_t>(4 * depth + 512);
   const Kept<float> kept{call.memory.array<Candidate<float>>(rows * (2 * depth + 192)), 1,
                          2 * depth + 192, call.memory.array<int32_t>(rows)};
 
   // What begins with zeros, in one piece.
-  const int64_t words = rows * Scale::kBuckets + rows + 1 + kElementTypes;
+  const int64_t run_words = ceil_divide(num_keys(problem), 32);
+  const int64_t words = rows * Scale::kBuckets + rows + 1 + kElementTypes + run_words;
   auto* zeroed = call.memory.array<uint32_t>(words);
   cudaMemsetAsync(zeroed, 0, words * sizeof(uint32_t), call.stream);
   DenseMemory memory{};
   memory.histogram = zeroed;
   memory.pool_count = reinterpret_cast<int32_t*>(zeroed + rows * Scale::kBuckets);
   memory.num_unsettled = memory.pool_count + rows;
-  auto* key_norm = zeroed + words - kElementTypes;
+  auto* runs = zeroed + words - run_words;
+  auto* key_norm = runs - kElementTypes;
   memory.anchor_norm = call.memory.array<float>(rows);
   memory.seeds = call.memory.array<float>(rows * plan.num_seeds);
   memory.start = call.memory.array<AnchorStart>(rows);
-  memory.lists = call.memory.array<Nominee>(grid * kTileAnchors * plan.capacity);
+  memory.lists = call.memory.array<Nominee>(grid * plan.list_rows * plan.capacity);
   memory.pool = call.memory.array<Nominee>(rows * plan.pool_capacity);
   memory.unsettled = call.memory.array<int32_t>(rows);
   memory.statistics = call.statistics;
@@ -118,7 +122,7 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
     auto* packed = call.memory.array<Piece>(int64_t{operands.anchor_tiles} * kTileAnchors *
                                             operands.chunks * kChunkPieces);
     pack_anchors(keys.elements, problem.anchors, operands, packed, memory.anchor_norm, call);
-    raise_key_norm(keys.elements, device, operands.tiles, key_norm + type, call);
+    survey_keys(keys.elements, device, operands.tiles, key_norm + type, runs, call);
     operands.anchors = packed;
   }
   int64_t first_seed = 0;
@@ -139,7 +143,8 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
     }
   }
   decide(problem, device, memory, plan, kept, call);
-  search_by_chain(problem, device, {memory.unsettled, memory.num_unsettled}, kept, depth, call);
+  search_by_chain(problem, device, {memory.unsettled, memory.num_unsettled}, {runs}, kept, depth,
+                  call);
   return kept;
 }
 

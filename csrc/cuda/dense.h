@@ -21,7 +21,7 @@ struct DenseMemory {
   float* seeds;                 // [N, num_seeds]: scores of so many keys that count
   AnchorStart* start;           // [N]
   uint32_t* histogram;          // [N, Scale::kBuckets]
-  Nominee* lists;               // [grid, kTileAnchors, capacity]: of the thread blocks at work
+  Nominee* lists;               // [grid, list_rows, capacity]: of the thread blocks at work
   Nominee* pool;                // [N, pool_capacity]: what they have left
   int32_t* pool_count;          // [N]; above the capacity: not all were kept
   int32_t* unsettled;           // [N]: the anchors that the chain must search
@@ -32,6 +32,7 @@ struct DenseMemory {
 struct DensePlan {
   int64_t depth;  // candidates an anchor must keep
   int64_t num_seeds;
+  int32_t list_rows;  // of a tile, if it has so many
   int32_t capacity;
   int32_t pool_capacity;
 };
@@ -59,9 +60,9 @@ struct KeySplits {
 void pack_anchors(DType elements, const Frames& anchors, const DenseOperands& operands,
                   Piece* packed, float* anchor_norm, const Call& call);
 
-// greatest: bits of the norm, raised to that of these keys.
-void raise_key_norm(DType elements, const DeviceProblem& device, int64_t tiles, uint32_t* greatest,
-                    const Call& call);
+// greatest: bits of the norm, raised to that of these keys. runs: theirs, of zeros.
+void survey_keys(DType elements, const DeviceProblem& device, int64_t tiles, uint32_t* greatest,
+                 uint32_t* runs, const Call& call);
 
 void score_seeds(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                  const Margins& margins, const DenseMemory& memory, const SeedPlan& plan,

@@ -82,19 +82,39 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Whether a row has, bit for bit, the elements of the row before, by one warp.
+__device__ bool repeats(const Matrix& matrix, int64_t row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int64_t start = 0; start < matrix.dim; start += 32) {
+    const int64_t d = start + lane;
+    const bool same = d >= matrix.dim || bits_of(element<float>(matrix, row, d)) ==
+                                             bits_of(element<float>(matrix, row - 1, d));
+    if (!__all_sync(kWholeWarp, same)) return false;  // most rows differ at once
+  }
+  return true;
+}
+
 // Norms of keys are not negative: their bits are in their order.
-__global__ void __launch_bounds__(kThreads)
-    norm_kernel(const __grid_constant__ DeviceProblem device, DType elements, uint32_t* greatest) {
+__global__ void __launch_bounds__(kThreads, 8)
+    survey_kernel(const __grid_constant__ DeviceProblem device, DType elements, uint32_t* greatest,
+                  uint32_t* runs) {
   const Problem problem = device.view();
   const int64_t first = blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
   const int64_t step = int64_t{gridDim.x} * (kThreads / 32);
+  int64_t first_index = 0;
   float norm = 0;
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
     const Frames& keys = problem.blocks[b];
-    if (keys.embedding.dtype != elements) continue;
-    for (int64_t row = first; row < keys.embedding.rows; row += step) {
-      if (keys.video[row] >= 0) norm = fmaxf(norm, norm_of(keys.embedding, row));
+    const int64_t rows = keys.embedding.dtype == elements ? keys.embedding.rows : 0;
+    for (int64_t row = first; row < rows; row += step) {
+      if (keys.video[row] < 0) continue;
+      norm = fmaxf(norm, norm_of(keys.embedding, row));
+      if (row > 0 && repeats(keys.embedding, row) && threadIdx.x % 32 == 0) {
+        const int64_t index = first_index + row;
+        atomicAdd(&runs[index / 32], 1u << (index % 32));  // each bit once
+      }
     }
+    first_index += keys.embedding.rows;
   }
   if (threadIdx.x % 32 == 0 && norm > 0) atomicMax(greatest, bits_of(norm));
 }
@@ -195,10 +215,10 @@ void pack_anchors(DType elements, const Frames& anchors, const DenseOperands& op
   });
 }
 
-void raise_key_norm(DType elements, const DeviceProblem& device, int64_t tiles, uint32_t* greatest,
-                    const Call& call) {
-  launch<norm_kernel>(grid_for(tiles * kTileKeys, kThreads / 32, call), kThreads, 0, call.stream,
-                      device, elements, greatest);
+void survey_keys(DType elements, const DeviceProblem& device, int64_t tiles, uint32_t* greatest,
+                 uint32_t* runs, const Call& call) {
+  launch<survey_kernel>(grid_for(tiles * kTileKeys, kThreads / 32, call), kThreads, 0, call.stream,
+                        device, elements, greatest, runs);
 }
 
 void score_seeds(DType elements, const DeviceProblem& device, const DenseOperands& operands,

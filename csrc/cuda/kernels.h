@@ -25,11 +25,12 @@ class Memory {
   }
 };
 
-// What a dense pass did, in device memory.
+// What was done, in device memory.
 struct DenseStatistics {
   unsigned long long arrivals;   // scores that reached their limit
   unsigned long long nominees;   // of those, what the chain scored
   unsigned long long unsettled;  // anchors that were searched by the chain
+  unsigned long long chained;    // tiles of 32 anchors x 128 keys that the chain scored
 };
 
 // Where a call runs.

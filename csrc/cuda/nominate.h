@@ -56,8 +56,9 @@ class Nomination {
         memory_(memory),
         plan_(plan),
         shared_(shared),
-        lists_(memory.lists + (int64_t{blockIdx.x} * kTileAnchors + Team::number() * Team::kRows) *
-                                  plan.capacity) {}
+        lists_(memory.lists +
+               (int64_t{blockIdx.x} * plan.list_rows + Team::number() * Team::kRows) *
+                   plan.capacity) {}
 
   // Before the first tile of keys.
   __device__ void start(int32_t anchor_tile) {

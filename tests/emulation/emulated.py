@@ -106,7 +106,7 @@ class KeyGradient(Structure):
 
 
 class DenseStatistics(Structure):
-    _fields_ = tuple((name, c_uint64) for name in ("arrivals", "nominees", "unsettled"))
+    _fields_ = tuple((name, c_uint64) for name in ("arrivals", "nominees", "unsettled", "chained"))
 
 
 class ScoredPairs(Structure):
@@ -181,7 +181,7 @@ class Emulator:
         )
 
     def take_statistics(self) -> DenseStatistics:
-        """Of the dense passes since the last call."""
+        """Since the last call."""
         statistics = DenseStatistics()
         self._library.take_statistics(byref(statistics))
         return statistics

@@ -162,6 +162,30 @@ def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
             dense.check(problem)
 
 
+@pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
+def test_runs_of_equal_keys_are_passed_over(dense: Dense, dtype: torch.dtype) -> None:
+    """By a chain that has found enough of them; what comes between two runs is looked at."""
+    problem = in_order("equal", dtype, rows=40, keys=4000)
+    keys = problem.blocks[0].embedding
+    anchor_tiles, splits = 2, 4
+    found = dense.check(problem)
+    assert found.unsettled == 40
+    assert found.chained == anchor_tiles * splits * 2  # until the lists are cut
+    keys[3500:3600] *= -1  # of two tiles
+    assert dense.check(problem).chained == found.chained + anchor_tiles * 2
+
+
+def test_a_run_goes_on_where_a_video_hides_it(dense: Dense) -> None:
+    """The keys of an anchor's own video do not fill its list, however many they are."""
+    problem = in_order("equal", torch.bfloat16, rows=5, keys=3000)
+    problem.anchors.video[:] = torch.arange(5)
+    problem.blocks[0].video[:] = 99
+    for anchor in range(5):
+        problem.blocks[0].video[600 * anchor : 600 * (anchor + 1)] = anchor
+    problem.blocks[0].video[:2400] = 0
+    assert dense.check(problem).unsettled > 0
+
+
 def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
     """More thread blocks could run than there is work for the few."""
     dense.configure(132)
