@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class Tally:
         return torch.tensor([self._count[i] for i in unique.tolist()], dtype=torch.int64)[inverse]
 
 
-class Index:
+class Index(ABC):
     """What hardest.py needs of an index; :class:`Flat` and :class:`Generations` are the two kinds.
 
     Attributes:
@@ -146,13 +147,14 @@ class Index:
         """``[N]`` on the CPU: about how many frames of the bank an anchor may not take."""
         return torch.maximum(self._videos.of(video), self._patients.of(patient))
 
+    @abstractmethod
     def _update(self, changed: Tensor) -> None:
-        raise NotImplementedError
+        """These slots hold other frames or embeddings than at the last update."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Frames in the index; 0 where only an exact search will do."""
-        raise NotImplementedError
 
     @property
     def most(self) -> int:
@@ -163,9 +165,9 @@ class Index:
         """Slots, ascending, that the index does not hold as they are, if any."""
         return None
 
+    @abstractmethod
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Scores, descending, and slots ``[N, count]``; slot -1 where there is no candidate."""
-        raise NotImplementedError
 
 
 class Flat(Index):
