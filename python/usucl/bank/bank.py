@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from usucl.bank import files
+from usucl.bank.generations import Generations, SearchOptions
 from usucl.bank.hardest import hardest_cross
-from usucl.bank.indexes import Flat, Generations, Index, SearchOptions, flat_storage
+from usucl.bank.indexes import Flat, Index, flat_storage
 from usucl.bank.ring import DTYPES, Ring
 from usucl_ext import Frames, Selection, select_negatives
 
