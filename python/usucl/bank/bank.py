@@ -245,9 +245,7 @@ class NegativeBank:
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not 0 <= value < 1 << 31:
                 raise ValueError(f"{name} must be in 0 .. 2^31 - 1, got {value}")
-        if isinstance(frames, Frames) and frames.patient is None:
-            frames = frames._replace(patient=torch.full_like(frames.video, -1))
-        keys = self.frames()
+        frames, keys = _with_patients(frames), self.frames()
         proposes = self._proposes() and k > 0
         found = select_negatives(
             frames,
@@ -262,16 +260,8 @@ class NegativeBank:
         if not proposes:
             return found
         assert self._index is not None
-        slots, similarity = hardest_cross(
-            self._index, keys, frames, min(skip + k, self.capacity), max_similarity
-        )
-        missing = (0, k - max(slots.shape[1] - skip, 0))
-        return found._replace(
-            cross_index=torch.nn.functional.pad(slots[:, skip:], missing, value=-1),
-            cross_similarity=torch.nn.functional.pad(
-                similarity[:, skip:], missing, value=-torch.inf
-            ),
-        )
+        slots, similarity = hardest_cross(self._index, keys, frames, k, skip, max_similarity)
+        return found._replace(cross_index=slots, cross_similarity=similarity)
 
     def _proposes(self) -> bool:
         """Whether there is an index to ask; it is brought up with the ring."""
@@ -319,12 +309,11 @@ class NegativeBank:
         Returns:
             1 for an exact search; NaN if there is nothing to find.
         """
+        frames = _with_patients(frames)
         rows = frames.video.shape[0]
         if rows > sample:
             chosen = torch.arange(sample, device=frames.video.device) * rows // sample
-            frames = Frames(*(None if c is None else c[chosen] for c in frames))  # type: ignore[arg-type]
-        if frames.patient is None:
-            frames = frames._replace(patient=torch.full_like(frames.video, -1))
+            frames = Frames(*(column[chosen] for column in frames))  # type: ignore[index]
         ours = self.hardest(frames, k).cross_index
         truth = select_negatives(
             frames, self.frames(), window=None, intra_k=0, cross_k=k
@@ -430,6 +419,16 @@ class NegativeBank:
         return self
 
     load = _MethodOfClassOrInstance(_load)
+
+
+def _with_patients(frames: Frames) -> Frames:
+    """The same frames; where no patients are given, all are unknown ones.
+
+    What is no Frames stays as it is, for the operator to refuse.
+    """
+    if isinstance(frames, Frames) and frames.patient is None:
+        return frames._replace(patient=torch.full_like(frames.video, -1))
+    return frames
 
 
 _OPTIONS = tuple(SearchOptions.__dataclass_fields__)
