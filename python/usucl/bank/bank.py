@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from usucl._binding import ClassOrInstanceMethod
 from usucl.bank import files
 from usucl.bank.generations import Generations, SearchOptions
 from usucl.bank.hardest import hardest_cross
@@ -18,19 +18,6 @@ from usucl.bank.ring import DTYPES, Ring
 from usucl_ext import Frames, Selection, select_negatives
 
 Window = tuple[float, float] | Tensor | None
-
-
-class _MethodOfClassOrInstance:
-    """Binds a function to the instance it is reached through, or else to the class."""
-
-    def __init__(self, function: Callable[..., NegativeBank]) -> None:
-        self.function = function
-        self.__doc__ = function.__doc__
-
-    def __get__(
-        self, instance: NegativeBank | None, owner: type[NegativeBank]
-    ) -> Callable[[str | Path], NegativeBank]:
-        return MethodType(self.function, owner if instance is None else instance)
 
 
 class NegativeBank:
@@ -399,7 +386,8 @@ class NegativeBank:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return bank
 
-    def _load(self: NegativeBank | type[NegativeBank], folder: str | Path) -> NegativeBank:
+    @ClassOrInstanceMethod
+    def load(self: NegativeBank | type[NegativeBank], folder: str | Path) -> NegativeBank:
         """Reads what :meth:`save` wrote.
 
         On a bank it replaces the contents in place and returns the bank, which must have the
@@ -417,8 +405,6 @@ class NegativeBank:
         except ValueError as error:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return self
-
-    load = _MethodOfClassOrInstance(_load)
 
 
 def _with_patients(frames: Frames) -> Frames:
