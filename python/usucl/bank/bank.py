@@ -76,51 +76,46 @@ class NegativeBank:
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if value < (0 if name == "max_age" else 1):
                 raise ValueError(f"{name} must be >= {int(name != 'max_age')}, got {value}")
-        if not isinstance(search, str):
-            raise TypeError(f"search must be a string, got {type(search).__name__}")
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
-        options = SearchOptions(nprobe, ef_search, rebuild_after)
-        if search in ("exact", "Flat") and options != SearchOptions():
-            raise ValueError(
-                "nprobe, ef_search and rebuild_after are for other searches than 'exact' and "
-                f"'Flat', got search {search!r}"
-            )
+        options = SearchOptions(search, nprobe, ef_search, rebuild_after)
         where = torch.empty(0, device=device).device
         flat = flat_storage(capacity, dim) if search == "Flat" else None
         if flat is not None and where.type == "cpu" and dtype == torch.float32:
             embedding = flat[1]
         else:
             embedding = torch.zeros(capacity, dim, dtype=dtype, device=where)
-        self._set_up(Ring(embedding), search, options, max_age, flat)
+        self._set_up(Ring(embedding), options, max_age, flat)
 
     def _set_up(
         self,
         ring: Ring,
-        search: str,
         options: SearchOptions,
         max_age: int | None,
         flat: tuple[object, Tensor] | None = None,
     ) -> None:
-        self.search, self.max_age, self._options = search, max_age, options
+        self.search, self.max_age, self._options = options.search, max_age, options
         self._ring = ring
         self._index: Index | None = None
-        if search == "Flat":
+        if self.search == "Flat":
             self._index = Flat(ring, *(flat or flat_storage(ring.capacity, ring.dim)))
-        elif search != "exact":
-            self._index = Generations(ring, search, options)
+        elif self.search != "exact":
+            self._index = Generations(ring, options)
 
-    def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
-        """Copies and pickles hold the frames; an index is built anew."""
-        options: dict[str, Any] = {
-            "search": self.search,
-            "device": self.device,
+    def _arguments(self) -> dict[str, Any]:
+        """What a bank like this is made with."""
+        return {
+            "capacity": self.capacity,
+            "dim": self.dim,
             "dtype": self.dtype,
             "max_age": self.max_age,
             **vars(self._options),
         }
+
+    def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
+        """Copies and pickles hold the frames; an index is built anew."""
         state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
-        return _restored, (self.capacity, self.dim, options, state)
+        return _restored, ({**self._arguments(), "device": self.device}, state)
 
     @property
     def capacity(self) -> int:
@@ -343,15 +338,8 @@ class NegativeBank:
         Raises:
             OSError: the folder cannot be written.
         """
-        description = {
-            "capacity": self.capacity,
-            "dim": self.dim,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "search": self.search,
-            "max_age": self.max_age,
-            **vars(self._options),
-        }
-        files.write(Path(folder), description, self.state_dict())
+        dtype = str(self.dtype).removeprefix("torch.")
+        files.write(Path(folder), {**self._arguments(), "dtype": dtype}, self.state_dict())
 
     @classmethod
     def open(cls, folder: str | Path, *, mmap: bool = False) -> NegativeBank:
@@ -370,18 +358,17 @@ class NegativeBank:
         folder = Path(folder)
         description, state = files.read(folder, mmap=mmap)
         try:
-            options = {name: description.get(name) for name in (*_OPTIONS, "max_age")}
-            search, dtype = description["search"], DTYPES[description["dtype"]]
+            options: dict[str, Any] = {name: description.get(name) for name in _OPTIONS}
+            dtype, max_age = DTYPES[description["dtype"]], description.get("max_age")
             if not mmap:
                 capacity, dim = description["capacity"], description["dim"]
-                bank = cls(capacity, dim, search=search, dtype=dtype, **options)
+                bank = cls(capacity, dim, dtype=dtype, max_age=max_age, **options)
                 bank.load_state_dict(state)
                 return bank
             bank = cls.__new__(cls)
             ring = Ring(state["embedding"])
             ring.adopt(state)
-            max_age = options.pop("max_age")
-            bank._set_up(ring, search, SearchOptions(**options), max_age)
+            bank._set_up(ring, SearchOptions(**options), max_age)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return bank
@@ -420,9 +407,7 @@ def _with_patients(frames: Frames) -> Frames:
 _OPTIONS = tuple(SearchOptions.__dataclass_fields__)
 
 
-def _restored(
-    capacity: int, dim: int, options: dict[str, Any], state: dict[str, Tensor]
-) -> NegativeBank:
-    bank = NegativeBank(capacity, dim, **options)
+def _restored(arguments: dict[str, Any], state: dict[str, Tensor]) -> NegativeBank:
+    bank = NegativeBank(**arguments)
     bank.load_state_dict(state)
     return bank

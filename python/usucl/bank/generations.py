@@ -26,24 +26,34 @@ _GPU_SCRATCH = 128 << 20  # bytes; FAISS would take 1.5 GiB beside PyTorch
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What an index may be told; None is the default of each.
+    """Which search, and what its index may be told; None is the default of each.
 
     Attributes:
+        search: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory.
         nprobe: cells of an inverted file looked through by each query.
         ef_search: candidates that a graph search keeps.
         rebuild_after: frames that change until the index is built anew, centroids and all.
     """
 
+    search: str
     nprobe: int | None = None
     ef_search: int | None = None
     rebuild_after: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        if not isinstance(self.search, str):
+            raise TypeError(f"search must be a string, got {type(self.search).__name__}")
+        told = {name: value for name, value in vars(self).items() if name != "search"}
+        for name, value in told.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"{name} must be an int or None, got {type(value).__name__}")
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
+        if self.search in ("exact", "Flat") and any(value is not None for value in told.values()):
+            raise ValueError(
+                "nprobe, ef_search and rebuild_after are for other searches than 'exact' and "
+                f"'Flat', got search {self.search!r}"
+            )
 
 
 class Generations(Index):
@@ -54,8 +64,9 @@ class Generations(Index):
     remove; in those, changed slots no longer count, and the bank searches them exactly.
     """
 
-    def __init__(self, ring: Ring, factory: str, options: SearchOptions) -> None:
+    def __init__(self, ring: Ring, options: SearchOptions) -> None:
         faiss = import_faiss()
+        factory = options.search
         self._factory, self._options = factory, options
         try:
             index = self._empty(ring)
