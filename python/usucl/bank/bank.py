@@ -12,7 +12,7 @@ from torch import Tensor
 from usucl._binding import ClassOrInstanceMethod
 from usucl.bank import files
 from usucl.bank.generations import Generations, SearchOptions
-from usucl.bank.hardest import hardest_cross
+from usucl.bank.hardest import hardest_cross, with_patients
 from usucl.bank.indexes import Flat, Index, flat_storage
 from usucl.bank.ring import DTYPES, Ring
 from usucl_ext import Frames, Selection, select_negatives
@@ -69,13 +69,12 @@ class NegativeBank:
         ef_search: int | None = None,
         rebuild_after: int | None = None,
     ) -> None:
-        for name, value in (("capacity", capacity), ("dim", dim), ("max_age", max_age)):
-            if name == "max_age" and value is None:
-                continue
+        age = 0 if max_age is None else max_age
+        for name, value, least in (("capacity", capacity, 1), ("dim", dim, 1), ("max_age", age, 0)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if value < (0 if name == "max_age" else 1):
-                raise ValueError(f"{name} must be >= {int(name != 'max_age')}, got {value}")
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
         options = SearchOptions(search, nprobe, ef_search, rebuild_after)
@@ -227,7 +226,7 @@ class NegativeBank:
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not 0 <= value < 1 << 31:
                 raise ValueError(f"{name} must be in 0 .. 2^31 - 1, got {value}")
-        frames, keys = _with_patients(frames), self.frames()
+        frames, keys = with_patients(frames), self.frames()
         proposes = self._proposes() and k > 0
         found = select_negatives(
             frames,
@@ -291,7 +290,7 @@ class NegativeBank:
         Returns:
             1 for an exact search; NaN if there is nothing to find.
         """
-        frames = _with_patients(frames)
+        frames = with_patients(frames)
         rows = frames.video.shape[0]
         if rows > sample:
             chosen = torch.arange(sample, device=frames.video.device) * rows // sample
@@ -358,17 +357,17 @@ class NegativeBank:
         folder = Path(folder)
         description, state = files.read(folder, mmap=mmap)
         try:
-            options: dict[str, Any] = {name: description.get(name) for name in _OPTIONS}
+            options = SearchOptions.among(description)
             dtype, max_age = DTYPES[description["dtype"]], description.get("max_age")
             if not mmap:
                 capacity, dim = description["capacity"], description["dim"]
-                bank = cls(capacity, dim, dtype=dtype, max_age=max_age, **options)
+                bank = cls(capacity, dim, dtype=dtype, max_age=max_age, **vars(options))
                 bank.load_state_dict(state)
                 return bank
             bank = cls.__new__(cls)
             ring = Ring(state["embedding"])
             ring.adopt(state)
-            bank._set_up(ring, SearchOptions(**options), max_age)
+            bank._set_up(ring, options, max_age)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return bank
@@ -392,19 +391,6 @@ class NegativeBank:
         except ValueError as error:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return self
-
-
-def _with_patients(frames: Frames) -> Frames:
-    """The same frames; where no patients are given, all are unknown ones.
-
-    What is no Frames stays as it is, for the operator to refuse.
-    """
-    if isinstance(frames, Frames) and frames.patient is None:
-        return frames._replace(patient=torch.full_like(frames.video, -1))
-    return frames
-
-
-_OPTIONS = tuple(SearchOptions.__dataclass_fields__)
 
 
 def _restored(arguments: dict[str, Any], state: dict[str, Tensor]) -> NegativeBank:

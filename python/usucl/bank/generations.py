@@ -6,8 +6,9 @@ What a generation cannot take in after it was begun, the newest frames, is searc
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ class SearchOptions:
                 "nprobe, ef_search and rebuild_after are for other searches than 'exact' and "
                 f"'Flat', got search {self.search!r}"
             )
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> SearchOptions:
+        """Those that are among other values; a bank saved in earlier times lacks some."""
+        own: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
+        return cls(**own)
 
 
 class Generations(Index):

@@ -20,6 +20,13 @@ _EXCLUDED = 512  # and beyond those for frames that an anchor may not take, at m
 _MORE = 8  # times as many in the second round
 
 
+def with_patients(frames: Frames) -> Frames:
+    """The same frames, of unknown patients where none are given; what is no Frames as it is."""
+    if isinstance(frames, Frames) and frames.patient is None:
+        return frames._replace(patient=torch.full_like(frames.video, -1))
+    return frames
+
+
 def hardest_cross(
     index: Index,
     keys: Frames,
