@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from shell import stderr_line, write_video
 
 import usucl
 from usucl.cli import COMMANDS, main
@@ -26,35 +25,19 @@ def _names(commands: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]
     return names
 
 
-def _write_video(folder: Path, frames: int, seed: int, size: int = 40) -> None:
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for number in range(frames):
-        grey = rng.integers(0, 256, (size, size), dtype=np.uint8)
-        Image.fromarray(grey).save(folder / f"{number}.png")
-
-
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     """Three videos of two patients, and three that cannot be used."""
     root = tmp_path / "videos"
     for seed, name in enumerate("abc"):
-        _write_video(root / name, 4, seed)
-    _write_video(root / "one_frame", 1, 9)
+        write_video(root / name, seed)
+    write_video(root / "one_frame", 9, frames=1)
     (root / "empty").mkdir()
     (root / "broken.mp4").write_bytes(b"no video at all")
     (root / "labels.csv").write_text(
         "video_id,label,patient,note\na,cyst,p1,x\nb,stone,p1,y\nc,cyst,p2,z\n"
     )
     return root
-
-
-def _stderr_line(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    assert line.startswith("usucl: error: ")
-    return line
 
 
 @pytest.mark.parametrize("words", _names(COMMANDS), ids=" ".join)
@@ -123,7 +106,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
-    assert said in _stderr_line(capsys)
+    assert said in stderr_line(capsys)
     assert not list(tmp_path.iterdir())
 
 
@@ -194,6 +177,6 @@ def test_convert_overwrites_nothing(
     capsys.readouterr()
     for other in (["--image-format", "jpeg"], [], ["--size", "32"]):
         assert main([*words, *other]) == 2
-        assert "is there already" in _stderr_line(capsys)
+        assert "is there already" in stderr_line(capsys)
     assert main(["data", "convert", str(videos), "--out", str(videos / "inside")]) == 2
-    assert "outside" in _stderr_line(capsys)
+    assert "outside" in stderr_line(capsys)

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from usucl._binding import ClassOrInstanceMethod
 from usucl.bank import files
-from usucl.bank.hardest import hardest_cross
-from usucl.bank.indexes import Flat, Generations, Index, SearchOptions, flat_storage
+from usucl.bank.generations import Generations, SearchOptions
+from usucl.bank.hardest import hardest_cross, with_patients
+from usucl.bank.indexes import Flat, Index, flat_storage
 from usucl.bank.ring import DTYPES, Ring
 from usucl_ext import Frames, Selection, select_negatives
 
 Window = tuple[float, float] | Tensor | None
-
-
-class _MethodOfClassOrInstance:
-    """Binds a function to the instance it is reached through, or else to the class."""
-
-    def __init__(self, function: Callable[..., NegativeBank]) -> None:
-        self.function = function
-        self.__doc__ = function.__doc__
-
-    def __get__(
-        self, instance: NegativeBank | None, owner: type[NegativeBank]
-    ) -> Callable[[str | Path], NegativeBank]:
-        return MethodType(self.function, owner if instance is None else instance)
 
 
 class NegativeBank:
@@ -81,58 +69,52 @@ class NegativeBank:
         ef_search: int | None = None,
         rebuild_after: int | None = None,
     ) -> None:
-        for name, value in (("capacity", capacity), ("dim", dim), ("max_age", max_age)):
-            if name == "max_age" and value is None:
-                continue
+        age = 0 if max_age is None else max_age
+        for name, value, least in (("capacity", capacity, 1), ("dim", dim, 1), ("max_age", age, 0)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if value < (0 if name == "max_age" else 1):
-                raise ValueError(f"{name} must be >= {int(name != 'max_age')}, got {value}")
-        if not isinstance(search, str):
-            raise TypeError(f"search must be a string, got {type(search).__name__}")
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
-        options = SearchOptions(nprobe, ef_search, rebuild_after)
-        if search in ("exact", "Flat") and options != SearchOptions():
-            raise ValueError(
-                "nprobe, ef_search and rebuild_after are for other searches than 'exact' and "
-                f"'Flat', got search {search!r}"
-            )
+        options = SearchOptions(search, nprobe, ef_search, rebuild_after)
         where = torch.empty(0, device=device).device
         flat = flat_storage(capacity, dim) if search == "Flat" else None
         if flat is not None and where.type == "cpu" and dtype == torch.float32:
             embedding = flat[1]
         else:
             embedding = torch.zeros(capacity, dim, dtype=dtype, device=where)
-        self._set_up(Ring(embedding), search, options, max_age, flat)
+        self._set_up(Ring(embedding), options, max_age, flat)
 
     def _set_up(
         self,
         ring: Ring,
-        search: str,
         options: SearchOptions,
         max_age: int | None,
         flat: tuple[object, Tensor] | None = None,
     ) -> None:
-        self.search, self.max_age, self._options = search, max_age, options
+        self.search, self.max_age, self._options = options.search, max_age, options
         self._ring = ring
         self._index: Index | None = None
-        if search == "Flat":
+        if self.search == "Flat":
             self._index = Flat(ring, *(flat or flat_storage(ring.capacity, ring.dim)))
-        elif search != "exact":
-            self._index = Generations(ring, search, options)
+        elif self.search != "exact":
+            self._index = Generations(ring, options)
 
-    def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
-        """Copies and pickles hold the frames; an index is built anew."""
-        options: dict[str, Any] = {
-            "search": self.search,
-            "device": self.device,
+    def _arguments(self) -> dict[str, Any]:
+        """What a bank like this is made with."""
+        return {
+            "capacity": self.capacity,
+            "dim": self.dim,
             "dtype": self.dtype,
             "max_age": self.max_age,
             **vars(self._options),
         }
+
+    def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
+        """Copies and pickles hold the frames; an index is built anew."""
         state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
-        return _restored, (self.capacity, self.dim, options, state)
+        return _restored, ({**self._arguments(), "device": self.device}, state)
 
     @property
     def capacity(self) -> int:
@@ -244,9 +226,7 @@ class NegativeBank:
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
             if not 0 <= value < 1 << 31:
                 raise ValueError(f"{name} must be in 0 .. 2^31 - 1, got {value}")
-        if isinstance(frames, Frames) and frames.patient is None:
-            frames = frames._replace(patient=torch.full_like(frames.video, -1))
-        keys = self.frames()
+        frames, keys = with_patients(frames), self.frames()
         proposes = self._proposes() and k > 0
         found = select_negatives(
             frames,
@@ -261,16 +241,8 @@ class NegativeBank:
         if not proposes:
             return found
         assert self._index is not None
-        slots, similarity = hardest_cross(
-            self._index, keys, frames, min(skip + k, self.capacity), max_similarity
-        )
-        missing = (0, k - max(slots.shape[1] - skip, 0))
-        return found._replace(
-            cross_index=torch.nn.functional.pad(slots[:, skip:], missing, value=-1),
-            cross_similarity=torch.nn.functional.pad(
-                similarity[:, skip:], missing, value=-torch.inf
-            ),
-        )
+        slots, similarity = hardest_cross(self._index, keys, frames, k, skip, max_similarity)
+        return found._replace(cross_index=slots, cross_similarity=similarity)
 
     def _proposes(self) -> bool:
         """Whether there is an index to ask; it is brought up with the ring."""
@@ -318,12 +290,11 @@ class NegativeBank:
         Returns:
             1 for an exact search; NaN if there is nothing to find.
         """
+        frames = with_patients(frames)
         rows = frames.video.shape[0]
         if rows > sample:
             chosen = torch.arange(sample, device=frames.video.device) * rows // sample
-            frames = Frames(*(None if c is None else c[chosen] for c in frames))  # type: ignore[arg-type]
-        if frames.patient is None:
-            frames = frames._replace(patient=torch.full_like(frames.video, -1))
+            frames = Frames(*(column[chosen] for column in frames))  # type: ignore[index]
         ours = self.hardest(frames, k).cross_index
         truth = select_negatives(
             frames, self.frames(), window=None, intra_k=0, cross_k=k
@@ -366,15 +337,8 @@ class NegativeBank:
         Raises:
             OSError: the folder cannot be written.
         """
-        description = {
-            "capacity": self.capacity,
-            "dim": self.dim,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "search": self.search,
-            "max_age": self.max_age,
-            **vars(self._options),
-        }
-        files.write(Path(folder), description, self.state_dict())
+        dtype = str(self.dtype).removeprefix("torch.")
+        files.write(Path(folder), {**self._arguments(), "dtype": dtype}, self.state_dict())
 
     @classmethod
     def open(cls, folder: str | Path, *, mmap: bool = False) -> NegativeBank:
@@ -393,23 +357,23 @@ class NegativeBank:
         folder = Path(folder)
         description, state = files.read(folder, mmap=mmap)
         try:
-            options = {name: description.get(name) for name in (*_OPTIONS, "max_age")}
-            search, dtype = description["search"], DTYPES[description["dtype"]]
+            options = SearchOptions.among(description)
+            dtype, max_age = DTYPES[description["dtype"]], description.get("max_age")
             if not mmap:
                 capacity, dim = description["capacity"], description["dim"]
-                bank = cls(capacity, dim, search=search, dtype=dtype, **options)
+                bank = cls(capacity, dim, dtype=dtype, max_age=max_age, **vars(options))
                 bank.load_state_dict(state)
                 return bank
             bank = cls.__new__(cls)
             ring = Ring(state["embedding"])
             ring.adopt(state)
-            max_age = options.pop("max_age")
-            bank._set_up(ring, search, SearchOptions(**options), max_age)
+            bank._set_up(ring, options, max_age)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return bank
 
-    def _load(self: NegativeBank | type[NegativeBank], folder: str | Path) -> NegativeBank:
+    @ClassOrInstanceMethod
+    def load(self: NegativeBank | type[NegativeBank], folder: str | Path) -> NegativeBank:
         """Reads what :meth:`save` wrote.
 
         On a bank it replaces the contents in place and returns the bank, which must have the
@@ -428,15 +392,8 @@ class NegativeBank:
             raise ValueError(f"the bank in {folder} cannot be loaded: {error}") from error
         return self
 
-    load = _MethodOfClassOrInstance(_load)
 
-
-_OPTIONS = tuple(SearchOptions.__dataclass_fields__)
-
-
-def _restored(
-    capacity: int, dim: int, options: dict[str, Any], state: dict[str, Tensor]
-) -> NegativeBank:
-    bank = NegativeBank(capacity, dim, **options)
+def _restored(arguments: dict[str, Any], state: dict[str, Tensor]) -> NegativeBank:
+    bank = NegativeBank(**arguments)
     bank.load_state_dict(state)
     return bank

@@ -20,22 +20,35 @@ _EXCLUDED = 512  # and beyond those for frames that an anchor may not take, at m
 _MORE = 8  # times as many in the second round
 
 
+def with_patients(frames: Frames) -> Frames:
+    """The same frames, of unknown patients where none are given; what is no Frames as it is."""
+    if isinstance(frames, Frames) and frames.patient is None:
+        return frames._replace(patient=torch.full_like(frames.video, -1))
+    return frames
+
+
 def hardest_cross(
     index: Index,
     keys: Frames,
     anchors: Frames,
-    depth: int,
+    k: int,
+    skip: int = 0,
     max_similarity: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The ``depth`` first cross-video negatives of each anchor: slots and similarities [N, depth].
+    """The cross-video negatives ``skip .. skip + k - 1`` of each anchor, the hardest first.
 
     Args:
         index: caught up with the bank.
         keys: the bank's slots; video -1 where a frame is not to be found.
         anchors: N frames, with patients.
-        depth: >= 1.
+        k: >= 1.
+        skip: >= 0.
         max_similarity: keys more similar than this are invalid.
+
+    Returns:
+        Slots and similarities ``[N, k]``; -1 and -infinity where there are no more.
     """
+    depth = min(skip + k, len(keys.video))
     search = _Search(index, keys, anchors, depth, max_similarity)
     rows = (anchors.video >= 0).nonzero().flatten()
     answerable = search.error[rows].isfinite()
@@ -51,7 +64,7 @@ def hardest_cross(
         if fetched >= index.most:
             break
     search.exactly(torch.cat([*left, rows]))
-    return search.slots, search.similarity
+    return _padded(search.slots[:, skip:], search.similarity[:, skip:], k)
 
 
 class _Search:
@@ -157,12 +170,7 @@ class _Search:
         score = score.masked_fill(~score.isfinite() | (score > self.limit), -torch.inf)
         score, order = score.sort(dim=1, descending=True, stable=True)
         slots = candidates.gather(1, order).masked_fill(score == -torch.inf, -1)
-        missing = (0, max(self.depth - slots.shape[1], 0))
-        pad = torch.nn.functional.pad
-        return (
-            pad(slots[:, : self.depth], missing, value=-1),
-            pad(score[:, : self.depth], missing, value=-torch.inf),
-        )
+        return _padded(slots[:, : self.depth], score[:, : self.depth], self.depth)
 
 
 def _gather_left(slots: Tensor, kept: Tensor) -> Tensor:
@@ -173,3 +181,10 @@ def _gather_left(slots: Tensor, kept: Tensor) -> Tensor:
     front = slots.new_full((slots.shape[0], width), -1)
     front[row, place[row, column]] = slots[row, column]
     return front
+
+
+def _padded(slots: Tensor, similarity: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Both made ``width`` wide with places that hold no negative."""
+    missing = (0, width - slots.shape[1])
+    pad = torch.nn.functional.pad
+    return pad(slots, missing, value=-1), pad(similarity, missing, value=-torch.inf)

@@ -18,6 +18,7 @@ from usucl._files import write_atomically
 from usucl.bank import files
 from usucl.bank.bank import NegativeBank, Window
 from usucl.bank.exchange import Exchange
+from usucl.bank.hardest import with_patients
 from usucl.bank.ring import DTYPES
 from usucl_ext import Frames, Selection
 
@@ -164,10 +165,7 @@ class ShardedBank:
             if len(set(table[:, column].tolist())) > 1:
                 raise ValueError(f"{name} must be the same on all ranks, got {table[:, column]}")
         counts = table[:, 0].tolist()
-        patient = frames.patient
-        if patient is None:
-            patient = torch.full_like(frames.video, -1)
-        columns: list[Tensor] = [frames.embedding, frames.video, frames.time, patient]
+        columns: list[Tensor] = list(with_patients(frames))  # type: ignore[arg-type]
         if window is not None:
             bounds = torch.as_tensor(window, dtype=torch.float32, device=frames.time.device)
             columns.append(bounds.reshape(-1, 2).expand(rows, 2))
