@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_machine import COMPARED
+from benchmarks.gpu_searches import SEARCHES, expected
 from benchmarks.harness import Step
 from benchmarks.problems import DTYPES, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
-from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, TRITON, WARPGROUPS, Row
+from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, WARPGROUPS, Row
 from benchmarks.suite import OP, allowed_loss, compare
-from usucl_ext import hard_negative_nce, select_negatives
+from usucl_ext import hard_negative_nce
 
 WARM_UPS, FEWEST, MOST = 3, 5, 200  # calls
 CHECKED_ANCHORS = 48  # spread over all; the CPU's kernels are the judge
@@ -174,7 +175,7 @@ def measure(
     on_cpu = Problem.make(setting)
     check(on_cpu, device)
     problem, clock = on_cpu.to(device), Clock(device)
-    expected: Tensor | None = None
+    judged: Tensor | None = None
     each = seconds / (len(COMPARED) + 1)
     for name in COMPARED:
         row = Row("gpu", OP, name, "both", setting.shape, setting.dtype, setting.k, setting.order,
@@ -187,8 +188,8 @@ def measure(
             if name == COMPILED and device.type != "cuda":
                 keep(replace(row, note="half a minute of compiling: left to GPUs"))
                 continue
-            if name == TRITON:
-                _measure_triton(problem, clock, row, each, keep)
+            if name in SEARCHES:
+                _measure_search(problem, clock, row, each, keep)
                 continue
             if name == WARPGROUPS:
                 _measure_warpgroups(problem, clock, row, each, keep)
@@ -196,11 +197,11 @@ def measure(
             step = PROVIDERS[name].make(problem)
             judge = PROVIDERS[name].expected
             if judge is not None:
-                if expected is None:
+                if judged is None:
                     with torch.no_grad():
-                        expected = judge(problem)
+                        judged = judge(problem)
                 bound = _allowed(setting, name)
-                compare(f"loss of {name}", setting, step.forward().detach(), expected, bound)
+                compare(f"loss of {name}", setting, step.forward().detach(), judged, bound)
             if device.type == "cuda" and step.leaf is not None:
                 keep(replace(row, metric="memory", unit="MiB").with_figures([_peak(step, device)]))
             times = clock.samples(step, each)
@@ -231,24 +232,13 @@ def _measure_graph(
         keep(replace(row, mode=mode).with_figures(times[:, 0]))
 
 
-def _measure_triton(
+def _measure_search(
     problem: Problem, clock: Clock, row: Row, seconds: float, keep: Callable[[Row], None]
 ) -> None:
-    """The cross-video search alone: no window, no loss, no gradient, ties as they come."""
-    if clock.device.type != "cuda":
-        keep(replace(row, note="Triton needs a GPU"))
-        return
-    from benchmarks import triton_search
-
-    anchors, keys, k = problem.anchors, problem.keys, problem.setting.cross_k
-    query = anchors.embedding.detach()
-
-    def search() -> tuple[Tensor, Tensor]:
-        return triton_search.hardest(query, keys.embedding, anchors.video, keys.video, k)
-
-    ours = select_negatives(anchors, keys, window=None, intra_k=0, cross_k=k).cross_similarity
+    search = SEARCHES[row.provider](problem)
     bound = 4 * torch.finfo(DTYPES[problem.setting.dtype]).eps
-    compare(f"similarities of {TRITON}", problem.setting, search()[0], ours, bound)
+    wanted = expected(row.provider, problem)
+    compare(f"similarities of {row.provider}", problem.setting, search()[0], wanted, bound)
     keep(replace(row, mode="forward").with_figures(clock.samples(Step(search), seconds)[:, 0]))
 
 

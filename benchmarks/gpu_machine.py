@@ -14,9 +14,20 @@ import torch
 
 from benchmarks.harness import describe_run
 from benchmarks.providers import PROVIDERS
-from benchmarks.rows import CHUNKED, COMPILED, EAGER, GRAPH, MATMUL, OURS, TRITON, WARPGROUPS
+from benchmarks.rows import (
+    CHUNKED,
+    COMPILED,
+    EAGER,
+    FAISS_GPU,
+    GRAPH,
+    MATMUL,
+    OURS,
+    TRITON,
+    WARPGROUPS,
+)
 
-COMPARED = (OURS, GRAPH, WARPGROUPS, MATMUL, TRITON, EAGER, CHUNKED, COMPILED)
+COMPARED = (OURS, GRAPH, WARPGROUPS, MATMUL, TRITON, FAISS_GPU, EAGER, CHUNKED, COMPILED)
+NO_LOSS = "no window in time, no loss, no gradient"
 # nvidia-smi's names; the clocks are read while nothing runs, so the largest ones are told too.
 TOLD = (
     "driver_version",
@@ -66,19 +77,22 @@ def describe() -> dict[str, Any]:
     """``run`` and ``providers`` of a result file."""
     run = describe_run()
     run["machine"]["gpu"] = gpu()
-    providers = {
-        OURS: PROVIDERS[OURS].what,
-        GRAPH: "the same, captured once as a CUDA graph: without the cost of its launches",
-        MATMUL: PROVIDERS[MATMUL].what,
-        EAGER: PROVIDERS[EAGER].what,
-        CHUNKED: PROVIDERS[CHUNKED].what,
-    }
-    limits = {name: PROVIDERS[name].cannot for name in COMPARED if name in PROVIDERS}
     told = {
-        name: {"what": what, "cannot": limits.get(name, ""), "skipped": ""}
-        for name, what in providers.items()
+        name: (PROVIDERS[name].what, PROVIDERS[name].cannot)
+        for name in COMPARED
+        if name in PROVIDERS
     }
-    return {"run": run, "providers": told}
+    told |= {
+        GRAPH: ("the same, captured once as a CUDA graph: without the cost of its launches", ""),
+        WARPGROUPS: ("the graph again, with Hopper's own instructions", ""),
+        TRITON: ("a fused search: the cross-video negatives", NO_LOSS),
+        FAISS_GPU: ("a brute-force search: the most similar keys of all", f"no mask; {NO_LOSS}"),
+    }
+    providers = {
+        name: {"what": what, "cannot": cannot, "skipped": ""}
+        for name, (what, cannot) in told.items()
+    }
+    return {"run": run, "providers": providers}
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from benchmarks.gpu_stages import (
     stages,
 )
 from benchmarks.problems import Problem, Setting
-from benchmarks.rows import CHUNKED, EAGER, GRAPH, MATMUL, OURS, Row, read
+from benchmarks.rows import CHUNKED, EAGER, FAISS_GPU, GRAPH, MATMUL, OURS, TRITON, Row, read
 
 ROW = Row("gpu", "hard_negative_nce", OURS, "both", (512, 65536, 128), "bfloat16", (3, 32),
           "random", 0, "time", 2.0, 1.0, 3.0, "ms", 20)  # fmt: skip
@@ -209,6 +209,8 @@ def test_every_provider_has_a_row() -> None:
         assert forward.value is not None and both.value is not None
         assert forward.value < both.value and both.low <= both.value <= both.high  # type: ignore[operator]
     assert (MATMUL, "both") not in found and "CUDA" in found[GRAPH, "both"].note
+    assert found[FAISS_GPU, "forward"].value is not None and (FAISS_GPU, "both") not in found
+    assert "GPU" in found[TRITON, "both"].note
 
 
 def test_nothing_is_timed_where_a_result_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
