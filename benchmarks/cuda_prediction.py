@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.cuda_prediction [LIBRARY]`` counts the instructions of one tile, 128 anchors
 x 128 keys, and sets the time against the limits of an H200 one by one: tensor cores, shared
-memory, instruction issue, bytes from L2 and from memory. Nothing of it was measured on a GPU; it is
-there to be held against the first measurement.
+memory, instruction issue, bytes from L2 and from memory. Of both kernels that nominate: by mma.sync
+and, where the library holds machine code of 9.0a, by wgmma. Nothing of it was measured on a GPU; it
+is there to be held against the first measurement.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks.cuda_binary import command, dump, readable
 COMMAND = "python -m benchmarks.cuda_prediction"
 TILE, WARPS, PAIRS_OF_LANE = 128, 8, 64  # anchors and keys; of a thread block; in one tile
 CHUNK_BYTES = 128
+WARPS_KERNEL, HOPPER_KERNEL = "nominate_kernel", "nominate_hopper_kernel"
 SHAPES = ((512, 65536), (4096, 65536), (4096, 1048576))
 DIM = 128
 # Opcodes of the pipe that takes half as many lanes a cycle as are issued.
@@ -44,8 +46,9 @@ HALF_RATE = {
 class Gpu:
     """One H200. The rates of the first line were measured elsewhere, the second are nominal."""
 
-    tensor_flops: float = 790e12  # bfloat16, a large matrix product
+    tensor_flops: float = 790e12  # bfloat16, a large matrix product: by wgmma
     mma_share: float = 0.63  # of them by mma.sync
+    lanes: int = 128  # fused multiply-adds a cycle and multiprocessor
     clock: float = 1.755e9
     multiprocessors: int = 132
     schedulers: int = 4
@@ -71,14 +74,23 @@ class TileCode:
 
     Attributes:
         chunk: for 128 bytes of every row, products and loads.
-        products, loads: of those, HMMA and LDSM.
+        products, loads: of those, HMMA or HGMMA, and LDSM.
         epilogue: the comparison of all scores where none reaches its limit, by opcode.
+        by_warpgroups: HGMMA reads its operands itself.
     """
 
     chunk: int
     products: int
     loads: int
     epilogue: Counter[str]
+    by_warpgroups: bool
+
+    @property
+    def shared_bytes(self) -> int:
+        """Read by all warps, or both warpgroups of 64 anchors each, for a chunk."""
+        if self.by_warpgroups:
+            return 2 * (TILE // 2 + TILE) * CHUNK_BYTES
+        return WARPS * self.loads * 512
 
     @property
     def per_pair(self) -> float:
@@ -103,7 +115,8 @@ def machine_code(text: str) -> dict[tuple[str, str], dict[int, Instruction]]:
         found = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", line)
         if found:
             address, predicate, opcode, rest = found.groups()
-            jump = re.search(r"0x([0-9a-f]+)\s*$", rest) if opcode.startswith("BRA") else None
+            # After the target some disassemblers print how the instruction is scheduled.
+            jump = re.search(r"0x([0-9a-f]+)\s*(?:[?&]|$)", rest) if opcode[:3] == "BRA" else None
             target = int(jump.group(1), 16) if jump else None
             kernel[int(address, 16)] = Instruction(opcode, predicate is not None, target)
     return code
@@ -133,24 +146,36 @@ def shortest(code: dict[int, Instruction], start: int, ends: set[int]) -> list[i
 
 
 def tile_code(code: dict[int, Instruction]) -> TileCode:
-    """Of a ``nominate_kernel``.
+    """Of a kernel that nominates.
 
     Raises:
         ValueError: it has not the form of one.
     """
     order = sorted(code)
-    products = [a for a in order if code[a].opcode.startswith("HMMA")]
+
+    def places(opcode: str) -> list[int]:
+        return [a for a in order if code[a].opcode.startswith(opcode)]
+
+    by_warpgroups = bool(places("HGMMA"))
+    products = places("HGMMA") or places("HMMA")
     if not products:
         raise ValueError("expected tensor core products in the kernel, found none")
-    first_load = max(a for a in order if a < products[0] and code[a].opcode.startswith("BAR"))
-    chunk = [a for a in order if first_load < a <= products[-1]]
-    loads = [a for a in chunk if code[a].opcode.startswith("LDSM")]
-    chunk = [a for a in chunk if a >= loads[0]]
-    scores = [a for a in order if a > products[-1] and code[a].opcode.startswith("FMNMX")]
-    barriers = {a for a in order if code[a].opcode.startswith("BAR")}
-    path = shortest(code, scores[0], barriers)
+    barriers = places("BAR")
+    if by_warpgroups:
+        # The chunk that begins the sums is written out before that which adds to them.
+        begin = max(a for a in places("WARPGROUP.ARRIVE") if a < products[-1])
+        products = [a for a in products if a > begin]
+        loads = []
+        counted = min(a for a in barriers if a > products[-1])  # one maximum may come before it
+    else:
+        before = max(a for a in barriers if a < products[0])
+        loads = [a for a in places("LDSM") if before < a <= products[-1]]
+        begin, counted = loads[0], products[-1]
+    chunk = [a for a in order if begin <= a <= products[-1]]
+    first_score = min(a for a in places("FMNMX") if a > counted)
+    path = shortest(code, first_score, set(barriers))
     epilogue = Counter(code[a].opcode.split(".")[0] for a in path)
-    return TileCode(len(chunk), len(products), len(loads), epilogue)
+    return TileCode(len(chunk), len(products), len(loads), epilogue, by_warpgroups)
 
 
 def limits(
@@ -159,8 +184,9 @@ def limits(
     """Seconds by what would take them alone."""
     chunks = -(-dim * element_bytes // CHUNK_BYTES)
     tiles = -(-n // TILE) * -(-m // TILE) / gpu.multiprocessors  # of one multiprocessor
-    rate = gpu.tensor_flops * gpu.mma_share * (0.5 if element_bytes == 4 else 1)
-    loaded = chunks * (WARPS * tile.loads * 512 + 2 * TILE * CHUNK_BYTES)
+    rate = gpu.tensor_flops * (1 if tile.by_warpgroups else gpu.mma_share)
+    rate *= 0.5 if element_bytes == 4 else 1
+    loaded = chunks * (tile.shared_bytes + TILE * CHUNK_BYTES)  # keys are written; anchors stay
     issued = WARPS * (chunks * tile.chunk + tile.epilogue.total()) / gpu.schedulers
     rows = -(-n // TILE) * m * dim * element_bytes
     return {
@@ -174,37 +200,54 @@ def limits(
 def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
     """Markdown: the tile's instructions by element type, then the times by shape."""
     code = machine_code(dump(cuobjdump, "--dump-sass", library))
+    tiles = {
+        (name, arch): tile_code(kernel)
+        for (arch, name), kernel in code.items()
+        if name.startswith(WARPS_KERNEL) or (name.startswith(HOPPER_KERNEL) and arch == "sm_90a")
+    }
     lines = [
-        "| kernel | arch | instructions a chunk | HMMA | LDSM | epilogue a pair | half-rate |",
+        "| kernel | arch | instructions a chunk | products | LDSM | epilogue a pair | half-rate |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
-    tiles = {}
-    for (arch, name), kernel in sorted(code.items()):
-        if not name.startswith("nominate_kernel"):
-            continue
-        tile = tiles[arch, name] = tile_code(kernel)
+    for (name, arch), tile in sorted(tiles.items()):
         lines.append(
             f"| `{name}` | {arch} | {tile.chunk} | {tile.products} | {tile.loads} "
             f"| {tile.per_pair:.2f} | {tile.half_rate_per_pair:.2f} |"
         )
     lines += [
         "",
-        "| elements | anchors x keys x D | predicted | bound by | tensor | shared | issue | L2 |",
-        "|---|---|--:|---|--:|--:|--:|--:|",
+        "| by | elements | anchors x keys x D | predicted | bound | tensor | shared | issue | L2 |",
+        "|---|---|---|--:|---|--:|--:|--:|--:|",
     ]
-    arch = max(arch for arch, _ in tiles)
-    for name, size in (("BFloat16", 2), ("TF32", 4)):
-        tile = tiles[arch, f"nominate_kernel<{name}Elements>"]
-        for n, m in SHAPES:
-            each = limits(tile, n, m, DIM, size, gpu)
-            bound = max(each, key=lambda key: each[key])
-            before = m * DIM * size / gpu.memory_bytes  # the norms of the keys
-            whole = each[bound] + before + gpu.launches * gpu.launch
-            shown = " | ".join(f"{1e6 * value:.0f} us" for value in each.values())
-            lines.append(
-                f"| {name} | {n} x {m} x {DIM} | {1e6 * whole:.0f} us | {bound} | {shown} |"
-            )
+    lines += [chain_line(n, m, gpu) for n, m in SHAPES]
+    for kernel, title in ((WARPS_KERNEL, "mma.sync"), (HOPPER_KERNEL, "wgmma")):
+        for elements, size in (("BFloat16", 2), ("TF32", 4)):
+            name = f"{kernel}<{elements}Elements>"
+            archs = [arch for found, arch in tiles if found == name]
+            if archs:  # that of the H200, or else the nearest
+                tile = tiles[name, "sm_90a" if "sm_90a" in archs else max(archs)]
+                lines += [tile_line(title, elements, size, tile, n, m, gpu) for n, m in SHAPES]
     return "\n".join(lines)
+
+
+def tile_line(
+    title: str, elements: str, size: int, tile: TileCode, n: int, m: int, gpu: Gpu
+) -> str:
+    """The whole pass at one shape: the limit that binds, norms of the keys, launches."""
+    each = limits(tile, n, m, DIM, size, gpu)
+    bound = max(each, key=lambda key: each[key])
+    norms = m * DIM * size / gpu.memory_bytes
+    whole = each[bound] + norms + gpu.launches * gpu.launch
+    shown = " | ".join(f"{1e6 * value:.0f} us" for value in each.values())
+    shape = f"{n} x {m} x {DIM}"
+    return f"| {title} | {elements} | {shape} | {1e6 * whole:.0f} us | {bound} | {shown} |"
+
+
+def chain_line(n: int, m: int, gpu: Gpu) -> str:
+    """Every pair by the chain, at the peak of fused multiply-adds."""
+    seconds = n * m * DIM / (gpu.multiprocessors * gpu.lanes * gpu.clock)
+    shape = f"{n} x {m} x {DIM}"
+    return f"| the chain | all | {shape} | > {1e6 * seconds:.0f} us | FMA peak | | | | |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

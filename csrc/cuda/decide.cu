@@ -113,7 +113,6 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = blockIdx.x * kWarps + threadIdx.x / 32; i < problem.anchors.embedding.rows;
        i += step) {
     decision.run(i);
-    __syncwarp();
   }
 }
 

@@ -109,7 +109,7 @@ class DenseSweep {
 
   // For `tiles` tiles of keys from number `first`: begin(tile, keys), after a barrier that all
   // warps have reached with what end() made of the tile before; then, after another barrier,
-  // end(product) in every warp.
+  // end(product) in every warp. Nobody may read the tiles of an earlier run any more.
   template <typename Begin, typename End>
   __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const Begin& begin,
                       const End& end) {
@@ -126,7 +126,6 @@ class DenseSweep {
       }
       copy_async_commit();  // a group even if it is empty: they are counted
     };
-    __syncthreads();  // nobody reads what was there before
     if (operands_.resident) {
       for (int c = 0; c < chunks; ++c) copy_anchors(anchor_tile, c, memory_.anchor[c]);
     }
