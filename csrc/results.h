@@ -54,38 +54,41 @@ struct LossArrays {
   T* temperature_gradient;  // [N, 2]
 };
 
+template <typename Team>
 USUCL_HD int64_t num_taken(const int64_t* index, int64_t k) {
-  int64_t taken = 0;
-  while (taken < k && index[taken] >= 0) ++taken;
-  return taken;
+  return team_sum<Team, int64_t>(k, [&](int64_t j) { return int64_t{index[j] >= 0}; });
 }
 
 // Loss and derivatives of anchor i, whose selection is written. positive [R]: its similarities.
 // broken: the anchor or one of those is not finite. The weights of a broken anchor's positives are
 // NaN, and so is its gradient, their sum.
-template <typename T>
+template <typename Team, typename T>
 USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& arguments, int64_t i,
                          const T* positive, bool broken, const LossArrays<T>& out) {
   const int64_t num_positives = arguments.num_positives;
   const int64_t intra_k = problem.intra.k, cross_k = problem.cross.k;
   const SelectionArrays<T>& selection = out.selection;
-  const RowSimilarities<T> similarities{positive,
-                                        num_positives,
-                                        selection.intra_similarity + i * intra_k,
-                                        num_taken(selection.intra_index + i * intra_k, intra_k),
-                                        selection.cross_similarity + i * cross_k,
-                                        num_taken(selection.cross_index + i * cross_k, cross_k)};
+  const RowSimilarities<T> similarities{
+      positive,
+      num_positives,
+      selection.intra_similarity + i * intra_k,
+      num_taken<Team>(selection.intra_index + i * intra_k, intra_k),
+      selection.cross_similarity + i * cross_k,
+      num_taken<Team>(selection.cross_index + i * cross_k, cross_k)};
   RowDerivatives<T> by{out.positive_weight + i * num_positives, out.intra_weight + i * intra_k,
                        out.cross_weight + i * cross_k, 0, 0};
-  for (int64_t j = similarities.num_intra; j < intra_k; ++j) by.intra[j] = 0;
-  for (int64_t j = similarities.num_cross; j < cross_k; ++j) by.cross[j] = 0;
-  out.loss[i] = row_loss(similarities, arguments.temperatures(), &by);
+  const auto clear = [](T* weight, int64_t taken, int64_t k) {
+    for_own<Team>(k - taken, [&](int64_t j) { weight[taken + j] = 0; });
+  };
+  clear(by.intra, similarities.num_intra, intra_k);
+  clear(by.cross, similarities.num_cross, cross_k);
+  const T loss = row_loss<Team>(similarities, arguments.temperatures(), &by);
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  if (broken) for_own<Team>(num_positives, [&](int64_t r) { by.positive[r] = nan; });
+  if (Team::rank() != 0) return;
+  out.loss[i] = broken ? nan : loss;
   out.temperature_gradient[2 * i] = by.temperature;
   out.temperature_gradient[2 * i + 1] = by.soft_nn_temperature;
-  if (!broken) return;
-  const T nan = std::numeric_limits<T>::quiet_NaN();
-  out.loss[i] = nan;
-  for (int64_t r = 0; r < num_positives; ++r) by.positive[r] = nan;
 }
 
 // d total / d loss_i of the reduction: one value a row, or (step 0) one for all.

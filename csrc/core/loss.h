@@ -1,4 +1,8 @@
 // The loss of one anchor and its derivatives by every selected similarity and temperature.
+//
+// A row is computed by a team: one thread, or several that share every loop over the negatives.
+// Member number rank() of kSize takes, and alone writes, the elements rank(), rank() + kSize ...;
+// sum() and greatest() give all members the same bits.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +10,40 @@
 #include "scalar.h"
 
 namespace usucl {
+
+struct Alone {
+  static constexpr int kSize = 1;
+  static USUCL_HD int rank() { return 0; }
+  template <typename T>
+  static USUCL_HD T sum(T own) {
+    return own;
+  }
+  template <typename T>
+  static USUCL_HD T greatest(T own) {
+    return own;
+  }
+};
+
+// f(j) for this member's share of 0 .. count - 1.
+template <typename Team, typename Function>
+USUCL_HD void for_own(int64_t count, const Function& f) {
+  for (int64_t j = Team::rank(); j < count; j += Team::kSize) f(j);
+}
+
+// The sum of value(0) .. value(count - 1).
+template <typename Team, typename T, typename Value>
+USUCL_HD T team_sum(int64_t count, const Value& value) {
+  T own = 0;
+  for_own<Team>(count, [&](int64_t j) { own += value(j); });
+  return Team::sum(own);
+}
+
+// The greatest of `least` and value(0) .. value(count - 1).
+template <typename Team, typename T, typename Value>
+USUCL_HD T team_greatest(T least, int64_t count, const Value& value) {
+  for_own<Team>(count, [&](int64_t j) { least = value(j) > least ? value(j) : least; });
+  return Team::greatest(least);
+}
 
 template <typename T>
 struct RowSimilarities {
@@ -35,30 +73,21 @@ struct RowDerivatives {
 };
 
 // The soft nearest neighbour c = sum_j a_j s_j with a = softmax(s / t), and its derivatives.
-template <typename T>
+template <typename Team, typename T>
 struct SoftNearestNeighbour {
-  const T* similarity;  // [count]
-  int64_t count;
+  const T* similarity;  // [count], count >= 1
   T temperature;
   T max;       // of the similarities
   T sum;       // of exp((s - max) / t)
   T value;     // c
   T variance;  // of s under the weights a
 
-  USUCL_HD SoftNearestNeighbour(const T* similarities, int64_t n, T t)
-      : similarity(similarities),
-        count(n),
-        temperature(t),
-        max(similarities[0]),
-        sum(0),
-        value(0),
-        variance(0) {
-    for (int64_t j = 1; j < n; ++j) max = similarity[j] > max ? similarity[j] : max;
-    for (int64_t j = 0; j < n; ++j) sum += exponential((similarity[j] - max) / temperature);
-    for (int64_t j = 0; j < n; ++j) value += weight(j) * similarity[j];
-    for (int64_t j = 0; j < n; ++j) {
-      variance += weight(j) * (similarity[j] - value) * (similarity[j] - value);
-    }
+  USUCL_HD SoftNearestNeighbour(const T* s, int64_t count, T t) : similarity(s), temperature(t) {
+    max = team_greatest<Team>(s[0], count, [&](int64_t j) { return s[j]; });
+    sum = team_sum<Team, T>(count, [&](int64_t j) { return exponential((s[j] - max) / t); });
+    value = team_sum<Team, T>(count, [&](int64_t j) { return weight(j) * s[j]; });
+    variance = team_sum<Team, T>(
+        count, [&](int64_t j) { return weight(j) * (s[j] - value) * (s[j] - value); });
   }
 
   USUCL_HD T weight(int64_t j) const {
@@ -76,66 +105,68 @@ struct SoftNearestNeighbour {
 // Adds one positive's share to the derivatives and returns its loss
 //     logsumexp([positive, negatives ...] / t) - positive / t.
 // share is 1 / num_positives; add(j, g) receives d loss / d negative_j, times share.
-template <typename T, typename Negative, typename Add>
+template <typename Team, typename T, typename Negative, typename Add>
 USUCL_HD T info_nce(T positive, const Negative& negative, int64_t count, T temperature, T share,
                     T* by_positive, T* by_temperature, const Add& add) {
-  T max = positive;
-  for (int64_t j = 0; j < count; ++j) max = negative(j) > max ? negative(j) : max;
-  T others = 0;  // sum over the negatives of exp(logit - largest logit)
-  for (int64_t j = 0; j < count; ++j) others += exponential((negative(j) - max) / temperature);
+  const T max = team_greatest<Team>(positive, count, negative);
+  // Over the negatives alone, of exp(logit - largest logit).
+  const T others = team_sum<Team, T>(
+      count, [&](int64_t j) { return exponential((negative(j) - max) / temperature); });
   const T own = exponential((positive - max) / temperature);
   const T sum = own + others;
-  T spread = 0;
-  for (int64_t j = 0; j < count; ++j) {
+  const T spread = team_sum<Team, T>(count, [&](int64_t j) {
     const T probability = exponential((negative(j) - max) / temperature) / sum;
     add(j, share * probability / temperature);
-    spread += probability * (negative(j) - positive);
-  }
+    return probability * (negative(j) - positive);
+  });
   *by_positive = -share * (others / sum) / temperature;  // (p_0 - 1) / t without cancellation
   *by_temperature -= share * spread / (temperature * temperature);
   return positive == max ? logarithm_1p(others) : logarithm(sum) + (max - positive) / temperature;
 }
 
 // The mean over the positives of the loss with each alone. Without negatives: 0, and zeros.
-template <typename T>
+template <typename Team, typename T>
 USUCL_HD T row_loss(const RowSimilarities<T>& s, const Temperatures<T>& t, RowDerivatives<T>* by) {
-  for (int64_t r = 0; r < s.num_positives; ++r) by->positive[r] = 0;
-  for (int64_t j = 0; j < s.num_intra; ++j) by->intra[j] = 0;
-  for (int64_t j = 0; j < s.num_cross; ++j) by->cross[j] = 0;
   by->temperature = 0;
   by->soft_nn_temperature = 0;
-  if (s.num_intra + s.num_cross == 0) return 0;
-
-  const T share = T(1) / static_cast<T>(s.num_positives);
-  T loss = 0;
-  if (t.use_soft_nn && s.num_cross > 0) {
-    const SoftNearestNeighbour<T> soft(s.cross, s.num_cross, t.soft_nn);
-    const auto negative = [&](int64_t j) { return j < s.num_intra ? s.intra[j] : soft.value; };
-    const auto add = [&](int64_t j, T gradient) {
-      if (j < s.num_intra) {
-        by->intra[j] += gradient;
-        return;
-      }
-      for (int64_t c = 0; c < s.num_cross; ++c) by->cross[c] += gradient * soft.by_similarity(c);
-      by->soft_nn_temperature += gradient * soft.by_temperature();
-    };
-    for (int64_t r = 0; r < s.num_positives; ++r) {
-      loss += info_nce(s.positive[r], negative, s.num_intra + 1, t.logits, share, by->positive + r,
-                       &by->temperature, add);
-    }
-  } else {
-    const auto negative = [&](int64_t j) {
-      return j < s.num_intra ? s.intra[j] : s.cross[j - s.num_intra];
-    };
-    const auto add = [&](int64_t j, T gradient) {
-      (j < s.num_intra ? by->intra[j] : by->cross[j - s.num_intra]) += gradient;
-    };
-    for (int64_t r = 0; r < s.num_positives; ++r) {
-      loss += info_nce(s.positive[r], negative, s.num_intra + s.num_cross, t.logits, share,
-                       by->positive + r, &by->temperature, add);
-    }
+  if (s.num_intra + s.num_cross == 0) {
+    for_own<Team>(s.num_positives, [&](int64_t r) { by->positive[r] = 0; });
+    return 0;
   }
-  return loss * share;
+  const T share = T(1) / static_cast<T>(s.num_positives);
+  const auto mean = [&](const auto& negative, int64_t count, const auto& add) {
+    T loss = 0;
+    for (int64_t r = 0; r < s.num_positives; ++r) {
+      T by_positive = 0;
+      loss += info_nce<Team>(s.positive[r], negative, count, t.logits, share, &by_positive,
+                             &by->temperature, add);
+      if (r % Team::kSize == Team::rank()) by->positive[r] = by_positive;
+    }
+    return loss * share;
+  };
+  if (t.use_soft_nn && s.num_cross > 0) {
+    const SoftNearestNeighbour<Team, T> soft(s.cross, s.num_cross, t.soft_nn);
+    const auto negative = [&](int64_t j) { return j < s.num_intra ? s.intra[j] : soft.value; };
+    for_own<Team>(s.num_intra, [&](int64_t j) { by->intra[j] = 0; });
+    T own = 0;  // this member's share of d loss / d soft.value
+    const auto add = [&](int64_t j, T gradient) {
+      (j < s.num_intra ? by->intra[j] : own) += gradient;
+    };
+    const T loss = mean(negative, s.num_intra + 1, add);
+    const T by_value = Team::sum(own);
+    for_own<Team>(s.num_cross, [&](int64_t c) { by->cross[c] = by_value * soft.by_similarity(c); });
+    by->soft_nn_temperature = by_value * soft.by_temperature();
+    return loss;
+  }
+  const int64_t count = s.num_intra + s.num_cross;
+  const auto negative = [&](int64_t j) {
+    return j < s.num_intra ? s.intra[j] : s.cross[j - s.num_intra];
+  };
+  const auto derivative = [&](int64_t j) -> T& {
+    return j < s.num_intra ? by->intra[j] : by->cross[j - s.num_intra];
+  };
+  for_own<Team>(count, [&](int64_t j) { derivative(j) = 0; });
+  return mean(negative, count, [&](int64_t j, T gradient) { derivative(j) += gradient; });
 }
 
 }  // namespace usucl

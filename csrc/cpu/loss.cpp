@@ -37,7 +37,8 @@ struct Forward {
     const int64_t pairs = num_positives + problem.intra.k + problem.cross.k;
     parallel_for(rows, grain_for(dim * pairs), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        finish_row(problem, arguments, i, positive.get() + i * num_positives, broken[i], out);
+        finish_row<Alone>(problem, arguments, i, positive.get() + i * num_positives, broken[i],
+                          out);
         if (out.anchor_gradient != nullptr) sum_gradient(i);
       }
     });

@@ -17,6 +17,22 @@ struct WarpTeam {
   static constexpr int kSize = 32;
   static __device__ int rank() { return static_cast<int>(threadIdx.x) % 32; }
   static __device__ void sync() { __syncwarp(); }
+
+  // The same bits in every lane: what two lanes add is the same two values.
+  template <typename T>
+  static __device__ T sum(T own) {
+    for (int bits = kSize / 2; bits > 0; bits /= 2) own += __shfl_xor_sync(kWholeWarp, own, bits);
+    return own;
+  }
+
+  template <typename T>
+  static __device__ T greatest(T own) {
+    for (int bits = kSize / 2; bits > 0; bits /= 2) {
+      const T other = __shfl_xor_sync(kWholeWarp, own, bits);
+      own = other > own ? other : own;
+    }
+    return own;
+  }
 };
 
 // A bitonic network whose every comparison puts the lesser element first: elements past the end

@@ -16,7 +16,6 @@
 namespace usucl::cuda {
 namespace {
 
-constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarps = kThreads / 32;
 constexpr int kWarpAnchors = 8;
 constexpr int kAnchors = kWarps * kWarpAnchors;
@@ -25,32 +24,6 @@ constexpr int kTileKeys = 32 * kLaneKeys;
 constexpr int kKeyDims = 32;        // of the keys, staged at a time
 constexpr int kAnchorDims = 128;    // of the anchors likewise
 constexpr int64_t kBlocksEach = 4;  // that a multiprocessor should have, for balance
-
-template <typename T>
-struct CrossShared {
-  T anchor[kAnchorDims][kAnchors];  // a warp's anchors lie side by side
-  T key[kKeyDims][kTileKeys + 1];   // + 1: a column lies in 32 different banks
-  int64_t row[kAnchors];            // of the anchor, or -1
-  FrameTag tag[kAnchors];
-  Candidate<T> worst[kAnchors];
-  T last[kAnchors];  // similarity with the last key of the tile before
-  int32_t takes_more;
-};
-
-// Thread blocks that a multiprocessor has shared memory for; three, to hide what they wait for.
-template <typename T>
-constexpr int resident() {
-#if defined(__CUDA_ARCH__) && \
-    (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
-  constexpr int kShared = 100 << 10;
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  constexpr int kShared = 164 << 10;
-#else
-  constexpr int kShared = 228 << 10;
-#endif
-  constexpr int kFit = kShared / static_cast<int>(sizeof(CrossShared<T>));
-  return kFit < 3 ? kFit : 3;
-}
 
 // The bits of a similarity, in its order; 0 is below all.
 using Ordered = unsigned long long;  // what atomicMax takes in 64 bits
@@ -113,6 +86,50 @@ struct CrossPlan {
   }
 };
 
+template <typename T>
+struct CrossShared {
+  int64_t rows;  // how many anchors
+  CrossWork work;
+  T anchor[kAnchorDims][kAnchors];  // a warp's anchors lie side by side
+  T key[kKeyDims][kTileKeys + 1];   // + 1: a column lies in 32 different banks
+  int64_t row[kAnchors];            // of the anchor, or -1
+  FrameTag tag[kAnchors];
+  Candidate<T> worst[kAnchors];
+  T last[kAnchors];  // similarity with the last key of the tile before
+  int32_t takes_more;
+};
+
+// Bytes of shared memory that a multiprocessor has.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
+constexpr int kSharedBytes = 228 << 10;
+#elif __CUDA_ARCH__ == 800
+constexpr int kSharedBytes = 164 << 10;
+#else
+constexpr int kSharedBytes = 100 << 10;
+#endif
+
+// Thread blocks that one should hold: as there is room for, and registers for the sums.
+template <typename T>
+constexpr int kResidentBlocks =
+    std::min<int>(kSharedBytes / sizeof(CrossShared<T>), 12 / sizeof(T));
+
+// Whether a list may take a key that comes after, and equals, the last one of the tile before.
+template <typename T>
+__device__ USUCL_OUT_OF_LINE bool takes_more(CrossShared<T>& shared, T max_similarity) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) shared.takes_more = 0;
+  __syncthreads();
+  if (thread < kAnchors && shared.row[thread] >= 0) {
+    const T last = shared.last[thread];  // NaN: not known, or worth nothing
+    const bool takes = !(last <= shared.worst[thread].similarity) && !(last > max_similarity);
+    if (takes) atomicMax(&shared.takes_more, 1);
+  }
+  __syncthreads();
+  const bool takes = shared.takes_more != 0;
+  __syncthreads();  // all have read it
+  return takes;
+}
+
 // One thread block's work; its lists [kAnchors, capacity] are in device memory.
 template <typename T>
 class CrossSearch {
@@ -122,8 +139,6 @@ class CrossSearch {
       : problem_(problem),
         plan_(plan),
         anchors_(anchors),
-        rows_(anchors.rows == nullptr ? problem.anchors.embedding.rows : *anchors.count),
-        work_(plan.work(rows_)),
         lists_(memory.lists + (blockIdx.x * kAnchors + warp() * kWarpAnchors) * plan.capacity),
         memory_(memory),
         kept_(kept),
@@ -131,8 +146,15 @@ class CrossSearch {
         max_similarity_(static_cast<T>(problem.max_similarity)) {}
 
   __device__ void run() {
-    for (int64_t item = blockIdx.x; item < work_.tiles * work_.splits; item += gridDim.x) {
-      run(item % work_.tiles, item / work_.tiles);
+    if (threadIdx.x == 0) {
+      const bool all = anchors_.rows == nullptr;
+      shared_.rows = all ? problem_.anchors.embedding.rows : *anchors_.count;
+      shared_.work = plan_.work(shared_.rows);
+    }
+    __syncthreads();
+    const CrossWork& work = shared_.work;
+    for (int64_t item = blockIdx.x; item < work.tiles * work.splits; item += gridDim.x) {
+      run(item % work.tiles, item / work.tiles);
     }
   }
 
@@ -144,19 +166,23 @@ class CrossSearch {
   __device__ void run(int64_t tile, int64_t split) {
     first_anchor_ = tile * kAnchors;
     start();
-    const int64_t begin = split * work_.keys_per_split, end = begin + work_.keys_per_split;
+    const int64_t keys_per_split = shared_.work.keys_per_split;
+    const int64_t begin = split * keys_per_split, end = begin + keys_per_split;
     int64_t first_index = 0;
-    bool staged = false;
     for (int64_t b = 0; b < problem_.num_blocks; ++b) {
       const Frames& keys = problem_.blocks[b];
       const int64_t rows = keys.embedding.rows;
       const int64_t last = end - first_index < rows ? end - first_index : rows;
       int64_t row = begin > first_index ? begin - first_index : 0;
       for (; row < last; row += kTileKeys) {
-        if (continues_run(first_index + row, first_index + last) && !takes_more()) continue;
+        const int64_t at = first_index + row;
+        if (memory_.runs.continue_through(at,
+                                          at + (last - row < kTileKeys ? last - row : kTileKeys)) &&
+            !takes_more(shared_, max_similarity_)) {
+          continue;
+        }
         T similarity[kWarpAnchors][kLaneKeys] = {};
-        score_tile(keys.embedding, row, staged, similarity);
-        staged = true;
+        score_tile(keys.embedding, row, similarity);
         read_bars();
         append_survivors(keys, row, last, first_index, similarity);
         remember_last(similarity);
@@ -173,7 +199,9 @@ class CrossSearch {
     __syncthreads();
     if (thread < kAnchors) {
       const int64_t at = first_anchor_ + thread;
-      const int64_t row = at >= rows_ ? -1 : anchors_.rows == nullptr ? at : anchors_.rows[at];
+      const int64_t row = at >= shared_.rows         ? -1
+                          : anchors_.rows == nullptr ? at
+                                                     : anchors_.rows[at];
       shared_.row[thread] = row;
       shared_.tag[thread] = row >= 0 ? problem_.anchors.tag(row) : FrameTag{-1, 0, -1};
       shared_.worst[thread] = no_candidate<T>();
@@ -181,18 +209,19 @@ class CrossSearch {
     }
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) count_[a] = 0;
-    bar_ = -static_cast<T>(INFINITY);  // score_tile() begins with a barrier
+    bar_ = -static_cast<T>(INFINITY);
+    __syncthreads();
+    stage_anchors(0);  // score_tile() begins with a barrier
   }
 
-  // The chain of core/similarity.h, its elements staged kKeyDims at a time. staged: the anchors
-  // are in shared memory already, if they fit.
-  __device__ void score_tile(const Matrix& keys, int64_t row, bool staged,
-                             T (&sum)[kWarpAnchors][kLaneKeys]) {
+  // The chain of core/similarity.h, its elements staged kKeyDims at a time; those of the anchors
+  // stay if they fit.
+  __device__ void score_tile(const Matrix& keys, int64_t row, T (&sum)[kWarpAnchors][kLaneKeys]) {
     for (int64_t start = 0; start < keys.dim; start += kKeyDims) {
       const auto width =
           static_cast<int>(keys.dim - start < kKeyDims ? keys.dim - start : kKeyDims);
       __syncthreads();
-      if (start % kAnchorDims == 0 && (!staged || keys.dim > kAnchorDims)) stage_anchors(start);
+      if (keys.dim > kAnchorDims && start % kAnchorDims == 0) stage_anchors(start);
       stage_keys(keys, row, start);
       __syncthreads();
       const auto first = static_cast<int>(start % kAnchorDims);
@@ -237,34 +266,11 @@ class CrossSearch {
     }
   }
 
-  // Whether the tile from key `first` on, of keys up to `last`, only repeats the key before it.
-  __device__ bool continues_run(int64_t first, int64_t last) const {
-    if (memory_.runs.bits == nullptr) return false;
-    const int64_t end = first + kTileKeys;
-    return memory_.runs.continue_through(first, end < last ? end : last);
-  }
-
-  // Whether a list may take a key that comes after, and equals, the last one of the tile before.
-  __device__ bool takes_more() {
-    const int thread = static_cast<int>(threadIdx.x);
-    if (thread == 0) shared_.takes_more = 0;
-    __syncthreads();
-    if (thread < kAnchors && shared_.row[thread] >= 0) {
-      const T last = shared_.last[thread];  // NaN: not known, or worth nothing
-      const bool takes = !(last <= shared_.worst[thread].similarity) && !(last > max_similarity_);
-      if (takes) atomicMax(&shared_.takes_more, 1);
-    }
-    __syncthreads();
-    const bool takes = shared_.takes_more != 0;
-    __syncthreads();  // all have read it
-    return takes;
-  }
-
   // Lane a holds the bar that the splits share for the warp's anchor a.
   __device__ void read_bars() {
     const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + lane();
     if (memory_.bars == nullptr || lane() >= kWarpAnchors) return;
-    if (anchor >= rows_) return;
+    if (anchor >= shared_.rows) return;
     bar_ = static_cast<T>(from_ordered(load_relaxed(memory_.bars + anchor)));
   }
 
@@ -275,19 +281,19 @@ class CrossSearch {
     for (int a = 0; a < kWarpAnchors; ++a) {
       const Candidate<T> worst = shared_.worst[warp() * kWarpAnchors + a];
       // Those that equal the bar of another split may come before what it kept.
-      const T shared_bar = __shfl_sync(kAllLanes, bar_, a);
+      const T shared_bar = __shfl_sync(kWholeWarp, bar_, a);
       const T bar = worst.similarity > shared_bar ? worst.similarity : shared_bar;
       bool any = false;
 #pragma unroll
       for (int j = 0; j < kLaneKeys; ++j) any |= similarity[a][j] >= bar;
-      if (!__any_sync(kAllLanes, any)) continue;
+      if (!__any_sync(kWholeWarp, any)) continue;
 #pragma unroll
       for (int j = 0; j < kLaneKeys; ++j) {
         const int64_t row = first_row + lane() + 32 * j;
         const Candidate<T> candidate{canonical(similarity[a][j]), first_index + row};
         const bool kept =
             row < last && candidate.similarity >= bar && counts(a, keys, row, candidate, worst);
-        const unsigned keepers = __ballot_sync(kAllLanes, kept);
+        const unsigned keepers = __ballot_sync(kWholeWarp, kept);
         if (kept) list(a)[count_[a] + __popc(keepers & ((1u << lane()) - 1))] = candidate;
         count_[a] += __popc(keepers);
       }
@@ -321,7 +327,7 @@ class CrossSearch {
       keep(a);
       write_padded<WarpTeam>(list(a), count_[a], plan_.depth, kept_.of(row) + split * plan_.depth);
       if (kept_.count != nullptr && split == 0 && lane() == 0) {
-        kept_.count[row] = static_cast<int32_t>(work_.splits * plan_.depth);
+        kept_.count[row] = static_cast<int32_t>(shared_.work.splits * plan_.depth);
       }
     }
   }
@@ -329,8 +335,6 @@ class CrossSearch {
   const Problem& problem_;
   const CrossPlan& plan_;
   const SomeAnchors& anchors_;
-  int64_t rows_;  // how many anchors
-  CrossWork work_;
   Candidate<T>* lists_;  // [kWarpAnchors, capacity] of this warp
   const CrossMemory<T>& memory_;
   const Kept<T>& kept_;
@@ -342,7 +346,7 @@ class CrossSearch {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, resident<T>())
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
     cross_kernel(const __grid_constant__ DeviceProblem device,
                  const __grid_constant__ CrossPlan plan,
                  const __grid_constant__ SomeAnchors anchors,

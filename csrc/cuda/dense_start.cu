@@ -30,12 +30,6 @@ __device__ uint32_t as_element(float value) {
   return sign | ((round_bits(magnitude, 13) >> 13) - (112u << 10));
 }
 
-template <typename T>
-__device__ T sum_in_warp(T value) {
-  for (int bits = 16; bits > 0; bits /= 2) value += __shfl_xor_sync(kWholeWarp, value, bits);
-  return value;
-}
-
 // Of a row, by one warp, rounded up; NaN if an element is not finite.
 __device__ float norm_of(const Matrix& matrix, int64_t row) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -48,13 +42,14 @@ __device__ float norm_of(const Matrix& matrix, int64_t row) {
   }
   const bool all_finite = __all_sync(kWholeWarp, finite) != 0;
   // An element whose square is lost is below 2^-74.
-  const float norm = sqrtf(sum_in_warp(squares)) + sqrtf(static_cast<float>(matrix.dim)) * 0x1p-70f;
+  const float norm =
+      sqrtf(WarpTeam::sum(squares)) + sqrtf(static_cast<float>(matrix.dim)) * 0x1p-70f;
   return all_finite ? norm * (1.0f + static_cast<float>(matrix.dim + 64) * 0x1p-23f) : NAN;
 }
 
 // One warp an anchor, rows beyond the last one too, which are zeros.
 template <typename Elements>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     pack_kernel(const __grid_constant__ Frames anchors,
                 const __grid_constant__ DenseOperands operands, Piece* packed, float* anchor_norm) {
   constexpr int kOfWord = sizeof(uint32_t) / Elements::kBytes;
@@ -95,7 +90,7 @@ __device__ bool repeats(const Matrix& matrix, int64_t row) {
 }
 
 // Norms of keys are not negative: their bits are in their order.
-__global__ void __launch_bounds__(kThreads, 8)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     survey_kernel(const __grid_constant__ DeviceProblem device, DType elements, uint32_t* greatest,
                   uint32_t* runs) {
   const Problem problem = device.view();

@@ -6,7 +6,7 @@ namespace {
 
 // One thread block an anchor.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     finish_kernel(const __grid_constant__ DeviceProblem device, Kept<T> intra, Kept<T> cross,
                   const __grid_constant__ Wanted<T> wanted) {
   FinishShared<T>& shared = shared_memory<FinishShared<T>>();

@@ -40,8 +40,8 @@ class AnchorFinish {
     write_ranks(cross, problem_.cross, broken, selection.cross_index, selection.cross_similarity);
     if (!with_loss) return;
     __syncthreads();
-    if (threadIdx.x == 0) {
-      finish_row(problem_, wanted_.arguments, i_, positive, broken, wanted_.out);
+    if (threadIdx.x < WarpTeam::kSize) {
+      finish_row<WarpTeam>(problem_, wanted_.arguments, i_, positive, broken, wanted_.out);
     }
     __syncthreads();
     if (wanted_.out.anchor_gradient != nullptr) write_gradient();

@@ -7,7 +7,7 @@ namespace {
 
 // One thread block an anchor, one thread a dimension.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     row_kernel(BackwardArguments<T> arguments, BackwardArrays<T> out) {
   const Matrix& anchors = arguments.anchors;
   const int64_t num_positives = arguments.num_positives;
@@ -32,7 +32,7 @@ struct TemperatureShared {
 
 // One thread block a temperature.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     temperature_kernel(BackwardArguments<T> arguments, T* grad_temperatures) {
   const auto share = [&](int64_t i) {
     return arguments.upstream(i) * arguments.temperature_gradient[2 * i + blockIdx.x];
@@ -79,7 +79,7 @@ struct KeyOfPair {
 
 // One thread block a key, one thread a dimension.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     key_kernel(Pairs<T> pairs, Upstream<T> upstream, Matrix anchors, KeyGradient<T> wanted,
                Groups groups) {
   for (int64_t key = blockIdx.x; key < wanted.num_keys; key += gridDim.x) {

@@ -31,7 +31,7 @@ struct VideoTable {
   }
 };
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     insert_videos(const int64_t* videos, int64_t rows, VideoTable table) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows;
        i += int64_t{gridDim.x} * kThreads) {
@@ -124,7 +124,7 @@ class IntraSearch {
 
 // One thread block an anchor.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kEasyBlocks)
     intra_kernel(const __grid_constant__ DeviceProblem device, VideoTable table, Groups keys,
                  Candidate<T>* lists, int64_t capacity, Kept<T> kept) {
   IntraShared<T>& shared = shared_memory<IntraShared<T>>();

@@ -108,7 +108,6 @@ __device__ inline float from_ordered_bits(uint32_t bits) {
   return float_from_bits((bits >> 31) != 0 ? bits & 0x7fffffffu : ~bits);
 }
 
-constexpr unsigned kWholeWarp = 0xffffffffu;
 constexpr int kDigits = 256;
 
 // How many of value[0..] of a lane and those of the lanes above it.

@@ -32,11 +32,16 @@ struct KeyRuns {
 
   // Whether all keys from index `first` to `end` do, by a warp.
   __device__ bool continue_through(int64_t first, int64_t end) const {
+    return bits != nullptr && all_set(bits, first, end);
+  }
+
+  static __device__ USUCL_OUT_OF_LINE bool all_set(const uint32_t* bits, int64_t first,
+                                                   int64_t end) {
     bool all = true;
     for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) {
       all &= (bits[i / 32] >> (i % 32) & 1u) != 0;
     }
-    return __all_sync(0xffffffffu, all) != 0;
+    return __all_sync(kWholeWarp, all) != 0;
   }
 };
 

@@ -7,7 +7,14 @@
 
 namespace usucl::cuda {
 
-constexpr int kThreads = 128;    // of every thread block
+constexpr int kThreads = 128;  // of every thread block
+constexpr unsigned kWholeWarp = 0xffffffffu;
+// Thread blocks that a multiprocessor should hold at least. The compiler would rather hold more,
+// and keep some registers in memory: these leave each thread the 64, or the 128 words, that it
+// needs.
+constexpr int kEasyBlocks = 8;
+template <typename T>
+constexpr int kHeavyBlocks = 16 / sizeof(T);
 constexpr int kNearBlocks = 16;  // a third of the 4 KiB of kernel arguments
 
 // Thread blocks for `count` items, `per_block` of them each; more than twice what the device runs

@@ -51,7 +51,7 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     small_kernel(const __grid_constant__ DeviceProblem device,
                  const __grid_constant__ Wanted<T> wanted) {
   SmallShared<T>& shared = shared_memory<SmallShared<T>>();

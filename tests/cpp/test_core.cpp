@@ -111,7 +111,7 @@ double loss_at(const std::vector<double>& s, int64_t positives, int64_t intra, d
   const auto cross = static_cast<int64_t>(s.size()) - positives - intra;
   std::vector<double> by(s.size());
   RowDerivatives<double> d{by.data(), by.data() + positives, by.data() + positives + intra, 0, 0};
-  const double loss = row_loss<double>(
+  const double loss = row_loss<Alone, double>(
       {s.data(), positives, s.data() + positives, intra, s.data() + positives + intra, cross},
       {t, soft, use_soft}, &d);
   if (gradient != nullptr) {
