@@ -4,21 +4,40 @@
 namespace usucl::cuda {
 namespace {
 
+constexpr int kStagedCandidates = 512;
+
+template <typename T>
+struct FinishKernelShared {
+  FinishShared<T> finish;
+  Candidate<T> staged[kStagedCandidates];
+};
+
+// Through shared memory, if they fit: a sort goes over them many times.
+template <typename T>
+__device__ void sort_staged(Candidate<T>* candidates, int64_t count, Candidate<T>* staged) {
+  if (count > kStagedCandidates) return sort_candidates<BlockTeam>(candidates, count);
+  const int64_t thread = threadIdx.x;
+  for (int64_t c = thread; c < count; c += kThreads) staged[c] = candidates[c];
+  sort_candidates<BlockTeam>(staged, count);
+  for (int64_t c = thread; c < count; c += kThreads) candidates[c] = staged[c];
+  __syncthreads();
+}
+
 // One thread block an anchor.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     finish_kernel(const __grid_constant__ DeviceProblem device, Kept<T> intra, Kept<T> cross,
                   const __grid_constant__ Wanted<T> wanted) {
-  FinishShared<T>& shared = shared_memory<FinishShared<T>>();
+  auto& shared = shared_memory<FinishKernelShared<T>>();
   const Problem problem = device.view();
   for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
-    const auto ranked = [i](const Kept<T>& kept) {
+    const auto ranked = [&](const Kept<T>& kept) {
       const int64_t size = kept.count == nullptr ? kept.size() : kept.count[i];
-      if (kept.lists > 1 || kept.count != nullptr) sort_candidates<BlockTeam>(kept.of(i), size);
+      if (kept.lists > 1 || kept.count != nullptr) sort_staged(kept.of(i), size, shared.staged);
       return Ranked<T>{kept.of(i), size};
     };
     const Ranked<T> of_intra = ranked(intra), of_cross = ranked(cross);
-    AnchorFinish<T>(problem, wanted, i, shared).run(of_intra, of_cross, false);
+    AnchorFinish<T>(problem, wanted, i, shared.finish).run(of_intra, of_cross, false);
   }
 }
 
@@ -41,7 +60,8 @@ template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
             const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
   launch<finish_kernel<T>>(grid_for(problem.anchors.embedding.rows, 1, call), kThreads,
-                           sizeof(FinishShared<T>), call.stream, device, intra, cross, wanted);
+                           sizeof(FinishKernelShared<T>), call.stream, device, intra, cross,
+                           wanted);
 }
 
 template <typename T>

@@ -1,6 +1,8 @@
 // The end of one anchor's forward pass: from its sorted candidates to selection, loss, gradient.
 #pragma once
 
+#include <type_traits>
+
 #include "block.h"
 #include "passes.h"
 
@@ -11,7 +13,31 @@ struct FinishShared {
   StagedAnchor<T> anchor;
   T positive[kNearPositives];
   int broken;
+  Matrix key[kThreads];  // one row each: selected ones, so many at a time
+  T weight[kThreads];
+  int num_keys;
 };
+
+// Adds weight * row of the keys that are staged, which are of this type or, as double, of any. Many
+// elements are asked for before the first is there.
+template <typename Stored, typename T>
+__device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T>& shared, T* gradient,
+                                             int64_t dim) {
+  const int count = shared.num_keys;
+  for (int64_t d = threadIdx.x; d < dim; d += kThreads) {
+    T sum = gradient[d];
+#pragma unroll 8
+    for (int j = 0; j < count; ++j) {
+      const Matrix& key = shared.key[j];
+      if constexpr (std::is_same_v<Stored, double>) {
+        sum += shared.weight[j] * element<T>(key, 0, d);
+      } else {
+        sum += shared.weight[j] * static_cast<T>(upcast(static_cast<const Stored*>(key.data)[d]));
+      }
+    }
+    gradient[d] = sum;
+  }
+}
 
 // Sorted; may end with no_candidate()s.
 template <typename T>
@@ -90,7 +116,7 @@ class AnchorFinish {
 
   // The sum of weight * row over the positives, then the intra-video, then the cross-video
   // negatives: one thread a dimension.
-  __device__ void write_gradient() const {
+  __device__ void write_gradient() {
     const LossArguments<T>& arguments = wanted_.arguments;
     const LossArrays<T>& out = wanted_.out;
     const int64_t dim = problem_.anchors.embedding.dim, num_positives = arguments.num_positives;
@@ -99,18 +125,60 @@ class AnchorFinish {
       for (int64_t r = i_ * num_positives; r < (i_ + 1) * num_positives; ++r) {
         sum += out.positive_weight[r] * element<T>(arguments.positives, r, d);
       }
-      sum = add_keys(sum, out.selection.intra_index, out.intra_weight, problem_.intra.k, d);
-      sum = add_keys(sum, out.selection.cross_index, out.cross_weight, problem_.cross.k, d);
       out.anchor_gradient[i_ * dim + d] = sum;
+    }
+    add_keys(out.selection.intra_index, out.intra_weight, problem_.intra.k);
+    add_keys(out.selection.cross_index, out.cross_weight, problem_.cross.k);
+  }
+
+  __device__ void add_keys(const int64_t* index, const T* weight, int64_t k) {
+    for (int64_t first = 0; first < k; first += kThreads) {
+      stage_keys(index + i_ * k + first, weight + i_ * k + first, k - first);
+      if (shared_.num_keys == 0) return;
+      const int64_t dim = problem_.anchors.embedding.dim;
+      T* gradient = wanted_.out.anchor_gradient + i_ * dim;
+      switch (common_dtype()) {
+        case DType::kFloat32:
+          add_staged<float>(shared_, gradient, dim);
+          break;
+        case DType::kBFloat16:
+          add_staged<BFloat16>(shared_, gradient, dim);
+          break;
+        case DType::kFloat16:
+          add_staged<Float16>(shared_, gradient, dim);
+          break;
+        default:
+          add_staged<double>(shared_, gradient, dim);
+      }
     }
   }
 
-  __device__ T add_keys(T sum, const int64_t* index, const T* weight, int64_t k, int64_t d) const {
-    for (int64_t j = i_ * k; j < (i_ + 1) * k && index[j] >= 0; ++j) {
-      const KeyPlace key = place_of(problem_, index[j]);
-      sum += weight[j] * element<T>(key.block->embedding, key.row, d);
+  // At most kThreads of the keys that are there: those without an index come last.
+  __device__ void stage_keys(const int64_t* index, const T* weight, int64_t count) {
+    const int thread = static_cast<int>(threadIdx.x);
+    __syncthreads();  // those staged before are added
+    const bool there = thread < count && index[thread] >= 0;
+    if (there) {
+      const KeyPlace place = place_of(problem_, index[thread]);
+      const Matrix& keys = place.block->embedding;
+      const auto* data = static_cast<const unsigned char*>(keys.data);
+      const int64_t byte = keys.offset(place.row, 0) * bytes_of(keys.dtype);
+      shared_.key[thread] = {data + byte, keys.dtype, 1, keys.dim};
+      shared_.weight[thread] = weight[thread];
     }
-    return sum;
+    const bool more = thread + 1 < kThreads && thread + 1 < count && index[thread + 1] >= 0;
+    if (there && !more) shared_.num_keys = thread + 1;
+    if (thread == 0 && !there) shared_.num_keys = 0;
+    __syncthreads();
+  }
+
+  // Of all blocks of keys; float64 where they differ.
+  __device__ DType common_dtype() const {
+    const DType dtype = problem_.blocks[0].embedding.dtype;
+    for (int64_t b = 1; b < problem_.num_blocks; ++b) {
+      if (problem_.blocks[b].embedding.dtype != dtype) return DType::kFloat64;
+    }
+    return dtype;
   }
 
   const Problem& problem_;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -13,6 +14,8 @@ HARDWARE_ONLY: dict[str, str] = {}
 
 @pytest.fixture(autouse=True)
 def _needs_all_tests(request: pytest.FixtureRequest) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("the tests are spread over processes, which do not know of each other")
     if not whole_folder(request.config):
         pytest.skip("only a part of the tests of this folder was chosen")
 
