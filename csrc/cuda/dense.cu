@@ -8,6 +8,18 @@ namespace {
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Of the ways to have chunks in shared memory the best that it has room for, if any.
+bool fit_in_shared(DenseOperands& operands, const Call& call) {
+  for (const int32_t stages : {kMostStages, kFewestStages}) {
+    for (const bool resident : {true, false}) {
+      operands.stages = stages;
+      operands.resident = resident;
+      if (nominate_shared_bytes(operands) <= call.shared_bytes) return true;
+    }
+  }
+  return false;
+}
+
 int64_t tiles_of(const Problem& problem, DType elements) {
   int64_t tiles = 0;
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
@@ -28,8 +40,7 @@ struct KeysOfType {
     operands.anchor_tiles = static_cast<int32_t>(ceil_divide(anchors.rows, kTileAnchors));
     operands.chunks = static_cast<int32_t>(ceil_divide(anchors.dim * bytes_of(type), kChunkBytes));
     operands.tiles = static_cast<int32_t>(tiles_of(problem, type));
-    operands.resident = true;
-    operands.resident = nominate_shared_bytes(operands) <= call.shared_bytes;
+    fit_in_shared(operands, call);
     by_warpgroups = fits_warpgroups(type, problem, operands, call);
   }
 
@@ -69,6 +80,8 @@ bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
     if (problem.blocks[b].embedding.dtype == DType::kFloat64) return false;
   }
+  DenseOperands least{nullptr, 1, 1, 0, false, 0};
+  if (!fit_in_shared(least, call)) return false;
   const int64_t dim = problem.anchors.embedding.dim;
   return depth <= kMaxDepth && dim > 0 && dim <= kMaxDim && keys < int64_t{UINT32_MAX} &&
          rows * keys >= call.smallest_dense;

@@ -6,12 +6,15 @@
 
 namespace usucl::cuda {
 
+constexpr int kMostStages = 3, kFewestStages = 2;
+
 // What is multiplied, on the device: the anchors as these elements, and which keys.
 struct DenseOperands {
   const Piece* anchors;  // [tiles * kTileAnchors, chunks * kChunkPieces]
   int32_t anchor_tiles;
   int32_t chunks;  // of a row
-  bool resident;   // all chunks of the anchors fit in shared memory at once
+  int32_t stages;  // chunks in shared memory: one is multiplied, the others are under way
+  bool resident;   // but all chunks of the anchors stay there
   int32_t tiles;   // of keys
 };
 

@@ -219,8 +219,8 @@ void survey_keys(DType elements, const DeviceProblem& device, int64_t tiles, uin
 void score_seeds(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                  const Margins& margins, const DenseMemory& memory, const SeedPlan& plan,
                  const Call& call) {
-  const int64_t shared_bytes = static_cast<int64_t>(sizeof(SeedShared)) +
-                               TileMemory::bytes_beyond(operands.chunks, operands.resident);
+  const int64_t shared_bytes =
+      static_cast<int64_t>(sizeof(SeedShared)) + TileMemory::bytes_beyond(operands);
   with_elements(elements, [&](auto type) {
     launch<seed_kernel<decltype(type)>>(operands.anchor_tiles * plan.tiles, kDenseThreads,
                                         shared_bytes, call.stream, device, operands, margins,

@@ -13,7 +13,6 @@ constexpr int kDenseBlocks = 2;
 #else
 constexpr int kDenseBlocks = 1;
 #endif
-constexpr int kStages = 3;  // chunks of keys: two under way while one is multiplied
 
 // kTileKeys keys of one block, or fewer at its end.
 struct KeyTile {
@@ -84,12 +83,15 @@ __device__ inline void load_anchor(AnchorTags& tags, int row, const Frames& anch
   tags.patient[row] = tag.patient;
 }
 
-struct TileMemory {
-  Chunk<kTileKeys> key[kStages];
-  Chunk<kTileAnchors> anchor[1];  // all chunks of a row, or kStages: room for them follows
+static_assert(kTileAnchors == kTileKeys);
 
-  static int64_t bytes_beyond(int chunks, bool resident) {
-    return static_cast<int64_t>(sizeof(Chunk<kTileAnchors>)) * ((resident ? chunks : kStages) - 1);
+// operands.stages chunks of keys, then of the anchors all chunks or likewise.
+struct TileMemory {
+  Chunk<kTileKeys> chunk[1];  // room for the others follows
+
+  static int64_t bytes_beyond(const DenseOperands& operands) {
+    const int32_t anchors = operands.resident ? operands.chunks : operands.stages;
+    return static_cast<int64_t>(sizeof(Chunk<kTileKeys>)) * (operands.stages + anchors - 1);
   }
 };
 
@@ -118,21 +120,21 @@ class DenseSweep {
     const auto copy_next = [&] {
       if (ahead.tile < tiles) {
         copy_keys(key_tile(problem_, Elements::kDType, first + ahead.tile), ahead.chunk,
-                  memory_.key[ahead.stage]);
-        if (!operands_.resident) {
-          copy_anchors(anchor_tile, ahead.chunk, memory_.anchor[ahead.stage]);
-        }
-        ahead.advance(chunks);
+                  memory_.chunk[ahead.stage]);
+        if (!operands_.resident) copy_anchors(anchor_tile, ahead.chunk, anchors_at(ahead));
+        ahead.advance(operands_);
       }
       copy_async_commit();  // a group even if it is empty: they are counted
     };
     if (operands_.resident) {
-      for (int c = 0; c < chunks; ++c) copy_anchors(anchor_tile, c, memory_.anchor[c]);
+      for (Position at{0, 0, 0}; at.chunk < chunks; ++at.chunk) {
+        copy_anchors(anchor_tile, at.chunk, anchors_at(at));
+      }
     }
-    for (int stage = 0; stage + 1 < kStages; ++stage) copy_next();
+    for (int stage = 0; stage + 1 < operands_.stages; ++stage) copy_next();
 
     for (Position at{0, 0, 0}; at.tile < tiles;) {
-      copy_async_wait<kStages - 2>();
+      wait_for_chunk();
       __syncthreads();
       begin(at.tile, key_tile(problem_, Elements::kDType, first + at.tile));
       const int32_t tile = at.tile;
@@ -140,11 +142,10 @@ class DenseSweep {
       product.clear();
       for (;;) {
         copy_next();  // over the chunk that was multiplied last
-        product.add(memory_.anchor[operands_.resident ? at.chunk : at.stage], first_row(),
-                    memory_.key[at.stage], first_column());
-        at.advance(chunks);
+        product.add(anchors_at(at), first_row(), memory_.chunk[at.stage], first_column());
+        at.advance(operands_);
         if (at.tile != tile) break;
-        copy_async_wait<kStages - 2>();
+        wait_for_chunk();
         __syncthreads();
       }
       if (chunks == 1) __syncthreads();
@@ -159,13 +160,23 @@ class DenseSweep {
     int32_t chunk;
     int32_t stage;
 
-    __device__ void advance(int32_t chunks) {
-      if (++stage == kStages) stage = 0;
-      if (++chunk < chunks) return;
+    __device__ void advance(const DenseOperands& operands) {
+      if (++stage == operands.stages) stage = 0;
+      if (++chunk < operands.chunks) return;
       chunk = 0;
       ++tile;
     }
   };
+
+  __device__ Chunk<kTileAnchors>& anchors_at(const Position& at) const {
+    return memory_.chunk[operands_.stages + (operands_.resident ? at.chunk : at.stage)];
+  }
+
+  // The one that is multiplied next; the others may be under way.
+  __device__ void wait_for_chunk() const {
+    if (operands_.stages == kMostStages) return copy_async_wait<kMostStages - 2>();
+    copy_async_wait<kFewestStages - 2>();
+  }
 
   static constexpr int kElementBytes = Elements::kBytes;
   static constexpr int kPieceElements = kPieceBytes / kElementBytes;

@@ -45,8 +45,7 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
 }  // namespace
 
 int64_t nominate_shared_bytes(const DenseOperands& operands) {
-  return static_cast<int64_t>(sizeof(BlockShared)) +
-         TileMemory::bytes_beyond(operands.chunks, operands.resident);
+  return static_cast<int64_t>(sizeof(BlockShared)) + TileMemory::bytes_beyond(operands);
 }
 
 void nominate(DType elements, const DeviceProblem& device, const DenseOperands& operands,

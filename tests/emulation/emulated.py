@@ -167,6 +167,7 @@ class Emulator:
         one_launch: bool = True,
         smallest_dense: int = 1 << 20,
         warpgroups: bool = False,
+        shared_bytes: int = 227 << 10,
     ) -> None:
         """For the calls to come. ``one_launch`` False: small problems go the way of large ones;
         with ``smallest_dense`` pairs or more, by the tensor cores, Hopper's ``warpgroups`` or not.
@@ -178,6 +179,7 @@ class Emulator:
             c_bool(one_launch),
             c_int64(smallest_dense),
             c_bool(warpgroups),
+            c_int64(shared_bytes),
         )
 
     def take_statistics(self) -> DenseStatistics:

@@ -21,6 +21,7 @@ struct Settings {
 };
 
 extern Settings settings;
+extern int64_t most_shared_bytes;  // that a thread block can have
 
 // Whether the race check sees what the including file reads and writes.
 #if defined(__SANITIZE_THREAD__)

@@ -21,12 +21,12 @@
 namespace usucl::emulation {
 
 Settings settings;
+int64_t most_shared_bytes = 227 << 10;
 ThreadIndex* this_thread = nullptr;
 
 namespace {
 
 constexpr int kMaxThreads = 1024;
-constexpr int64_t kMaxSharedBytes = 227 << 10;
 constexpr size_t kSharedAlignment = 1024;
 
 enum class State { kReady, kAtBarrier, kInCollective, kSuspended, kDone };
@@ -238,7 +238,7 @@ void run(const char* signature, int64_t grid, int num_threads, int64_t shared_by
          const std::function<void()>& kernel) {
   if (current != nullptr) throw std::runtime_error("a kernel cannot launch another");
   if (num_threads > kMaxThreads) throw std::runtime_error("too many threads in a block");
-  if (shared_bytes > kMaxSharedBytes) throw std::runtime_error("too much shared memory");
+  if (shared_bytes > most_shared_bytes) throw std::runtime_error("too much shared memory");
   names.insert(kernel_name(signature));
   shared_size = static_cast<size_t>(shared_bytes);
   const size_t allocated = (shared_size / kSharedAlignment + 1) * kSharedAlignment;

@@ -15,7 +15,6 @@ int64_t multiprocessors = 2;
 bool small_in_one_launch = true;
 bool warpgroups = false;
 int64_t smallest_dense = int64_t{1} << 20;
-constexpr int64_t kSharedBytes = 227 << 10;
 cuda::DenseStatistics statistics;
 
 // Runs call(Call); returns what went wrong, races included, or null.
@@ -25,8 +24,8 @@ const char* run(const Run& run_on) {
   text.clear();
   try {
     emulation::HostMemory memory;
-    run_on(cuda::Call{memory, nullptr, multiprocessors, kSharedBytes, true, warpgroups,
-                      small_in_one_launch, smallest_dense, &statistics});
+    run_on(cuda::Call{memory, nullptr, multiprocessors, emulation::most_shared_bytes, true,
+                      warpgroups, small_in_one_launch, smallest_dense, &statistics});
   } catch (const std::exception& error) {
     text = error.what();
   }
@@ -39,12 +38,14 @@ const char* run(const Run& run_on) {
 #define USUCL_ENTRY extern "C" __attribute__((visibility("default")))
 
 USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_multiprocessors,
-                           bool one_launch, int64_t smallest_dense_pass, bool by_warpgroups) {
+                           bool one_launch, int64_t smallest_dense_pass, bool by_warpgroups,
+                           int64_t shared_bytes) {
   emulation::settings = *settings;
   multiprocessors = num_multiprocessors;
   small_in_one_launch = one_launch;
   smallest_dense = smallest_dense_pass;
   warpgroups = by_warpgroups;
+  emulation::most_shared_bytes = shared_bytes;
 }
 
 // Of the dense passes since the last call.

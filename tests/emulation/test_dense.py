@@ -27,9 +27,13 @@ class Dense:
         self.configure()
         emulator.take_statistics()
 
-    def configure(self, multiprocessors: int = 2) -> None:
+    def configure(self, multiprocessors: int = 2, shared_bytes: int = 227 << 10) -> None:
         self.emulator.configure(
-            multiprocessors, one_launch=False, smallest_dense=0, warpgroups=self.warpgroups
+            multiprocessors,
+            one_launch=False,
+            smallest_dense=0,
+            warpgroups=self.warpgroups,
+            shared_bytes=shared_bytes,
         )
 
     def check(self, problem: Problem) -> DenseStatistics:
@@ -82,6 +86,16 @@ def test_element_types_mixed(dense: Dense) -> None:
 def test_rows_too_long_for_shared_memory(dense: Dense, dtype: torch.dtype) -> None:
     """Anchors are then copied again for every tile of keys."""
     dense.check(plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)))
+
+
+@pytest.mark.parametrize("kibibytes", [163, 99, 64])
+def test_shared_memory_of_every_size(dense: Dense, kibibytes: int) -> None:
+    """Of an A100 and a GeForce: two stages or three, all of the anchors or not; with less there is
+    no dense pass."""
+    dense.configure(shared_bytes=kibibytes << 10)
+    for dtype, dim in ((torch.bfloat16, 128), (torch.float16, 64), (torch.float32, 300)):
+        problem = plain_problem(dtype=dtype, rows=20, dim=dim, keys=(260,), cross_k=7)
+        assert (dense.check(problem).arrivals > 0) == (kibibytes > 64)
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
