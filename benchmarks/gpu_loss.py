@@ -25,10 +25,11 @@ from benchmarks.gpu_searches import SEARCHES, expected
 from benchmarks.harness import Step
 from benchmarks.problems import DTYPES, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
-from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, WARPGROUPS, Row
+from benchmarks.rows import COMPILED, GRAPH, MATMUL, MODES, OURS, WARPGROUPS, Row
 from benchmarks.suite import OP, allowed_loss, compare
 from usucl_ext import hard_negative_nce
 
+SWEPT = (OURS, GRAPH, MATMUL)
 WARM_UPS, FEWEST, MOST = 3, 5, 200  # calls
 CHECKED_ANCHORS = 48  # spread over all; the CPU's kernels are the judge
 MATMUL_SIZE, COPY_BYTES = 8192, 2**31
@@ -160,13 +161,29 @@ def replay(step: Step, *, backward: bool) -> Step:
     return Step(call)
 
 
+def sweep(base: Setting) -> list[Setting]:
+    """Problems that differ from one in k, D, N, M or dtype alone."""
+    return [
+        *(replace(base, cross_k=k) for k in (4, 16, 128, 1024)),
+        *(replace(base, d=d) for d in (64, 256, 512)),
+        *(replace(base, n=n) for n in (base.n // 16, 4 * base.n)),
+        *(replace(base, m=m) for m in (base.m // 8, 4 * base.m)),
+        replace(base, dtype="float16"),
+    ]
+
+
 def measure(
-    setting: Setting, device: torch.device, seconds: float, keep: Callable[[Row], None]
+    setting: Setting,
+    device: torch.device,
+    seconds: float,
+    keep: Callable[[Row], None],
+    providers: Sequence[str] = COMPARED,
 ) -> None:
     """Checks, then times every provider, giving each row to ``keep`` as it comes.
 
     Args:
         seconds: to measure in, all providers together; warming up comes on top.
+        providers: of ``COMPARED``.
 
     Raises:
         AssertionError: a result is wrong.
@@ -176,8 +193,8 @@ def measure(
     check(on_cpu, device)
     problem, clock = on_cpu.to(device), Clock(device)
     judged: Tensor | None = None
-    each = seconds / (len(COMPARED) + 1)
-    for name in COMPARED:
+    each = seconds / (len(providers) + 1)
+    for name in providers:
         row = Row("gpu", OP, name, "both", setting.shape, setting.dtype, setting.k, setting.order,
                   0 if device.type == "cuda" else torch.get_num_threads(),
                   "time", None, None, None, "ms", 0)  # fmt: skip
@@ -303,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_loss", description=__doc__)
     parser.add_argument("--shape", type=int, nargs=2, metavar=("N", "M"), help="D is 128")
     parser.add_argument("--ceilings", action="store_true", help="matmul and copy rates instead")
+    parser.add_argument("--sweep", action="store_true", help="vary k, D, N, M and dtype around it")
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"], choices=DTYPES)
     parser.add_argument("--order", default="random", help="of the keys, as in problems.ORDERS")
     parser.add_argument("--device", default="cuda")
@@ -328,7 +346,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             n, m = given.shape
             print(f"{n} x {m}, {dtype}, keys in {given.order} order", flush=True)
             setting = Setting(n, m, dtype=dtype, order=given.order)
-            measure(setting, device, given.seconds, keep)
+            if not given.sweep:
+                measure(setting, device, given.seconds, keep)
+                continue
+            for one in sweep(setting):
+                print(f"{one.shape}, k {one.k}, {one.dtype}", flush=True)
+                measure(one, device, given.seconds, keep, SWEPT)
     return 0
 
 

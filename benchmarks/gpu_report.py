@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from benchmarks.rows import OURS, Result, Row
 
+FIGURES = ("forward, ms", "both, ms", "over ours", "MiB")
+
 
 def summary(result: Result) -> str:
     """What became of every stage, the times, the device's own rates, the machine."""
@@ -16,13 +18,11 @@ def summary(result: Result) -> str:
     times, rates = result.where(group="gpu"), result.where(metric="rate")
     parts = [_table(("stage", "status", "s", ""), stages)]
     if times:
-        problems = dict.fromkeys((row.shape, row.dtype, row.order) for row in times)
-        lines = [
-            line
-            for shape, dtype, order in problems
-            for line in _providers(result.where(group="gpu", shape=shape, dtype=dtype, order=order))
-        ]
-        head = ("N x M", "dtype", "keys", "", "forward, ms", "both, ms", "over ours", "MiB", "")
+        problems: dict[object, list[Row]] = {}
+        for row in times:
+            problems.setdefault((row.shape, row.k, row.dtype, row.order), []).append(row)
+        lines = [line for rows in problems.values() for line in _providers(rows)]
+        head = ("N x M x D", "k", "dtype", "keys", "", *FIGURES, "")
         parts += [
             _table(head, lines),
             "Times by GPU events (in a dry run by the clock), median [20th, 80th percentile], the "
@@ -42,10 +42,10 @@ def _providers(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         ours = _find([row for row in rows if row.provider == OURS], mode, "time")
         mine, memory = _find(own, mode, "time"), _find(own, "both", "memory")
         factor = f"{mine.value / ours.value:.3g} x" if mine and ours else "-"  # type: ignore[operator]
-        n, m, _ = own[0].shape
         lines.append(
             (
-                f"{n} x {m}",
+                " x ".join(map(str, own[0].shape)),
+                " + ".join(map(str, own[0].k)),
                 own[0].dtype,
                 own[0].order,
                 provider,

@@ -81,6 +81,7 @@ def stages(capability: Sequence[int] | None, rows: Path, arch: str = "") -> list
         _benchmark("ceilings", "matmul and copy", 40, rows, 3, "--ceilings"),
         *sanitizers,
         *(_hard_order(order, rows) for order in HARD_ORDERS),
+        _sweep(SHAPES[0][0], 90, rows, 1.0),
         _pytest("all tests", "of usucl_ext, those on the GPU", 150, "tests/ext", *REST),
         *([] if capability else _on_cpu(rows)),
     ]
@@ -163,11 +164,21 @@ def _hard_order(order: str, rows: Path) -> Stage:
     return _benchmark(f"keys {order}", f"order of the keys, {n} x {m}", 30, rows, 4, *options)
 
 
+def _sweep(shape: tuple[int, int], limit: float, rows: Path, seconds: float) -> Stage:
+    around = ("--shape", *map(str, shape), "--sweep", "--dtype", "bfloat16")
+    return _benchmark(
+        "sweep", "k, D, N, M, float16; ours and torch.mm", limit, rows, seconds, *around
+    )
+
+
 def _on_cpu(rows: Path) -> list[Stage]:
     """The benchmarks' own code on a problem of no interest: an error in it costs no GPU then."""
     what, here = "the benchmark's own code", ("--device", "cpu")
     dry = (
         _benchmark("loss on the CPU", what, 60, rows, 0.2, "--shape", "16", "512", *here),
+        _benchmark(
+            "sweep on the CPU", what, 60, rows, 0.05, "--shape", "16", "512", "--sweep", *here
+        ),
         _benchmark("ceilings on the CPU", what, 60, rows, 0.2, "--ceilings", *here),
     )
     return [replace(stage, gpu=False) for stage in dry]

@@ -213,6 +213,14 @@ def test_every_provider_has_a_row() -> None:
     assert "GPU" in found[TRITON, "both"].note
 
 
+def test_a_sweep_varies_one_thing_at_a_time() -> None:
+    base = Setting(512, 65536, dtype="bfloat16")
+    varied = [asdict(one) for one in gpu_loss.sweep(base)]
+    changes = [{key for key in one if one[key] != asdict(base)[key]} for one in varied]
+    assert all(len(change) == 1 for change in changes)
+    assert set.union(*changes) == {"n", "m", "d", "cross_k", "dtype"}
+
+
 def test_nothing_is_timed_where_a_result_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     right = gpu_loss._loss_of_each
 
@@ -257,7 +265,8 @@ def test_a_dry_run_runs_all_that_needs_no_gpu(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = read(out)
     found = {one["stage"]: one["status"] for one in result.run["stages"]}
-    assert {found["binary"], found["loss on the CPU"], found["ceilings on the CPU"]} == {PASSED}
+    on_cpu = ("loss on the CPU", "sweep on the CPU", "ceilings on the CPU")
+    assert {found[stage] for stage in ("binary", *on_cpu)} == {PASSED}
     assert set(found.values()) <= {PASSED, SKIPPED}
     assert {row.provider for row in result.where(group="gpu")} == set(COMPARED)
     assert all(row.machine and row.versions for row in result.rows)
