@@ -2,7 +2,7 @@
 //
 // A row is computed by a team: one thread, or several that share every loop over the negatives.
 // Member number rank() of kSize takes, and alone writes, the elements rank(), rank() + kSize ...;
-// sum() and greatest() give all members the same bits.
+// sum() and greatest() of numbers give all members the same bits.
 #pragma once
 
 #include <cstdint>

@@ -100,9 +100,9 @@ struct CrossShared {
 };
 
 // Bytes of shared memory that a multiprocessor has.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
+#if !defined(__CUDA_ARCH__) || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
 constexpr int kSharedBytes = 228 << 10;
-#elif __CUDA_ARCH__ == 800
+#elif __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 870
 constexpr int kSharedBytes = 164 << 10;
 #else
 constexpr int kSharedBytes = 100 << 10;
@@ -120,7 +120,7 @@ __device__ USUCL_OUT_OF_LINE bool takes_more(CrossShared<T>& shared, T max_simil
   if (thread == 0) shared.takes_more = 0;
   __syncthreads();
   if (thread < kAnchors && shared.row[thread] >= 0) {
-    const T last = shared.last[thread];  // NaN: not known, or worth nothing
+    const T last = shared.last[thread];  // NaN: not known, so the tile is scored
     const bool takes = !(last <= shared.worst[thread].similarity) && !(last > max_similarity);
     if (takes) atomicMax(&shared.takes_more, 1);
   }

@@ -80,8 +80,8 @@ bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
     if (problem.blocks[b].embedding.dtype == DType::kFloat64) return false;
   }
-  DenseOperands least{nullptr, 1, 1, 0, false, 0};
-  if (!fit_in_shared(least, call)) return false;
+  DenseOperands rows_of_any_length{nullptr, 1, 2, 0, false, 0};  // longer ones take no more
+  if (!fit_in_shared(rows_of_any_length, call)) return false;
   const int64_t dim = problem.anchors.embedding.dim;
   return depth <= kMaxDepth && dim > 0 && dim <= kMaxDim && keys < int64_t{UINT32_MAX} &&
          rows * keys >= call.smallest_dense;
@@ -101,7 +101,7 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
     grid = std::max(grid, keys.grid(call));
   }
   plan.list_rows = static_cast<int32_t>(std::min<int64_t>(rows, kTileAnchors));
-  // Beside what must be kept: one tile more, and room so that a list is not cut after every tile.
+  // Beside what must be kept: two tiles more, and room so that a list is seldom cut.
   const int64_t room = std::min<int64_t>(std::max<int64_t>(depth, 64), 2 * kTileKeys);
   plan.capacity = static_cast<int32_t>(depth + 2 * kTileKeys + room);
   plan.pool_capacity = static_cast<int32_t>(4 * depth + 512);

@@ -35,7 +35,7 @@ struct DenseMemory {
 struct DensePlan {
   int64_t depth;  // candidates an anchor must keep
   int64_t num_seeds;
-  int32_t list_rows;  // of a tile, if it has so many
+  int32_t list_rows;  // lists of a thread block: min(N, kTileAnchors)
   int32_t capacity;
   int32_t pool_capacity;
 };

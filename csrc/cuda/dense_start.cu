@@ -102,8 +102,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     const Frames& keys = problem.blocks[b];
     const int64_t rows = keys.embedding.dtype == elements ? keys.embedding.rows : 0;
     for (int64_t row = first; row < rows; row += step) {
-      if (keys.video[row] < 0) continue;
-      norm = fmaxf(norm, norm_of(keys.embedding, row));
+      if (keys.video[row] >= 0) norm = fmaxf(norm, norm_of(keys.embedding, row));
       if (row > 0 && repeats(keys.embedding, row) && threadIdx.x % 32 == 0) {
         const int64_t index = first_index + row;
         atomicAdd(&runs[index / 32], 1u << (index % 32));  // each bit once

@@ -43,7 +43,7 @@ void launch(int64_t grid, int threads, int64_t shared_bytes, cudaStream_t stream
 
 #if defined(__CUDACC__)
 
-// For what is called in many places and seldom runs.
+// For what is called in many places and seldom runs, or must not share its caller's registers.
 #define USUCL_OUT_OF_LINE __noinline__
 
 // All of a thread block's shared memory, as one struct; aligned as tiles of hopper.h must be.

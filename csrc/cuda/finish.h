@@ -18,8 +18,8 @@ struct FinishShared {
   int num_keys;
 };
 
-// Adds weight * row of the keys that are staged, which are of this type or, as double, of any. Many
-// elements are asked for before the first is there.
+// Adds weight * row of the keys that are staged, which are of this type or, as double, of any. Of
+// one type many elements are asked for before the first is there. Out of line for its registers.
 template <typename Stored, typename T>
 __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T>& shared, T* gradient,
                                              int64_t dim) {
@@ -172,11 +172,12 @@ class AnchorFinish {
     __syncthreads();
   }
 
-  // Of all blocks of keys; float64 where they differ.
+  // Of the keys that are staged; float64 where the blocks that hold keys differ.
   __device__ DType common_dtype() const {
-    const DType dtype = problem_.blocks[0].embedding.dtype;
-    for (int64_t b = 1; b < problem_.num_blocks; ++b) {
-      if (problem_.blocks[b].embedding.dtype != dtype) return DType::kFloat64;
+    const DType dtype = shared_.key[0].dtype;
+    for (int64_t b = 0; b < problem_.num_blocks; ++b) {
+      const Matrix& keys = problem_.blocks[b].embedding;
+      if (keys.rows > 0 && keys.dtype != dtype) return DType::kFloat64;
     }
     return dtype;
   }

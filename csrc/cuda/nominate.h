@@ -246,7 +246,7 @@ class Nomination {
   const DenseMemory& memory_;
   const DensePlan& plan_;
   Shared& shared_;
-  Nominee* lists_;  // [kRows, capacity]
+  Nominee* lists_;  // [kRows, capacity], but none of rows beyond the last anchor
   int64_t first_anchor_ = 0;
   int turn_ = 0;
 };

@@ -15,7 +15,7 @@ constexpr unsigned kWholeWarp = 0xffffffffu;
 constexpr int kEasyBlocks = 8;
 template <typename T>
 constexpr int kHeavyBlocks = 16 / sizeof(T);
-constexpr int kNearBlocks = 16;  // a third of the 4 KiB of kernel arguments
+constexpr int kNearBlocks = 16;  // a quarter of the 4 KiB of kernel arguments
 
 // Thread blocks for `count` items, `per_block` of them each; more than twice what the device runs
 // at once: every block loops.

@@ -48,7 +48,7 @@ USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_mult
   emulation::most_shared_bytes = shared_bytes;
 }
 
-// Of the dense passes since the last call.
+// Since the last call.
 USUCL_ENTRY void take_statistics(cuda::DenseStatistics* out) {
   *out = statistics;
   statistics = {};

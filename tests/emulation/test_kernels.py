@@ -1,4 +1,4 @@
-"""The CUDA kernels' own source, run on the CPU: against the oracle and bitwise against the CPU.
+"""The CUDA kernels' own source, run on the CPU: against the oracle, selections bitwise the CPU's.
 
 Every test runs under every schedule, with the race check on: a race fails the call that had it.
 """

@@ -123,7 +123,9 @@ def telling_problems() -> list[tuple[dict[str, Any], Problem]]:
     dense = [
         rising,
         equal,
-        plain_problem(dtype=torch.bfloat16, rows=20, dim=200, keys=(300, 140), cross_k=30),
+        plain_problem(
+            dtype=torch.bfloat16, rows=20, dim=200, keys=(300, 140), cross_k=30, cross_skip=3
+        ),
         plain_problem(dtype=torch.float16, rows=5, dim=1500, keys=(260,), cross_k=7),
     ]
     return [
