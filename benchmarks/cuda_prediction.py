@@ -44,7 +44,8 @@ HALF_RATE = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One H200. The rates of the first line were measured elsewhere, the second are nominal."""
+    """One H200: ``tensor_flops``, ``mma_share``, ``l2_bytes`` and ``memory_bytes`` were measured by
+    others, ``launch`` is usual, all else nominal."""
 
     tensor_flops: float = 790e12  # bfloat16, a large matrix product: by wgmma
     mma_share: float = 0.63  # of them by mma.sync

@@ -35,6 +35,36 @@ struct WarpTeam {
   }
 };
 
+// The bits of a value, in its order. Those of a double are what atomicMax takes, and 0 is below
+// all.
+using Ordered = unsigned long long;
+
+__device__ inline Ordered ordered(double value) {
+  Ordered bits;
+  memcpy(&bits, &value, sizeof bits);
+  constexpr Ordered kSign = Ordered{1} << 63;
+  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+}
+
+__device__ inline double from_ordered(Ordered bits) {
+  if (bits == 0) return -static_cast<double>(INFINITY);
+  constexpr Ordered kSign = Ordered{1} << 63;
+  bits = (bits & kSign) != 0 ? bits & ~kSign : ~bits;
+  double value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+__device__ inline uint32_t ordered(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+__device__ inline float from_ordered(uint32_t bits) {
+  return float_from_bits((bits >> 31) != 0 ? bits & 0x7fffffffu : ~bits);
+}
+
 // A bitonic network whose every comparison puts the lesser element first: elements past the end
 // would stay there, so they need not exist. `before` is a strict total order: the result does not
 // depend on the order the elements came in. Begins and ends with a barrier of the team.

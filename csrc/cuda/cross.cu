@@ -25,32 +25,13 @@ constexpr int kKeyDims = 32;        // of the keys, staged at a time
 constexpr int kAnchorDims = 128;    // of the anchors likewise
 constexpr int64_t kBlocksEach = 4;  // that a multiprocessor should have, for balance
 
-// The bits of a similarity, in its order; 0 is below all.
-using Ordered = unsigned long long;  // what atomicMax takes in 64 bits
-
-__device__ inline Ordered ordered(double similarity) {
-  Ordered bits;
-  memcpy(&bits, &similarity, sizeof bits);
-  constexpr Ordered kSign = Ordered{1} << 63;
-  return (bits & kSign) != 0 ? ~bits : bits | kSign;
-}
-
-__device__ inline double from_ordered(Ordered bits) {
-  if (bits == 0) return -static_cast<double>(INFINITY);
-  constexpr Ordered kSign = Ordered{1} << 63;
-  bits = (bits & kSign) != 0 ? bits & ~kSign : ~bits;
-  double similarity;
-  memcpy(&similarity, &bits, sizeof similarity);
-  return similarity;
-}
-
 // What a call works with in device memory.
 template <typename T>
 struct CrossMemory {
   Candidate<T>* lists;  // [grid, kAnchors, capacity]
   Ordered* bars;        // [N]: the highest that any split has, or null where there is one
   KeyRuns runs;
-  DenseStatistics* statistics;  // or null
+  Statistics* statistics;  // or null
 };
 
 // How the work on so many anchors is cut.
@@ -175,19 +156,18 @@ class CrossSearch {
       const int64_t last = end - first_index < rows ? end - first_index : rows;
       int64_t row = begin > first_index ? begin - first_index : 0;
       for (; row < last; row += kTileKeys) {
-        const int64_t at = first_index + row;
-        if (memory_.runs.continue_through(at,
-                                          at + (last - row < kTileKeys ? last - row : kTileKeys)) &&
-            !takes_more(shared_, max_similarity_)) {
-          continue;
-        }
+        const int64_t tile_end = row + kTileKeys < last ? row + kTileKeys : last;
+        const bool repeats =
+            memory_.runs.continue_through(first_index + row, first_index + tile_end);
+        if (repeats && !takes_more(shared_, max_similarity_)) continue;
         T similarity[kWarpAnchors][kLaneKeys] = {};
         score_tile(keys.embedding, row, similarity);
         read_bars();
         append_survivors(keys, row, last, first_index, similarity);
         remember_last(similarity);
-        if (memory_.statistics != nullptr && threadIdx.x == 0)
+        if (memory_.statistics != nullptr && threadIdx.x == 0) {
           atomicAdd(&memory_.statistics->chained, 1ull);
+        }
       }
       first_index += rows;
     }
@@ -316,7 +296,7 @@ class CrossSearch {
     const int own = warp() * kWarpAnchors + a;
     count_[a] = keep_best<WarpTeam>(list(a), count_[a], plan_.depth, &shared_.worst[own]);
     if (memory_.bars == nullptr || lane() != 0 || count_[a] < plan_.depth) return;
-    atomicMax(memory_.bars + first_anchor_ + own, ordered(shared_.worst[own].similarity));
+    atomicMax(memory_.bars + first_anchor_ + own, ordered(double{shared_.worst[own].similarity}));
   }
 
   __device__ void write_kept(int64_t split) {

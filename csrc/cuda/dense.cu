@@ -40,7 +40,7 @@ struct KeysOfType {
     operands.anchor_tiles = static_cast<int32_t>(ceil_divide(anchors.rows, kTileAnchors));
     operands.chunks = static_cast<int32_t>(ceil_divide(anchors.dim * bytes_of(type), kChunkBytes));
     operands.tiles = static_cast<int32_t>(tiles_of(problem, type));
-    fit_in_shared(operands, call);
+    fit_in_shared(operands, call);  // they do: takes_dense_pass() has asked
     by_warpgroups = fits_warpgroups(type, problem, operands, call);
   }
 

@@ -20,16 +20,16 @@ struct DenseOperands {
 
 // Device memory of a dense pass.
 struct DenseMemory {
-  float* anchor_norm;           // [N]; negative: nothing is to be found
-  float* seeds;                 // [N, num_seeds]: scores of so many keys that count
-  AnchorStart* start;           // [N]
-  uint32_t* histogram;          // [N, Scale::kBuckets]
-  Nominee* lists;               // [grid, list_rows, capacity]: of the thread blocks at work
-  Nominee* pool;                // [N, pool_capacity]: what they have left
-  int32_t* pool_count;          // [N]; above the capacity: not all were kept
-  int32_t* unsettled;           // [N]: the anchors that the chain must search
-  int32_t* num_unsettled;       // []
-  DenseStatistics* statistics;  // or null
+  float* anchor_norm;      // [N]; negative: nothing is to be found
+  float* seeds;            // [N, num_seeds]: scores of so many keys that count
+  AnchorStart* start;      // [N]
+  uint32_t* histogram;     // [N, Scale::kBuckets]
+  Nominee* lists;          // [grid, list_rows, capacity]: of the thread blocks at work
+  Nominee* pool;           // [N, pool_capacity]: what they have left
+  int32_t* pool_count;     // [N]; above the capacity: not all were kept
+  int32_t* unsettled;      // [N]: the anchors that the chain must search
+  int32_t* num_unsettled;  // []
+  Statistics* statistics;  // or null
 };
 
 struct DensePlan {

@@ -26,7 +26,7 @@ class Memory {
 };
 
 // What was done, in device memory.
-struct DenseStatistics {
+struct Statistics {
   unsigned long long arrivals;   // scores that reached their limit
   unsigned long long nominees;   // of those, what the chain scored
   unsigned long long unsettled;  // anchors that were searched by the chain
@@ -43,7 +43,7 @@ struct Call {
   bool warpgroups = false;                    // Hopper's, and compiled for it
   bool small_in_one_launch = true;            // else small problems take the launches of large ones
   int64_t smallest_dense = int64_t{1} << 20;  // pairs that are worth the launches of a dense pass
-  DenseStatistics* statistics = nullptr;      // added to, if there
+  Statistics* statistics = nullptr;           // added to, if there
 };
 
 template <typename T>

@@ -97,17 +97,6 @@ __device__ inline bool may_count(float score, float margin, float max_similarity
   return score - score == 0.0f && !(score - margin > max_similarity);
 }
 
-// The bits of a score, in its order.
-__device__ inline uint32_t ordered_bits(float score) {
-  uint32_t bits;
-  memcpy(&bits, &score, sizeof bits);
-  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-__device__ inline float from_ordered_bits(uint32_t bits) {
-  return float_from_bits((bits >> 31) != 0 ? bits & 0x7fffffffu : ~bits);
-}
-
 constexpr int kDigits = 256;
 
 // How many of value[0..] of a lane and those of the lanes above it.
@@ -158,7 +147,7 @@ __device__ float kth_greatest(const Value& value, int64_t count, int64_t k, uint
     for (int d = lane; d < kDigits; d += 32) histogram[d] = 0;
     __syncwarp();
     for (int64_t i = lane; i < count; i += 32) {
-      const uint32_t bits = ordered_bits(value(i));
+      const uint32_t bits = ordered(value(i));
       if (shift < 24 && (bits ^ prefix) >> (shift + 8) != 0) continue;
       atomicAdd(&histogram[bits >> shift & (kDigits - 1)], 1u);
     }
@@ -169,7 +158,7 @@ __device__ float kth_greatest(const Value& value, int64_t count, int64_t k, uint
     k -= above;
     __syncwarp();
   }
-  return from_ordered_bits(prefix);
+  return from_ordered(prefix);
 }
 
 // Keeps those of a list that pass, in their order; returns how many. By one warp, in place.

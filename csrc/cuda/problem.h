@@ -7,11 +7,11 @@
 
 namespace usucl::cuda {
 
-constexpr int kThreads = 128;  // of every thread block
+constexpr int kThreads = 128;  // of a thread block, other than of the dense pass
 constexpr unsigned kWholeWarp = 0xffffffffu;
 // Thread blocks that a multiprocessor should hold at least. The compiler would rather hold more,
-// and keep some registers in memory: these leave each thread the 64, or the 128 words, that it
-// needs.
+// and keep some registers in memory: these leave each thread the 64 registers, or 128 of T,
+// that it needs.
 constexpr int kEasyBlocks = 8;
 template <typename T>
 constexpr int kHeavyBlocks = 16 / sizeof(T);

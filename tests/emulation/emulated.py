@@ -105,7 +105,7 @@ class KeyGradient(Structure):
     _fields_ = (("first_key", c_int64), ("num_keys", c_int64), ("grad_keys", c_void_p))
 
 
-class DenseStatistics(Structure):
+class Statistics(Structure):
     _fields_ = tuple((name, c_uint64) for name in ("arrivals", "nominees", "unsettled", "chained"))
 
 
@@ -182,9 +182,9 @@ class Emulator:
             c_int64(shared_bytes),
         )
 
-    def take_statistics(self) -> DenseStatistics:
+    def take_statistics(self) -> Statistics:
         """Since the last call."""
-        statistics = DenseStatistics()
+        statistics = Statistics()
         self._library.take_statistics(byref(statistics))
         return statistics
 

@@ -15,7 +15,7 @@ int64_t multiprocessors = 2;
 bool small_in_one_launch = true;
 bool warpgroups = false;
 int64_t smallest_dense = int64_t{1} << 20;
-cuda::DenseStatistics statistics;
+cuda::Statistics statistics;
 
 // Runs call(Call); returns what went wrong, races included, or null.
 template <typename Run>
@@ -49,7 +49,7 @@ USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_mult
 }
 
 // Since the last call.
-USUCL_ENTRY void take_statistics(cuda::DenseStatistics* out) {
+USUCL_ENTRY void take_statistics(cuda::Statistics* out) {
   *out = statistics;
   statistics = {};
 }

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from emulated import DenseStatistics, Emulator, margin_of
+from emulated import Statistics, Emulator, margin_of
 from hypothesis import HealthCheck, given, settings
 from strategies import LOW_PRECISION, Problem, plain_problem, problems
 from test_kernels import assert_same_selection, check
@@ -36,7 +36,7 @@ class Dense:
             shared_bytes=shared_bytes,
         )
 
-    def check(self, problem: Problem) -> DenseStatistics:
+    def check(self, problem: Problem) -> Statistics:
         """The selection against the CPU's; what the call did."""
         assert_same_selection(self.emulator.select(problem), problem.select("native"))
         return self.emulator.take_statistics()
@@ -193,11 +193,12 @@ def test_a_run_goes_on_where_a_video_hides_it(dense: Dense) -> None:
     """The keys of an anchor's own video do not fill its list, however many they are."""
     problem = in_order("equal", torch.bfloat16, rows=5, keys=3000)
     problem.anchors.video[:] = torch.arange(5)
-    problem.blocks[0].video[:] = 99
-    for anchor in range(5):
-        problem.blocks[0].video[600 * anchor : 600 * (anchor + 1)] = anchor
     problem.blocks[0].video[:2400] = 0
-    assert dense.check(problem).unsettled > 0
+    problem.blocks[0].video[2400:] = 4
+    found = dense.check(problem)
+    assert found.unsettled == 5
+    # Of three splits of 8 tiles two that anchor 0 may not take from, and half of the third.
+    assert found.chained == 8 + 8 + 4
 
 
 def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
