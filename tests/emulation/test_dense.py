@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from emulated import Statistics, Emulator, margin_of
+from emulated import Emulator, Statistics, margin_of
 from hypothesis import HealthCheck, given, settings
 from strategies import LOW_PRECISION, Problem, plain_problem, problems
 from test_kernels import assert_same_selection, check
