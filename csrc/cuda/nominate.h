@@ -171,7 +171,9 @@ class Nomination {
       if (!surely_counts(arrival.score, margin, max_similarity())) continue;
       const int bucket = shared_.scale[arrival.row].bucket(arrival.score);
       const int64_t i = first_anchor_ + arrival.row;
-      if (bucket >= 0) atomicAdd(&memory_.histogram[i * Scale::kBuckets + bucket], 1u);
+      if (bucket >= 0) {
+        atomicAdd(&memory_.histogram[i * Scale::kBuckets + Scale::place(bucket)], 1u);
+      }
     }
   }
 
@@ -204,8 +206,8 @@ class Nomination {
   __device__ float shared_bar(int64_t i, int row) const {
     const uint32_t* histogram = memory_.histogram + i * Scale::kBuckets;
     int64_t above = 0;
-    const int bucket =
-        digit_of([&](int b) { return load_relaxed(histogram + b); }, plan_.depth, &above);
+    const int bucket = digit_of([&](int b) { return load_relaxed(histogram + Scale::place(b)); },
+                                plan_.depth, &above);
     return bucket < 0 ? -INFINITY : shared_.scale[row].edge(bucket);
   }
 

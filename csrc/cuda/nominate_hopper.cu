@@ -94,8 +94,6 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
     mbarrier_wait(shared.anchors_full, parity);
     parity ^= 1;
     for (int32_t t = 0; t < tiles; ++t) {
-      Warpgroup::sync();
-      nomination.begin(t, key_tile(problem, Elements::kDType, first + t));
       Product product;
       product.clear();
       int previous = 0;
@@ -108,6 +106,8 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
         }
         previous = turn.stage;
       }
+      Warpgroup::sync();
+      nomination.begin(t, key_tile(problem, Elements::kDType, first + t));
       product.finish();
       release(shared.empty[previous]);
       Warpgroup::sync();

@@ -70,6 +70,9 @@ struct Scale {
     return at < kBuckets ? at : kBuckets - 1;
   }
 
+  // Of a bucket's count: what the lanes of digit_of() ask for at once lies side by side.
+  __device__ static int place(int bucket) { return bucket % 8 * 32 + bucket / 8; }
+
   __device__ float edge(int bucket) const {
     return static_cast<float>(lo + (bucket << shift)) / units;
   }

@@ -38,6 +38,13 @@ bool wants_warpgroups(int32_t device) {
 #endif
 }
 
+// For tests: problems of any size by the launches of large ones, from so many pairs on by tensor
+// cores.
+int64_t wished(const char* name, int64_t usual) {
+  const char* wish = std::getenv(name);
+  return wish == nullptr ? usual : std::atoll(wish);
+}
+
 // From PyTorch's allocator, which gives it to no other stream before the kernels of this one are
 // done.
 class TensorMemory : public Memory {
@@ -65,7 +72,9 @@ class Cuda {
               attribute(cudaDevAttrMultiProcessorCount, like.get_device_index()),
               attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, like.get_device_index()),
               attribute(cudaDevAttrComputeCapabilityMajor, like.get_device_index()) >= 8,
-              wants_warpgroups(like.get_device_index())} {}
+              wants_warpgroups(like.get_device_index()),
+              wished("USUCL_CUDA_ONE_LAUNCH", 1) != 0,
+              wished("USUCL_CUDA_SMALLEST_DENSE", int64_t{1} << 20)} {}
 
   template <typename T>
   void select_negatives(const Problem& problem, const SelectionArrays<T>& selection) {
