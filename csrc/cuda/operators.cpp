@@ -49,15 +49,22 @@ int64_t wished(const char* name, int64_t usual) {
 // done.
 class TensorMemory : public Memory {
  public:
-  explicit TensorMemory(const Tensor& like) : like_(like) {}
+  TensorMemory(const Tensor& like, cudaStream_t stream) : like_(like), stream_(stream) {}
 
   void* allocate(int64_t bytes) override {
     held_.push_back(new_empty(like_, {bytes}, ScalarType::Byte));
     return held_.back().mutable_data_ptr();
   }
 
+  void* allocate_zeros(int64_t bytes) override {
+    void* zeros = allocate(bytes);
+    cudaMemsetAsync(zeros, 0, static_cast<size_t>(bytes), stream_);
+    return zeros;
+  }
+
  private:
   const Tensor& like_;
+  cudaStream_t stream_;
   std::vector<Tensor> held_;
 };
 
@@ -66,7 +73,7 @@ class Cuda {
  public:
   explicit Cuda(const Tensor& like)
       : guard_(like.get_device_index()),
-        memory_(like),
+        memory_(like, current_stream(like.get_device_index())),
         call_{memory_,
               current_stream(like.get_device_index()),
               attribute(cudaDevAttrMultiProcessorCount, like.get_device_index()),
