@@ -181,6 +181,7 @@ if not absent:
         CUDAExtension(
             "usucl_ext._C_cuda",
             sources("csrc/cuda"),
+            include_dirs=pybind11_headers,
             define_macros=[*target, ("USE_CUDA", None), *hopper],
             extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         )

@@ -22,6 +22,7 @@ from ._validation import (
     check_positives,
     check_problem,
     check_temperature,
+    stacked,
 )
 
 IMPLEMENTATIONS = ("auto", "native", "reference")
@@ -232,7 +233,7 @@ def hard_negative_nce(
         max_similarity=max_similarity,
         positives=positives,
     )
-    stacked = check_positives(positives, problem)
+    positives = check_positives(positives, problem)
     tau = check_temperature("temperature", temperature, problem)
     soft = (
         None
@@ -241,16 +242,18 @@ def hard_negative_nce(
     )
     check_choice("reduction", reduction, REDUCTIONS)
     keys = [block.embedding for block in problem.blocks]
-    refuse_tangents(problem.anchors.embedding, stacked, tau, soft, *keys)
+    refuse_tangents(problem.anchors.embedding, positives, tau, soft, *keys)
     selection: Selection | None
     if not _use_native(impl, problem.anchors.embedding.device):
-        loss, selection = reference.nce(problem, stacked, tau, soft, reduction)
-    elif _direct.applies(problem, (stacked, tau, soft)):
+        loss, selection = reference.nce(problem, stacked(positives), tau, soft, reduction)
+    elif _direct.applies(problem, positives, tau, soft):
         loss, selection = _direct.hard_negative_nce(
-            problem, stacked, tau, soft, reduction, return_selection
+            problem, positives, tau, soft, reduction, return_selection
         )
     else:
-        loss, selection = _registrations.hard_negative_nce(problem, stacked, tau, soft, reduction)
+        loss, selection = _registrations.hard_negative_nce(
+            problem, stacked(positives), tau, soft, reduction
+        )
     if not return_selection:
         return loss
     assert selection is not None
