@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._constants import scalar_tensor, window_tensor
+from ._constants import constant
 from ._interception import is_intercepted
 from ._types import Frames
 
@@ -20,6 +20,7 @@ _LIMITS = {
     dtype: (torch.finfo(dtype).tiny, torch.finfo(dtype).max)
     for dtype in (torch.float32, torch.float64)
 }
+_GREATEST = _LIMITS[torch.float32][1]
 REDUCTIONS = ("none", "mean", "sum")
 MAX_K = 2**31 - 1
 MAX_SKIP = 2**62  # beyond all keys there can be; skip + k stays within int64
@@ -90,12 +91,12 @@ def _is_as_it_should_be(frames: object) -> bool:
         isinstance(embedding, Tensor) and isinstance(video, Tensor) and isinstance(time, Tensor)
     ):
         return False
-    if embedding.dim() != 2 or embedding.dtype not in EMBEDDING_DTYPES:
+    shape = embedding.shape
+    if len(shape) != 2 or shape[1] < 1 or embedding.dtype not in EMBEDDING_DTYPES:
         return False
-    rows, device = embedding.shape[:1], embedding.device
+    rows, device = shape[:1], embedding.device
     return (
-        embedding.shape[1] >= 1
-        and video.dtype == torch.int64
+        video.dtype == torch.int64
         and video.shape == rows
         and video.device == device
         and time.dtype == torch.float32
@@ -157,7 +158,8 @@ def _check_window(
             raise ValueError(f"window must be given with intra_k = {intra_k}, got None")
         return None
     if not isinstance(window, Tensor):
-        return window_tensor(*check_bounds(window), embedding.device, intercepted)
+        bounds = check_bounds(window)
+        return constant(bounds, torch.float32, embedding.device, intercepted)
     rows = embedding.shape[0]
     if not window.is_floating_point():
         raise TypeError(f"window must be a float tensor, got {window.dtype}")
@@ -174,7 +176,12 @@ def _check_window(
 
 
 def check_bounds(window: Sequence[object]) -> tuple[float, float]:
-    """The two bounds of a window, as float32 holds them."""
+    """The two bounds of a window, infinite where they are beyond the range of float32."""
+    if type(window) is tuple and len(window) == 2:
+        lo, hi = window
+        least, most = -_GREATEST, _GREATEST  # NaN is between no two numbers
+        if type(lo) is float and type(hi) is float and least <= lo <= most and least <= hi <= most:
+            return window
     if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
         raise TypeError(f"window must be a pair (lo, hi), a tensor or None, got {window!r}")
     lo, hi = _check_real("window[0]", window[0]), _check_real("window[1]", window[1])
@@ -214,7 +221,7 @@ def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
         raise ValueError(
             f"{name} must be positive and finite in {problem.accumulate}, got {number}"
         )
-    return scalar_tensor(number, problem.accumulate, device, problem.intercepted)
+    return constant(number, problem.accumulate, device, problem.intercepted)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
@@ -323,11 +330,10 @@ def check_problem(
     """The checked problem; ``positives`` only takes part in choosing the accumulation dtype."""
     checked = _check_frames("anchors", anchors)
     blocks = _check_blocks(negatives, checked)
-    dtypes = [checked.embedding.dtype, *(block.embedding.dtype for block in blocks)]
+    dtypes = [block.embedding.dtype for block in (checked, *blocks)]
     if isinstance(positives, Tensor):
         dtypes.append(positives.dtype)
-    double = torch.float64 in dtypes
-    accumulate = torch.float64 if double else torch.float32
+    accumulate = torch.float64 if torch.float64 in dtypes else torch.float32
     intra = _check_k("intra_k", intra_k)
     intercepted = is_intercepted()
     return Problem(

@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from . import _direct, _registrations, reference
+from . import _direct, _registrations, _repeats, reference
 from ._derivatives import refuse_tangents
 from ._library import absent_reason
 from ._types import Frames, Selection
@@ -89,8 +89,9 @@ def select_negatives(
     )
     if not _use_native(impl, problem.anchors.embedding.device):
         return reference.select(problem)
-    if _direct.applies(problem):
-        return _direct.select_negatives(problem)
+    inputs = _direct.inputs_of(problem)
+    if _direct.applies(problem, inputs):
+        return _direct.select_negatives(problem, inputs)
     return _registrations.select_negatives(problem)
 
 
@@ -222,6 +223,18 @@ def hard_negative_nce(
             stated; the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel, or a second derivative.
     """
+    seen = _repeats.look(
+        anchors,
+        negatives,
+        window,
+        (positives, temperature, soft_nn_temperature),
+        (intra_k, cross_k, intra_skip, cross_skip, max_similarity, reduction, impl),
+    )
+    loss: Tensor
+    selection: Selection | None
+    if seen is not None and (known := _repeats.recall(seen)) is not None:
+        loss, selection = _direct.hard_negative_nce(*known, return_selection)
+        return (loss, selection) if selection is not None and return_selection else loss
     problem = check_problem(
         anchors,
         negatives,
@@ -243,13 +256,14 @@ def hard_negative_nce(
     check_choice("reduction", reduction, REDUCTIONS)
     keys = [block.embedding for block in problem.blocks]
     refuse_tangents(problem.anchors.embedding, positives, tau, soft, *keys)
-    selection: Selection | None
+    inputs = _direct.inputs_of(problem, positives, tau, soft)
     if not _use_native(impl, problem.anchors.embedding.device):
         loss, selection = reference.nce(problem, stacked(positives), tau, soft, reduction)
-    elif _direct.applies(problem, positives, tau, soft):
-        loss, selection = _direct.hard_negative_nce(
-            problem, positives, tau, soft, reduction, return_selection
-        )
+    elif _direct.applies(problem, inputs):
+        plan = _direct.Plan(problem, inputs, reduction)
+        if seen is not None:
+            _repeats.remember(seen, plan, inputs)
+        loss, selection = _direct.hard_negative_nce(plan, inputs, return_selection)
     else:
         loss, selection = _registrations.hard_negative_nce(
             problem, stacked(positives), tau, soft, reduction
