@@ -144,6 +144,7 @@ target = [("TORCH_TARGET_VERSION", TORCH_TARGET)]
 # Paths of the build machine stay out of error messages.
 cxx = [
     "-O3",
+    "-g0",  # what Python itself was built with would make most of the file debug information
     "-ffp-contract=off",
     "-Wall",
     "-Wextra",

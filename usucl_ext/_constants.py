@@ -14,9 +14,7 @@ MOST_ON_CUDA = 256
 _on_cuda: dict[tuple[Values, torch.dtype, torch.device], Tensor] = {}
 
 
-def constant(
-    values: Values, dtype: torch.dtype, device: torch.device, intercepted: bool
-) -> Tensor:
+def constant(values: Values, dtype: torch.dtype, device: torch.device, intercepted: bool) -> Tensor:
     """A number as a 0-dim tensor, or a pair of them as ``[1, 2]``; only to be read.
 
     Args:
@@ -69,6 +67,7 @@ def _may_keep_on_cuda() -> bool:
 def _keep_on_cuda(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
     # The copy waits for its stream, one of its own: not for what the GPU has still to do, and yet
     # every other stream may read the values from now on.
-    with torch.cuda.stream(torch.cuda.Stream(device)):
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
         tensor = _on_cuda[values, dtype, device] = _tensor(values, dtype, device)
     return tensor

@@ -210,7 +210,7 @@ class _HardNegativeNCE(torch.autograd.Function):
 
 
 # Function.apply first asks whether function transforms are at work: for plain calls they are not.
-_apply: Any = super(torch.autograd.Function, _HardNegativeNCE).apply  # type: ignore[misc]
+_apply: Any = super(torch.autograd.Function, _HardNegativeNCE).apply
 
 
 def _gradients(

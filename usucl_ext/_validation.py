@@ -165,9 +165,7 @@ def _check_window(
         raise TypeError(f"window must be a float tensor, got {window.dtype}")
     shape = window.shape
     if shape != (2,) and shape != (1, 2) and shape != (rows, 2):
-        raise ValueError(
-            f"window must have shape [2], [1, 2] or [{rows}, 2], got {_shape(window)}"
-        )
+        raise ValueError(f"window must have shape [2], [1, 2] or [{rows}, 2], got {_shape(window)}")
     if window.device != embedding.device:
         raise ValueError(f"window must be on {embedding.device}, got {window.device}")
     if window.dtype == torch.float32 and not window.requires_grad:
@@ -181,7 +179,7 @@ def check_bounds(window: Sequence[object]) -> tuple[float, float]:
         lo, hi = window
         least, most = -_GREATEST, _GREATEST  # NaN is between no two numbers
         if type(lo) is float and type(hi) is float and least <= lo <= most and least <= hi <= most:
-            return window
+            return lo, hi
     if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
         raise TypeError(f"window must be a pair (lo, hi), a tensor or None, got {window!r}")
     lo, hi = _check_real("window[0]", window[0]), _check_real("window[1]", window[1])
