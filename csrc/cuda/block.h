@@ -121,25 +121,25 @@ __device__ void write_padded(const Candidate<T>* list, int64_t count, int64_t de
   }
 }
 
-// One anchor, upcast, a piece of its dimensions at a time in shared memory.
-template <typename T>
+// One anchor, upcast, a piece of its dimensions at a time in shared memory, for a team.
+template <typename T, typename Team>
 struct StagedAnchor {
   static constexpr int kDims = 256;
   T value[kDims];
 
   // Similarity with row `row` of `matrix` for the threads that have one (there); all threads of the
-  // block take part. again: the call before was for the same anchor, so that what fits is there.
+  // team take part. again: the call before was for the same anchor, so that what fits is there.
   __device__ T score(const Matrix& anchors, int64_t anchor, const Matrix& matrix, int64_t row,
                      bool there, bool again) {
     T sum = 0;
     for (int64_t start = 0; start < anchors.dim; start += kDims) {
       const int width = static_cast<int>(anchors.dim - start < kDims ? anchors.dim - start : kDims);
       if (!again || anchors.dim > kDims) {
-        __syncthreads();
-        for (int d = static_cast<int>(threadIdx.x); d < width; d += kThreads) {
+        Team::sync();
+        for (int d = Team::rank(); d < width; d += Team::kSize) {
           value[d] = element<T>(anchors, anchor, start + d);
         }
-        __syncthreads();
+        Team::sync();
       }
       if (there) sum = continue_chain(sum, value, matrix, row, start, width);
     }

@@ -7,8 +7,7 @@
 // video: most keys are neither. Once a list could overflow with the next tile it is sorted and cut,
 // which raises that bar; the order is total, so when that happens does not change the result.
 // Splits of the keys tell each other how far the bar of an anchor has risen: late news only costs
-// time. Keys of equal embeddings rank by their index: once no list takes another one of a run of
-// them, the tiles that only continue the run are passed over.
+// time.
 #include "../core/relation.h"
 #include "block.h"
 #include "passes.h"
@@ -28,9 +27,8 @@ constexpr int64_t kBlocksEach = 4;  // that a multiprocessor should have, for ba
 // What a call works with in device memory.
 template <typename T>
 struct CrossMemory {
-  Candidate<T>* lists;  // [grid, kAnchors, capacity]
-  Ordered* bars;        // [N]: the highest that any split has, or null where there is one
-  KeyRuns runs;
+  Candidate<T>* lists;     // [grid, kAnchors, capacity]
+  Ordered* bars;           // [N]: the highest that any split has, or null where there is one
   Statistics* statistics;  // or null
 };
 
@@ -76,8 +74,6 @@ struct CrossShared {
   int64_t row[kAnchors];            // of the anchor, or -1
   FrameTag tag[kAnchors];
   Candidate<T> worst[kAnchors];
-  T last[kAnchors];  // similarity with the last key of the tile before
-  int32_t takes_more;
 };
 
 // Bytes of shared memory that a multiprocessor has.
@@ -93,23 +89,6 @@ constexpr int kSharedBytes = 100 << 10;
 template <typename T>
 constexpr int kResidentBlocks =
     std::min<int>(kSharedBytes / sizeof(CrossShared<T>), 12 / sizeof(T));
-
-// Whether a list may take a key that comes after, and equals, the last one of the tile before.
-template <typename T>
-__device__ USUCL_OUT_OF_LINE bool takes_more(CrossShared<T>& shared, T max_similarity) {
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0) shared.takes_more = 0;
-  __syncthreads();
-  if (thread < kAnchors && shared.row[thread] >= 0) {
-    const T last = shared.last[thread];  // NaN: not known, so the tile is scored
-    const bool takes = !(last <= shared.worst[thread].similarity) && !(last > max_similarity);
-    if (takes) atomicMax(&shared.takes_more, 1);
-  }
-  __syncthreads();
-  const bool takes = shared.takes_more != 0;
-  __syncthreads();  // all have read it
-  return takes;
-}
 
 // One thread block's work; its lists [kAnchors, capacity] are in device memory.
 template <typename T>
@@ -156,15 +135,10 @@ class CrossSearch {
       const int64_t last = end - first_index < rows ? end - first_index : rows;
       int64_t row = begin > first_index ? begin - first_index : 0;
       for (; row < last; row += kTileKeys) {
-        const int64_t tile_end = row + kTileKeys < last ? row + kTileKeys : last;
-        const bool repeats =
-            memory_.runs.continue_through(first_index + row, first_index + tile_end);
-        if (repeats && !takes_more(shared_, max_similarity_)) continue;
         T similarity[kWarpAnchors][kLaneKeys] = {};
         score_tile(keys.embedding, row, similarity);
         read_bars();
         append_survivors(keys, row, last, first_index, similarity);
-        remember_last(similarity);
         if (memory_.statistics != nullptr && threadIdx.x == 0) {
           atomicAdd(&memory_.statistics->chained, 1ull);
         }
@@ -185,7 +159,6 @@ class CrossSearch {
       shared_.row[thread] = row;
       shared_.tag[thread] = row >= 0 ? problem_.anchors.tag(row) : FrameTag{-1, 0, -1};
       shared_.worst[thread] = no_candidate<T>();
-      shared_.last[thread] = static_cast<T>(NAN);
     }
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) count_[a] = 0;
@@ -235,14 +208,6 @@ class CrossSearch {
       const int64_t row = first_row + i / kKeyDims, column = start + i % kKeyDims;
       const bool there = row < keys.rows && column < keys.dim;
       shared_.key[i % kKeyDims][i / kKeyDims] = there ? element<T>(keys, row, column) : T(0);
-    }
-  }
-
-  __device__ void remember_last(const T (&similarity)[kWarpAnchors][kLaneKeys]) {
-    if (memory_.runs.bits == nullptr || lane() != 31) return;
-#pragma unroll
-    for (int a = 0; a < kWarpAnchors; ++a) {
-      shared_.last[warp() * kWarpAnchors + a] = similarity[a][kLaneKeys - 1];
     }
   }
 
@@ -343,8 +308,7 @@ CrossPlan plan_cross(const Problem& problem, int64_t depth, int64_t max_splits, 
 
 template <typename T>
 void launch_cross(const Problem& problem, const DeviceProblem& device, const CrossPlan& plan,
-                  const SomeAnchors& anchors, const KeyRuns& runs, const Kept<T>& kept,
-                  const Call& call) {
+                  const SomeAnchors& anchors, const Kept<T>& kept, const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows;
   const CrossWork work = plan.work(rows);
   // How many there are of some anchors is known on the device only: no more than all, and fewer are
@@ -356,8 +320,7 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
                      kBlocksEach * call.multiprocessors);
   const bool splits = anchors.rows != nullptr || work.splits > 1;
   const CrossMemory<T> memory{call.memory.array<Candidate<T>>(grid * kAnchors * plan.capacity),
-                              splits ? call.memory.array<Ordered>(rows) : nullptr, runs,
-                              call.statistics};
+                              splits ? call.memory.array<Ordered>(rows) : nullptr, call.statistics};
   if (splits) cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
   launch<cross_kernel<T>>(grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
                           anchors, memory, kept);
@@ -377,15 +340,15 @@ Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const CrossPlan plan = plan_cross(problem, depth, kMaxMerged / depth, call);
   const int64_t lists = plan.work(rows).splits;
   const Kept<T> kept{call.memory.array<Candidate<T>>(rows * lists * depth), lists, depth, nullptr};
-  launch_cross(problem, device, plan, {nullptr, nullptr}, {nullptr}, kept, call);
+  launch_cross(problem, device, plan, {nullptr, nullptr}, kept, call);
   return kept;
 }
 
 void search_by_chain(const Problem& problem, const DeviceProblem& device,
-                     const SomeAnchors& anchors, const KeyRuns& runs, const Kept<float>& kept,
-                     int64_t depth, const Call& call) {
+                     const SomeAnchors& anchors, const Kept<float>& kept, int64_t depth,
+                     const Call& call) {
   const CrossPlan plan = plan_cross(problem, depth, kept.depth / depth, call);
-  launch_cross(problem, device, plan, anchors, runs, kept, call);
+  launch_cross(problem, device, plan, anchors, kept, call);
 }
 
 template Kept<float> cross_pass(const Problem&, const DeviceProblem&, const Call&);

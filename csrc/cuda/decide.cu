@@ -7,10 +7,12 @@ namespace {
 
 constexpr int kWarps = kThreads / 32;
 constexpr int kStagedDims = 256;
+constexpr int kStagedNominees = 512;
 
 struct DecideShared {
   float anchor[kWarps][kStagedDims];
   uint32_t histogram[kWarps][kDigits];
+  Nominee nominee[kWarps][kStagedNominees];
 };
 
 // One warp's work on one anchor.
@@ -24,14 +26,20 @@ class Decision {
         kept_(kept),
         anchor_(shared.anchor[threadIdx.x / 32]),
         histogram_(shared.histogram[threadIdx.x / 32]),
+        staged_(shared.nominee[threadIdx.x / 32]),
         max_similarity_(static_cast<float>(problem.max_similarity)) {}
 
   __device__ void run(int64_t i) {
+    const AnchorStart start = memory_.start[i];
     Nominee* nominees = memory_.pool + i * plan_.pool_capacity;
     int count = memory_.pool_count[i];
-    bool settled = count <= plan_.pool_capacity;
+    bool settled = !(start.margin == INFINITY) && count <= plan_.pool_capacity;
     if (settled) {
-      count = near_the_last_rank(nominees, count, memory_.start[i].margin);
+      nominees = staged(nominees, count);
+      settled = reaches_bar(nominees, count, start);
+    }
+    if (settled) {
+      count = near_the_last_rank(nominees, count, start.margin);
       settled = count <= kept_.depth;
     }
     if (memory_.statistics != nullptr && lane() == 0) {
@@ -49,12 +57,33 @@ class Decision {
  private:
   static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
 
+  // In shared memory, if they fit: they are looked at several times.
+  __device__ Nominee* staged(Nominee* nominees, int count) {
+    if (count > kStagedNominees) return nominees;
+    __syncwarp();  // those of the anchor before are decided
+    for (int n = lane(); n < count; n += 32) staged_[n] = nominees[n];
+    __syncwarp();
+    return staged_;
+  }
+
+  // Whether `depth` nominees that surely count reach the bar: then nobody else can be of the
+  // hardest. Without a bar everybody was nominated.
+  __device__ bool reaches_bar(const Nominee* nominees, int count, const AnchorStart& start) const {
+    if (start.bar == -INFINITY) return true;
+    int reach = 0;
+    for (int n = lane(); n < count; n += 32) {
+      const float score = nominees[n].score;
+      reach += score >= start.bar && surely_counts(score, start.margin, max_similarity_);
+    }
+    return WarpTeam::sum(reach) >= plan_.depth;
+  }
+
   __device__ int near_the_last_rank(Nominee* nominees, int count, float margin) {
     const auto score = [&](int64_t n) {
       const float score = nominees[n].score;
       return surely_counts(score, margin, max_similarity_) ? score : -INFINITY;
     };
-    const float bar = kth_greatest(score, count, plan_.depth, histogram_);
+    const float bar = nearly_kth_greatest(score, count, plan_.depth, histogram_);
     const float limit = limit_of(bar, margin);
     return keep_those(nominees, count, [&](const Nominee& n) { return n.score >= limit; });
   }
@@ -99,6 +128,7 @@ class Decision {
   const Kept<float>& kept_;
   float* anchor_;  // [kStagedDims] of this warp
   uint32_t* histogram_;
+  Nominee* staged_;  // [kStagedNominees] likewise
   float max_similarity_;
 };
 

@@ -1,6 +1,7 @@
 // The cross-video candidates of large problems: tensor cores nominate, the chain decides.
 #include "dense.h"
 
+#include <cmath>
 #include <vector>
 
 namespace usucl::cuda {
@@ -33,41 +34,43 @@ int64_t tiles_of(const Problem& problem, DType elements) {
 struct KeysOfType {
   DType elements;
   DenseOperands operands;
-  bool by_warpgroups;
+  SamplePlan sample;
 
-  KeysOfType(DType type, const Problem& problem, const Call& call) : elements(type), operands{} {
+  KeysOfType(DType type, const Problem& problem, const Call& call)
+      : elements(type), operands{}, sample{} {
     const Matrix& anchors = problem.anchors.embedding;
+    operands.dim = static_cast<int32_t>(anchors.dim);
     operands.anchor_tiles = static_cast<int32_t>(ceil_divide(anchors.rows, kTileAnchors));
     operands.chunks = static_cast<int32_t>(ceil_divide(anchors.dim * bytes_of(type), kChunkBytes));
     operands.tiles = static_cast<int32_t>(tiles_of(problem, type));
     fit_in_shared(operands, call);  // they do: takes_dense_pass() has asked
-    by_warpgroups = fits_warpgroups(type, problem, operands, call);
-  }
-
-  // So that all thread blocks that run at once have work.
-  KeySplits splits(const Call& call) const {
-    const int64_t tiles = operands.tiles;
-    const int64_t splits = std::max<int64_t>(1, blocks_at_once(call) / operands.anchor_tiles);
-    const int64_t each = ceil_divide(tiles, std::min(splits, tiles));
-    return {static_cast<int32_t>(ceil_divide(tiles, each)), static_cast<int32_t>(each)};
-  }
-
-  int64_t grid(const Call& call) const {
-    return std::min<int64_t>(int64_t{operands.anchor_tiles} * splits(call).count,
-                             blocks_at_once(call));
-  }
-
-  int64_t blocks_at_once(const Call& call) const {
-    return (by_warpgroups ? 1 : 2) * call.multiprocessors;
   }
 };
 
-// How many tiles of keys to take the sample from.
-int64_t seed_tiles(int64_t tiles, int64_t depth) {
-  constexpr int64_t kUsual = 32;
-  constexpr int64_t kWorthwhile = 16;  // at most so much of the keys, twice for great depths
-  const int64_t usual = std::min(kUsual, tiles / kWorthwhile);
-  return std::max(usual, std::min(2 * ceil_divide(depth, kSeedsOfTile), 2 * tiles / kWorthwhile));
+constexpr int64_t kSampledKeys = 4096;  // at least, of large banks
+constexpr int64_t kLargestStride = 16;
+constexpr int64_t kMostSeeds = 1024;
+
+// How thin the sample may be.
+int32_t stride_of(int64_t keys) {
+  int32_t stride = 1;
+  while (stride < kLargestStride && keys / (2 * stride) >= kSampledKeys) stride *= 2;
+  return stride;
+}
+
+// The least rank such that hardly ever as many of the `depth` hardest keys are in the sample, and
+// so `depth` keys reach the score of that rank. Each is with a probability of 1 / stride: how many
+// are has the tail of a Poisson distribution at most, P(>= r) <= e^-m (e m / r)^r for r > m, the
+// mean (Mitzenmacher and Upfal, Probability and Computing, theorem 5.4).
+int64_t seed_rank(int64_t depth, int32_t stride) {
+  if (stride == 1) return depth;
+  constexpr double kLogHardlyEver = -16.2;  // 1e-7
+  const double mean = static_cast<double>(depth) / stride;
+  int64_t rank = static_cast<int64_t>(mean) + 1;
+  for (;; ++rank) {
+    const auto r = static_cast<double>(rank);
+    if (r * (1 + std::log(mean / r)) - mean < kLogHardlyEver) return rank;
+  }
 }
 
 }  // namespace
@@ -78,9 +81,11 @@ bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
   if (!call.tensor_cores || rows == 0 || keys == 0 || rows >= INT32_MAX - kTileAnchors)
     return false;
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
-    if (problem.blocks[b].embedding.dtype == DType::kFloat64) return false;
+    const Matrix& block = problem.blocks[b].embedding;
+    if (block.dtype == DType::kFloat64 || block.rows > INT32_MAX) return false;
   }
-  DenseOperands rows_of_any_length{nullptr, 1, 2, 0, false, 0};  // longer ones take no more
+  DenseOperands rows_of_any_length{};  // longer ones take no more
+  rows_of_any_length.chunks = 2;
   if (!fit_in_shared(rows_of_any_length, call)) return false;
   const int64_t dim = problem.anchors.embedding.dim;
   return depth <= kMaxDepth && dim > 0 && dim <= kMaxDim && keys < int64_t{UINT32_MAX} &&
@@ -91,42 +96,55 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
                        const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows, dim = problem.anchors.embedding.dim;
   std::vector<KeysOfType> types;
+  int64_t tiles = 0;
   for (const DType type : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
     if (tiles_of(problem, type) > 0) types.emplace_back(type, problem, call);
   }
-  DensePlan plan{depth, 0, 0, 0, 0};
-  int64_t grid = 0;
-  for (const KeysOfType& keys : types) {
-    plan.num_seeds += seed_tiles(keys.operands.tiles, depth) * kSeedsOfTile;
-    grid = std::max(grid, keys.grid(call));
+  const int32_t stride = stride_of(num_keys(problem));
+  int64_t sampled = 0;
+  for (KeysOfType& keys : types) {
+    keys.sample.stride = stride;
+    keys.sample.row_bytes = static_cast<int32_t>(dim * bytes_of(keys.elements));
+    keys.sample.tiles = static_cast<int32_t>(ceil_divide(keys.operands.tiles, stride));
+    sampled += keys.sample.tiles;
+    tiles += keys.operands.tiles;
   }
-  plan.list_rows = static_cast<int32_t>(std::min<int64_t>(rows, kTileAnchors));
-  // Beside what must be kept: two tiles more, and room so that a list is seldom cut.
-  const int64_t room = std::min<int64_t>(std::max<int64_t>(depth, 64), 2 * kTileKeys);
-  plan.capacity = static_cast<int32_t>(depth + 2 * kTileKeys + room);
-  plan.pool_capacity = static_cast<int32_t>(4 * depth + 512);
+  DensePlan plan{};
+  plan.depth = depth;
+  for (KeysOfType& keys : types) {
+    keys.sample.merged = static_cast<int32_t>(ceil_divide(sampled * kSeedsOfTile, kMostSeeds));
+    keys.sample.first_seed = plan.num_seeds;
+    plan.num_seeds += ceil_divide(keys.sample.tiles, keys.sample.merged) * kSeedsOfTile;
+  }
+  for (KeysOfType& keys : types) keys.sample.num_seeds = plan.num_seeds;
+  plan.seed_rank = seed_rank(depth, stride);
+  // The keys above a score of that rank are `stride` for each of the sample, give or take as many
+  // times its square root; beside them come those within the margin.
+  const double spread = 8 * std::sqrt(static_cast<double>(plan.seed_rank));
+  const int64_t expected =
+      stride * (plan.seed_rank + static_cast<int64_t>(stride == 1 ? 0 : spread));
+  plan.pool_capacity = static_cast<int32_t>(std::max(4 * depth, expected) + 512);
+  plan.most_reaching = plan.pool_capacity / stride;
   const Kept<float> kept{call.memory.array<Candidate<float>>(rows * (2 * depth + 192)), 1,
                          2 * depth + 192, call.memory.array<int32_t>(rows)};
 
   // What begins with zeros, in one piece.
-  const int64_t run_words = ceil_divide(num_keys(problem), 32);
-  const int64_t words = rows * Scale::kBuckets + rows + 1 + kElementTypes + run_words;
+  const int64_t words = rows + 1 + kElementTypes;
   auto* zeroed = call.memory.array<uint32_t>(words);
   cudaMemsetAsync(zeroed, 0, words * sizeof(uint32_t), call.stream);
   DenseMemory memory{};
-  memory.histogram = zeroed;
-  memory.pool_count = reinterpret_cast<int32_t*>(zeroed + rows * Scale::kBuckets);
+  memory.pool_count = reinterpret_cast<int32_t*>(zeroed);
   memory.num_unsettled = memory.pool_count + rows;
-  auto* runs = zeroed + words - run_words;
-  auto* key_norm = runs - kElementTypes;
+  auto* key_norm = zeroed + rows + 1;
   memory.anchor_norm = call.memory.array<float>(rows);
   memory.seeds = call.memory.array<float>(rows * plan.num_seeds);
   memory.start = call.memory.array<AnchorStart>(rows);
-  memory.lists = call.memory.array<Nominee>(grid * plan.list_rows * plan.capacity);
   memory.pool = call.memory.array<Nominee>(rows * plan.pool_capacity);
   memory.unsettled = call.memory.array<int32_t>(rows);
   memory.statistics = call.statistics;
 
+  auto* tile = call.memory.array<KeyTile>(tiles);
+  auto* bits = call.memory.array<KeyBits>(tiles);
   Margins margins{{}, key_norm};
   for (KeysOfType& keys : types) {
     DenseOperands& operands = keys.operands;
@@ -134,30 +152,29 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
     margins.of[type] = Margin(problem.anchors.embedding.dtype, keys.elements, dim);
     auto* packed = call.memory.array<Piece>(int64_t{operands.anchor_tiles} * kTileAnchors *
                                             operands.chunks * kChunkPieces);
-    pack_anchors(keys.elements, problem.anchors, operands, packed, memory.anchor_norm, call);
-    survey_keys(keys.elements, device, operands.tiles, key_norm + type, runs, call);
     operands.anchors = packed;
+    operands.tile = tile;
+    operands.bits = bits;
+    tile += operands.tiles;
+    bits += operands.tiles;
+    pack_anchors(keys.elements, problem.anchors, operands, packed, memory.anchor_norm, call);
+    survey_keys(keys.elements, device, operands, key_norm + type, call);
+    pass_over_repeats(operands, depth, call);
   }
-  int64_t first_seed = 0;
   for (const KeysOfType& keys : types) {
-    const int64_t tiles = seed_tiles(keys.operands.tiles, depth);
-    score_seeds(keys.elements, device, keys.operands, margins, memory,
-                {plan.num_seeds, first_seed, tiles}, call);
-    first_seed += tiles * kSeedsOfTile;
+    score_sample(keys.elements, device, keys.operands, margins, memory, keys.sample, call);
   }
   start_anchors(rows, margins, memory, plan, call);
   for (const KeysOfType& keys : types) {
-    const KeySplits splits = keys.splits(call);
-    if (keys.by_warpgroups) {
-      nominate_by_warpgroups(keys.elements, problem, device, keys.operands, memory, plan, splits,
-                             keys.grid(call), call);
+    const DenseOperands& operands = keys.operands;
+    if (fits_warpgroups(keys.elements, problem, operands, call)) {
+      nominate_by_warpgroups(keys.elements, problem, device, operands, memory, plan, call);
     } else {
-      nominate(keys.elements, device, keys.operands, memory, plan, splits, keys.grid(call), call);
+      nominate(keys.elements, device, operands, memory, plan, call);
     }
   }
   decide(problem, device, memory, plan, kept, call);
-  search_by_chain(problem, device, {memory.unsettled, memory.num_unsettled}, {runs}, kept, depth,
-                  call);
+  search_by_chain(problem, device, {memory.unsettled, memory.num_unsettled}, kept, depth, call);
   return kept;
 }
 

@@ -1,6 +1,7 @@
-// What the dense pass knows before it looks at all keys: norms, anchors as tensor cores take them,
-// and a bar for every anchor from the scores of a sample.
-#include "dense_tile.h"
+// What the dense pass knows before it multiplies: norms, anchors as tensor cores take them, tiles
+// of keys, and which of those only repeat what comes before.
+#include "../core/relation.h"
+#include "dense.h"
 
 namespace usucl::cuda {
 namespace {
@@ -30,8 +31,15 @@ __device__ uint32_t as_element(float value) {
   return sign | ((round_bits(magnitude, 13) >> 13) - (112u << 10));
 }
 
+// Upwards, from the sum of squares of `dim` elements.
+__device__ inline float norm_from(float squares, int64_t dim) {
+  // An element whose square is lost is below 2^-74.
+  const float norm = sqrtf(squares) + sqrtf(static_cast<float>(dim)) * 0x1p-70f;
+  return norm * (1.0f + static_cast<float>(dim + 64) * 0x1p-23f);
+}
+
 // Of a row, by one warp, rounded up; NaN if an element is not finite.
-__device__ float norm_of(const Matrix& matrix, int64_t row) {
+__device__ USUCL_OUT_OF_LINE float norm_of(const Matrix& matrix, int64_t row) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   float squares = 0;
   bool finite = true;
@@ -41,10 +49,19 @@ __device__ float norm_of(const Matrix& matrix, int64_t row) {
     squares = fused_multiply_add(value, value, squares);
   }
   const bool all_finite = __all_sync(kWholeWarp, finite) != 0;
-  // An element whose square is lost is below 2^-74.
-  const float norm =
-      sqrtf(WarpTeam::sum(squares)) + sqrtf(static_cast<float>(matrix.dim)) * 0x1p-70f;
-  return all_finite ? norm * (1.0f + static_cast<float>(matrix.dim + 64) * 0x1p-23f) : NAN;
+  return all_finite ? norm_from(WarpTeam::sum(squares), matrix.dim) : NAN;
+}
+
+// Whether a row has, bit for bit, the elements of the row before, by one warp.
+__device__ USUCL_OUT_OF_LINE bool repeats(const Matrix& matrix, int64_t row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int64_t start = 0; start < matrix.dim; start += 32) {
+    const int64_t d = start + lane;
+    const bool same = d >= matrix.dim || bits_of(element<float>(matrix, row, d)) ==
+                                             bits_of(element<float>(matrix, row - 1, d));
+    if (!__all_sync(kWholeWarp, same)) return false;  // most rows differ at once
+  }
+  return true;
 }
 
 // One warp an anchor, rows beyond the last one too, which are zeros.
@@ -77,124 +94,199 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
   }
 }
 
-// Whether a row has, bit for bit, the elements of the row before, by one warp.
-__device__ bool repeats(const Matrix& matrix, int64_t row) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int64_t start = 0; start < matrix.dim; start += 32) {
-    const int64_t d = start + lane;
-    const bool same = d >= matrix.dim || bits_of(element<float>(matrix, row, d)) ==
-                                             bits_of(element<float>(matrix, row - 1, d));
-    if (!__all_sync(kWholeWarp, same)) return false;  // most rows differ at once
-  }
-  return true;
-}
-
-// Norms of keys are not negative: their bits are in their order.
-__global__ void __launch_bounds__(kThreads, kEasyBlocks)
-    survey_kernel(const __grid_constant__ DeviceProblem device, DType elements, uint32_t* greatest,
-                  uint32_t* runs) {
-  const Problem problem = device.view();
-  const int64_t first = blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
-  const int64_t step = int64_t{gridDim.x} * (kThreads / 32);
-  int64_t first_index = 0;
-  float norm = 0;
-  for (int64_t b = 0; b < problem.num_blocks; ++b) {
-    const Frames& keys = problem.blocks[b];
-    const int64_t rows = keys.embedding.dtype == elements ? keys.embedding.rows : 0;
-    for (int64_t row = first; row < rows; row += step) {
-      if (keys.video[row] >= 0) norm = fmaxf(norm, norm_of(keys.embedding, row));
-      if (row > 0 && repeats(keys.embedding, row) && threadIdx.x % 32 == 0) {
-        const int64_t index = first_index + row;
-        atomicAdd(&runs[index / 32], 1u << (index % 32));  // each bit once
-      }
-    }
-    first_index += keys.embedding.rows;
-  }
-  if (threadIdx.x % 32 == 0 && norm > 0) atomicMax(greatest, bits_of(norm));
-}
-
-struct SeedShared {
-  AnchorTags anchors;
-  KeyTags keys;
-  float margin[kTileAnchors];
-  TileMemory tiles;
+// What a warp finds of 32 keys.
+struct Surveyed {
+  uint32_t repeats;  // a bit each
+  float norm;        // the greatest of those that are no empty slots
 };
 
-// Every lane's share of a row of one tile, 8 keys, gives its greatest score: those of different
-// lanes and tiles are of different keys.
+// Of rows that 16 bytes at a time are read of: as many rows at once as a warp has room for.
 template <typename Elements>
-__global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
-    seed_kernel(const __grid_constant__ DeviceProblem device,
-                const __grid_constant__ DenseOperands operands, Margins margins, DenseMemory memory,
-                SeedPlan plan) {
-  using Product = WarpProduct<Elements>;
-  SeedShared& shared = shared_memory<SeedShared>();
-  const Problem problem = device.view();
-  const int64_t anchor_tile = blockIdx.x % operands.anchor_tiles;
-  const int64_t seed = blockIdx.x / operands.anchor_tiles;
-  const int64_t first_anchor = anchor_tile * kTileAnchors, rows = problem.anchors.embedding.rows;
-  const auto max_similarity = static_cast<float>(problem.max_similarity);
-  DenseSweep<Elements> sweep(problem, operands, shared.tiles);
-  const auto begin = [&](int32_t, const KeyTile& tile) {
-    const int thread = static_cast<int>(threadIdx.x);
-    if (thread < kTileAnchors) {
-      const int64_t i = first_anchor + thread;
-      load_anchor(shared.anchors, thread, problem.anchors, i);
-      const float norm = i < rows ? memory.anchor_norm[i] : -1.0f;
-      shared.margin[thread] = norm < 0 ? INFINITY : margins(norm);
-    } else {
-      shared.keys.load(tile, thread - kTileAnchors);
-    }
-  };
-  const auto end = [&](const Product& product) {
-    const int share = DenseSweep<Elements>::first_column() / Product::kLaneColumns +
-                      static_cast<int>(threadIdx.x) % 4;
+__device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t counting) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int pieces = static_cast<int>(keys.dim * Elements::kBytes / kPieceBytes);
+  int lanes = 1;  // of a row
+  while (lanes < pieces && lanes < 32) lanes *= 2;
+  const int at_once = 32 / lanes, own = lane / lanes;
+  const auto* data = static_cast<const Piece*>(keys.data);
+  Surveyed found{0, 0};
+#pragma unroll 4
+  for (int step = 0; step < lanes; ++step) {
+    const int key = step * at_once + own;
+    const int64_t row = first + key;
+    const bool there = row < keys.rows;
+    bool same = there && row > 0;
+    float squares = 0;
+    for (int p = lane % lanes; there && p < pieces; p += lanes) {
+      const Piece piece = data[row * pieces + p];
+      const Piece before = data[(row > 0 ? row - 1 : 0) * pieces + p];
 #pragma unroll
-    for (int r = 0; r < Product::kLaneRows; ++r) {
-      const int row = sweep.first_row() + Product::row(r);
-      float greatest = -INFINITY;
-#pragma unroll
-      for (int c = 0; c < Product::kLaneColumns; ++c) {
-        const float score = product.value(r, c);
-        const int key = sweep.first_column() + Product::column(c);
-        if (score > greatest && score < INFINITY &&
-            surely_counts(score, shared.margin[row], max_similarity) &&
-            shared.anchors.has_negative(row, shared.keys, key)) {
-          greatest = score;
+      for (int w = 0; w < 4; ++w) {
+        same &= piece.word[w] == before.word[w];
+        if (Elements::kDType == DType::kFloat32) {
+          const float value = float_from_bits(piece.word[w]);
+          squares = fused_multiply_add(value, value, squares);
+        } else {
+          float low, high;
+          if (Elements::kDType == DType::kBFloat16) {
+            low = float_from_bits(piece.word[w] << 16);
+            high = float_from_bits(piece.word[w] & 0xffff0000u);
+          } else {
+            low = upcast(Float16{static_cast<uint16_t>(piece.word[w])});
+            high = upcast(Float16{static_cast<uint16_t>(piece.word[w] >> 16)});
+          }
+          squares = fused_multiply_add(low, low, squares);
+          squares = fused_multiply_add(high, high, squares);
         }
       }
-      if (first_anchor + row >= rows) continue;
-      float* const seeds = memory.seeds + (first_anchor + row) * plan.num_seeds + plan.first_seed;
-      seeds[seed * kSeedsOfTile + share] = greatest;
     }
-  };
-  const int64_t tile = (2 * seed + 1) * operands.tiles / (2 * plan.tiles);
-  sweep.run(static_cast<int32_t>(anchor_tile), static_cast<int32_t>(tile), 1, begin, end);
-}
-
-struct StartShared {
-  uint32_t histogram[kThreads / 32][kDigits];
-};
-
-// One warp an anchor.
-__global__ void __launch_bounds__(kThreads)
-    start_kernel(int64_t rows, Margins margins, DenseMemory memory, DensePlan plan) {
-  StartShared& shared = shared_memory<StartShared>();
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t step = int64_t{gridDim.x} * (kThreads / 32);
-  for (int64_t i = blockIdx.x * (kThreads / 32) + warp; i < rows; i += step) {
-    const float norm = memory.anchor_norm[i];
-    AnchorStart start{-INFINITY, -1.0f, {}};
-    if (norm >= 0) {
-      start.margin = margins(norm);
-      if (start.margin < INFINITY) {
-        const float* seeds = memory.seeds + i * plan.num_seeds;
-        start.bar = kth_greatest([&](int64_t s) { return seeds[s]; }, plan.num_seeds, plan.depth,
-                                 shared.histogram[warp]);
-        start.scale = Scale::of(start.bar, norm * margins.greatest_key() + start.margin);
+    for (int bits = lanes / 2; bits > 0; bits /= 2) {
+      squares += __shfl_xor_sync(kWholeWarp, squares, bits);
+    }
+    const unsigned equal = __ballot_sync(kWholeWarp, same);
+    for (int r = 0; r < at_once; ++r) {
+      const unsigned of_row = (lanes == 32 ? ~0u : (1u << lanes) - 1) << (r * lanes);
+      if ((equal & of_row) == of_row) found.repeats |= 1u << (step * at_once + r);
+    }
+    float norm = norm_from(squares, keys.dim);
+    // Not finite, or its squares are not: who it is, is asked of each of these rows.
+    if (__any_sync(kWholeWarp, !(norm < INFINITY))) {
+      for (int r = 0; r < at_once; ++r) {
+        const int64_t asked = first + step * at_once + r;
+        const float exact = asked < keys.rows ? norm_of(keys, asked) : 0.0f;
+        if (own == r) norm = exact;
       }
     }
-    if (threadIdx.x % 32 == 0) memory.start[i] = start;
+    if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm);  // NaN is no greater
+  }
+  found.norm = WarpTeam::greatest(found.norm);
+  return found;
+}
+
+__device__ Surveyed survey_elements(const Matrix& keys, int64_t first, uint32_t counting) {
+  Surveyed found{0, 0};
+  for (int key = 0; key < 32 && first + key < keys.rows; ++key) {
+    if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm_of(keys, first + key));
+    if (first + key > 0 && repeats(keys, first + key)) found.repeats |= 1u << key;
+  }
+  return found;
+}
+
+// Groups of neighbours no two of which are of one video or one known patient, by a warp: a bit for
+// the last of each. An anchor may have to do without those of its video and those of its patient:
+// of two keys one is left, or of three where there are patients.
+__device__ uint32_t last_of_groups(const FrameTag& tag, bool with_patients) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, size = with_patients ? 3 : 2;
+  const auto differs = [&](unsigned distance) {
+    const FrameTag other{__shfl_up_sync(kWholeWarp, tag.video, distance), 0,
+                         __shfl_up_sync(kWholeWarp, tag.patient, distance)};
+    return tag.video >= 0 && other.video >= 0 && tag.video != other.video &&
+           !same_known_patient(tag, other);
+  };
+  const bool from_first = differs(1), from_second = differs(2);
+  const bool two_before = __shfl_up_sync(kWholeWarp, from_first ? 1 : 0, 1u) != 0;
+  const bool apart = from_first && (size == 2 || (from_second && two_before));
+  return __ballot_sync(kWholeWarp, apart && lane % size == size - 1);
+}
+
+struct SurveyShared {
+  float norm[KeyBits::kWords];
+  int32_t one_video[KeyBits::kWords];
+};
+
+// One thread block a tile, one warp 32 of its keys. Norms are not negative: their bits are in their
+// order.
+template <typename Elements>
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
+    survey_kernel(const __grid_constant__ DeviceProblem device,
+                  const __grid_constant__ DenseOperands operands, uint32_t* greatest) {
+  SurveyShared& shared = shared_memory<SurveyShared>();
+  const Problem problem = device.view();
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  for (int32_t number = static_cast<int32_t>(blockIdx.x); number < operands.tiles;
+       number += static_cast<int32_t>(gridDim.x)) {
+    int64_t row = int64_t{number} * kTileKeys, first_index = 0;
+    int32_t number_of_block = 0;
+    const Frames* block = problem.blocks;
+    for (;; first_index += block++->embedding.rows) {
+      const Matrix& keys = block->embedding;
+      if (keys.dtype != Elements::kDType) continue;
+      const int64_t padded = (keys.rows + kTileKeys - 1) / kTileKeys * kTileKeys;
+      if (row < padded) break;
+      row -= padded;
+      if (padded > 0) ++number_of_block;
+    }
+    const Matrix& keys = block->embedding;
+    const int64_t first = row + warp * 32;
+    const bool there = first + lane < keys.rows;
+    const FrameTag tag = there ? block->tag(first + lane) : FrameTag{-1, 0, -1};
+    const uint32_t counting = __ballot_sync(kWholeWarp, tag.video >= 0);
+    const bool by_pieces = keys.dim * Elements::kBytes % kPieceBytes == 0 &&
+                           reinterpret_cast<uintptr_t>(keys.data) % kPieceBytes == 0;
+    const Surveyed found = by_pieces ? survey_pieces<Elements>(keys, first, counting)
+                                     : survey_elements(keys, first, counting);
+    const uint32_t groups = last_of_groups(tag, problem.anchors.patient != nullptr);
+    const bool one_video = !there || tag.video == block->video[row];
+    const bool all_one = __all_sync(kWholeWarp, one_video) != 0;
+    if (lane == 0) {
+      operands.bits[number].repeats[warp] = found.repeats;
+      operands.bits[number].last_of_group[warp] = groups;
+      shared.norm[warp] = found.norm;
+      shared.one_video[warp] = all_one ? 1 : 0;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      float norm = 0;
+      bool all = true;
+      for (int w = 0; w < KeyBits::kWords; ++w) {
+        norm = fmaxf(norm, shared.norm[w]);
+        all &= shared.one_video[w] != 0;
+      }
+      if (norm > 0 && load_relaxed(greatest) < bits_of(norm)) atomicMax(greatest, bits_of(norm));
+      const int64_t video = block->video[row];
+      const int64_t left = keys.rows - row;
+      operands.tile[number] = {
+          static_cast<const unsigned char*>(keys.data) + keys.offset(row, 0) * Elements::kBytes,
+          !all        ? KeyTile::kSeveralVideos
+          : video < 0 ? KeyTile::kPassedOver
+                      : video,
+          static_cast<uint32_t>(first_index + row),
+          static_cast<int32_t>(left < kTileKeys ? left : kTileKeys),
+          static_cast<int32_t>(row),
+          number_of_block};
+    }
+    __syncthreads();
+  }
+}
+
+// Whether all of a tile's keys repeat one key of which there are so many before that every anchor
+// has `depth` of them as negatives, one of each group. Equal keys rank by their index, so none of
+// the tile is among the hardest.
+__device__ bool repeats_enough(const DenseOperands& operands, int32_t tile, int64_t depth) {
+  const auto all_repeat = [&](int32_t t, int word) {
+    return operands.bits[t].repeats[word] == ~0u;
+  };
+  // The rows of a tile that is not full end with zeros.
+  for (int w = 0; w < KeyBits::kWords; ++w) {
+    if (!all_repeat(tile, w)) return false;
+  }
+  int64_t found = 0;
+  for (int32_t t = tile - 1; t >= 0; --t) {
+    for (int w = KeyBits::kWords - 1; w >= 0; --w) {
+      // That the first key of a word repeats too makes all of the word equal the key before it.
+      if (!all_repeat(t, w)) return false;
+      found += __popc(operands.bits[t].last_of_group[w]);
+      if (found >= depth) return true;
+    }
+  }
+  return false;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    pass_over_kernel(const __grid_constant__ DenseOperands operands, int64_t depth) {
+  for (int32_t tile = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
+       tile < operands.tiles; tile += static_cast<int32_t>(gridDim.x * kThreads)) {
+    if (repeats_enough(operands, tile, depth)) operands.tile[tile].video = KeyTile::kPassedOver;
   }
 }
 
@@ -209,28 +301,18 @@ void pack_anchors(DType elements, const Frames& anchors, const DenseOperands& op
   });
 }
 
-void survey_keys(DType elements, const DeviceProblem& device, int64_t tiles, uint32_t* greatest,
-                 uint32_t* runs, const Call& call) {
-  launch<survey_kernel>(grid_for(tiles * kTileKeys, kThreads / 32, call), kThreads, 0, call.stream,
-                        device, elements, greatest, runs);
-}
-
-void score_seeds(DType elements, const DeviceProblem& device, const DenseOperands& operands,
-                 const Margins& margins, const DenseMemory& memory, const SeedPlan& plan,
-                 const Call& call) {
-  const int64_t shared_bytes =
-      static_cast<int64_t>(sizeof(SeedShared)) + TileMemory::bytes_beyond(operands);
+void survey_keys(DType elements, const DeviceProblem& device, const DenseOperands& operands,
+                 uint32_t* greatest, const Call& call) {
   with_elements(elements, [&](auto type) {
-    launch<seed_kernel<decltype(type)>>(operands.anchor_tiles * plan.tiles, kDenseThreads,
-                                        shared_bytes, call.stream, device, operands, margins,
-                                        memory, plan);
+    launch<survey_kernel<decltype(type)>>(grid_for(operands.tiles, 1, call), kThreads,
+                                          sizeof(SurveyShared), call.stream, device, operands,
+                                          greatest);
   });
 }
 
-void start_anchors(int64_t rows, const Margins& margins, const DenseMemory& memory,
-                   const DensePlan& plan, const Call& call) {
-  launch<start_kernel>(grid_for(rows, kThreads / 32, call), kThreads, sizeof(StartShared),
-                       call.stream, rows, margins, memory, plan);
+void pass_over_repeats(const DenseOperands& operands, int64_t depth, const Call& call) {
+  launch<pass_over_kernel>(grid_for(operands.tiles, kThreads, call), kThreads, 0, call.stream,
+                           operands, depth);
 }
 
 }  // namespace usucl::cuda

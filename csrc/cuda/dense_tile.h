@@ -14,73 +14,16 @@ constexpr int kDenseBlocks = 2;
 constexpr int kDenseBlocks = 1;
 #endif
 
-// kTileKeys keys of one block, or fewer at its end.
-struct KeyTile {
-  const Frames* block;
-  int64_t row;              // of the first, in the block
-  int64_t first_index;      // of the block
-  int32_t number_of_block;  // of those of its element type that are not empty
-};
-
-// Tiles are counted over the blocks of one element type only, in their order. Counted anew for
-// every tile: there are few blocks, and what is remembered instead takes registers.
-__device__ inline KeyTile key_tile(const Problem& problem, DType elements, int32_t number) {
-  int64_t row = int64_t{number} * kTileKeys, first_index = 0;
-  int32_t number_of_block = 0;
-  const Frames* block = problem.blocks;
-  for (;; first_index += block++->embedding.rows) {
-    const Matrix& keys = block->embedding;
-    if (keys.dtype != elements) continue;
-    const int64_t padded = (keys.rows + kTileKeys - 1) / kTileKeys * kTileKeys;
-    if (row < padded) return {block, row, first_index, number_of_block};
-    row -= padded;
-    if (padded > 0) ++number_of_block;
-  }
-}
-
 // f(anchor tile, first tile of keys, how many) for all that this thread block has to do.
 // Neighbours take the same keys at the same time.
 template <typename Function>
-__device__ void for_each_item(const DenseOperands& operands, const KeySplits& splits,
+__device__ void for_each_item(int32_t anchor_tiles, int32_t tiles, const KeySplits& splits,
                               const Function& f) {
-  const int32_t items = operands.anchor_tiles * splits.count;
+  const int32_t items = anchor_tiles * splits.count;
   for (int32_t item = static_cast<int32_t>(blockIdx.x); item < items; item += gridDim.x) {
-    const int32_t first = item / operands.anchor_tiles * splits.tiles_each;
-    f(item % operands.anchor_tiles, first, splits.tiles_of(first, operands.tiles));
+    const int32_t first = item / anchor_tiles * splits.tiles_each;
+    f(item % anchor_tiles, first, splits.tiles_of(first, tiles));
   }
-}
-
-// The tags of a tile's keys, as far as cross-video negatives ask for them.
-struct KeyTags {
-  int64_t video[kTileKeys];  // negative: no key
-  int64_t patient[kTileKeys];
-  uint32_t first_index;  // of the first key
-
-  __device__ void load(const KeyTile& tile, int key) {
-    const int64_t row = tile.row + key;
-    const bool there = row < tile.block->embedding.rows;
-    const FrameTag tag = there ? tile.block->tag(row) : FrameTag{-1, 0, -1};
-    video[key] = tag.video;
-    patient[key] = tag.patient;
-    if (key == 0) first_index = static_cast<uint32_t>(tile.first_index + tile.row);
-  }
-};
-
-struct AnchorTags {
-  int64_t video[kTileAnchors];
-  int64_t patient[kTileAnchors];
-
-  __device__ bool has_negative(int anchor, const KeyTags& keys, int key) const {
-    if (keys.video[key] < 0 || keys.video[key] == video[anchor]) return false;
-    return patient[anchor] < 0 || keys.patient[key] != patient[anchor];
-  }
-};
-
-__device__ inline void load_anchor(AnchorTags& tags, int row, const Frames& anchors, int64_t i) {
-  const bool there = i < anchors.embedding.rows;
-  const FrameTag tag = there ? anchors.tag(i) : FrameTag{-1, 0, -1};
-  tags.video[row] = tag.video;
-  tags.patient[row] = tag.patient;
 }
 
 static_assert(kTileAnchors == kTileKeys);
@@ -95,6 +38,23 @@ struct TileMemory {
   }
 };
 
+// The rows of a tile of consecutive keys.
+class TileRows {
+ public:
+  __device__ TileRows(const KeyTile& tile, int64_t row_bytes)
+      : rows_(tile.rows), row_bytes_(row_bytes), count_(tile.count) {}
+
+  // Null where there is no such key.
+  __device__ const unsigned char* operator()(int key) const {
+    return key < count_ ? rows_ + key * row_bytes_ : nullptr;
+  }
+
+ private:
+  const unsigned char* rows_;
+  int64_t row_bytes_;
+  int32_t count_;
+};
+
 // Multiplies a tile of anchors with one tile of keys after the other. The warps lie over a tile as
 // 2 x 4.
 template <typename Elements>
@@ -102,27 +62,30 @@ class DenseSweep {
  public:
   using Product = WarpProduct<Elements>;
 
-  __device__ DenseSweep(const Problem& problem, const DenseOperands& operands, TileMemory& memory)
-      : problem_(problem), operands_(operands), memory_(memory) {}
+  __device__ DenseSweep(const DenseOperands& operands, TileMemory& memory)
+      : operands_(operands), memory_(memory) {}
 
   static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
   static __device__ int first_row() { return warp() / 4 * Product::kRows; }
   static __device__ int first_column() { return warp() % 4 * Product::kColumns; }
 
-  // For `tiles` tiles of keys from number `first`: begin(tile, keys), after a barrier that all
-  // warps have reached with what end() made of the tile before; then, after another barrier,
-  // end(product) in every warp. Nobody may read the tiles of an earlier run any more.
-  template <typename Begin, typename End>
-  __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const Begin& begin,
-                      const End& end) {
+  // For tiles number first .. first + tiles - 1, whose keys' rows rows_of(number) gives:
+  // begin(number), after a barrier that all warps have reached with what end() made of the tile
+  // before; then end(number, product) in every warp, with a barrier between the two unless there is
+  // one chunk only. Nobody may read the tiles of an earlier run any more.
+  template <typename RowsOf, typename Begin, typename End>
+  __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const RowsOf& rows_of,
+                      const Begin& begin, const End& end) {
     const int chunks = operands_.chunks;
     Position ahead{0, 0, 0};
+    auto rows = rows_of(first);
     const auto copy_next = [&] {
       if (ahead.tile < tiles) {
-        copy_keys(key_tile(problem_, Elements::kDType, first + ahead.tile), ahead.chunk,
-                  memory_.chunk[ahead.stage]);
+        copy_keys(rows, ahead.chunk, memory_.chunk[ahead.stage]);
         if (!operands_.resident) copy_anchors(anchor_tile, ahead.chunk, anchors_at(ahead));
         ahead.advance(operands_);
+        // Asked for here, it is there when its copies begin.
+        if (ahead.chunk == 0 && ahead.tile < tiles) rows = rows_of(first + ahead.tile);
       }
       copy_async_commit();  // a group even if it is empty: they are counted
     };
@@ -136,8 +99,8 @@ class DenseSweep {
     for (Position at{0, 0, 0}; at.tile < tiles;) {
       wait_for_chunk();
       __syncthreads();
-      begin(at.tile, key_tile(problem_, Elements::kDType, first + at.tile));
       const int32_t tile = at.tile;
+      begin(first + tile);
       Product product;
       product.clear();
       for (;;) {
@@ -148,8 +111,7 @@ class DenseSweep {
         wait_for_chunk();
         __syncthreads();
       }
-      if (chunks == 1) __syncthreads();
-      end(product);
+      end(first + tile, product);
     }
     copy_async_wait<0>();
   }
@@ -180,58 +142,58 @@ class DenseSweep {
 
   static constexpr int kElementBytes = Elements::kBytes;
   static constexpr int kPieceElements = kPieceBytes / kElementBytes;
+  static constexpr int kRowsAtOnce = kDenseThreads / kChunkPieces;
+
+  // A thread copies the same piece of every kRowsAtOnce-th row.
+  static __device__ int own_row() { return static_cast<int>(threadIdx.x) / kChunkPieces; }
+  static __device__ int own_piece() { return static_cast<int>(threadIdx.x) % kChunkPieces; }
 
   __device__ void copy_anchors(int32_t tile, int chunk, Chunk<kTileAnchors>& to) const {
-    const Piece* from = operands_.anchors +
-                        int64_t{tile} * kTileAnchors * operands_.chunks * kChunkPieces +
-                        chunk * kChunkPieces;
-#pragma unroll 1  // beside the sums there are few registers
-    for (int i = static_cast<int>(threadIdx.x); i < kTileAnchors * kChunkPieces;
-         i += kDenseThreads) {
-      const int row = i / kChunkPieces, piece = i % kChunkPieces;
-      copy_async_16(&to.at(row, piece), from + row * operands_.chunks * kChunkPieces + piece, true);
+    const int64_t pieces = int64_t{operands_.chunks} * kChunkPieces;
+    const Piece* from = operands_.anchors + (int64_t{tile} * kTileAnchors + own_row()) * pieces +
+                        chunk * kChunkPieces + own_piece();
+#pragma unroll
+    for (int n = 0; n < kTileAnchors / kRowsAtOnce; ++n) {
+      copy_async_16(&to.at(own_row() + n * kRowsAtOnce, own_piece()),
+                    from + n * kRowsAtOnce * pieces, true);
     }
   }
 
   // Zeros beyond the last row and the last dimension.
-  __device__ void copy_keys(const KeyTile& tile, int chunk, Chunk<kTileKeys>& to) const {
-    const Matrix& keys = tile.block->embedding;
-    const auto* data = static_cast<const unsigned char*>(keys.data);
-    const int64_t row_bytes = keys.dim * kElementBytes;
-    const bool aligned =
-        row_bytes % kPieceBytes == 0 && reinterpret_cast<uintptr_t>(data) % kPieceBytes == 0;
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < kTileKeys * kChunkPieces; i += kDenseThreads) {
-      const int key = i / kChunkPieces, piece = i % kChunkPieces;
-      const int64_t row = tile.row + key;
-      const int64_t byte = int64_t{chunk} * kChunkBytes + piece * kPieceBytes;
-      if (aligned) {
-        const bool there = row < keys.rows && byte < row_bytes;
-        const auto* from = there ? data + row * row_bytes + byte : data;
-        copy_async_16(&to.at(key, piece), from, there);
+  template <typename Rows>
+  __device__ void copy_keys(const Rows& rows, int chunk, Chunk<kTileKeys>& to) const {
+    const int row_bytes = operands_.dim * kElementBytes;
+    const int byte = chunk * kChunkBytes + own_piece() * kPieceBytes;
+#pragma unroll
+    for (int n = 0; n < kTileKeys / kRowsAtOnce; ++n) {
+      const int key = own_row() + n * kRowsAtOnce;
+      const unsigned char* row = rows(key);
+      Piece& place = to.at(key, own_piece());
+      if (row_bytes % kPieceBytes == 0 && reinterpret_cast<uintptr_t>(row) % kPieceBytes == 0) {
+        const bool there = row != nullptr && byte < row_bytes;
+        copy_async_16(&place, there ? row + byte : static_cast<const void*>(operands_.anchors),
+                      there);
       } else {
-        to.at(key, piece) = gather(keys, row, byte / kElementBytes);
+        place = gather(row, byte / kElementBytes);
       }
     }
   }
 
   // A piece element by element, wherever it lies.
-  __device__ static Piece gather(const Matrix& keys, int64_t row, int64_t column) {
+  __device__ Piece gather(const unsigned char* row, int column) const {
     Piece piece{};
-    if (row >= keys.rows) return piece;
-    for (int e = 0; e < kPieceElements && column + e < keys.dim; ++e) {
-      const int64_t offset = keys.offset(row, column + e);
+    if (row == nullptr) return piece;
+    for (int e = 0; e < kPieceElements && column + e < operands_.dim; ++e) {
       if (kElementBytes == 4) {
-        piece.word[e] = static_cast<const uint32_t*>(keys.data)[offset];
+        piece.word[e] = reinterpret_cast<const uint32_t*>(row)[column + e];
       } else {
-        const uint32_t bits = static_cast<const uint16_t*>(keys.data)[offset];
+        const uint32_t bits = reinterpret_cast<const uint16_t*>(row)[column + e];
         piece.word[e / 2] |= bits << (e % 2 * 16);
       }
     }
     return piece;
   }
 
-  const Problem& problem_;
   const DenseOperands& operands_;
   TileMemory& memory_;
 };

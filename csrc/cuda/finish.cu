@@ -4,40 +4,44 @@
 namespace usucl::cuda {
 namespace {
 
-constexpr int kStagedCandidates = 512;
-
-template <typename T>
+template <typename T, typename Team>
 struct FinishKernelShared {
-  FinishShared<T> finish;
-  Candidate<T> staged[kStagedCandidates];
+  static constexpr int kStaged = Team::kSize == 32 ? 128 : 512;
+
+  FinishShared<T, Team> finish;
+  Candidate<T> staged[kStaged];
 };
 
 // Through shared memory, if they fit: a sort goes over them many times.
-template <typename T>
-__device__ void sort_staged(Candidate<T>* candidates, int64_t count, Candidate<T>* staged) {
-  if (count > kStagedCandidates) return sort_candidates<BlockTeam>(candidates, count);
-  const int64_t thread = threadIdx.x;
-  for (int64_t c = thread; c < count; c += kThreads) staged[c] = candidates[c];
-  sort_candidates<BlockTeam>(staged, count);
-  for (int64_t c = thread; c < count; c += kThreads) candidates[c] = staged[c];
-  __syncthreads();
+template <typename T, typename Team>
+__device__ void sort_staged(Candidate<T>* candidates, int64_t count,
+                            FinishKernelShared<T, Team>& shared) {
+  if (count > shared.kStaged) return sort_candidates<Team>(candidates, count);
+  for (int64_t c = Team::rank(); c < count; c += Team::kSize) shared.staged[c] = candidates[c];
+  sort_candidates<Team>(shared.staged, count);
+  for (int64_t c = Team::rank(); c < count; c += Team::kSize) candidates[c] = shared.staged[c];
+  Team::sync();
 }
 
-// One thread block an anchor.
-template <typename T>
-__global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
+// One team an anchor. What a whole block does needs a few registers more.
+template <typename T, typename Team>
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<T> - (Team::kSize == kThreads ? 1 : 0))
     finish_kernel(const __grid_constant__ DeviceProblem device, Kept<T> intra, Kept<T> cross,
                   const __grid_constant__ Wanted<T> wanted) {
-  auto& shared = shared_memory<FinishKernelShared<T>>();
+  constexpr int kTeams = kThreads / Team::kSize;
+  using Shared = FinishKernelShared<T, Team>;
+  Shared& shared = (&shared_memory<Shared>())[threadIdx.x / Team::kSize];
   const Problem problem = device.view();
-  for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
+  const int64_t step = int64_t{gridDim.x} * kTeams;
+  for (int64_t i = blockIdx.x * kTeams + threadIdx.x / Team::kSize;
+       i < problem.anchors.embedding.rows; i += step) {
     const auto ranked = [&](const Kept<T>& kept) {
       const int64_t size = kept.count == nullptr ? kept.size() : kept.count[i];
-      if (kept.lists > 1 || kept.count != nullptr) sort_staged(kept.of(i), size, shared.staged);
+      if (kept.lists > 1 || kept.count != nullptr) sort_staged(kept.of(i), size, shared);
       return Ranked<T>{kept.of(i), size};
     };
     const Ranked<T> of_intra = ranked(intra), of_cross = ranked(cross);
-    AnchorFinish<T>(problem, wanted, i, shared.finish).run(of_intra, of_cross, false);
+    AnchorFinish<T, Team>(problem, wanted, i, shared.finish).run(of_intra, of_cross, false);
   }
 }
 
@@ -54,14 +58,26 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) *total = static_cast<T>(sum / divisor);
 }
 
+template <typename T, typename Team>
+void launch_finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
+                   const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
+  constexpr int kTeams = kThreads / Team::kSize;
+  launch<finish_kernel<T, Team>>(grid_for(problem.anchors.embedding.rows, kTeams, call), kThreads,
+                                 kTeams * sizeof(FinishKernelShared<T, Team>), call.stream, device,
+                                 intra, cross, wanted);
+}
+
 }  // namespace
 
+// A warp an anchor, so that many are under way at once, unless an anchor is much work.
 template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
             const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
-  launch<finish_kernel<T>>(grid_for(problem.anchors.embedding.rows, 1, call), kThreads,
-                           sizeof(FinishKernelShared<T>), call.stream, device, intra, cross,
-                           wanted);
+  constexpr int64_t kMuch = 512;
+  const bool much = intra.size() > kMuch || cross.size() > kMuch ||
+                    wanted.arguments.num_positives > kNearPositives;
+  const auto run = much ? &launch_finish<T, BlockTeam> : &launch_finish<T, WarpTeam>;
+  run(problem, device, intra, cross, wanted, call);
 }
 
 template <typename T>

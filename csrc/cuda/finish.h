@@ -8,23 +8,24 @@
 
 namespace usucl::cuda {
 
-template <typename T>
+// Of one team.
+template <typename T, typename Team>
 struct FinishShared {
-  StagedAnchor<T> anchor;
+  StagedAnchor<T, Team> anchor;
   T positive[kNearPositives];
   int broken;
-  Matrix key[kThreads];  // one row each: selected ones, so many at a time
-  T weight[kThreads];
+  Matrix key[Team::kSize];  // one row each: selected ones, so many at a time
+  T weight[Team::kSize];
   int num_keys;
 };
 
 // Adds weight * row of the keys that are staged, which are of this type or, as double, of any. Of
 // one type many elements are asked for before the first is there. Out of line for its registers.
-template <typename Stored, typename T>
-__device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T>& shared, T* gradient,
+template <typename Stored, typename T, typename Team>
+__device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared, T* gradient,
                                              int64_t dim) {
   const int count = shared.num_keys;
-  for (int64_t d = threadIdx.x; d < dim; d += kThreads) {
+  for (int64_t d = Team::rank(); d < dim; d += Team::kSize) {
     T sum = gradient[d];
 #pragma unroll 8
     for (int j = 0; j < count; ++j) {
@@ -46,12 +47,12 @@ struct Ranked {
   int64_t count;
 };
 
-// One thread block's work on anchor i.
-template <typename T>
+// One team's work on anchor i.
+template <typename T, typename Team>
 class AnchorFinish {
  public:
   __device__ AnchorFinish(const Problem& problem, const Wanted<T>& wanted, int64_t i,
-                          FinishShared<T>& shared)
+                          FinishShared<T, Team>& shared)
       : problem_(problem), wanted_(wanted), i_(i), shared_(shared) {}
 
   // staged: the anchor is in shared memory.
@@ -65,11 +66,11 @@ class AnchorFinish {
     write_ranks(intra, problem_.intra, broken, selection.intra_index, selection.intra_similarity);
     write_ranks(cross, problem_.cross, broken, selection.cross_index, selection.cross_similarity);
     if (!with_loss) return;
-    __syncthreads();
-    if (threadIdx.x < WarpTeam::kSize) {
+    Team::sync();
+    if (Team::rank() < WarpTeam::kSize) {
       finish_row<WarpTeam>(problem_, wanted_.arguments, i_, positive, broken, wanted_.out);
     }
-    __syncthreads();
+    Team::sync();
     if (wanted_.out.anchor_gradient != nullptr) write_gradient();
   }
 
@@ -80,14 +81,14 @@ class AnchorFinish {
   __device__ bool score_positives(T* positive, bool staged) {
     const Matrix& anchors = problem_.anchors.embedding;
     const int64_t num_positives = wanted_.arguments.num_positives;
-    const int thread = static_cast<int>(threadIdx.x);
+    const int thread = Team::rank();
     if (thread == 0) shared_.broken = 0;  // last read before the loss of the anchor before
-    __syncthreads();
+    Team::sync();
     bool all_finite = true;
-    for (int64_t d = thread; d < anchors.dim; d += kThreads) {
+    for (int64_t d = thread; d < anchors.dim; d += Team::kSize) {
       all_finite &= finite(element<T>(anchors, i_, d));
     }
-    for (int64_t first = 0; first < num_positives; first += kThreads) {
+    for (int64_t first = 0; first < num_positives; first += Team::kSize) {
       const int64_t r = first + thread;
       const T similarity =
           shared_.anchor.score(anchors, i_, wanted_.arguments.positives, i_ * num_positives + r,
@@ -97,13 +98,13 @@ class AnchorFinish {
       all_finite &= finite(similarity);
     }
     if (!all_finite) atomicMax(&shared_.broken, 1);
-    __syncthreads();
+    Team::sync();
     return shared_.broken != 0;
   }
 
   __device__ void write_ranks(const Ranked<T>& ranked, const Ranks& ranks, bool none,
                               int64_t* index, T* similarity) const {
-    for (int64_t rank = threadIdx.x; rank < ranks.k; rank += kThreads) {
+    for (int64_t rank = Team::rank(); rank < ranks.k; rank += Team::kSize) {
       Candidate<T> found = no_candidate<T>();
       if (!none && ranks.skip < ranked.count && rank < ranked.count - ranks.skip) {
         found = ranked.candidates[ranks.skip + rank];
@@ -120,7 +121,7 @@ class AnchorFinish {
     const LossArguments<T>& arguments = wanted_.arguments;
     const LossArrays<T>& out = wanted_.out;
     const int64_t dim = problem_.anchors.embedding.dim, num_positives = arguments.num_positives;
-    for (int64_t d = threadIdx.x; d < dim; d += kThreads) {
+    for (int64_t d = Team::rank(); d < dim; d += Team::kSize) {
       T sum = 0;
       for (int64_t r = i_ * num_positives; r < (i_ + 1) * num_positives; ++r) {
         sum += out.positive_weight[r] * element<T>(arguments.positives, r, d);
@@ -132,7 +133,7 @@ class AnchorFinish {
   }
 
   __device__ void add_keys(const int64_t* index, const T* weight, int64_t k) {
-    for (int64_t first = 0; first < k; first += kThreads) {
+    for (int64_t first = 0; first < k; first += Team::kSize) {
       stage_keys(index + i_ * k + first, weight + i_ * k + first, k - first);
       if (shared_.num_keys == 0) return;
       const int64_t dim = problem_.anchors.embedding.dim;
@@ -153,10 +154,10 @@ class AnchorFinish {
     }
   }
 
-  // At most kThreads of the keys that are there: those without an index come last.
+  // At most Team::kSize of the keys that are there: those without an index come last.
   __device__ void stage_keys(const int64_t* index, const T* weight, int64_t count) {
-    const int thread = static_cast<int>(threadIdx.x);
-    __syncthreads();  // those staged before are added
+    const int thread = Team::rank();
+    Team::sync();  // those staged before are added
     const bool there = thread < count && index[thread] >= 0;
     if (there) {
       const KeyPlace place = place_of(problem_, index[thread]);
@@ -166,10 +167,10 @@ class AnchorFinish {
       shared_.key[thread] = {data + byte, keys.dtype, 1, keys.dim};
       shared_.weight[thread] = weight[thread];
     }
-    const bool more = thread + 1 < kThreads && thread + 1 < count && index[thread + 1] >= 0;
+    const bool more = thread + 1 < Team::kSize && thread + 1 < count && index[thread + 1] >= 0;
     if (there && !more) shared_.num_keys = thread + 1;
     if (thread == 0 && !there) shared_.num_keys = 0;
-    __syncthreads();
+    Team::sync();
   }
 
   // Of the keys that are staged; float64 where the blocks that hold keys differ.
@@ -185,7 +186,7 @@ class AnchorFinish {
   const Problem& problem_;
   const Wanted<T>& wanted_;
   int64_t i_;
-  FinishShared<T>& shared_;
+  FinishShared<T, Team>& shared_;
 };
 
 }  // namespace usucl::cuda

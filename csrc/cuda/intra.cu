@@ -45,93 +45,229 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
   }
 }
 
-// The place of a key's video in the table.
-struct PlaceOfKey {
-  DeviceProblem device;
+// Keys and anchors grouped by the place of their video in the table. A group of anchors begins at a
+// multiple of kTogether of the anchors' places, and what lies between groups is kNobody.
+struct Members {
   VideoTable table;
+  int64_t num_keys;
+  Count* total;   // [2]: places taken by keys, by anchors
+  Count* begin;   // [2, places of the table]: of keys, of anchors
+  Count* end;     // [2, places of the table]; a group's length at first
+  Count* key;     // [M]
+  Count* anchor;  // [kTogether * N]
 
-  __device__ int64_t operator()(int64_t index) const {
-    const Problem problem = device.view();
-    const KeyPlace key = place_of(problem, index);
+  static constexpr int kTogether = 8;  // anchors that share the keys of their video
+  static constexpr Count kNobody = ~Count{0};
+
+  USUCL_HD int64_t slots() const { return static_cast<int64_t>(table.mask + 1); }
+
+  // Of an item, a key or, from num_keys on, an anchor; or -1.
+  __device__ int64_t slot_of(const Problem& problem, int64_t item) const {
+    if (item >= num_keys) {
+      const int64_t place = table.find(problem.anchors.video[item - num_keys]);
+      return place < 0 ? -1 : slots() + place;
+    }
+    const KeyPlace key = place_of(problem, item);
     return table.find(key.block->video[key.row]);
   }
 };
 
+// f(item) for all items, keys and anchors, of this thread.
+template <typename Function>
+__device__ void for_each_member(const Members& members, int64_t anchors, const Function& f) {
+  for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+       item < members.num_keys + anchors; item += int64_t{gridDim.x} * kThreads) {
+    f(item);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    count_members(const __grid_constant__ DeviceProblem device,
+                  const __grid_constant__ Members members) {
+  const Problem problem = device.view();
+  for_each_member(members, problem.anchors.embedding.rows, [&](int64_t item) {
+    const int64_t slot = members.slot_of(problem, item);
+    if (slot >= 0) atomicAdd(&members.end[slot], Count{1});
+  });
+}
+
+__global__ void __launch_bounds__(kThreads) place_members(const __grid_constant__ Members members) {
+  for (int64_t slot = int64_t{blockIdx.x} * kThreads + threadIdx.x; slot < 2 * members.slots();
+       slot += int64_t{gridDim.x} * kThreads) {
+    const int of_anchors = slot >= members.slots() ? 1 : 0;
+    const Count unit = of_anchors != 0 ? Members::kTogether : 1;
+    const Count length = (members.end[slot] + unit - 1) / unit * unit;
+    const Count begin = length == 0 ? 0 : atomicAdd(members.total + of_anchors, length);
+    members.begin[slot] = begin;
+    members.end[slot] = begin;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    fill_members(const __grid_constant__ DeviceProblem device,
+                 const __grid_constant__ Members members) {
+  const Problem problem = device.view();
+  for_each_member(members, problem.anchors.embedding.rows, [&](int64_t item) {
+    const int64_t slot = members.slot_of(problem, item);
+    if (slot < 0) return;
+    const Count at = atomicAdd(&members.end[slot], Count{1});
+    if (item < members.num_keys) {
+      members.key[at] = static_cast<Count>(item);
+    } else {
+      members.anchor[at] = static_cast<Count>(item - members.num_keys);
+    }
+  });
+}
+
 template <typename T>
 struct IntraShared {
-  StagedAnchor<T> anchor;
-  Candidate<T> worst;
-  int count;
+  static constexpr int kDims = 128;
+
+  T value[kDims * Members::kTogether];
+  int64_t row[Members::kTogether];  // or -1
+  Candidate<T> worst[Members::kTogether];
+  int count[Members::kTogether];
+  Candidate<T> list[1];  // room for the others of all lists follows, unless they lie elsewhere
+
+  static int64_t bytes(int64_t capacity) {
+    return static_cast<int64_t>(sizeof(IntraShared)) +
+           Members::kTogether * capacity * static_cast<int64_t>(sizeof(Candidate<T>));
+  }
 };
 
-// One thread block's work; `list` [capacity] is in device memory.
+// One thread block's work on some anchors of one video. Their lists [kTogether, capacity], each
+// kept by one warp, are in shared memory or in device memory.
 template <typename T>
 class IntraSearch {
  public:
-  __device__ IntraSearch(const Problem& problem, const Groups& keys, Candidate<T>* list,
-                         int64_t capacity, IntraShared<T>& shared)
-      : problem_(problem), keys_(keys), list_(list), capacity_(capacity), shared_(shared) {}
+  static constexpr int kTogether = Members::kTogether;
 
-  // The `depth` hardest keys of the anchor's video go to out [depth]. slot: of that video, or -1.
-  __device__ void run(int64_t i, int64_t slot, int64_t depth, Candidate<T>* out) {
+  __device__ IntraSearch(const Problem& problem, const Members& members, Candidate<T>* lists,
+                         int64_t capacity, const Kept<T>& kept, IntraShared<T>& shared)
+      : problem_(problem),
+        members_(members),
+        lists_(lists),
+        capacity_(capacity),
+        kept_(kept),
+        shared_(shared) {}
+
+  // Anchors number kTogether * group and so on.
+  __device__ void run(int64_t group) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const Count first_anchor = members_.anchor[group * kTogether];
+    if (first_anchor == Members::kNobody) return;
     __syncthreads();
-    if (threadIdx.x == 0) {
-      shared_.count = 0;
-      shared_.worst = no_candidate<T>();
+    if (thread < kTogether) {
+      const Count anchor = members_.anchor[group * kTogether + thread];
+      shared_.row[thread] = anchor == Members::kNobody ? -1 : static_cast<int64_t>(anchor);
+      shared_.count[thread] = 0;
+      shared_.worst[thread] = no_candidate<T>();
     }
     __syncthreads();
-    const Count begin = slot < 0 ? 0 : keys_.begin[slot], end = slot < 0 ? 0 : keys_.end[slot];
-    for (Count first = begin; first < end; first += kThreads) {
-      append(i, first + threadIdx.x, end, first > begin);
+    const int64_t slot = members_.table.find(problem_.anchors.video[first_anchor]);
+    const Count end = members_.end[slot];
+    bool staged = false;
+    for (Count first = members_.begin[slot]; first < end; first += kThreads) {
+      append(first + threadIdx.x, end, staged);
+      staged = true;
       __syncthreads();
-      // A tile adds at most kThreads candidates.
-      if (shared_.count + kThreads > capacity_) keep(depth);
+      for_each_list([&](int a) {
+        // A tile adds at most kThreads candidates.
+        if (shared_.count[a] + kThreads > capacity_) keep(a);
+      });
       __syncthreads();
     }
-    keep(depth);
-    write_padded<BlockTeam>(list_, shared_.count, depth, out);
+    for_each_list([&](int a) {
+      const int64_t row = shared_.row[a];
+      if (row < 0) return;
+      keep(a);
+      write_padded<WarpTeam>(list(a), shared_.count[a], kept_.depth, kept_.of(row));
+    });
   }
 
  private:
-  __device__ void append(int64_t i, Count item, Count end, bool staged) {
-    const int64_t index = item < end ? static_cast<int64_t>(keys_.item[item]) : 0;
-    const KeyPlace key = place_of(problem_, index);
-    const FrameTag tag = key.block->tag(key.row);
-    const bool there = item < end && relation(problem_.anchors.tag(i), tag, problem_.window(i)) ==
-                                         Relation::kIntraVideo;
-    const Candidate<T> candidate{shared_.anchor.score(problem_.anchors.embedding, i,
-                                                      key.block->embedding, key.row, there, staged),
-                                 index};
-    const T max_similarity = static_cast<T>(problem_.max_similarity);
-    if (!there || !valid_similarity(candidate.similarity, max_similarity)) return;
-    if (!ranks_before(candidate, shared_.worst)) return;
-    list_[atomicAdd(&shared_.count, 1)] = candidate;
+  // f(number of a list) for those of this warp.
+  template <typename Function>
+  __device__ void for_each_list(const Function& f) const {
+    for (int a = static_cast<int>(threadIdx.x) / 32; a < kTogether; a += kThreads / 32) f(a);
   }
 
-  __device__ void keep(int64_t depth) {
-    const int64_t kept = keep_best<BlockTeam>(list_, shared_.count, depth, &shared_.worst);
+  __device__ Candidate<T>* list(int a) const { return lists_ + a * capacity_; }
+
+  // A key a thread.
+  __device__ void append(Count item, Count end, bool staged) {
+    const bool there = item < end;
+    const int64_t index = there ? static_cast<int64_t>(members_.key[item]) : 0;
+    const KeyPlace key = place_of(problem_, index);
+    T sum[kTogether] = {};
+    score(key, there, staged, sum);
+    if (!there) return;
+    const FrameTag tag = key.block->tag(key.row);
+    const T max_similarity = static_cast<T>(problem_.max_similarity);
+#pragma unroll
+    for (int a = 0; a < kTogether; ++a) {
+      const int64_t row = shared_.row[a];
+      const Candidate<T> candidate{canonical(sum[a]), index};
+      if (row < 0 || !valid_similarity(candidate.similarity, max_similarity)) continue;
+      if (!ranks_before(candidate, shared_.worst[a])) continue;
+      const Window window = problem_.window(row);
+      if (relation(problem_.anchors.tag(row), tag, window) != Relation::kIntraVideo) continue;
+      list(a)[atomicAdd(&shared_.count[a], 1)] = candidate;
+    }
+  }
+
+  __device__ void score(const KeyPlace& key, bool there, bool staged, T (&sum)[kTogether]) {
+    constexpr int kDims = IntraShared<T>::kDims;
+    const Matrix& anchors = problem_.anchors.embedding;
+    for (int64_t start = 0; start < anchors.dim; start += kDims) {
+      const int64_t rest = anchors.dim - start;
+      const int width = static_cast<int>(rest < kDims ? rest : kDims);
+      if (!staged || anchors.dim > kDims) {
+        __syncthreads();
+        for (int e = static_cast<int>(threadIdx.x); e < width * kTogether; e += kThreads) {
+          const int a = e / width, d = e % width;
+          const int64_t row = shared_.row[a];
+          shared_.value[d * kTogether + a] = row < 0 ? T(0) : element<T>(anchors, row, start + d);
+        }
+        __syncthreads();
+      }
+      if (there) {
+        continue_chains(sum, shared_.value, key.block->embedding, key.row, start, width);
+      }
+    }
+  }
+
+  __device__ void keep(int a) {
+    const int64_t kept =
+        keep_best<WarpTeam>(list(a), shared_.count[a], kept_.depth, &shared_.worst[a]);
     // All have read the old count before the barriers of the sort.
-    if (threadIdx.x == 0) shared_.count = static_cast<int>(kept);
-    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared_.count[a] = static_cast<int>(kept);
+    __syncwarp();
   }
 
   const Problem& problem_;
-  const Groups& keys_;
-  Candidate<T>* list_;
+  const Members& members_;
+  Candidate<T>* lists_;
   int64_t capacity_;
+  const Kept<T>& kept_;
   IntraShared<T>& shared_;
 };
 
-// One thread block an anchor.
+// lists: null where they are in shared memory.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kEasyBlocks)
-    intra_kernel(const __grid_constant__ DeviceProblem device, VideoTable table, Groups keys,
-                 Candidate<T>* lists, int64_t capacity, Kept<T> kept) {
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
+    intra_kernel(const __grid_constant__ DeviceProblem device,
+                 const __grid_constant__ Members members, Candidate<T>* lists, int64_t capacity,
+                 const __grid_constant__ Kept<T> kept) {
   IntraShared<T>& shared = shared_memory<IntraShared<T>>();
   const Problem problem = device.view();
-  IntraSearch<T> search(problem, keys, lists + blockIdx.x * capacity, capacity, shared);
+  Candidate<T>* const own =
+      lists == nullptr ? shared.list : lists + blockIdx.x * Members::kTogether * capacity;
+  IntraSearch<T> search(problem, members, own, capacity, kept, shared);
   for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
-    search.run(i, table.find(problem.anchors.video[i]), kept.depth, kept.of(i));
+    search.run(i);
+    // Anchors without a video are in no group.
+    if (problem.anchors.video[i] < 0) write_padded<BlockTeam>(own, 0, kept.depth, kept.of(i));
   }
 }
 
@@ -146,6 +282,27 @@ VideoTable anchor_videos(const Frames& anchors, const Call& call) {
   return table;
 }
 
+Members group_members(const Problem& problem, const DeviceProblem& device, int64_t keys,
+                      const Call& call) {
+  const int64_t rows = problem.anchors.embedding.rows;
+  Members members{};
+  members.table = anchor_videos(problem.anchors, call);
+  members.num_keys = keys;
+  const int64_t slots = members.slots(), counts = 2 + 4 * slots;
+  members.total = call.memory.array<Count>(counts);
+  members.begin = members.total + 2;
+  members.end = members.begin + 2 * slots;
+  cudaMemsetAsync(members.total, 0, counts * sizeof(Count), call.stream);
+  members.key = call.memory.array<Count>(keys);
+  members.anchor = call.memory.array<Count>(rows * Members::kTogether);
+  cudaMemsetAsync(members.anchor, 0xff, rows * Members::kTogether * sizeof(Count), call.stream);
+  const int64_t grid = grid_for(keys + rows, kThreads, call);
+  launch<count_members>(grid, kThreads, 0, call.stream, device, members);
+  launch<place_members>(grid_for(2 * slots, kThreads, call), kThreads, 0, call.stream, members);
+  launch<fill_members>(grid, kThreads, 0, call.stream, device, members);
+  return members;
+}
+
 }  // namespace
 
 template <typename T>
@@ -153,15 +310,17 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const int64_t rows = problem.anchors.embedding.rows, keys = num_keys(problem);
   const int64_t depth = problem.windows == nullptr ? 0 : kept_depth(problem.intra, keys);
   if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
-  const VideoTable table = anchor_videos(problem.anchors, call);
-  const auto places = static_cast<int64_t>(table.mask + 1);
-  const Groups groups = group(PlaceOfKey{device, table}, keys, places, call);
+  const Members members = group_members(problem, device, keys, call);
+  constexpr int64_t kNearDepth = 64;
+  const bool near = depth <= kNearDepth;
   // One tile more than must fit, so that the list is not sorted after every tile.
-  const int64_t capacity = depth + 2 * kThreads;
+  const int64_t capacity = depth + (near ? 1 : 2) * kThreads;
   const int64_t grid = grid_for(rows, 1, call);
   const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
-  launch<intra_kernel<T>>(grid, kThreads, sizeof(IntraShared<T>), call.stream, device, table,
-                          groups, call.memory.array<Candidate<T>>(grid * capacity), capacity, kept);
+  Candidate<T>* lists = nullptr;
+  if (!near) lists = call.memory.array<Candidate<T>>(grid * Members::kTogether * capacity);
+  launch<intra_kernel<T>>(grid, kThreads, IntraShared<T>::bytes(near ? capacity : 0), call.stream,
+                          device, members, lists, capacity, kept);
   return kept;
 }
 

@@ -40,6 +40,11 @@ __device__ const unsigned char* bytes_of_chunk(const Chunk<kRows>& chunk) {
   return reinterpret_cast<const unsigned char*>(&chunk);
 }
 
+// A lane has two neighbouring columns of every eight.
+__device__ inline int column_of_lane(int lane) { return lane % 4 * 2; }
+__device__ inline int column_of_group(int group) { return group * kGroup * 4; }
+__device__ inline int column_in_group(int of_group) { return of_group % 2 + of_group / 2 * 8; }
+
 // What tensor cores multiply, accumulated in float32. All take 32 bytes of a row at once.
 struct BFloat16Elements {
   static constexpr DType kDType = DType::kBFloat16;
@@ -74,6 +79,7 @@ class WarpProduct {
   static constexpr int kRows = 64, kColumns = 32;
   static constexpr int kLaneRows = 8, kLaneColumns = 8;
   static constexpr int kGroups = kLaneColumns / kGroup;
+  static constexpr int kWarpRows = kRows;  // of which this warp has sums
 
   __device__ void clear() {
 #pragma unroll
@@ -120,8 +126,13 @@ class WarpProduct {
   // Of the warp's 64 rows and 32 columns, those of this lane.
   static __device__ int row(int of_lane) { return lane() / 4 + 8 * of_lane; }
   static __device__ int column(int of_lane) {
-    return lane() % 4 * 2 + of_lane % 2 + of_lane / 2 * 8;
+    return column_of_lane(lane()) + column_of_group(of_lane / kGroup) +
+           column_in_group(of_lane % kGroup);
   }
+
+  // Of its rows, counted among those that this warp has sums of.
+  static __device__ int warp_row(int of_lane) { return row(of_lane); }
+  static __device__ int row_of_warp(int warp_row) { return warp_row; }
 
   __device__ float value(int row_of_lane, int column_of_lane) const {
     return sum_[row_of_lane / 2][column_of_lane / 2][row_of_lane % 2 * 2 + column_of_lane % 2];
@@ -134,7 +145,7 @@ class WarpProduct {
 };
 
 // Of this class and of WarpgroupProduct (wgmma_core.h), whose threads have another share of the
-// sums.
+// sums. In both a column is the sum of one for the lane, one for the group of kGroup, one in it.
 
 // The greatest of kGroup neighbours of a row that this thread has; a NaN counts for nothing.
 template <typename Product>

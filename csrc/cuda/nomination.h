@@ -1,4 +1,4 @@
-// Bars, margins and lists of nominees, as all kernels of the dense pass know them.
+// What all kernels of the dense pass know of nominees: margins, bars, limits.
 #pragma once
 
 #include "block.h"
@@ -36,57 +36,16 @@ struct Margins {
     }
     return margin;
   }
-
-  __device__ float greatest_key() const {
-    float norm = 0;
-    for (int t = 0; t < kElementTypes; ++t) norm = fmaxf(norm, float_from_bits(key_norm[t]));
-    return norm;
-  }
 };
 
-// Scores of an anchor from `lo` up fall into buckets of equal width, which all thread blocks count
-// in: a bucket's lower edge is a bar once enough keys lie in it and above. Edges are integers of a
-// power of two: a score is at or above an edge exactly if it is in that bucket or one above.
-struct Scale {
-  static constexpr int kBuckets = 256;
-  float units;  // to an integer of at most 2^22
-  int32_t lo;
-  int32_t shift;
-
-  // limit: no score is above it.
-  __device__ static Scale of(float lowest, float limit) {
-    Scale scale{};
-    int exponent = 0;
-    frexpf(fmaxf(limit, 0x1p-100f), &exponent);  // limit <= 2^exponent
-    scale.units = ldexpf(1.0f, 22 - exponent);
-    scale.lo = static_cast<int32_t>(floorf(fmaxf(lowest, -limit) * scale.units));
-    while (((1 << 22) - scale.lo) >> scale.shift >= kBuckets) ++scale.shift;
-    return scale;
-  }
-
-  // Negative: below them all.
-  __device__ int bucket(float score) const {
-    const int at = (static_cast<int32_t>(floorf(score * units)) - lo) >> shift;
-    return at < kBuckets ? at : kBuckets - 1;
-  }
-
-  // Of a bucket's count: what the lanes of digit_of() ask for at once lies side by side.
-  __device__ static int place(int bucket) { return bucket % 8 * 32 + bucket / 8; }
-
-  __device__ float edge(int bucket) const {
-    return static_cast<float>(lo + (bucket << shift)) / units;
-  }
-};
-
-// What is known of an anchor before the pass over all keys.
+// What the sample tells of an anchor before the pass over all keys.
 struct AnchorStart {
-  float bar;     // depth keys or more that count have a score of at least this
+  float bar;     // that `depth` keys or more are expected to reach
   float margin;  // infinite: the chain must search. Negative: nothing is to be found
-  Scale scale;
 };
 
-// Scores below this cannot be of one of the hardest: their similarity is less than that of each of
-// the `depth` keys at or above the bar.
+// Scores below this cannot be of one of the hardest if `depth` keys are at or above the bar: their
+// similarity is less than that of each of those.
 __device__ inline float limit_of(float bar, float margin) {
   return bar - 2.0f * margin - fabsf(bar) * 0x1p-22f;
 }
@@ -102,31 +61,23 @@ __device__ inline bool may_count(float score, float margin, float max_similarity
 
 constexpr int kDigits = 256;
 
-// How many of value[0..] of a lane and those of the lanes above it.
-__device__ inline uint32_t suffix_sum(uint32_t own) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const uint32_t above = __shfl_down_sync(kWholeWarp, own, static_cast<unsigned>(distance));
-    if (lane + distance < 32) own += above;
-  }
-  return own;
-}
-
-// The greatest digit such that `wanted` or more are counted at it and above, or -1; *above: how
-// many are above it. count(d) is asked of one lane for each d, in ascending order from lane to
-// lane.
-template <typename Count>
-__device__ int digit_of(const Count& count, int64_t wanted, int64_t* above) {
+// How many are counted in the histogram [kDigits], by one warp: the greatest digit such that
+// `wanted` or more are counted at it and above, or -1; *above: how many are above it.
+__device__ inline int digit_of(const uint32_t* histogram, int64_t wanted, int64_t* above) {
   constexpr int kOfLane = kDigits / 32;
-  const int first = static_cast<int>(threadIdx.x) % 32 * kOfLane;
+  const int lane = static_cast<int>(threadIdx.x) % 32, first = lane * kOfLane;
   uint32_t counts[kOfLane], own = 0;
 #pragma unroll
-  for (int i = 0; i < kOfLane; ++i) own += counts[i] = count(first + i);
-  const uint32_t suffix = suffix_sum(own);
+  for (int i = 0; i < kOfLane; ++i) own += counts[i] = histogram[first + i];
+  uint32_t suffix = own;  // of this lane and those above it
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const uint32_t more = __shfl_down_sync(kWholeWarp, suffix, static_cast<unsigned>(distance));
+    if (lane + distance < 32) suffix += more;
+  }
   const unsigned lanes = __ballot_sync(kWholeWarp, suffix >= wanted);
   if (lanes == 0) return -1;
-  const int lane = 31 - __clz(static_cast<int>(lanes));
-  uint32_t higher = suffix - own;  // of this lane: only the chosen one's is used
+  const int chosen = 31 - __clz(static_cast<int>(lanes));
+  uint32_t higher = suffix - own;  // only the chosen lane's is used
   int digit = first + kOfLane - 1;
 #pragma unroll
   for (int i = kOfLane - 1; i > 0; --i) {
@@ -135,33 +86,61 @@ __device__ int digit_of(const Count& count, int64_t wanted, int64_t* above) {
       --digit;
     }
   }
-  *above = __shfl_sync(kWholeWarp, higher, lane);
-  return __shfl_sync(kWholeWarp, digit, lane);
+  *above = __shfl_sync(kWholeWarp, higher, chosen);
+  return __shfl_sync(kWholeWarp, digit, chosen);
 }
 
-// The k-th greatest of value(0 .. count - 1), by one warp: a digit of 8 bits after the other.
-// -infinity if there are fewer. `histogram` [kDigits] is shared memory of the warp.
+// The k-th greatest of value(0 .. count - 1), by one warp, or a value a little below it which is
+// among them, too; -infinity if fewer than k are above -infinity. k >= 1. `histogram` [kDigits] is
+// shared memory of the warp. A range of values falls into buckets of equal width, and the bucket
+// in which the k-th lies is the next range: two of them tell apart what is 2^-16 of the first.
 template <typename Value>
-__device__ float kth_greatest(const Value& value, int64_t count, int64_t k, uint32_t* histogram) {
-  if (count < k) return -INFINITY;
+__device__ float nearly_kth_greatest(const Value& value, int64_t count, int64_t k,
+                                     uint32_t* histogram) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  uint32_t prefix = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
+  float own_greatest = -INFINITY, own_least = INFINITY;
+  for (int64_t i = lane; i < count; i += 32) {
+    const float one = value(i);
+    own_greatest = fmaxf(own_greatest, one);
+    if (one > -INFINITY) own_least = fminf(own_least, one);
+  }
+  float high = WarpTeam::greatest(own_greatest);
+  // 32 values, the greatest of each lane, are at or above the least of those.
+  float low = k <= 32 ? -WarpTeam::greatest(-own_greatest) : -INFINITY;
+  if (low == -INFINITY) low = -WarpTeam::greatest(-own_least);
+  if (high == -INFINITY) return -INFINITY;
+  for (int pass = 0; pass < 2; ++pass) {
+    const float scale = static_cast<float>(kDigits - 1) / (high - low);
+    const float first = low, last = high;
+    const bool flat = !(scale < INFINITY);  // they differ by nothing that could be divided
+    const auto bucket = [&](float one) {
+      return flat ? 0 : static_cast<int>((one - first) * scale);
+    };
     for (int d = lane; d < kDigits; d += 32) histogram[d] = 0;
     __syncwarp();
     for (int64_t i = lane; i < count; i += 32) {
-      const uint32_t bits = ordered(value(i));
-      if (shift < 24 && (bits ^ prefix) >> (shift + 8) != 0) continue;
-      atomicAdd(&histogram[bits >> shift & (kDigits - 1)], 1u);
+      const float one = value(i);
+      if (one >= first && one <= last) atomicAdd(&histogram[bucket(one)], 1u);
     }
     __syncwarp();
     int64_t above = 0;
-    const int digit = digit_of([&](int d) { return histogram[d]; }, k, &above);
-    prefix |= static_cast<uint32_t>(digit) << shift;
+    const int chosen = digit_of(histogram, k, &above);
+    const bool alone = chosen >= 0 && histogram[chosen] <= static_cast<uint32_t>(k - above);
+    __syncwarp();  // all have read before the next pass clears it
+    if (chosen < 0) return -INFINITY;
     k -= above;
-    __syncwarp();
+    float least = INFINITY, greatest = -INFINITY;
+    for (int64_t i = lane; i < count; i += 32) {
+      const float one = value(i);
+      if (!(one >= first && one <= last) || bucket(one) != chosen) continue;
+      least = fminf(least, one);
+      greatest = fmaxf(greatest, one);
+    }
+    low = -WarpTeam::greatest(-least);
+    high = WarpTeam::greatest(greatest);
+    if (alone || !(low < high)) break;
   }
-  return from_ordered(prefix);
+  return low;
 }
 
 // Keeps those of a list that pass, in their order; returns how many. By one warp, in place.

@@ -6,7 +6,7 @@ namespace {
 
 template <typename T>
 struct PairShared {
-  StagedAnchor<T> anchor;
+  StagedAnchor<T, BlockTeam> anchor;
 };
 
 // One thread block an anchor, one thread a pair.

@@ -26,25 +26,6 @@ struct SomeAnchors {
   const int32_t* count;  // []
 };
 
-// Which keys have, bit for bit, the embedding of the key before them in their block: a bit each.
-struct KeyRuns {
-  const uint32_t* bits;  // or null: none
-
-  // Whether all keys from index `first` to `end` do, by a warp.
-  __device__ bool continue_through(int64_t first, int64_t end) const {
-    return bits != nullptr && all_set(bits, first, end);
-  }
-
-  static __device__ USUCL_OUT_OF_LINE bool all_set(const uint32_t* bits, int64_t first,
-                                                   int64_t end) {
-    bool all = true;
-    for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) {
-      all &= (bits[i / 32] >> (i % 32) & 1u) != 0;
-    }
-    return __all_sync(kWholeWarp, all) != 0;
-  }
-};
-
 // What is computed of every anchor.
 template <typename T>
 struct Wanted {
@@ -82,8 +63,8 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
 
 // Ranks every key for these anchors, of which it sets kept.count; kept has room for `depth`.
 void search_by_chain(const Problem& problem, const DeviceProblem& device,
-                     const SomeAnchors& anchors, const KeyRuns& runs, const Kept<float>& kept,
-                     int64_t depth, const Call& call);
+                     const SomeAnchors& anchors, const Kept<float>& kept, int64_t depth,
+                     const Call& call);
 
 template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,

@@ -57,14 +57,21 @@ __device__ inline KeyPlace place_of(const Problem& problem, int64_t index) {
   return {block, index};
 }
 
-// The chain of core/similarity.h, continued: over anchor [width], and the elements of a row that
-// begin at column `start`.
-template <typename T, typename Stored>
-__device__ T continue_chain(T sum, const T* anchor, const Stored* row, int width) {
+// The chain of core/similarity.h, continued for kAnchors of them at once: over anchor
+// [width, kAnchors] and the elements of a row.
+template <int kAnchors, typename T, typename Stored>
+__device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Stored* row, int width) {
   // 16 bytes at a time: lanes read rows of their own, so a load costs as much whatever its size.
   constexpr int kOfPiece = 16 / sizeof(Stored);
   struct alignas(16) Elements {
     Stored value[kOfPiece];
+  };
+  const auto add = [&](int d, Stored stored) {
+    const T value = static_cast<T>(upcast(stored));
+#pragma unroll
+    for (int a = 0; a < kAnchors; ++a) {
+      sum[a] = fused_multiply_add(anchor[d * kAnchors + a], value, sum[a]);
+    }
   };
   int d = 0;
   if (reinterpret_cast<uintptr_t>(row) % sizeof(Elements) == 0) {
@@ -72,32 +79,37 @@ __device__ T continue_chain(T sum, const T* anchor, const Stored* row, int width
     for (; d + kOfPiece <= width; d += kOfPiece) {
       const Elements elements = *reinterpret_cast<const Elements*>(row + d);
 #pragma unroll
-      for (int e = 0; e < kOfPiece; ++e) {
-        sum = fused_multiply_add(anchor[d + e], static_cast<T>(upcast(elements.value[e])), sum);
-      }
+      for (int e = 0; e < kOfPiece; ++e) add(d + e, elements.value[e]);
     }
   }
 #pragma unroll 8
-  for (; d < width; ++d) {
-    sum = fused_multiply_add(anchor[d], static_cast<T>(upcast(row[d])), sum);
-  }
-  return sum;
+  for (; d < width; ++d) add(d, row[d]);
 }
 
-template <typename T>
-__device__ T continue_chain(T sum, const T* anchor, const Matrix& matrix, int64_t row,
-                            int64_t start, int width) {
+template <int kAnchors, typename T>
+__device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Matrix& matrix,
+                                int64_t row, int64_t start, int width) {
   const int64_t offset = matrix.offset(row, start);
   switch (matrix.dtype) {
     case DType::kFloat32:
-      return continue_chain(sum, anchor, static_cast<const float*>(matrix.data) + offset, width);
+      return continue_chains(sum, anchor, static_cast<const float*>(matrix.data) + offset, width);
     case DType::kFloat64:
-      return continue_chain(sum, anchor, static_cast<const double*>(matrix.data) + offset, width);
+      return continue_chains(sum, anchor, static_cast<const double*>(matrix.data) + offset, width);
     case DType::kBFloat16:
-      return continue_chain(sum, anchor, static_cast<const BFloat16*>(matrix.data) + offset, width);
+      return continue_chains(sum, anchor, static_cast<const BFloat16*>(matrix.data) + offset,
+                             width);
     default:
-      return continue_chain(sum, anchor, static_cast<const Float16*>(matrix.data) + offset, width);
+      return continue_chains(sum, anchor, static_cast<const Float16*>(matrix.data) + offset, width);
   }
+}
+
+// Of one anchor.
+template <typename T>
+__device__ T continue_chain(T sum, const T* anchor, const Matrix& matrix, int64_t row,
+                            int64_t start, int width) {
+  T sums[1] = {sum};
+  continue_chains(sums, anchor, matrix, row, start, width);
+  return sums[0];
 }
 
 }  // namespace usucl::cuda

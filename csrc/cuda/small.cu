@@ -14,7 +14,7 @@ struct SmallShared {
   Candidate<T> candidate[kSmallKeys];  // of intra-video keys from the front, of others from the end
   int num_intra;
   int num_cross;
-  FinishShared<T> finish;
+  FinishShared<T, BlockTeam> finish;
 };
 
 // Puts the candidates of anchor i in shared memory.
@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     const Ranked<T> cross{shared.candidate + kSmallKeys - shared.num_cross, shared.num_cross};
     sort_candidates<BlockTeam>(shared.candidate, intra.count);
     sort_candidates<BlockTeam>(shared.candidate + kSmallKeys - cross.count, cross.count);
-    AnchorFinish<T>(problem, wanted, i, shared.finish).run(intra, cross, num_keys(problem) > 0);
+    AnchorFinish<T, BlockTeam>(problem, wanted, i, shared.finish)
+        .run(intra, cross, num_keys(problem) > 0);
   }
 }
 

@@ -15,32 +15,36 @@ __device__ void multiply(float (&sum)[kWarpgroupSums], uint64_t a, uint64_t b, b
   wgmma_tf32(sum, a, b, add);
 }
 
-// The sums of one warpgroup, 64 anchors x 128 keys, spread over its threads. A thread has
+// The sums of one warpgroup, 64 kBlocks anchors x 128 keys, spread over its threads. A thread has
 // kLaneRows of the rows and in each of them the same kLaneColumns. All of the warpgroup's threads
 // call clear(), add(), wait() and finish().
-template <typename Elements>
+template <typename Elements, int kBlocks = 1>
 class WarpgroupProduct {
  public:
-  static constexpr int kRows = 64, kColumns = 128;
-  static constexpr int kLaneRows = 2, kLaneColumns = 32;
+  static constexpr int kRows = 64 * kBlocks, kColumns = 128;
+  static constexpr int kLaneRows = 2 * kBlocks, kLaneColumns = 32;
   static constexpr int kGroups = kLaneColumns / kGroup;
+  static constexpr int kWarpRows = 16 * kBlocks;  // of which a warp has sums
 
   // Before the first product: it takes the place of the sums, which need no zeros.
   __device__ void clear() { add_ = false; }
 
-  // Begins to add the products of one chunk: anchors first_row + 0 .. 63 with keys first_key + 0 ..
+  // Begins to add the products of one chunk: anchors from first_row on with keys first_key + 0 ..
   // 127, both multiples of 8.
   template <int kAnchors, int kKeys>
   __device__ void add(const Chunk<kAnchors>& anchors, int first_row, const Chunk<kKeys>& keys,
                       int first_key) {
     static_assert(alignof(Chunk<kAnchors>) % kTileAlignment == 0);
-    const auto* anchor = bytes_of_chunk(anchors);
-    const auto* key = bytes_of_chunk(keys);
+    const auto* anchor = bytes_of_chunk(anchors) + first_row * kTileRowBytes;
+    const auto* key = bytes_of_chunk(keys) + first_key * kTileRowBytes;
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kTileRowBytes / 32; ++step) {
-      multiply<Elements>(sum_, wgmma_operand(anchor + first_row * kTileRowBytes, step),
-                         wgmma_operand(key + first_key * kTileRowBytes, step), add_ || step > 0);
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+        multiply<Elements>(sum_[block], wgmma_operand(anchor + block * 64 * kTileRowBytes, step),
+                           wgmma_operand(key, step), add_ || step > 0);
+      }
     }
     wgmma_commit();
     add_ = true;
@@ -53,16 +57,28 @@ class WarpgroupProduct {
   }
 
   // Until the sums are there: before what follows, and before clear().
-  __device__ void finish() { wgmma_wait<0>(sum_); }
+  __device__ void finish() {
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) wgmma_wait<0>(sum_[block]);
+  }
 
-  // Of the warpgroup's 64 rows and 128 columns, those of this thread.
-  static __device__ int row(int of_lane) { return thread() / 32 * 16 + lane() / 4 + 8 * of_lane; }
+  // Of the warpgroup's rows and 128 columns, those of this thread.
+  static __device__ int row(int of_lane) { return row_of_warp(warp_row(of_lane)); }
   static __device__ int column(int of_lane) {
-    return lane() % 4 * 2 + of_lane % 2 + of_lane / 2 * 8;
+    return column_of_lane(lane()) + column_of_group(of_lane / kGroup) +
+           column_in_group(of_lane % kGroup);
+  }
+
+  // Of its rows, counted among those that this warp has sums of.
+  static __device__ int warp_row(int of_lane) {
+    return of_lane / 2 * 16 + lane() / 4 + of_lane % 2 * 8;
+  }
+  static __device__ int row_of_warp(int warp_row) {
+    return warp_row / 16 * 64 + thread() / 32 * 16 + warp_row % 16;
   }
 
   __device__ float value(int row_of_lane, int column_of_lane) const {
-    return sum_[column_of_lane / 2 * 4 + row_of_lane * 2 + column_of_lane % 2];
+    return sum_[row_of_lane / 2][column_of_lane / 2 * 4 + row_of_lane % 2 * 2 + column_of_lane % 2];
   }
 
  private:
@@ -70,7 +86,7 @@ class WarpgroupProduct {
   static __device__ int lane() { return thread() % 32; }
 
   bool add_ = false;
-  float sum_[kWarpgroupSums];
+  float sum_[kBlocks][kWarpgroupSums];
 };
 
 }  // namespace usucl::cuda
