@@ -36,6 +36,7 @@ SHORTEST = 5.0  # seconds that a stage is still begun with
 POLL = 0.05  # seconds
 MODULES = ("torch", "numpy", "pytest", "hypothesis", "setuptools")
 OLDEST_SETUPTOOLS = 77  # that reads the licence in pyproject.toml
+PATIENCE = 10.0  # seconds, for a process to be gone: one that waits for a GPU may never be
 KEPT_LINES = 60  # in the file, of the output of a stage that did not pass
 LOGGED = 400_000  # characters of a stage in the log; the middle of more is left out
 PASSED, FAILED, TIMED_OUT = "passed", "failed", "timed out"
@@ -83,7 +84,8 @@ class Process:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
 
     def output(self) -> str:
         """The file is there to be published: without where this machine keeps things."""

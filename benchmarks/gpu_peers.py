@@ -205,8 +205,8 @@ def _memeff(problem: Problem) -> Step:
     setting = problem.setting
     compare("loss", setting, found.detach(), wanted.detach(), allowed_loss(setting))
     gradients = [torch.autograd.grad(one, leaf)[0].float() * setting.n for one in (found, wanted)]
-    # Probabilities and gradients in the embeddings' dtype, all of it over the temperature.
-    bound = 4 * torch.finfo(DTYPES[setting.dtype]).eps / TEMPERATURE
+    # Probabilities and gradients are rounded to the embeddings' dtype, all over the temperature.
+    bound = torch.finfo(DTYPES[setting.dtype]).eps / TEMPERATURE
     compare("gradient, times N,", setting, gradients[0], gradients[1], bound)
     return Step(lambda: loss(leaf, positives), leaf)
 
@@ -253,7 +253,8 @@ PEERS = {
         _searching(_chunked, masked=True, slack=_of_rounded_scores),
     ),
     FLASHLIB: Peer(
-        "FlashLib's k nearest of all keys by squared distance, in Triton; indices only",
+        "FlashLib's k nearest of all keys by squared distance, in Triton; indices only, and the "
+        "keys' norms are known from the call before",
         f"similarities only of unit vectors; {NO_MASK}",
         _searching(_flashlib("triton"), masked=False, slack=_of_distances),
     ),

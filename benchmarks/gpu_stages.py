@@ -110,23 +110,26 @@ def _first(rows: Path) -> list[Stage]:
 
 
 def _second(rows: Path, capability: Sequence[int] | None) -> list[Stage]:
-    simple = ("--dtype", "bfloat16")
-    first = ("--shape", *map(str, GOALS[0]))
+    narrow, first = ("--dtype", "bfloat16"), ("--shape", *map(str, GOALS[0]))
+    hopper = capability is None or tuple(capability) == (9, 0)
+    on_hopper = replace(
+        _sanitizer("memcheck", "warpgroups", {**DENSE, **WARPGROUPS}),
+        name="memcheck, warpgroups",
+        needs=(BUILD, "CUDA tests, warpgroups"),
+    )
     return [
-        *(_loss(shape, 40, rows, "simple", 8, *simple) for shape in GOALS),
-        _loss((32, 96), 20, rows, "simple", 3, *simple),
+        *(_loss(shape, 40, rows, "simple", 6, *narrow) for shape in GOALS),
+        _loss((32, 96), 20, rows, "simple", 2, *narrow),
         *(_sanitizer(tool, what, DENSE) for tool, what in SANITIZERS.items()),
-        _pytest("all tests", "of usucl_ext, those on the GPU", 80, ("tests/ext",), *REST),
-        *(_on_hopper(rows) if capability in (None, (9, 0), [9, 0]) else ()),
-        _loss(GOALS[-1], 50, rows, "searches", 6, *simple, "--k", "4", "16", "32"),
-        _loss(IN_BATCH, 30, rows, "in batch", 6, *simple),
-        _benchmark("hard orders", "of the keys", 30, rows, 2, *first, *simple,
+        _pytest("all tests", "of usucl_ext", 75, ("tests/ext",), *REST, workers=WORKERS),
+        *(_on_hopper(rows) if hopper else ()),
+        _benchmark("hard orders", "of the keys", 30, rows, 2, *first, *narrow,
                    "--order", *HARD_ORDERS),
-        _benchmark("sweep", "k, D, N, M, float16", 45, rows, 1, *first, *simple, "--sweep"),
-        *([replace(_sanitizer("memcheck", "warpgroups", {**DENSE, **WARPGROUPS}),
-                   name="memcheck, warpgroups", needs=(BUILD, "CUDA tests, warpgroups"))]
-          if capability in ((9, 0), [9, 0]) else ()),
-        _loss(GOALS[0], 60, rows, "compiled", 4, *simple),
+        _loss(GOALS[-1], 60, rows, "searches", 6, *narrow, "--k", "4", "16", "32"),
+        _loss(IN_BATCH, 30, rows, "in batch", 4, *narrow),
+        _benchmark("sweep", "k, D, N, M, float16", 45, rows, 1, *first, *narrow, "--sweep"),
+        *([on_hopper] if hopper else ()),
+        _loss(GOALS[0], 60, rows, "compiled", 4, *narrow),
     ]  # fmt: skip
 
 
@@ -140,11 +143,11 @@ def _on_hopper(rows: Path) -> list[Stage]:
     ]  # fmt: skip
     needs = (BUILD, *(one.name for one in alone))
     tests = _cuda_tests("CUDA tests, warpgroups", "wgmma nominates", {**DENSE, **WARPGROUPS})
+    kernels = _kernels(GOALS[-1], rows)
     timed = [
         *(_loss(shape, 25, rows, "warpgroups", 3) for shape in GOALS),
-        *(replace(one, name=f"{one.name}, warpgroups", environment=WARPGROUPS)
-          for one in (_kernels(shape, rows) for shape in GOALS[1:])),
-    ]  # fmt: skip
+        replace(kernels, name=f"{kernels.name}, warpgroups", environment=WARPGROUPS),
+    ]
     return [
         *alone,
         replace(tests, limit=50, needs=needs, shares=False),
@@ -209,7 +212,7 @@ def _instructions(name: str, what: str, which: str = "") -> Stage:
 
 
 def _sanitizer(tool: str, what: str, environment: Mapping[str, str]) -> Stage:
-    tests = _pytest(tool, what, 85, (CUDA_TESTS,), "-k", SANITIZED)
+    tests = _pytest(tool, what, 75, (CUDA_TESTS,), "-k", SANITIZED)
     found = find_sanitizer()
     # Reads of memory are judged by all that was written, by PyTorch's kernels too.
     ours = () if tool == "initcheck" else ("--kernel-name", "kns=usucl")
