@@ -144,6 +144,7 @@ target = [("TORCH_TARGET_VERSION", TORCH_TARGET)]
 # Paths of the build machine stay out of error messages.
 cxx = [
     "-O3",
+    "-g0",  # what Python itself was built with would make most of the file debug information
     "-ffp-contract=off",
     "-Wall",
     "-Wextra",
@@ -181,6 +182,7 @@ if not absent:
         CUDAExtension(
             "usucl_ext._C_cuda",
             sources("csrc/cuda"),
+            include_dirs=pybind11_headers,
             define_macros=[*target, ("USE_CUDA", None), *hopper],
             extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         )

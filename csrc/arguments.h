@@ -8,6 +8,7 @@
 
 #include <limits>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/problem.h"
@@ -34,7 +35,19 @@ inline DType dtype_of(const Tensor& tensor, const char* name) {
   }
 }
 
-inline Matrix matrix_of(const Tensor& tensor, int64_t dim, const char* name) {
+inline std::string device_name(int64_t index) {
+  return index < 0 ? "cpu" : "cuda:" + std::to_string(index);
+}
+
+// A kernel would read the address of one device on another.
+inline void check_device(const Tensor& tensor, const Tensor& like, const char* name) {
+  const int64_t expected = like.get_device_index(), found = tensor.get_device_index();
+  STD_TORCH_CHECK(found == expected, name, " must be on the device of the anchors, ",
+                  device_name(expected), ", got ", device_name(found));
+}
+
+inline Matrix matrix_of(const Tensor& tensor, int64_t dim, const Tensor& like, const char* name) {
+  check_device(tensor, like, name);
   STD_TORCH_CHECK(tensor.dim() >= 2 && tensor.size(-1) == dim, name, " must have D = ", dim,
                   " columns, got ", tensor.size(-1));
   STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
@@ -42,7 +55,9 @@ inline Matrix matrix_of(const Tensor& tensor, int64_t dim, const char* name) {
 }
 
 template <typename T>
-const T* column_of(const Tensor& tensor, int64_t rows, ScalarType type, const char* name) {
+const T* column_of(const Tensor& tensor, int64_t rows, ScalarType type, const Tensor& like,
+                   const char* name) {
+  check_device(tensor, like, name);
   STD_TORCH_CHECK(tensor.scalar_type() == type, name, " has another dtype than its schema says");
   STD_TORCH_CHECK(tensor.numel() == rows, name, " must have ", rows, " values, got ",
                   tensor.numel());
@@ -51,13 +66,13 @@ const T* column_of(const Tensor& tensor, int64_t rows, ScalarType type, const ch
 }
 
 inline Frames frames_of(const Tensor& embedding, const Tensor& video, const Tensor& time,
-                        const Tensor* patient, int64_t dim, const char* name) {
-  const Matrix matrix = matrix_of(embedding, dim, name);
-  return {matrix, column_of<int64_t>(video, matrix.rows, ScalarType::Long, "video"),
-          column_of<float>(time, matrix.rows, ScalarType::Float, "time"),
+                        const Tensor* patient, int64_t dim, const Tensor& like, const char* name) {
+  const Matrix matrix = matrix_of(embedding, dim, like, name);
+  return {matrix, column_of<int64_t>(video, matrix.rows, ScalarType::Long, like, "video"),
+          column_of<float>(time, matrix.rows, ScalarType::Float, like, "time"),
           patient == nullptr
               ? nullptr
-              : column_of<int64_t>(*patient, matrix.rows, ScalarType::Long, "patient")};
+              : column_of<int64_t>(*patient, matrix.rows, ScalarType::Long, like, "patient")};
 }
 
 // The arguments that select_negatives and hard_negative_nce share, and the problem they make.
@@ -81,23 +96,24 @@ class SelectionArguments {
     for (size_t b = 0; b < keys.size(); ++b) {
       double_precision_ |= keys[b].scalar_type() == ScalarType::Double;
       blocks_.push_back(frames_of(keys[b], key_video[b], key_time[b],
-                                  patient ? &key_patient[b] : nullptr, dim, "keys"));
+                                  patient ? &key_patient[b] : nullptr, dim, anchors, "keys"));
     }
     const float* windows = nullptr;
     bool window_per_anchor = false;
     if (window) {
       window_per_anchor = window->dim() == 2 && window->size(0) == rows;
-      windows =
-          column_of<float>(*window, window_per_anchor ? 2 * rows : 2, ScalarType::Float, "window");
+      windows = column_of<float>(*window, window_per_anchor ? 2 * rows : 2, ScalarType::Float,
+                                 anchors, "window");
     }
-    problem_ = {frames_of(anchors, video, time, patient ? &*patient : nullptr, dim, "anchors"),
-                blocks_.data(),
-                static_cast<int64_t>(blocks_.size()),
-                windows,
-                window_per_anchor,
-                {intra_k, intra_skip},
-                {cross_k, cross_skip},
-                max_similarity.value_or(std::numeric_limits<double>::infinity())};
+    problem_ = {
+        frames_of(anchors, video, time, patient ? &*patient : nullptr, dim, anchors, "anchors"),
+        blocks_.data(),
+        static_cast<int64_t>(blocks_.size()),
+        windows,
+        window_per_anchor,
+        {intra_k, intra_skip},
+        {cross_k, cross_skip},
+        max_similarity.value_or(std::numeric_limits<double>::infinity())};
   }
 
   const Problem& problem() const { return problem_; }

@@ -7,8 +7,9 @@
 #include "core/ordering.h"
 #include "core/relation.h"
 #include "core/similarity.h"
-#include "cpu/direct.h"
+#include "cpu/backend.h"
 #include "cpu/tile.h"
+#include "direct.h"
 #include "pybind.h"
 
 #ifndef USUCL_BUILT_WITH_CUDA
@@ -92,7 +93,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_capabilities", &cpu_capabilities, "Instruction sets that this machine runs.");
   m.def("fma_peak", &fma_peak, py::arg("seconds"),
         "GFLOP/s of one thread that does nothing but float32 fused multiply-adds for so long.");
-  usucl::cpu::bind_direct_calls(m);
+  usucl::bind_direct_calls<usucl::cpu::Cpu>(m);
   m.def("relation", &relation, py::arg("anchor"), py::arg("key"), py::arg("window"),
         "'intra', 'cross' or 'ignored' for tags (video, time, patient) and a window (lo, hi).");
   m.def("similarity", &similarity, py::arg("anchor"), py::arg("key"),

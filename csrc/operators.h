@@ -1,6 +1,6 @@
 // The operators of ops.cpp on any device: what they check and allocate. A backend computes:
 //
-//   Backend(const Tensor& like)     for one call, whose tensors live where `like` does
+//   Backend(device)     for one call on the device that PyTorch numbers so, -1 for the CPU
 //   select_negatives(problem, SelectionArrays<T>)
 //   similarities(ScoredPairs<T>)
 //   hard_negative_nce(problem, LossArguments<T>, LossArrays<T>)
@@ -19,8 +19,8 @@
 namespace usucl {
 
 template <typename T>
-const T* values_of(const Tensor& tensor, int64_t count, const char* name) {
-  return column_of<T>(tensor, count, scalar_type_of<T>(), name);
+const T* values_of(const Tensor& tensor, int64_t count, const Tensor& like, const char* name) {
+  return column_of<T>(tensor, count, scalar_type_of<T>(), like, name);
 }
 
 // intra_index, intra_similarity, cross_index, cross_similarity
@@ -55,7 +55,8 @@ SelectionTensors select_negatives_op(
   const auto run = [&](auto zero) {
     using T = decltype(zero);
     const SelectionTensors selection = new_selection<T>(arguments.problem(), anchors);
-    Backend(anchors).select_negatives(arguments.problem(), arrays_of<T>(selection));
+    Backend(anchors.get_device_index())
+        .select_negatives(arguments.problem(), arrays_of<T>(selection));
     return selection;
   };
   return arguments.double_precision() ? run(double{}) : run(float{});
@@ -71,10 +72,11 @@ Tensor similarities_op(const Tensor& anchors, const Tensor& keys, const Tensor& 
     using T = decltype(zero);
     const Tensor similarity =
         new_empty(anchors, {index.size(0), index.size(1)}, scalar_type_of<T>());
-    Backend(anchors).similarities(
-        ScoredPairs<T>{matrix_of(anchors, dim, "anchors"), matrix_of(keys, dim, "keys"),
-                       column_of<int64_t>(index, index.numel(), ScalarType::Long, "index"),
-                       index.size(1), data_of<T>(similarity)});
+    Backend(anchors.get_device_index())
+        .similarities(ScoredPairs<T>{
+            matrix_of(anchors, dim, anchors, "anchors"), matrix_of(keys, dim, anchors, "keys"),
+            column_of<int64_t>(index, index.numel(), ScalarType::Long, anchors, "index"),
+            index.size(1), data_of<T>(similarity)});
     return similarity;
   };
   const bool in_double =
@@ -95,9 +97,10 @@ ForwardTensors forward(const Problem& problem, const Tensor& anchors, const Tens
   const int64_t rows = problem.anchors.embedding.rows, dim = problem.anchors.embedding.dim;
   const int64_t num_positives = positives.size(1);
   const LossArguments<T> arguments{
-      matrix_of(positives, dim, "positives"), num_positives,
-      values_of<T>(temperature, 1, "temperature"),
-      soft_nn_temperature ? values_of<T>(*soft_nn_temperature, 1, "soft_nn_temperature") : nullptr};
+      matrix_of(positives, dim, anchors, "positives"), num_positives,
+      values_of<T>(temperature, 1, anchors, "temperature"),
+      soft_nn_temperature ? values_of<T>(*soft_nn_temperature, 1, anchors, "soft_nn_temperature")
+                          : nullptr};
 
   const SelectionTensors selection = new_selection<T>(problem, anchors);
   const Tensor row_loss = new_empty(anchors, {rows}, type);
@@ -106,7 +109,7 @@ ForwardTensors forward(const Problem& problem, const Tensor& anchors, const Tens
   const Tensor intra_weight = new_empty(anchors, {rows, problem.intra.k}, type);
   const Tensor cross_weight = new_empty(anchors, {rows, problem.cross.k}, type);
   const Tensor temperature_gradient = new_empty(anchors, {rows, 2}, type);
-  Backend backend(anchors);
+  Backend backend(anchors.get_device_index());
   backend.hard_negative_nce(problem, arguments,
                             LossArrays<T>{
                                 arrays_of<T>(selection),
@@ -168,25 +171,26 @@ BackwardTensors backward(const Tensor& grad_loss, Reduction reduction, const Ten
   const bool by_row = reduction == Reduction::kNone;
   const auto pairs = [&](const Tensor& index, const Tensor& weight) {
     const int64_t k = index.size(1);
-    return WeightedPairs<T>{column_of<int64_t>(index, rows * k, ScalarType::Long, "index"),
-                            values_of<T>(weight, rows * k, "weight"), k};
+    return WeightedPairs<T>{column_of<int64_t>(index, rows * k, ScalarType::Long, anchors, "index"),
+                            values_of<T>(weight, rows * k, anchors, "weight"), k};
   };
   const BackwardArguments<T> arguments{
-      {values_of<T>(grad_loss, by_row ? rows : 1, "grad_loss"), by_row ? 1 : 0,
+      {values_of<T>(grad_loss, by_row ? rows : 1, anchors, "grad_loss"), by_row ? 1 : 0,
        reduction == Reduction::kMean ? static_cast<T>(rows) : T(1)},
-      matrix_of(anchors, dim, "anchors"),
-      anchor_gradient.size(0) == rows ? values_of<T>(anchor_gradient, rows * dim, "anchor_gradient")
-                                      : nullptr,
-      values_of<T>(positive_weight, rows * num_positives, "positive_weight"),
+      matrix_of(anchors, dim, anchors, "anchors"),
+      anchor_gradient.size(0) == rows
+          ? values_of<T>(anchor_gradient, rows * dim, anchors, "anchor_gradient")
+          : nullptr,
+      values_of<T>(positive_weight, rows * num_positives, anchors, "positive_weight"),
       num_positives,
-      values_of<T>(temperature_gradient, 2 * rows, "temperature_gradient"),
+      values_of<T>(temperature_gradient, 2 * rows, anchors, "temperature_gradient"),
       pairs(intra_index, intra_weight),
       pairs(cross_index, cross_weight)};
 
   const Tensor grad_anchors = new_empty(anchors, {anchor_gradient.size(0), dim}, type);
   const Tensor grad_positives = new_empty(anchors, {rows, num_positives, dim}, type);
   const Tensor grad_temperatures = new_empty(anchors, {2}, type);
-  Backend backend(anchors);
+  Backend backend(anchors.get_device_index());
   backend.hard_negative_nce_backward(
       arguments, BackwardArrays<T>{data_of<T>(grad_anchors), data_of<T>(grad_positives),
                                    data_of<T>(grad_temperatures)});

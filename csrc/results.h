@@ -123,7 +123,7 @@ struct BackwardArguments {
 
 template <typename T>
 struct BackwardArrays {
-  // The CPU computes those that are not null.
+  // Null where not wanted.
   T* grad_anchors;       // [N, D], untouched where the forward had no gradient
   T* grad_positives;     // [N, R, D]
   T* grad_temperatures;  // [2]

@@ -33,27 +33,26 @@ def _load_cpu() -> tuple[ModuleType | None, str | None]:
     return _C, None
 
 
-def _load_cuda(built: ModuleType | None) -> str | None:
-    """Loads ``_C_cuda``; the reason why it is not there, or None."""
+def _load_cuda(built: ModuleType | None) -> tuple[ModuleType | None, str | None]:
+    """``_C_cuda``, whose import registers its operators; or None, and the reason why."""
     if built is None:
-        return "usucl_ext._C is absent"
+        return None, "usucl_ext._C is absent"
     facts = built.build_info()
     if not facts["cuda_built"]:
-        return f"built without CUDA: {facts['cuda_absent_reason']}"
-    library = _built("_C_cuda")
-    if library is None:
-        return f"usucl_ext._C_cuda is not in {_PACKAGE.name}"
+        return None, f"built without CUDA: {facts['cuda_absent_reason']}"
+    if _built("_C_cuda") is None:
+        return None, f"usucl_ext._C_cuda is not in {_PACKAGE.name}"
     if torch.version.cuda is None:
-        return "this PyTorch is built without CUDA"
+        return None, "this PyTorch is built without CUDA"
     try:
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-    except OSError as error:
-        return f"usucl_ext._C_cuda could not be loaded: {error}"
-    return None
+        from . import _C_cuda
+    except ImportError as error:
+        return None, f"usucl_ext._C_cuda could not be loaded: {error}"
+    return _C_cuda, None
 
 
 _native, _native_reason = _load_cpu()
-_cuda_reason = _load_cuda(_native)
+_native_cuda, _cuda_reason = _load_cuda(_native)
 
 
 def absent_reason(device: torch.device) -> str | None:

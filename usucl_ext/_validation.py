@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -11,11 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._constants import constant
 from ._interception import is_intercepted
 from ._types import Frames
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_LIMITS = {dtype: torch.finfo(dtype) for dtype in (torch.float32, torch.float64)}
+# The least normal number and the greatest one.
+_LIMITS = {
+    dtype: (torch.finfo(dtype).tiny, torch.finfo(dtype).max)
+    for dtype in (torch.float32, torch.float64)
+}
+_GREATEST = _LIMITS[torch.float32][1]
 REDUCTIONS = ("none", "mean", "sum")
 MAX_K = 2**31 - 1
 MAX_SKIP = 2**62  # beyond all keys there can be; skip + k stays within int64
@@ -26,18 +31,19 @@ class Problem(NamedTuple):
     """A checked selection problem: N anchors against the keys of all blocks.
 
     ``accumulate`` is the dtype of similarities and of the loss: float64 if any embedding is
-    float64, else float32.
+    float64, else float32. ``intercepted``: whether something beside the kernels sees this call.
     """
 
     anchors: Frames
     blocks: tuple[Frames, ...]
-    window: Tensor | None  # [1, 2] or [N, 2] float32
+    window: Tensor | None  # [2], [1, 2] or [N, 2] float32
     intra_k: int
     cross_k: int
     intra_skip: int
     cross_skip: int
     max_similarity: float | None
     accumulate: torch.dtype
+    intercepted: bool
 
 
 def _shape(tensor: Tensor) -> list[int]:
@@ -85,12 +91,12 @@ def _is_as_it_should_be(frames: object) -> bool:
         isinstance(embedding, Tensor) and isinstance(video, Tensor) and isinstance(time, Tensor)
     ):
         return False
-    if embedding.dim() != 2 or embedding.dtype not in EMBEDDING_DTYPES:
+    shape = embedding.shape
+    if len(shape) != 2 or shape[1] < 1 or embedding.dtype not in EMBEDDING_DTYPES:
         return False
-    rows, device = embedding.shape[:1], embedding.device
+    rows, device = shape[:1], embedding.device
     return (
-        embedding.shape[1] >= 1
-        and video.dtype == torch.int64
+        video.dtype == torch.int64
         and video.shape == rows
         and video.device == device
         and time.dtype == torch.float32
@@ -144,62 +150,50 @@ def _check_k(name: str, value: object) -> int:
     return k
 
 
-def _check_window(window: Window, intra_k: int, embedding: Tensor) -> Tensor | None:
+def _check_window(
+    window: Window, intra_k: int, embedding: Tensor, intercepted: bool
+) -> Tensor | None:
     if window is None:
         if intra_k > 0:
             raise ValueError(f"window must be given with intra_k = {intra_k}, got None")
         return None
+    if not isinstance(window, Tensor):
+        bounds = check_bounds(window)
+        return constant(bounds, torch.float32, embedding.device, intercepted)
     rows = embedding.shape[0]
-    if isinstance(window, Tensor):
-        if not window.is_floating_point():
-            raise TypeError(f"window must be a float tensor, got {window.dtype}")
-        shape = _shape(window)
-        if shape not in ([2], [1, 2], [rows, 2]):
-            raise ValueError(f"window must have shape [2], [1, 2] or [{rows}, 2], got {shape}")
-        if window.device != embedding.device:
-            raise ValueError(f"window must be on {embedding.device}, got {window.device}")
-        return window.detach().to(torch.float32).reshape(-1, 2)
-    lo, hi = check_bounds(window)
-    if embedding.device.type == "cpu" and _may_cache():
-        return _window_on_cpu(lo, hi)
-    # Two fills rather than a copy from the host: nothing waits on a GPU.
-    pair = torch.empty(1, 2, dtype=torch.float32, device=embedding.device)
-    pair[:, 0].fill_(lo)
-    pair[:, 1].fill_(hi)
-    return pair
-
-
-def _may_cache() -> bool:
-    """Whether a tensor made now is an ordinary one, fit for every later call."""
-    return not is_intercepted() and not torch.is_inference_mode_enabled()
-
-
-# A few values come again and again, step after step, and are only ever read.
-@functools.lru_cache(maxsize=64)
-def _window_on_cpu(lo: float, hi: float) -> Tensor:
-    return torch.tensor([[lo, hi]], dtype=torch.float32, device="cpu")
-
-
-@functools.lru_cache(maxsize=64)
-def _scalar_on_cpu(number: float, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(number, dtype=dtype, device="cpu")
+    if not window.is_floating_point():
+        raise TypeError(f"window must be a float tensor, got {window.dtype}")
+    shape = window.shape
+    if shape != (2,) and shape != (1, 2) and shape != (rows, 2):
+        raise ValueError(f"window must have shape [2], [1, 2] or [{rows}, 2], got {_shape(window)}")
+    if window.device != embedding.device:
+        raise ValueError(f"window must be on {embedding.device}, got {window.device}")
+    if window.dtype == torch.float32 and not window.requires_grad:
+        return window
+    return window.detach().to(torch.float32)
 
 
 def check_bounds(window: Sequence[object]) -> tuple[float, float]:
-    """The two bounds of a window, as float32 holds them."""
+    """The two bounds of a window, infinite where they are beyond the range of float32."""
+    if type(window) is tuple and len(window) == 2:
+        lo, hi = window
+        least, most = -_GREATEST, _GREATEST  # NaN is between no two numbers
+        if type(lo) is float and type(hi) is float and least <= lo <= most and least <= hi <= most:
+            return lo, hi
     if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
         raise TypeError(f"window must be a pair (lo, hi), a tensor or None, got {window!r}")
-    lo, hi = (_check_real(f"window[{i}]", bound) for i, bound in enumerate(window))
+    lo, hi = _check_real("window[0]", window[0]), _check_real("window[1]", window[1])
     return _rounded(lo, torch.float32), _rounded(hi, torch.float32)
 
 
 def _rounded(number: float, dtype: torch.dtype) -> float:
     """The number, or infinity where it is beyond the range of ``dtype``."""
-    return math.copysign(math.inf, number) if abs(number) > _LIMITS[dtype].max else number
+    greatest = _LIMITS[dtype][1]
+    return number if -greatest <= number <= greatest else math.copysign(math.inf, number)
 
 
 def _check_real(name: str, value: object) -> float:
-    if type(value) is float and not math.isnan(value):
+    if type(value) is float and value == value:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a float, got {type(value).__name__}")
@@ -220,14 +214,12 @@ def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
             )
         return value.to(device=device, dtype=problem.accumulate)
     number = _check_real(name, value)
-    limits = _LIMITS[problem.accumulate]
-    if not limits.tiny <= number <= limits.max:
+    least, greatest = _LIMITS[problem.accumulate]
+    if not least <= number <= greatest:
         raise ValueError(
             f"{name} must be positive and finite in {problem.accumulate}, got {number}"
         )
-    if device.type == "cpu" and _may_cache():
-        return _scalar_on_cpu(number, problem.accumulate)
-    return torch.full((), number, dtype=problem.accumulate, device=device)
+    return constant(number, problem.accumulate, device, problem.intercepted)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
@@ -238,12 +230,12 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def check_positives(positives: object, problem: Problem) -> Tensor:
-    """``[N, R, D]`` from ``[N, D]`` or ``[N, R, D]``."""
+    """``[N, D]`` or ``[N, R, D]``, as given."""
     layout = "[N, D] or [N, R, D]"
     positives = _check_embedding("positives", positives, (2, 3), layout)
     rows, dim = problem.anchors.embedding.shape
-    stacked = positives.unsqueeze(1) if positives.dim() == 2 else positives
-    if stacked.shape[0] != rows or stacked.shape[2] != dim or stacked.shape[1] < 1:
+    shape = positives.shape
+    if shape[0] != rows or shape[-1] != dim or (len(shape) == 3 and shape[1] < 1):
         raise ValueError(
             f"positives must have shape [N, D] or [N, R, D] with N = {rows}, D = {dim}, R >= 1, "
             f"got {_shape(positives)}"
@@ -252,7 +244,12 @@ def check_positives(positives: object, problem: Problem) -> Tensor:
         raise ValueError(
             f"positives must be on {problem.anchors.embedding.device}, got {positives.device}"
         )
-    return stacked
+    return positives
+
+
+def stacked(positives: Tensor) -> Tensor:
+    """``[N, R, D]`` from ``[N, D]`` or ``[N, R, D]``."""
+    return positives.unsqueeze(1) if positives.dim() == 2 else positives
 
 
 def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -331,16 +328,16 @@ def check_problem(
     """The checked problem; ``positives`` only takes part in choosing the accumulation dtype."""
     checked = _check_frames("anchors", anchors)
     blocks = _check_blocks(negatives, checked)
-    dtypes = [checked.embedding.dtype, *(block.embedding.dtype for block in blocks)]
+    dtypes = [block.embedding.dtype for block in (checked, *blocks)]
     if isinstance(positives, Tensor):
         dtypes.append(positives.dtype)
-    double = torch.float64 in dtypes
-    accumulate = torch.float64 if double else torch.float32
+    accumulate = torch.float64 if torch.float64 in dtypes else torch.float32
     intra = _check_k("intra_k", intra_k)
+    intercepted = is_intercepted()
     return Problem(
         anchors=checked,
         blocks=blocks,
-        window=_check_window(window, intra, checked.embedding),
+        window=_check_window(window, intra, checked.embedding, intercepted),
         intra_k=intra,
         cross_k=_check_k("cross_k", cross_k),
         intra_skip=min(_check_count("intra_skip", intra_skip), MAX_SKIP),
@@ -349,4 +346,5 @@ def check_problem(
         if max_similarity is None
         else _rounded(_check_real("max_similarity", max_similarity), accumulate),
         accumulate=accumulate,
+        intercepted=intercepted,
     )

@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from . import _direct, _registrations, reference
+from . import _direct, _registrations, _repeats, reference
 from ._derivatives import refuse_tangents
 from ._library import absent_reason
 from ._types import Frames, Selection
@@ -22,6 +22,7 @@ from ._validation import (
     check_positives,
     check_problem,
     check_temperature,
+    stacked,
 )
 
 IMPLEMENTATIONS = ("auto", "native", "reference")
@@ -88,8 +89,9 @@ def select_negatives(
     )
     if not _use_native(impl, problem.anchors.embedding.device):
         return reference.select(problem)
-    if _direct.applies(problem):
-        return _direct.select_negatives(problem)
+    inputs = _direct.inputs_of(problem)
+    if _direct.applies(problem, inputs):
+        return _direct.select_negatives(problem, inputs)
     return _registrations.select_negatives(problem)
 
 
@@ -221,6 +223,18 @@ def hard_negative_nce(
             stated; the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel, or a second derivative.
     """
+    seen = _repeats.look(
+        anchors,
+        negatives,
+        window,
+        (positives, temperature, soft_nn_temperature),
+        (intra_k, cross_k, intra_skip, cross_skip, max_similarity, reduction, impl),
+    )
+    loss: Tensor
+    selection: Selection | None
+    if seen is not None and (known := _repeats.recall(seen)) is not None:
+        loss, selection = _direct.hard_negative_nce(*known, return_selection)
+        return (loss, selection) if selection is not None and return_selection else loss
     problem = check_problem(
         anchors,
         negatives,
@@ -232,7 +246,7 @@ def hard_negative_nce(
         max_similarity=max_similarity,
         positives=positives,
     )
-    stacked = check_positives(positives, problem)
+    positives = check_positives(positives, problem)
     tau = check_temperature("temperature", temperature, problem)
     soft = (
         None
@@ -241,16 +255,19 @@ def hard_negative_nce(
     )
     check_choice("reduction", reduction, REDUCTIONS)
     keys = [block.embedding for block in problem.blocks]
-    refuse_tangents(problem.anchors.embedding, stacked, tau, soft, *keys)
-    selection: Selection | None
+    refuse_tangents(problem.anchors.embedding, positives, tau, soft, *keys)
+    inputs = _direct.inputs_of(problem, positives, tau, soft)
     if not _use_native(impl, problem.anchors.embedding.device):
-        loss, selection = reference.nce(problem, stacked, tau, soft, reduction)
-    elif _direct.applies(problem, (stacked, tau, soft)):
-        loss, selection = _direct.hard_negative_nce(
-            problem, stacked, tau, soft, reduction, return_selection
-        )
+        loss, selection = reference.nce(problem, stacked(positives), tau, soft, reduction)
+    elif _direct.applies(problem, inputs):
+        plan = _direct.Plan(problem, inputs, reduction)
+        if seen is not None:
+            _repeats.remember(seen, plan, inputs)
+        loss, selection = _direct.hard_negative_nce(plan, inputs, return_selection)
     else:
-        loss, selection = _registrations.hard_negative_nce(problem, stacked, tau, soft, reduction)
+        loss, selection = _registrations.hard_negative_nce(
+            problem, stacked(positives), tau, soft, reduction
+        )
     if not return_selection:
         return loss
     assert selection is not None

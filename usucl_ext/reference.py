@@ -24,6 +24,7 @@ from ._validation import (
     check_positives,
     check_problem,
     check_temperature,
+    stacked,
 )
 
 _INF = float("inf")
@@ -91,7 +92,7 @@ def hard_negative_nce(
     soft = soft_nn_temperature
     loss, selection = nce(
         problem,
-        check_positives(positives, problem),
+        stacked(check_positives(positives, problem)),
         check_temperature("temperature", temperature, problem),
         None if soft is None else check_temperature("soft_nn_temperature", soft, problem),
         check_choice("reduction", reduction, REDUCTIONS),
@@ -126,7 +127,7 @@ def select(problem: Problem, excluded: Tensor | None = None) -> Selection:
     intra = valid & same_video
     if problem.window is not None:
         distance = (anchors.time[:, None] - time).abs()
-        lo, hi = problem.window[:, :1], problem.window[:, 1:]
+        lo, hi = problem.window[..., :1], problem.window[..., 1:]
         intra &= (distance > 0) & (lo <= distance) & (distance <= hi)
     return Selection(
         *_hardest(similarity, intra, problem.intra_k, problem.intra_skip),

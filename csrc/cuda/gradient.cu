@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
         const int64_t offset = i * anchors.dim + d;
         out.grad_anchors[offset] = upstream * arguments.anchor_gradient[offset];
       }
+      if (out.grad_positives == nullptr) continue;
       const T query = element<T>(anchors, i, d);
       for (int64_t r = i * num_positives; r < (i + 1) * num_positives; ++r) {
         out.grad_positives[r * anchors.dim + d] = upstream * arguments.positive_weight[r] * query;
@@ -103,10 +104,14 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
 template <typename T>
 void row_gradients(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
                    const Call& call) {
-  launch<row_kernel<T>>(grid_for(arguments.anchors.rows, 1, call), kThreads, 0, call.stream,
-                        arguments, out);
-  launch<temperature_kernel<T>>(2, kThreads, sizeof(TemperatureShared), call.stream, arguments,
-                                out.grad_temperatures);
+  if (arguments.anchor_gradient != nullptr || out.grad_positives != nullptr) {
+    launch<row_kernel<T>>(grid_for(arguments.anchors.rows, 1, call), kThreads, 0, call.stream,
+                          arguments, out);
+  }
+  if (out.grad_temperatures != nullptr) {
+    launch<temperature_kernel<T>>(2, kThreads, sizeof(TemperatureShared), call.stream, arguments,
+                                  out.grad_temperatures);
+  }
 }
 
 template <typename T>

@@ -11,17 +11,26 @@
 
 namespace usucl::cuda {
 
-// Device memory to work in, for the length of a call.
+// Device memory to work in, for the length of a call. Aligned for any type and for tensor maps.
 class Memory {
  public:
   virtual ~Memory() = default;
 
-  // Of at least this size, aligned for any type. Uninitialised.
+  // Uninitialised.
   virtual void* allocate(int64_t bytes) = 0;
+
+  // Zeros for all that is launched on the call's stream from now on. What a call asks for shares
+  // one memset, up to a megabyte; beyond that, whoever asks for all at once gets one of that size.
+  virtual void* allocate_zeros(int64_t bytes) = 0;
 
   template <typename Element>
   Element* array(int64_t count) {
     return static_cast<Element*>(allocate(count * static_cast<int64_t>(sizeof(Element))));
+  }
+
+  template <typename Element>
+  Element* zeros(int64_t count) {
+    return static_cast<Element*>(allocate_zeros(count * static_cast<int64_t>(sizeof(Element))));
   }
 };
 

@@ -9,16 +9,19 @@
 
 namespace usucl::emulation {
 
-// Every array has its exact size and is full of NaNs.
+// Every array has its exact size and is full of NaNs, or of the zeros that were asked for.
 class HostMemory : public cuda::Memory {
  public:
-  void* allocate(int64_t bytes) override {
+  void* allocate(int64_t bytes) override { return filled(bytes, 0xff); }
+  void* allocate_zeros(int64_t bytes) override { return filled(bytes, 0); }
+
+ private:
+  void* filled(int64_t bytes, int value) {
     held_.emplace_back(new unsigned char[bytes]);
-    std::memset(held_.back().get(), 0xff, static_cast<size_t>(bytes));
+    std::memset(held_.back().get(), value, static_cast<size_t>(bytes));
     return held_.back().get();
   }
 
- private:
   std::vector<std::unique_ptr<unsigned char[]>> held_;
 };
 

@@ -1,0 +1,78 @@
+// The CUDA kernels, as operators.h and direct.h call them.
+#pragma once
+
+#include <memory>
+
+#include "kernels.h"
+
+namespace usucl::cuda {
+
+// One call on PyTorch's current stream of a device, in memory of PyTorch's allocator.
+class Session {
+ public:
+  explicit Session(int32_t device);
+  ~Session();
+
+  const Call& call() const;
+
+  // Throws what went wrong with the launches so far.
+  void check() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Asynchronous.
+class Cuda {
+ public:
+  explicit Cuda(int32_t device) : session_(device) {}
+
+  template <typename T>
+  T* array(int64_t count) {
+    return session_.call().memory.template array<T>(count);
+  }
+
+  template <typename T>
+  void select_negatives(const Problem& problem, const SelectionArrays<T>& selection) {
+    cuda::select_negatives(problem, selection, session_.call());
+    session_.check();
+  }
+
+  template <typename T>
+  void similarities(const ScoredPairs<T>& pairs) {
+    cuda::similarities(pairs, session_.call());
+    session_.check();
+  }
+
+  template <typename T>
+  void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments,
+                         const LossArrays<T>& out) {
+    cuda::hard_negative_nce(problem, arguments, out, session_.call());
+    session_.check();
+  }
+
+  template <typename T>
+  void sum_rows(const T* loss, int64_t rows, double divisor, T* total) {
+    cuda::sum_rows(loss, rows, divisor, total, session_.call());
+    session_.check();
+  }
+
+  template <typename T>
+  void hard_negative_nce_backward(const BackwardArguments<T>& arguments,
+                                  const BackwardArrays<T>& out) {
+    row_gradients(arguments, out, session_.call());
+    session_.check();
+  }
+
+  template <typename T>
+  void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted) {
+    cuda::key_gradient(arguments, wanted, session_.call());
+    session_.check();
+  }
+
+ private:
+  Session session_;
+};
+
+}  // namespace usucl::cuda

@@ -1,0 +1,114 @@
+// What a call takes from PyTorch: device, stream and memory. And what it asks of the device.
+#include <cuda_runtime_api.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
+#include "arena.h"
+#include "backend.h"
+
+namespace usucl::cuda {
+namespace {
+
+// What does not change while a process runs, and takes longer to ask for than a launch.
+struct DeviceFacts {
+  int64_t multiprocessors;
+  int64_t shared_bytes;
+  int64_t major, minor;  // compute capability
+
+  explicit DeviceFacts(int32_t device)
+      : multiprocessors(attribute(cudaDevAttrMultiProcessorCount, device)),
+        shared_bytes(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)),
+        major(attribute(cudaDevAttrComputeCapabilityMajor, device)),
+        minor(attribute(cudaDevAttrComputeCapabilityMinor, device)) {}
+
+ private:
+  static int64_t attribute(cudaDeviceAttr name, int32_t device) {
+    int value = 0;
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, name, device));
+    return value;
+  }
+};
+
+const DeviceFacts& facts_of(int32_t device) {
+  static std::mutex mutex;
+  static std::map<int32_t, DeviceFacts> known;  // whose elements stay where they are
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = known.find(device);
+  return found != known.end() ? found->second : known.emplace(device, device).first->second;
+}
+
+// Products by Hopper's warpgroups have not been measured: who wants them sets the variable.
+bool wants_warpgroups(const DeviceFacts& facts) {
+#if defined(USUCL_BUILT_FOR_HOPPER)
+  const char* wish = std::getenv("USUCL_CUDA_WARPGROUPS");
+  return wish != nullptr && wish[0] == '1' && facts.major == 9 && facts.minor == 0;
+#else
+  static_cast<void>(facts);
+  return false;
+#endif
+}
+
+// For tests: problems of any size by the launches of large ones, from so many pairs on by tensor
+// cores.
+int64_t wished(const char* name, int64_t usual) {
+  const char* wish = std::getenv(name);
+  return wish == nullptr ? usual : std::atoll(wish);
+}
+
+cudaStream_t current_stream(int32_t device) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+// Of the current stream, and given to no other one before the kernels of this one are done.
+void* allocate(int64_t bytes) {
+  void* piece = nullptr;
+  const auto failed =
+      aoti_torch_cuda_caching_allocator_raw_alloc(static_cast<uint64_t>(bytes), &piece);
+  STD_TORCH_CHECK(failed == AOTI_TORCH_SUCCESS && piece != nullptr,
+                  "CUDA out of memory: usucl found no ", bytes, " bytes to work in");
+  return piece;
+}
+
+void release(void* piece) {
+  // Nothing can be done about a failure, and it must not leave a destructor.
+  static_cast<void>(aoti_torch_cuda_caching_allocator_raw_delete(piece));
+}
+
+}  // namespace
+
+struct Session::State {
+  torch::stable::accelerator::DeviceGuard guard;
+  cudaStream_t stream;
+  Arena arena;
+  Call call;
+
+  State(int32_t device, const DeviceFacts& facts)
+      : guard(device),
+        stream(current_stream(device)),
+        arena({&allocate, &release}, stream),
+        call{arena,
+             stream,
+             facts.multiprocessors,
+             facts.shared_bytes,
+             facts.major >= 8,
+             wants_warpgroups(facts),
+             wished("USUCL_CUDA_ONE_LAUNCH", 1) != 0,
+             wished("USUCL_CUDA_SMALLEST_DENSE", int64_t{1} << 20)} {}
+};
+
+Session::Session(int32_t device) : state_(std::make_unique<State>(device, facts_of(device))) {}
+Session::~Session() = default;
+
+const Call& Session::call() const { return state_->call; }
+
+void Session::check() const { STD_CUDA_KERNEL_LAUNCH_CHECK(); }
+
+}  // namespace usucl::cuda

@@ -1,0 +1,108 @@
+"""The host's side of calls on CUDA tensors, without a GPU: what they launch, set, allocate, await.
+
+PyTorch and the library are the real ones, on a CUDA runtime that does nothing (benchmarks/cpp/
+stub_cuda.cpp). python -m benchmarks.host_time times the same calls.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import usucl_ext
+from benchmarks import stub_cuda
+
+# Of one call, once another one like it was made. Fewer is better: change them as that comes.
+# Allocations are PyTorch's: one for each tensor that comes out, the others to work in.
+FORWARD = {"launches": 14, "memsets": 4, "allocations": 4, "queries": 2}
+FORWARD_BY_OPERATOR = {**FORWARD, "allocations": 15}
+SMALL_FORWARD = {"launches": 2, "memsets": 0, "allocations": 2, "queries": 0}
+SELECTION = {**FORWARD, "launches": 13, "allocations": 7}
+# With a fill of the upstream gradient, and a cast of every gradient to bfloat16.
+BACKWARD = {"launches": 9, "memsets": 1, "allocations": 8, "queries": 0}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What happened in the process of on_stub_cuda.py."""
+    reason = stub_cuda.absent_reason() or usucl_ext.build_info()["cuda_reason"]
+    if reason is not None or sys.platform != "linux":
+        pytest.skip(str(reason or "nothing is preloaded here"))
+    library = stub_cuda.build(tmp_path_factory.mktemp("stub"))
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "on_stub_cuda.py")],
+        env=stub_cuda.environment(library),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("forward", FORWARD),
+        ("forward of a small problem", SMALL_FORWARD),
+        ("by operator", FORWARD_BY_OPERATOR),
+        ("selection", SELECTION),
+        ("backward", BACKWARD),
+    ],
+)
+def test_a_call_costs_so_much(call: str, expected: dict[str, int], results: dict[str, Any]) -> None:
+    found = results[call]
+    assert {name: found[name] for name in expected} == expected, found["kernels"]
+
+
+@pytest.mark.parametrize("call", ["forward", "by operator", "selection", "backward"])
+def test_a_call_neither_waits_nor_copies(call: str, results: dict[str, Any]) -> None:
+    found = results[call]
+    assert (found["waits"], found["copies"], found["mallocs"]) == (0, 0, 0)
+
+
+def test_memory_to_work_in_is_given_back(results: dict[str, Any]) -> None:
+    assert results["held"] == 0
+
+
+def test_gradients_are_like_their_inputs(results: dict[str, Any]) -> None:
+    like = "torch.bfloat16"
+    assert results["gradients"] == [[512, 128, like], [512, 128, like], [65536, 128, like]]
+
+
+def test_a_float_is_copied_once(results: dict[str, Any]) -> None:
+    assert results["new temperature"]["copies"] == 1
+    assert results["its second call"]["copies"] == 0
+    assert results["its second call"]["launches"] == FORWARD["launches"]
+
+
+def test_nothing_is_copied_or_kept_while_a_graph_is_captured(results: dict[str, Any]) -> None:
+    known, new = results["captured"], results["captured, new"]
+    assert known["launches"] == FORWARD["launches"]
+    assert new["launches"] == FORWARD["launches"] + 1  # a fill, which the graph repeats
+    for found in (known, new):
+        assert (found["waits"], found["copies"]) == (0, 0)
+    assert results["kept in capture"] == 0
+    assert results["after capture"]["copies"] == 1
+
+
+def test_no_more_constants_are_kept_than_stated(results: dict[str, Any]) -> None:
+    assert results["most kept"] == 0
+
+
+def test_another_device_is_current_for_the_call_only(results: dict[str, Any]) -> None:
+    assert results["other device"] == ["cuda:1", 0]
+
+
+@pytest.mark.parametrize("name", ["temperature", "window", "video", "keys"])
+def test_operators_refuse_tensors_of_another_device(name: str, results: dict[str, Any]) -> None:
+    found = "cuda:1" if name == "keys" else "cpu"
+    expected = f"{name} must be on the device of the anchors, cuda:0, got {found}"
+    assert results["refused"][name].endswith(expected)
