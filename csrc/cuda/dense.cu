@@ -134,14 +134,10 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
   const Kept<float> kept{call.memory.array<Candidate<float>>(rows * (2 * depth + 192)), 1,
                          2 * depth + 192, call.memory.array<int32_t>(rows)};
 
-  // What begins with zeros, in one piece.
-  const int64_t words = rows + 1 + kElementTypes;
-  auto* zeroed = call.memory.array<uint32_t>(words);
-  cudaMemsetAsync(zeroed, 0, words * sizeof(uint32_t), call.stream);
   DenseMemory memory{};
-  memory.pool_count = reinterpret_cast<int32_t*>(zeroed);
-  memory.num_unsettled = memory.pool_count + rows;
-  auto* key_norm = zeroed + rows + 1;
+  memory.pool_count = call.memory.zeros<int32_t>(rows);
+  memory.num_unsettled = call.memory.zeros<int32_t>(1);
+  auto* key_norm = call.memory.zeros<uint32_t>(kElementTypes);
   memory.anchor_norm = call.memory.array<float>(rows);
   memory.seeds = call.memory.array<float>(rows * plan.num_seeds);
   memory.start = call.memory.array<AnchorStart>(rows);

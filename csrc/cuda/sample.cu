@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
 void score_sample(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                   const Margins& margins, const DenseMemory& memory, const SamplePlan& sample,
                   const Call& call) {
-  const int64_t at_once = 2 * call.multiprocessors;
+  const int64_t at_once = call.multiprocessors;
   const KeySplits splits = split_keys(sample.tiles, at_once / operands.anchor_tiles, sample.merged);
   const int64_t grid = std::min<int64_t>(int64_t{operands.anchor_tiles} * splits.count, at_once);
   const int64_t shared_bytes =
