@@ -2,13 +2,16 @@
 # make test                 set up, lint, type-check, run every test
 # make check-all            make test at length: every CPU variant, sanitizers, more architectures
 # make build                set up and build only
-# make gpu-suite            on a machine with a GPU: build, CUDA tests, sanitizers, benchmarks
+# make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
+# make gpu-suite PART=2     there: Hopper's warpgroups, comparisons, sanitizers, sweep
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 OUT ?= runs/demo
+PART ?= 1
+COMMIT ?=
 # One architecture keeps the build short; PTX lets every newer GPU run it too. setup.py alone
 # builds for the GPU it finds, or for a portable list.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
@@ -38,9 +41,10 @@ check-all: test
 	library=$$(ls build/archs/usucl_ext/_C_cuda*.so 2>/dev/null) || { echo "no CUDA library was built: its guard is skipped"; exit 0; }; \
 	  USUCL_CUDA_LIBRARY=$$library $(BIN)/python -m pytest -q -s tests/ext/test_cuda_binary.py
 
-# With the Python there is, not a new environment: where GPUs are there may be no network.
+# With the Python there is, not a new environment: where GPUs are there may be no network. Results
+# go to the folder that OUT of the environment names, or to benchmarks/results.
 gpu-suite:
-	$(PYTHON) -m benchmarks.gpu $(if $(GPU_OUT),--out '$(GPU_OUT)')
+	$(PYTHON) -m benchmarks.gpu --part $(PART) $(if $(COMMIT),--commit '$(COMMIT)')
 
 build: $(VENV)/built
 

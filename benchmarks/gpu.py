@@ -1,15 +1,17 @@
-"""Everything that only a GPU can tell, in one command: ``python -m benchmarks.gpu``.
+"""Everything that only a GPU can tell, in two parts: ``python -m benchmarks.gpu --part 1``.
 
 Builds for the GPU that is there, runs the CUDA tests, compute-sanitizer and the benchmarks of the
 loss, each as a process of its own, and writes a result file as ``benchmarks/rows.py`` describes it,
-with ``stages`` in its ``run``. The file is complete after every stage, so a run that is cut short
-keeps what it has. Needs Python with torch, numpy, pytest, hypothesis and setuptools, a C++ compiler
-and nvcc; no network.
+with ``stages`` in its ``run``, and beside it all that the stages said. Both are complete after
+every stage, so a run that is cut short keeps what it has. They go to the folder that OUT names, if
+it is set. Needs Python with torch, numpy, pytest, hypothesis and setuptools, a C++ compiler and
+nvcc; no network.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -26,24 +28,89 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_report import summary
-from benchmarks.gpu_stages import BUILD, ROOT, Stage, stages
+from benchmarks.gpu_stages import BUILD, ROOT, SECONDS, Stage, stages
 from benchmarks.rows import Result, Row, read, write
 
 COMMAND = "python -m benchmarks.gpu"
-SECONDS = 540.0
 SHORTEST = 5.0  # seconds that a stage is still begun with
+POLL = 0.05  # seconds
 MODULES = ("torch", "numpy", "pytest", "hypothesis", "setuptools")
-KEPT_LINES = 60  # of the output of a stage that did not pass
+OLDEST_SETUPTOOLS = 77  # that reads the licence in pyproject.toml
+PATIENCE = 10.0  # seconds, for a process to be gone: one that waits for a GPU may never be
+KEPT_LINES = 60  # in the file, of the output of a stage that did not pass
+LOGGED = 400_000  # characters of a stage in the log; the middle of more is left out
 PASSED, FAILED, TIMED_OUT = "passed", "failed", "timed out"
 SKIPPED, NOT_REACHED = "skipped", "not reached"
 
 
+class Process:
+    """A stage's command under way, with all that it starts."""
+
+    def __init__(self, stage: Stage, limit: float) -> None:
+        self.stage, self._limit, self._begun = stage, limit, time.monotonic()
+        # Read once the process has ended.
+        self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._process: subprocess.Popen[bytes] | None = None
+        self._status, self._error, self._seconds = "", "", 0.0
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        try:
+            self._process = subprocess.Popen(
+                list(stage.command),
+                cwd=ROOT,
+                env={**environment, **stage.environment},
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._status, self._error = FAILED, f"{stage.command[0]}: {error}"
+
+    def done(self) -> bool:
+        """Whether it has ended; at its limit it is made to."""
+        if self._status or self._process is None:
+            return True
+        self._seconds = time.monotonic() - self._begun
+        code = self._process.poll()
+        if code is not None:
+            self._status = PASSED if code == 0 else FAILED
+        elif self._seconds >= self._limit:
+            self._status = TIMED_OUT
+        if self._status:
+            self.end()
+        return bool(self._status)
+
+    def end(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
+
+    def output(self) -> str:
+        """The file is there to be published: without where this machine keeps things."""
+        self._output.seek(0)
+        text = self._error + self._output.read()
+        return text.replace(sys.prefix, "python").replace(str(ROOT), ".")
+
+    def outcome(self) -> dict[str, Any]:
+        """Status, seconds and last line; more of the output where it did not pass."""
+        lines = [line for line in self.output().splitlines() if line.strip()]
+        detail = lines[-1].strip() if lines else ""
+        outcome: dict[str, Any] = {"status": self._status, "seconds": round(self._seconds, 1)}
+        if self._status == TIMED_OUT:
+            detail = f"after {self._limit:.0f} s; last said: {detail}"
+        if self._status != PASSED:
+            outcome["output"] = lines[-KEPT_LINES:]
+        return outcome | {"detail": detail[:200]}
+
+
 @dataclass
 class Suite:
-    """A run: its stages one after the other, and the file that grows with them.
+    """A run: its stages one after the other, and the files that grow with them.
 
     Attributes:
-        out: result file; written anew after every stage.
+        out: result file; written anew after every stage. The log is beside it.
         machine: ``run`` and ``providers`` as :func:`describe` told them at the start.
         seconds: for all stages together.
         has_gpu: whether stages that need one are run.
@@ -68,13 +135,7 @@ class Suite:
         try:
             with _stopped_as_interrupt():
                 while waiting:
-                    stage = waiting[0]
-                    print(f"--- {stage.name}: {stage.what}", flush=True)
-                    outcome = self._run(stage)
-                    waiting.pop(0)
-                    self._keep(stage, outcome, rows)
-                    if stage.name == BUILD:
-                        self._describe()  # what was built is known now
+                    self._run(self._next(waiting), waiting, rows)
         except KeyboardInterrupt:
             for stage in waiting:
                 self._keep(stage, {"status": NOT_REACHED, "detail": "interrupted"}, rows)
@@ -83,34 +144,69 @@ class Suite:
         self._save()
         return all(one["status"] in (PASSED, SKIPPED, NOT_REACHED) for one in self.outcomes)
 
-    def _run(self, stage: Stage) -> dict[str, Any]:
-        left = self.seconds - (time.monotonic() - self._begun)
+    def _next(self, waiting: Sequence[Stage]) -> list[Stage]:
+        """The first stage, and with it those after it that may share the machine with it."""
+        count = next((i for i, one in enumerate(waiting) if not one.shares), len(waiting))
+        return list(waiting[: max(1, count)])
+
+    def _run(self, together: Sequence[Stage], waiting: list[Stage], rows: Path) -> None:
+        """Stages at the same time; each is taken off ``waiting`` once its outcome is kept."""
+        under_way: list[Process] = []
+        try:
+            for stage in together:
+                print(f"--- {stage.name}: {stage.what}", flush=True)
+                reason = self._unable(stage)
+                if reason:
+                    self._keep(stage, reason, rows, waiting)
+                else:
+                    left = self.seconds - (time.monotonic() - self._begun)
+                    under_way.append(Process(stage, min(stage.limit, left)))
+            while under_way:
+                for process in [one for one in under_way if one.done()]:
+                    under_way.remove(process)
+                    self._log(process)
+                    self._keep(process.stage, process.outcome(), rows, waiting)
+                time.sleep(POLL)
+        finally:
+            for process in under_way:
+                process.end()
+                self._log(process)
+
+    def _unable(self, stage: Stage) -> dict[str, Any]:
+        """The outcome of a stage that cannot be begun; empty if it can."""
         found = {one["stage"]: one["status"] for one in self.outcomes}
         broken = [name for name in stage.needs if found.get(name, PASSED) != PASSED]
         if stage.missing or (stage.gpu and not self.has_gpu):
             return {"status": SKIPPED, "detail": stage.missing or "no CUDA device"}
         if broken:
             return {"status": SKIPPED, "detail": f"needs {', '.join(broken)}, which did not pass"}
-        if left < SHORTEST:
+        if self.seconds - (time.monotonic() - self._begun) < SHORTEST:
             return {"status": NOT_REACHED, "detail": f"of {self.seconds:g} s none were left"}
-        limit = min(stage.limit, left)
-        start = time.monotonic()
-        status, output = execute(stage, limit)
-        lines = [line for line in output.splitlines() if line.strip()]
-        detail = lines[-1].strip() if lines else ""
-        outcome = {"status": status, "seconds": round(time.monotonic() - start, 1)}
-        if status == TIMED_OUT:
-            detail = f"after {limit:.0f} s; last said: {detail}"
-        if status != PASSED:
-            outcome["output"] = lines[-KEPT_LINES:]
-        return outcome | {"detail": detail[:200]}
+        return {}
 
-    def _keep(self, stage: Stage, outcome: dict[str, Any], rows: Path) -> None:
+    def _keep(
+        self, stage: Stage, outcome: dict[str, Any], rows: Path, waiting: list[Stage] | None = None
+    ) -> None:
+        if waiting is not None:
+            waiting.remove(stage)
+            if outcome["status"] == FAILED and stage.again:
+                waiting.insert(next((i for i, one in enumerate(waiting) if not one.shares),
+                                    len(waiting)), stage.after_failure())  # fmt: skip
         self.outcomes.append({"stage": stage.name, "what": stage.what, **outcome})
         known = len(self.rows)
         self.rows += _read(rows)[known:]
-        print(f"    {outcome['status']}: {outcome['detail']}", flush=True)
+        print(f"    {stage.name} {outcome['status']}: {outcome['detail']}", flush=True)
+        if stage.name == BUILD:
+            self._describe()  # what was built is known now
         self._save()
+
+    def _log(self, process: Process) -> None:
+        text = process.output()
+        if len(text) > LOGGED:
+            half = LOGGED // 2
+            text = f"{text[:half]}\n... {len(text) - LOGGED} characters ...\n{text[-half:]}"
+        with self.out.with_suffix(".log").open("a", encoding="utf-8") as log:
+            log.write(f"===== {process.stage.name}\n{text.rstrip()}\n\n")
 
     def _describe(self) -> None:
         """The machine as it is now; as it was told before where that fails, for the file's sake."""
@@ -136,34 +232,6 @@ class Suite:
         beside.unlink(missing_ok=True)
         write(Result(run, self.machine["providers"], self.rows), beside)
         beside.replace(self.out)
-
-
-def execute(stage: Stage, limit: float) -> tuple[str, str]:
-    """Status and output of a stage's command; it and all it started are ended at the limit."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        try:
-            process = subprocess.Popen(
-                list(stage.command),
-                cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **stage.environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return FAILED, f"{stage.command[0]}: {error}"
-        try:
-            status = PASSED if process.wait(limit) == 0 else FAILED
-        except subprocess.TimeoutExpired:
-            status = TIMED_OUT
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        # The file is there to be published: without where this machine keeps things.
-        return status, output.read().replace(sys.prefix, "python").replace(str(ROOT), ".")
 
 
 @contextmanager
@@ -214,45 +282,61 @@ def in_words(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def unmet() -> str:
+    """What the suite needs and is not there; empty if nothing."""
+    absent = [name for name in MODULES if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"{', '.join(absent)}: not installed for {sys.executable}"
+    setuptools = importlib.metadata.version("setuptools")
+    if int(setuptools.split(".")[0]) < OLDEST_SETUPTOOLS:
+        return f"setuptools {OLDEST_SETUPTOOLS} or newer: {setuptools} is installed"
+    return ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0; 1 where a stage failed or took too long. Exits where something is missing."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--out", type=Path, help="JSON file; by default by GPU and date")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything")
+    parser.add_argument("--part", type=int, choices=SECONDS, required=True)
+    parser.add_argument("--out", type=Path, help="JSON file; by default by GPU and date, in OUT")
+    parser.add_argument("--seconds", type=float, help="for all stages; by default by the part")
     parser.add_argument("--arch", default="", help="to build for; by default the GPU's")
     parser.add_argument("--no-build", action="store_true", help="take the libraries that are there")
     parser.add_argument("--dry-run", action="store_true", help="what runs without a GPU, there")
     parser.add_argument("--commit", default="", help="of the sources, where git cannot tell")
     options = parser.parse_args(arguments)
 
-    absent = [name for name in MODULES if importlib.util.find_spec(name) is None]
-    if absent:
-        sys.exit(f"{COMMAND} needs {', '.join(absent)}: not installed for {sys.executable}")
+    missing = unmet()
+    if missing:
+        sys.exit(f"{COMMAND} needs {missing}")
     told = describe()
     gpu = told["run"]["machine"]["gpu"]
     if "absent" in gpu and not options.dry_run:
         sys.exit(f"{COMMAND} needs a CUDA device: {gpu['absent']}. --dry-run runs what needs none.")
     dry = options.dry_run
-    out = options.out or _default_out(gpu.get("name", "none"), told["run"]["date"], dry)
+    out = options.out or _default_out(gpu.get("name", "none"), told["run"]["date"], options)
     if out.exists():
         sys.exit(f"{out} exists: results are never overwritten")
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows"
-        listed = stages(None if dry else gpu["capability"], rows, options.arch)
+        listed = stages(options.part, None if dry else gpu["capability"], rows, options.arch)
         listed = [one for one in listed if not (options.no_build and one.name == BUILD)]
-        suite = Suite(out, told, options.seconds, not dry, options.commit)
+        suite = Suite(out, told, options.seconds or SECONDS[options.part], not dry, options.commit)
         fine = suite.run(listed, rows)
     for one in suite.outcomes:
         if one["status"] in (FAILED, TIMED_OUT):
-            print(f"\n--- {one['stage']} {one['status']}:", *one["output"], sep="\n")
-    print(f"\n{summary(read(out))}\n\nWritten: {out}")
+            print(f"\n--- {one['stage']} {one['status']}:", *one["output"][-15:], sep="\n")
+    print(f"\n{summary(read(out))}\n\nWritten: {out}, and the whole output beside it")
     return 0 if fine else 1
 
 
-def _default_out(name: str, date: str, dry: bool) -> Path:
+def _default_out(name: str, date: str, options: argparse.Namespace) -> Path:
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    stem = f"{words}-{date.replace(':', '').rstrip('Z').replace('T', '-')}.json"
-    return ROOT / ("build" if dry else "benchmarks/results") / (f"dry-{stem}" if dry else stem)
+    time_of_day = date.replace(":", "").rstrip("Z").replace("T", "-")
+    stem = f"{words}-{time_of_day}-part{options.part}.json"
+    if options.dry_run:
+        return ROOT / "build" / f"dry-{stem}"
+    return Path(os.environ.get("OUT") or ROOT / "benchmarks" / "results") / stem
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,83 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_machine import COMPARED
-from benchmarks.gpu_searches import SEARCHES, expected
+from benchmarks.gpu_clock import Clock, replay
+from benchmarks.gpu_machine import GROUPS
+from benchmarks.gpu_peers import PEERS
 from benchmarks.harness import Step
-from benchmarks.problems import DTYPES, TEMPERATURE, Problem, Setting
+from benchmarks.problems import DTYPES, ORDERS, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
-from benchmarks.rows import COMPILED, GRAPH, MATMUL, MODES, OURS, WARPGROUPS, Row
+from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, WARPGROUPS, Row
 from benchmarks.suite import OP, allowed_loss, compare
 from usucl_ext import hard_negative_nce
 
-SWEPT = (OURS, GRAPH, MATMUL)
-WARM_UPS, FEWEST, MOST = 3, 5, 200  # calls
 CHECKED_ANCHORS = 48  # spread over all; the CPU's kernels are the judge
 MATMUL_SIZE, COPY_BYTES = 8192, 2**31
-
-
-class HostEvent:
-    """As ``torch.cuda.Event``, on the CPU."""
-
-    def record(self) -> None:
-        self.time = time.perf_counter()
-
-    def elapsed_time(self, end: HostEvent) -> float:
-        return 1e3 * (end.time - self.time)
-
-
-@dataclass
-class Clock:
-    """Times calls on a device.
-
-    On a GPU with its events, that is from the end of what was queued before to the end of the
-    call, waiting for the host included. Before each sample memory of twice the L2 cache is
-    overwritten, so that no call finds its inputs there because the one before left them.
-    """
-
-    device: torch.device
-    _flushed: Tensor | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        if self.device.type == "cuda":
-            size = torch.cuda.get_device_properties(self.device).L2_cache_size
-            self._flushed = torch.empty(2 * size, dtype=torch.int8, device=self.device)
-
-    def samples(self, step: Step, seconds: float) -> np.ndarray:
-        """Milliseconds of forward and backward, ``[samples, 2]``, in about so many seconds."""
-        for _ in range(WARM_UPS):
-            self._sample(step)
-        self.wait()
-        rows: list[tuple[float, float]] = []
-        end = time.perf_counter() + seconds
-        while len(rows) < FEWEST or (len(rows) < MOST and time.perf_counter() < end):
-            marks = [self._sample(step) for _ in range(FEWEST)]
-            self.wait()
-            rows += [(a.elapsed_time(b), b.elapsed_time(c)) for a, b, c in marks]
-        return np.array(rows)
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def _sample(self, step: Step) -> list[Any]:
-        if self._flushed is not None:
-            self._flushed.zero_()
-        marks = [self._event() for _ in range(3)]
-        marks[0].record()
-        result = step.forward()
-        marks[1].record()
-        if step.leaf is not None:
-            result.backward()
-        marks[2].record()
-        if step.leaf is not None:
-            step.leaf.grad = None
-        return marks
-
-    def _event(self) -> Any:
-        if self.device.type == "cuda":
-            return torch.cuda.Event(enable_timing=True)
-        return HostEvent()
+Keep = Callable[[Row], None]
 
 
 def check(problem: Problem, device: torch.device) -> None:
@@ -137,30 +74,6 @@ def _loss_of_each(problem: Problem) -> tuple[Tensor, Any, Tensor]:
     return loss.detach(), selection, gradient
 
 
-def replay(step: Step, *, backward: bool) -> Step:
-    """The step's launches, captured; with the gradient or without."""
-
-    def whole() -> Any:
-        loss = step.forward()
-        return torch.autograd.grad(loss, step.leaf) if backward and step.leaf is not None else loss
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            whole()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = whole()
-
-    def call() -> Any:
-        graph.replay()
-        return kept
-
-    return Step(call)
-
-
 def sweep(base: Setting) -> list[Setting]:
     """Problems that differ from one in k, D, N, M or dtype alone."""
     return [
@@ -172,107 +85,124 @@ def sweep(base: Setting) -> list[Setting]:
     ]
 
 
+def row_of(provider: str, setting: Setting, device: torch.device) -> Row:
+    """Of a time, without any figure."""
+    threads = 0 if device.type == "cuda" else torch.get_num_threads()
+    return Row("gpu", OP, provider, "both", setting.shape, setting.dtype, setting.k, setting.order,
+               threads, "time", None, None, None, "ms", 0)  # fmt: skip
+
+
+@dataclass
+class Measured:
+    """A problem, and what providers take for it.
+
+    Attributes:
+        on_cpu: the problem, for the CPU's kernels.
+        clock: of the device.
+        seconds: for each provider.
+    """
+
+    on_cpu: Problem
+    clock: Clock
+    seconds: float
+    _judged: dict[Any, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.device = self.clock.device
+        self.problem = self.on_cpu.to(self.device)
+
+    def rows(self, name: str) -> Iterator[Row]:
+        """A provider's figures, once its result is checked.
+
+        Raises:
+            AssertionError: its result is wrong.
+            Exception: it cannot run; the message says why.
+        """
+        row = row_of(name, self.on_cpu.setting, self.device)
+        if name == GRAPH:
+            yield from self._graph(row)
+        elif name == WARPGROUPS:
+            yield from self._warpgroups(row)
+        else:
+            yield from self._calls(row, self._step(name))
+
+    def _step(self, name: str) -> Step:
+        if name in PEERS:
+            return PEERS[name].make(self.problem)
+        if name == OURS:
+            check(self.on_cpu, self.device)
+        if name == COMPILED and self.device.type != "cuda":
+            raise RuntimeError("half a minute of compiling: left to GPUs")
+        provider = PROVIDERS[name]
+        step = provider.make(self.problem)
+        if provider.expected is not None:
+            if provider.expected not in self._judged:
+                with torch.no_grad():
+                    self._judged[provider.expected] = provider.expected(self.problem)
+            setting, wanted = self.on_cpu.setting, self._judged[provider.expected]
+            found = step.forward().detach()
+            compare(f"loss of {name}", setting, found, wanted, _allowed(setting, name))
+        return step
+
+    def _calls(self, row: Row, step: Step) -> Iterator[Row]:
+        if self.device.type == "cuda" and step.leaf is not None:
+            peak = _peak(step, self.device)
+            yield replace(row, metric="memory", unit="MiB").with_figures([peak])
+        times = self.clock.samples(step, self.seconds)
+        for mode, values in zip(MODES, (times[:, 0], times[:, 1], times.sum(1)), strict=True):
+            if step.leaf is not None or mode == "forward":
+                yield replace(row, mode=mode).with_figures(values)
+
+    def _graph(self, row: Row) -> Iterator[Row]:
+        if self.device.type != "cuda":
+            raise RuntimeError("a CUDA graph needs a CUDA device")
+        check(self.on_cpu, self.device)
+        ours = PROVIDERS[OURS].make(self.problem)
+        for mode in ("forward", "both"):
+            step = replay(ours, backward=mode == "both")
+            yield replace(row, mode=mode).with_figures(self.clock.samples(step, self.seconds)[:, 0])
+
+    def _warpgroups(self, row: Row) -> Iterator[Row]:
+        """The graph again, with Hopper's own instructions."""
+        if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) != (9, 0):
+            raise RuntimeError("warpgroups need a GPU of compute capability 9.0")
+        os.environ["USUCL_CUDA_WARPGROUPS"] = "1"
+        try:
+            yield from self._graph(row)
+        finally:
+            del os.environ["USUCL_CUDA_WARPGROUPS"]
+
+
 def measure(
-    setting: Setting,
-    device: torch.device,
-    seconds: float,
-    keep: Callable[[Row], None],
-    providers: Sequence[str] = COMPARED,
-) -> None:
+    setting: Setting, device: torch.device, seconds: float, keep: Keep, providers: Sequence[str]
+) -> list[str]:
     """Checks, then times every provider, giving each row to ``keep`` as it comes.
 
     Args:
         seconds: to measure in, all providers together; warming up comes on top.
         providers: of ``COMPARED``.
 
-    Raises:
-        AssertionError: a result is wrong.
-        RuntimeError: ours fails; where another does, a row says why.
+    Returns:
+        What must not be: each wrong result, and whatever keeps ours from running on a GPU.
     """
-    on_cpu = Problem.make(setting)
-    check(on_cpu, device)
-    problem, clock = on_cpu.to(device), Clock(device)
-    judged: Tensor | None = None
-    each = seconds / (len(providers) + 1)
+    measured = Measured(Problem.make(setting), Clock(device), seconds / (len(providers) + 1))
+    amiss = []
     for name in providers:
-        row = Row("gpu", OP, name, "both", setting.shape, setting.dtype, setting.k, setting.order,
-                  0 if device.type == "cuda" else torch.get_num_threads(),
-                  "time", None, None, None, "ms", 0)  # fmt: skip
         try:
-            if name == GRAPH:
-                _measure_graph(problem, clock, row, each, keep)
-                continue
-            if name == COMPILED and device.type != "cuda":
-                keep(replace(row, note="half a minute of compiling: left to GPUs"))
-                continue
-            if name in SEARCHES:
-                _measure_search(problem, clock, row, each, keep)
-                continue
-            if name == WARPGROUPS:
-                _measure_warpgroups(problem, clock, row, each, keep)
-                continue
-            step = PROVIDERS[name].make(problem)
-            judge = PROVIDERS[name].expected
-            if judge is not None:
-                if judged is None:
-                    with torch.no_grad():
-                        judged = judge(problem)
-                bound = _allowed(setting, name)
-                compare(f"loss of {name}", setting, step.forward().detach(), judged, bound)
-            if device.type == "cuda" and step.leaf is not None:
-                keep(replace(row, metric="memory", unit="MiB").with_figures([_peak(step, device)]))
-            times = clock.samples(step, each)
-            both = times.sum(1)
-            for mode, values in zip(MODES, (times[:, 0], times[:, 1], both), strict=True):
-                if step.leaf is not None or mode == "forward":
-                    keep(replace(row, mode=mode).with_figures(values))
-        except RuntimeError as error:
-            if name == OURS:
-                raise
-            lines = str(error).strip().splitlines() or [""]
-            keep(replace(row, note=f"{type(error).__name__}: {lines[0]}"[:200]))
+            for row in measured.rows(name):
+                keep(row)
+        except Exception as error:  # of others' programs, whatever it is
+            told = [error, *([error.__cause__] if error.__cause__ else [])]
+            reason = ", by ".join(f"{type(e).__name__}: {str(e).strip()[:150]}" for e in told)
+            reason = " ".join(reason.split())
+            keep(replace(row_of(name, setting, device), note=reason))
+            ours = name in (OURS, GRAPH, WARPGROUPS) and device.type == "cuda"
+            if isinstance(error, AssertionError) or ours:
+                amiss.append(f"{name}: {reason}")
         finally:
-            step = judge = None  # type: ignore[assignment]
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-def _measure_graph(
-    problem: Problem, clock: Clock, row: Row, seconds: float, keep: Callable[[Row], None]
-) -> None:
-    if clock.device.type != "cuda":
-        keep(replace(row, note="a CUDA graph needs a CUDA device"))
-        return
-    ours = PROVIDERS[OURS].make(problem)
-    for mode in ("forward", "both"):
-        times = clock.samples(replay(ours, backward=mode == "both"), seconds)
-        keep(replace(row, mode=mode).with_figures(times[:, 0]))
-
-
-def _measure_search(
-    problem: Problem, clock: Clock, row: Row, seconds: float, keep: Callable[[Row], None]
-) -> None:
-    search = SEARCHES[row.provider](problem)
-    bound = 4 * torch.finfo(DTYPES[problem.setting.dtype]).eps
-    wanted = expected(row.provider, problem)
-    compare(f"similarities of {row.provider}", problem.setting, search()[0], wanted, bound)
-    keep(replace(row, mode="forward").with_figures(clock.samples(Step(search), seconds)[:, 0]))
-
-
-def _measure_warpgroups(
-    problem: Problem, clock: Clock, row: Row, seconds: float, keep: Callable[[Row], None]
-) -> None:
-    """The graph again, with Hopper's own instructions; its result is checked first."""
-    device = clock.device
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
-        keep(replace(row, note="warpgroups need a GPU of compute capability 9.0"))
-        return
-    os.environ["USUCL_CUDA_WARPGROUPS"] = "1"
-    try:
-        check(Problem.make(problem.setting), device)
-        _measure_graph(problem, clock, row, seconds, keep)
-    finally:
-        del os.environ["USUCL_CUDA_WARPGROUPS"]
+    return amiss
 
 
 def _allowed(setting: Setting, name: str) -> float:
@@ -293,7 +223,7 @@ def _peak(step: Step, device: torch.device) -> float:
     return max(0.0, (most - step.leaf.numel() * step.leaf.element_size()) / 2**20)
 
 
-def ceilings(device: torch.device, seconds: float, keep: Callable[[Row], None]) -> None:
+def ceilings(device: torch.device, seconds: float, keep: Keep) -> None:
     """What the device reaches in a matmul of random numbers and in a copy."""
     tiny = device.type != "cuda"
     size, clock = 256 if tiny else MATMUL_SIZE, Clock(device)
@@ -315,44 +245,57 @@ def _rate(op: str, dtype: str, unit: str, values: np.ndarray) -> Row:
     return row.with_figures(values)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; an error of ours, or a wrong result of anyone, is raised."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_loss", description=__doc__)
-    parser.add_argument("--shape", type=int, nargs=2, metavar=("N", "M"), help="D is 128")
-    parser.add_argument("--ceilings", action="store_true", help="matmul and copy rates instead")
-    parser.add_argument("--sweep", action="store_true", help="vary k, D, N, M and dtype around it")
-    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"], choices=DTYPES)
-    parser.add_argument("--order", default="random", help="of the keys, as in problems.ORDERS")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=20, help="to measure in, for each dtype")
-    parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="appended to")
-    given = parser.parse_args(arguments)
-    device = torch.device(given.device)
-
-    with given.rows.open("a", encoding="utf-8") as file:
+@contextmanager
+def rows_to(path: Path) -> Iterator[Keep]:
+    """Appends rows to a file, each at once."""
+    with path.open("a", encoding="utf-8") as file:
 
         def keep(row: Row) -> None:
             file.write(json.dumps(asdict(row)) + "\n")
             file.flush()
+
+        yield keep
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 1 where a result is wrong or ours fails, after everything else was measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_loss", description=__doc__)
+    parser.add_argument("--shape", type=int, nargs=2, metavar=("N", "M"), help="D is 128")
+    parser.add_argument("--group", nargs="+", default=["goals"], choices=GROUPS, help="who")
+    parser.add_argument("--ceilings", action="store_true", help="matmul and copy rates instead")
+    parser.add_argument("--sweep", action="store_true", help="vary k, D, N, M and dtype around it")
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"], choices=DTYPES)
+    parser.add_argument("--k", type=int, nargs="+", default=[Setting(1, 1).cross_k], help="cross_k")
+    parser.add_argument("--order", nargs="+", default=["random"], choices=ORDERS, help="of keys")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=20, help="to measure in, for each problem")
+    parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="appended to")
+    given = parser.parse_args(arguments)
+    device = torch.device(given.device)
+    providers = tuple(dict.fromkeys(name for group in given.group for name in GROUPS[group]))
+
+    with rows_to(given.rows) as keep_row:
+
+        def keep(row: Row) -> None:
+            keep_row(row)
             figure = row.note if row.value is None else f"{row.value:.5g} {row.unit}"
-            print(f"{row.provider:<20} {row.dtype:<9} {row.mode:<9} {row.metric:<7} {figure}")
+            print(f"{row.provider:<26} {row.dtype:<9} {row.mode:<9} {row.metric:<7} {figure}")
 
         if given.ceilings:
             ceilings(device, given.seconds, keep)
             return 0
         if given.shape is None:
             parser.error("--shape N M or --ceilings is needed")
-        for dtype in given.dtype:
-            n, m = given.shape
-            print(f"{n} x {m}, {dtype}, keys in {given.order} order", flush=True)
-            setting = Setting(n, m, dtype=dtype, order=given.order)
-            if not given.sweep:
-                measure(setting, device, given.seconds, keep)
-                continue
-            for one in sweep(setting):
-                print(f"{one.shape}, k {one.k}, {one.dtype}", flush=True)
-                measure(one, device, given.seconds, keep, SWEPT)
-    return 0
+        n, m = given.shape
+        amiss = []
+        for dtype, order, k in product(given.dtype, given.order, given.k):
+            base = Setting(n, m, cross_k=k, dtype=dtype, order=order)
+            for setting in sweep(base) if given.sweep else [base]:
+                print(f"{setting.shape}, k {setting.k}, {setting.dtype}, keys {order}", flush=True)
+                amiss += measure(setting, device, given.seconds, keep, providers)
+    for one in amiss:
+        print(f"amiss: {one}")
+    return 1 if amiss else 0
 
 
 if __name__ == "__main__":

@@ -12,22 +12,37 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu_peers import PEERS
 from benchmarks.harness import describe_run
 from benchmarks.providers import PROVIDERS
 from benchmarks.rows import (
     CHUNKED,
+    CHUNKED_SEARCH,
     COMPILED,
+    COMPILED_CHUNKS,
+    CUVS,
     EAGER,
     FAISS_GPU,
+    FLASHLIB,
+    FLASHLIB_CUTEDSL,
     GRAPH,
     MATMUL,
+    MEMEFF,
     OURS,
     TRITON,
     WARPGROUPS,
 )
 
-COMPARED = (OURS, GRAPH, WARPGROUPS, MATMUL, TRITON, FAISS_GPU, EAGER, CHUNKED, COMPILED)
-NO_LOSS = "no window in time, no loss, no gradient"
+# Who is measured in one process: what may break comes after what does not, or alone.
+GROUPS = {
+    "goals": (GRAPH, OURS, MATMUL),
+    "simple": (GRAPH, OURS, MATMUL, CHUNKED_SEARCH, TRITON, EAGER, CHUNKED),
+    "searches": (GRAPH, OURS, FAISS_GPU, CUVS, FLASHLIB, FLASHLIB_CUTEDSL),
+    "in batch": (GRAPH, OURS, MEMEFF),
+    "warpgroups": (GRAPH, WARPGROUPS),
+    "compiled": (OURS, COMPILED, COMPILED_CHUNKS),
+}
+COMPARED = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names))
 # nvidia-smi's names; the clocks are read while nothing runs, so the largest ones are told too.
 TOLD = (
     "driver_version",
@@ -77,16 +92,11 @@ def describe() -> dict[str, Any]:
     """``run`` and ``providers`` of a result file."""
     run = describe_run()
     run["machine"]["gpu"] = gpu()
-    told = {
-        name: (PROVIDERS[name].what, PROVIDERS[name].cannot)
-        for name in COMPARED
-        if name in PROVIDERS
-    }
+    told = {name: (one.what, one.cannot) for name, one in PROVIDERS.items() if name in COMPARED}
+    told |= {name: (one.what, one.cannot) for name, one in PEERS.items()}
     told |= {
         GRAPH: ("the same, captured once as a CUDA graph: without the cost of its launches", ""),
         WARPGROUPS: ("the graph again, with Hopper's own instructions", ""),
-        TRITON: ("a fused search: the cross-video negatives", NO_LOSS),
-        FAISS_GPU: ("a brute-force search: the most similar keys of all", f"no mask; {NO_LOSS}"),
     }
     providers = {
         name: {"what": what, "cannot": cannot, "skipped": ""}

@@ -1,8 +1,15 @@
-"""What the GPU suite does, in order of worth, each stage a command with a limit of its own."""
+"""What the GPU suite does, in two parts, each stage a command with a limit of its own.
+
+Part 1 tells whether the kernels are right and how fast they are; part 2 what Hopper's warpgroups,
+other programs and compute-sanitizer have to say. In both, stages that only ask whether something is
+right may run at the same time; times are taken with nothing beside them. What may hang comes late.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,25 +17,31 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SECONDS = {1: 240.0, 2: 330.0}  # for all stages of a part
 CUDA_TESTS, BINARY_TESTS = "tests/ext/test_cuda.py", "tests/ext/test_cuda_binary.py"
 REST = ("-k", "cuda", f"--ignore={CUDA_TESTS}", f"--ignore={BINARY_TESTS}")  # by their device
-# Tests of single device instructions against what the emulator of the kernels makes of them; those
-# that are there are run.
-INSTRUCTION_TESTS = tuple(
-    f"tests/emulation/test_{name}.py"
-    for name in ("device_instructions", "mma_core", "hopper", "wgmma_core")
-)
-# (N, M) and the seconds of its stage. D = 128, intra_k = 3, cross_k = 32.
-SHAPES = (((512, 65536), 60), ((4096, 65536), 60), ((4096, 1048576), 120), ((32, 96), 40))
-HARD_ORDERS = ("correlated", "ascending", "one video")
+# Of single device instructions, against what the emulator of the kernels makes of them.
+INSTRUCTION_TESTS = {
+    name: f"tests/emulation/test_{name}.py"
+    for name in ("device_instructions", "mma_core", "margin", "hopper", "wgmma_core")
+}
+GOALS = ((512, 65536), (4096, 65536), (4096, 1048576))  # (N, M); D = 128, intra_k = 3, cross_k = 32
+IN_BATCH = (16384, 16384)  # as many pairs as the second goal
+HARD_ORDERS = ("correlated", "ascending", "one video", "all equal")
+# The launches of large problems whatever the size; and from one pair on tensor cores nominate.
+LAUNCHES = {"USUCL_CUDA_ONE_LAUNCH": "0"}
+DENSE = {**LAUNCHES, "USUCL_CUDA_SMALLEST_DENSE": "0"}
+WARPGROUPS = {"USUCL_CUDA_WARPGROUPS": "1"}
 SANITIZERS = {
     "memcheck": "accesses out of bounds",
     "racecheck": "races in shared memory",
     "initcheck": "reads of memory that nothing wrote",
     "synccheck": "barriers that not all threads reach",
 }
-SMALL_TESTS = "mixed_in or empty or broken or (bounds and 129)"  # a sanitizer slows them 100 times
+# A sanitizer slows them 100 times: a few, of every kind.
+SANITIZED = "crowded_keys or broken or (mixed_in_one and bfloat16) or (bounds and 129 and 130)"
 BUILD = "build"
+WORKERS = 3  # of each of the test stages that run at the same time
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,8 @@ class Stage:
         gpu: whether it needs one.
         needs: stages that must have passed, of those that are part of the run.
         missing: why it cannot run here; empty if it can.
+        shares: whether it may run beside its neighbours that may as well.
+        again: what to run once where it fails, to tell more; empty if nothing.
     """
 
     name: str
@@ -54,36 +69,89 @@ class Stage:
     gpu: bool = True
     needs: Sequence[str] = (BUILD,)
     missing: str = ""
+    shares: bool = False
+    again: Sequence[str] = ()
+
+    def after_failure(self) -> Stage:
+        """The failed tests alone, each launch awaited: the error is told where it was made."""
+        waiting = {**self.environment, "CUDA_LAUNCH_BLOCKING": "1"}
+        name, what = f"{self.name}, again", "what failed, each launch awaited"
+        return replace(self, name=name, what=what, command=self.again, again=(), limit=40,
+                       environment=waiting, needs=(), shares=False)  # fmt: skip
 
 
-def stages(capability: Sequence[int] | None, rows: Path, arch: str = "") -> list[Stage]:
-    """All stages, the most useful first: correct before fast, the goals' shapes before others.
+def stages(part: int, capability: Sequence[int] | None, rows: Path, arch: str = "") -> list[Stage]:
+    """The stages of a part, in order.
 
     Args:
+        part: 1 or 2.
         capability: of the GPU, ``(9, 0)``; None where there is none.
         rows: file that the benchmarks append their rows to.
         arch: to build for, as in TORCH_CUDA_ARCH_LIST; by default the GPU's own.
     """
-    first, *shapes = (_loss(shape, limit, rows) for shape, limit in SHAPES)
-    memcheck, *sanitizers = (_sanitizer(tool, what) for tool, what in SANITIZERS.items())
-    binary = _pytest(
-        "binary", "registers, spills, shared memory, machine code", 60, BINARY_TESTS, "-s"
+    listed = _first(rows) if part == 1 else _second(rows, capability)
+    return [_build(capability, arch), *listed, *([] if capability else _on_cpu(part, rows))]
+
+
+def _first(rows: Path) -> list[Stage]:
+    binary = _pytest("binary", "registers, spills, machine code", 75, (BINARY_TESTS,), "-s")
+    return [
+        _cuda_tests("CUDA tests", "against oracle and CPU; streams, graphs", {}),
+        _cuda_tests("CUDA tests, launches", "by the launches of large problems", LAUNCHES),
+        _cuda_tests("CUDA tests, dense", "tensor cores nominate, whatever the size", DENSE),
+        _instructions("device_instructions", "against its emulation"),
+        _instructions("mma_core", "products of tiles"),
+        _instructions("margin", "what products round off, mma.sync", "mma_sync"),
+        binary,
+        *(_kernels(shape, rows) for shape in GOALS),
+        *(_loss(shape, 25, rows, "goals", 4) for shape in GOALS),
+        _benchmark("ceilings", "matmul and copy", 25, rows, 3, "--ceilings"),
+    ]
+
+
+def _second(rows: Path, capability: Sequence[int] | None) -> list[Stage]:
+    narrow, first = ("--dtype", "bfloat16"), ("--shape", *map(str, GOALS[0]))
+    hopper = capability is None or tuple(capability) == (9, 0)
+    on_hopper = replace(
+        _sanitizer("memcheck", "warpgroups", {**DENSE, **WARPGROUPS}),
+        name="memcheck, warpgroups",
+        needs=(BUILD, "CUDA tests, warpgroups"),
     )
     return [
-        _build(capability, arch),
-        *map(_instructions, INSTRUCTION_TESTS),
-        _pytest("CUDA tests", "against oracle and CPU; streams, graphs", 120, CUDA_TESTS),
-        *(_on_hopper() if capability == (9, 0) else ()),
-        replace(binary, gpu=False),
-        first,
-        memcheck,
-        *shapes,
-        _benchmark("ceilings", "matmul and copy", 40, rows, 3, "--ceilings"),
-        *sanitizers,
-        *(_hard_order(order, rows) for order in HARD_ORDERS),
-        _sweep(SHAPES[0][0], 90, rows, 1.0),
-        _pytest("all tests", "of usucl_ext, those on the GPU", 150, "tests/ext", *REST),
-        *([] if capability else _on_cpu(rows)),
+        *(_loss(shape, 40, rows, "simple", 6, *narrow) for shape in GOALS),
+        _loss((32, 96), 20, rows, "simple", 2, *narrow),
+        *(_sanitizer(tool, what, DENSE) for tool, what in SANITIZERS.items()),
+        _pytest("all tests", "of usucl_ext", 75, ("tests/ext",), *REST, workers=WORKERS),
+        *(_on_hopper(rows) if hopper else ()),
+        _benchmark("hard orders", "of the keys", 30, rows, 2, *first, *narrow,
+                   "--order", *HARD_ORDERS),
+        _loss(GOALS[-1], 60, rows, "searches", 6, *narrow, "--k", "4", "16", "32"),
+        _loss(IN_BATCH, 30, rows, "in batch", 4, *narrow),
+        _benchmark("sweep", "k, D, N, M, float16", 45, rows, 1, *first, *narrow, "--sweep"),
+        *([on_hopper] if hopper else ()),
+        _loss(GOALS[0], 60, rows, "compiled", 4, *narrow),
+    ]  # fmt: skip
+
+
+def _on_hopper(rows: Path) -> list[Stage]:
+    """Its own instructions, then the pass that they make, then its times beside the other's: those
+    only where the pass is right, whatever the tests of single instructions say."""
+    alone = [
+        _instructions("hopper", "against its emulation"),
+        _instructions("wgmma_core", "products of tiles"),
+        replace(_instructions("margin", "what products round off, wgmma", "wgmma"),
+                name="margin, wgmma"),
+    ]  # fmt: skip
+    tests = _cuda_tests("CUDA tests, warpgroups", "wgmma nominates", {**DENSE, **WARPGROUPS})
+    kernels = _kernels(GOALS[-1], rows)
+    timed = [
+        *(_loss(shape, 25, rows, "warpgroups", 3) for shape in GOALS),
+        replace(kernels, name=f"{kernels.name}, warpgroups", environment=WARPGROUPS),
+    ]
+    return [
+        *alone,
+        replace(tests, limit=50, shares=False),
+        *(replace(one, needs=(BUILD, tests.name)) for one in timed),
     ]
 
 
@@ -110,38 +178,65 @@ def _build(capability: Sequence[int] | None, arch: str) -> Stage:
         "USUCL_CUDA": "1" if capability else "auto",
     }
     command = (sys.executable, "setup.py", "-q", "build_ext", "--inplace")
-    return Stage(BUILD, "both native libraries, in place", command, 240, environment, False, ())
+    return Stage(BUILD, "both native libraries, in place", command, 120, environment, False, ())
 
 
-def _pytest(name: str, what: str, limit: float, path: str, *options: str) -> Stage:
-    missing = "" if (ROOT / path).exists() else f"{path} is not there"
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path, *options)
-    return Stage(name, what, command, limit, missing=missing)
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
-def _instructions(path: str) -> Stage:
-    return _pytest(Path(path).stem.removeprefix("test_"), "against its emulation", 60, path)
+def _pytest(
+    name: str, what: str, limit: float, paths: Sequence[str], *options: str, workers: int = 0
+) -> Stage:
+    """Beside others. Every test is named as it comes: the last one named is the one that hung."""
+    absent = [path for path in paths if not (ROOT / path).exists()]
+    cache = ROOT / "build" / "pytest" / re.sub(r"\W+", "-", name)  # of what failed
+    command = (sys.executable, "-m", "pytest", "-v", "--maxfail=2", "-o", f"cache_dir={cache}",
+               *paths, *options)  # fmt: skip
+    timed = ("--timeout=45", "--timeout-method=thread") if _has("pytest_timeout") else ()
+    shared = ("-n", str(workers)) if workers and _has("xdist") else ()
+    return Stage(name, what, (*command, *shared, *timed), limit, shares=True,
+                 missing=f"{absent[0]} is not there" if absent else "",
+                 again=(*command, "--last-failed"))  # fmt: skip
 
 
-def _on_hopper() -> tuple[Stage, ...]:
-    tests = _pytest("CUDA tests, warpgroups", "nominations by wgmma", 90, CUDA_TESTS)
-    return (replace(tests, environment={"USUCL_CUDA_WARPGROUPS": "1"}),)
+def _cuda_tests(name: str, what: str, environment: Mapping[str, str]) -> Stage:
+    tests = _pytest(name, what, 80, (CUDA_TESTS,), workers=WORKERS)
+    return replace(tests, environment=environment)
 
 
-def _sanitizer(tool: str, what: str) -> Stage:
-    tests = _pytest(tool, what, 90, CUDA_TESTS, "-k", SMALL_TESTS)
+def _instructions(name: str, what: str, which: str = "") -> Stage:
+    """On the GPU alone: without one every change runs the emulated half."""
+    chosen = "on_a_gpu" + (f" and {which}" if which else "")
+    return _pytest(name, what, 75, (INSTRUCTION_TESTS[name],), "-s", "-k", chosen)
+
+
+def _sanitizer(tool: str, what: str, environment: Mapping[str, str]) -> Stage:
+    tests = _pytest(tool, what, 75, (CUDA_TESTS,), "-k", SANITIZED)
     found = find_sanitizer()
+    # Reads of memory are judged by all that was written, by PyTorch's kernels too.
+    ours = () if tool == "initcheck" else ("--kernel-name", "kns=usucl")
     sanitizer = (
         found or "compute-sanitizer", "--tool", tool, "--error-exitcode", "99",
-        "--target-processes", "all", "--kernel-name", "kns=usucl", "--print-limit", "20",
+        "--target-processes", "all", *ours, "--print-limit", "20",
     )  # fmt: skip
+    # A piece of memory for each tensor: in PyTorch's large blocks errors would go unseen.
+    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    command = tuple(word for word in tests.command if not word.startswith("--timeout"))
     return replace(
         tests,
-        command=(*sanitizer, *tests.command),
-        # A piece of memory for each tensor: in PyTorch's large blocks errors would go unseen.
-        environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+        command=(*sanitizer, *command),
+        environment={**environment, **alone},
         missing="" if found else "no compute-sanitizer in CUDA_HOME or on PATH",
+        again=(),
     )
+
+
+def _kernels(shape: tuple[int, int], rows: Path) -> Stage:
+    n, m = shape
+    command = (sys.executable, "-m", "benchmarks.gpu_kernels", "--rows", str(rows),
+               "--shape", str(n), str(m))  # fmt: skip
+    return Stage(f"kernels {n} x {m}", "the time of every kernel", command, 25)
 
 
 def _benchmark(
@@ -151,34 +246,31 @@ def _benchmark(
     return Stage(name, what, (*command, "--seconds", f"{seconds:g}", *options), limit)
 
 
-def _loss(shape: tuple[int, int], limit: float, rows: Path) -> Stage:
+def _loss(
+    shape: tuple[int, int], limit: float, rows: Path, group: str, seconds: float, *options: str
+) -> Stage:
+    """``seconds`` for each dtype and k; the rest of the limit for start, checks and warming up."""
     n, m = shape
-    name, what = f"loss {n} x {m}", "ours, its graph, torch.mm, eager, chunked eager"
-    seconds = limit / 8  # for each of two dtypes; the rest for start, checks and warming up
-    return _benchmark(name, what, limit, rows, seconds, "--shape", str(n), str(m))
+    options = ("--shape", str(n), str(m), "--group", group, *options)
+    return _benchmark(f"{group} {n} x {m}", "times, each result checked", limit, rows, seconds,
+                      *options)  # fmt: skip
 
 
-def _hard_order(order: str, rows: Path) -> Stage:
-    n, m = SHAPES[0][0]
-    options = ("--shape", str(n), str(m), "--order", order, "--dtype", "bfloat16")
-    return _benchmark(f"keys {order}", f"order of the keys, {n} x {m}", 30, rows, 4, *options)
-
-
-def _sweep(shape: tuple[int, int], limit: float, rows: Path, seconds: float) -> Stage:
-    around = ("--shape", *map(str, shape), "--sweep", "--dtype", "bfloat16")
-    return _benchmark(
-        "sweep", "k, D, N, M, float16; ours and torch.mm", limit, rows, seconds, *around
-    )
-
-
-def _on_cpu(rows: Path) -> list[Stage]:
+def _on_cpu(part: int, rows: Path) -> list[Stage]:
     """The benchmarks' own code on a problem of no interest: an error in it costs no GPU then."""
-    what, here = "the benchmark's own code", ("--device", "cpu")
-    dry = (
-        _benchmark("loss on the CPU", what, 60, rows, 0.2, "--shape", "16", "512", *here),
-        _benchmark(
-            "sweep on the CPU", what, 60, rows, 0.05, "--shape", "16", "512", "--sweep", *here
-        ),
-        _benchmark("ceilings on the CPU", what, 60, rows, 0.2, "--ceilings", *here),
-    )
-    return [replace(stage, gpu=False) for stage in dry]
+    what, here = "the benchmark's own code", ("--shape", "16", "512", "--device", "cpu")
+    if part == 1:
+        kernels = (sys.executable, "-m", "benchmarks.gpu_kernels", "--rows", str(rows), *here)
+        dry = [
+            Stage("kernels on the CPU", what, kernels, 60),
+            _benchmark("goals on the CPU", what, 60, rows, 0.2, "--group", "goals", *here),
+            _benchmark("ceilings on the CPU", what, 60, rows, 0.2, "--ceilings", *here),
+        ]
+    else:
+        every = ("--group", "simple", "searches", "in batch", "compiled", "warpgroups")
+        only = ("--dtype", "bfloat16")
+        dry = [
+            _benchmark("comparisons on the CPU", what, 60, rows, 0.2, *every, *only, *here),
+            _benchmark("sweep on the CPU", what, 60, rows, 0.05, "--sweep", *only, *here),
+        ]
+    return [replace(stage, gpu=False, shares=True) for stage in dry]

@@ -18,8 +18,12 @@ SHARED = ("machine", "versions", "commit")  # fields that are the same in all ro
 OURS, MATMUL = "usucl", "torch.mm"
 GRAPH = "usucl, graph replay"
 WARPGROUPS = "usucl, warpgroups"
-TRITON, FAISS_GPU = "Triton search", "FAISS GPU search"
+TRITON, CHUNKED_SEARCH = "Triton search", "torch.mm in chunks, filter"
+FLASHLIB, FLASHLIB_CUTEDSL = "FlashLib, Triton", "FlashLib, CuteDSL"
+FAISS_GPU, CUVS = "FAISS GPU search", "cuVS search"
+MEMEFF = "memeff, in batch"
 EAGER, CHUNKED, COMPILED = "eager", "chunked eager", "torch.compile"
+COMPILED_CHUNKS = "torch.compile in chunks"
 SEARCH, SEARCH_LOSS = "FAISS search", "FAISS + loss"
 METRIC_LEARNING, LIGHTLY = "pytorch-metric-learning", "lightly"
 
@@ -29,10 +33,10 @@ class Row:
     """One figure: what was measured, of which provider, on which problem, where, of which code.
 
     Attributes:
-        group: the comparison it belongs to: ``"shapes"``, ``"machine"``, ``"gpu"`` for everything
-            on a GPU, ``"bank"``, or what a sweep varies.
+        group: the comparison it belongs to: ``"shapes"``, ``"machine"``, ``"gpu"`` for all calls
+            on a GPU, ``"kernels"`` for the kernels of one, ``"bank"``, or what a sweep varies.
         op: ``"hard_negative_nce"``; of a bank ``"build"``, ``"update"`` and ``"search"``; of the
-            machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``.
+            machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``; the name of a kernel.
         provider: who computes it.
         mode: ``"forward"`` (as in training: with what backward needs), ``"backward"`` alone, or
             ``"both"``. A ratio of a provider without backward sets its one call against ``versus``
@@ -47,7 +51,7 @@ class Row:
             a search, ``"recall"`` of the exact selection.
         value: the median; None where there is none, for the reason in ``note``.
         low, high: 20th and 80th percentile.
-        unit: ``"ms"``, ``"x"``, ``"MiB"``, ``"share"``, ``"GFLOP/s"`` or ``"GB/s"``.
+        unit: ``"ms"``, ``"us"``, ``"x"``, ``"MiB"``, ``"share"``, ``"GFLOP/s"`` or ``"GB/s"``.
         repeats: measurements behind it.
         versus: of a ratio, what it is relative to.
         note: why there is no value.

@@ -24,6 +24,7 @@ class Counts(NamedTuple):
     copies: int
     waits: int
     queries: int
+    events: int
 
 
 def absent_reason() -> str | None:

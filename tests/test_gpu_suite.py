@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,23 +15,37 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_loss
-from benchmarks.gpu import FAILED, NOT_REACHED, PASSED, SKIPPED, TIMED_OUT, Suite, execute
-from benchmarks.gpu_machine import COMPARED
+from benchmarks import gpu, gpu_kernels, gpu_loss
+from benchmarks.gpu import FAILED, NOT_REACHED, PASSED, SKIPPED, TIMED_OUT, Process, Suite
+from benchmarks.gpu_machine import COMPARED, GROUPS
+from benchmarks.gpu_peers import PEERS
 from benchmarks.gpu_report import summary
 from benchmarks.gpu_stages import (
     BUILD,
     CUDA_TESTS,
-    INSTRUCTION_TESTS,
+    DENSE,
+    GOALS,
+    SANITIZED,
     SANITIZERS,
-    SHAPES,
-    SMALL_TESTS,
+    SECONDS,
     Stage,
     arch_of,
     stages,
 )
 from benchmarks.problems import Problem, Setting
-from benchmarks.rows import CHUNKED, EAGER, FAISS_GPU, GRAPH, MATMUL, OURS, TRITON, Row, read
+from benchmarks.rows import (
+    CHUNKED,
+    EAGER,
+    FAISS_GPU,
+    FLASHLIB,
+    GRAPH,
+    MATMUL,
+    OURS,
+    TRITON,
+    WARPGROUPS,
+    Row,
+    read,
+)
 
 ROW = Row("gpu", "hard_negative_nce", OURS, "both", (512, 65536, 128), "bfloat16", (3, 32),
           "random", 0, "time", 2.0, 1.0, 3.0, "ms", 20)  # fmt: skip
@@ -80,6 +96,13 @@ def run(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return call
 
 
+def execute(one: Stage) -> tuple[str, str]:
+    process = Process(one, one.limit)
+    while not process.done():
+        time.sleep(0.01)
+    return process.outcome()["status"], process.output()
+
+
 def status(suite: Suite) -> dict[str, str]:
     return {one["stage"]: one["status"] for one in suite.outcomes}
 
@@ -87,47 +110,67 @@ def status(suite: Suite) -> dict[str, str]:
 # --- the stages -----------------------------------------------------------------------------------
 
 
-def test_the_most_useful_comes_first() -> None:
-    names = [one.name for one in stages(HOPPER, Path("rows"))]
-    n, m = SHAPES[0][0]
-    in_order = [
-        BUILD,
-        "device_instructions",
-        "CUDA tests",
-        f"loss {n} x {m}",
-        *SANITIZERS,
-        "all tests",
-    ]
-    assert [name for name in names if name in in_order] == in_order
-    assert len(set(names)) == len(names) and not any("CPU" in name for name in names)
+def of_part(part: int) -> dict[str, Stage]:
+    return {one.name: one for one in stages(part, HOPPER, Path("rows"))}
 
 
-def test_every_command_names_files_that_are_there() -> None:
+def test_correct_comes_before_fast_and_what_may_hang_late() -> None:
+    first, second = list(of_part(1)), list(of_part(2))
+    n, m = GOALS[0]
+    for names, in_order in (
+        (first, [BUILD, "CUDA tests, dense", f"kernels {n} x {m}", f"goals {n} x {m}", "ceilings"]),
+        (second, [BUILD, f"simple {n} x {m}", *SANITIZERS, "CUDA tests, warpgroups",
+                  f"warpgroups {n} x {m}", "sweep", "memcheck, warpgroups"]),
+    ):  # fmt: skip
+        assert [name for name in names if name in in_order] == in_order
+        assert len(set(names)) == len(names) and not any("CPU" in name for name in names)
+    assert not any("warpgroups" in name or "hopper" in name for name in first)
+
+
+@pytest.mark.parametrize("part", SECONDS)
+def test_nothing_that_is_timed_has_company(part: int) -> None:
+    for one in of_part(part).values():
+        assert one.shares == ("pytest" in one.command and "warpgroups" not in one.name) or (
+            one.name in ("margin, wgmma", "memcheck, warpgroups") and one.shares
+        )
+
+
+@pytest.mark.parametrize("part", SECONDS)
+def test_every_command_names_files_that_are_there(part: int) -> None:
     root = gpu.ROOT
-    for one in stages(None, Path("rows")):
+    for one in stages(part, None, Path("rows")):
         named = [word for word in one.command if word.startswith("tests/") or word == "setup.py"]
-        there = all((root / word).exists() for word in named)
-        assert there or one.missing or INSTRUCTION_TESTS[0] in one.command, one.name
+        assert all((root / word).exists() for word in named)
         modules = [b for a, b in zip(one.command, one.command[1:], strict=False) if a == "-m"]
         for module in (m for m in modules if m != "pytest"):
             assert (root / (module.replace(".", "/") + ".py")).is_file()
 
 
+def test_what_is_needed_comes_before() -> None:
+    for part in SECONDS:
+        seen: set[str] = set()
+        for one in of_part(part).values():
+            assert set(one.needs) <= seen, one.name
+            seen.add(one.name)
+
+
 def test_the_sanitizers_have_tests_of_every_kind() -> None:
     """Their expression is a string: a test that is renamed would fall out unseen."""
-    command = (sys.executable, "-m", "pytest", "--collect-only", "-q", CUDA_TESTS, "-k")
-    outcome, output = execute(Stage("", "", (*command, SMALL_TESTS), 300), 300)
+    sanitizers = [of_part(2)[tool] for tool in SANITIZERS]
+    assert all(one.environment.items() >= DENSE.items() for one in sanitizers)
+    command = (sys.executable, "-m", "pytest", "--collect-only", "-q", CUDA_TESTS, "-k", SANITIZED)
+    outcome, output = execute(Stage("", "", command, 300))
     assert outcome == PASSED, output
-    for word in ("mixed_in", "empty", "broken", "bounds"):
-        assert word in SMALL_TESTS and word in output
+    for word in ("mixed_in_one", "broken", "bounds", "crowded_keys"):
+        assert word in SANITIZED and word in output
 
 
 def test_only_the_build_knows_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arch_of((9, 0)) == "9.0a+PTX" and arch_of((8, 6)) == "8.6+PTX"
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")  # the Makefile's, not this GPU's
-    (build,) = (one for one in stages(HOPPER, Path("rows")) if one.name == BUILD)
+    build = of_part(1)[BUILD]
     assert build.environment == {"TORCH_CUDA_ARCH_LIST": "9.0a+PTX", "USUCL_CUDA": "1"}
-    (build,) = (one for one in stages(None, Path("rows")) if one.name == BUILD)
+    (build,) = (one for one in stages(1, None, Path("rows")) if one.name == BUILD)
     assert build.environment == {"TORCH_CUDA_ARCH_LIST": "8.0", "USUCL_CUDA": "auto"}
 
 
@@ -177,6 +220,47 @@ def test_a_failure_is_told_and_what_needs_it_left_out(run: Runner) -> None:
     assert status(suite) == {"tests": PASSED}
 
 
+def test_stages_that_share_run_at_the_same_time(run: Runner, tmp_path: Path) -> None:
+    """Each waits for what the other writes; a third must find both gone."""
+    waits = (
+        "import pathlib, time; {own}.touch()\n"
+        "while not {other}.exists(): time.sleep(0.01)\n"
+        "time.sleep(0.2); {own}.unlink()"
+    )
+    names = [f"pathlib.Path({str(tmp_path / name)!r})" for name in ("a", "b")]
+    pair = [
+        stage(own, waits.format(own=own, other=other), shares=True, limit=20)
+        for own, other in (names, names[::-1])
+    ]
+    alone = f"import pathlib; assert not {names[0]}.exists() and not {names[1]}.exists()"
+    assert set(status(run([*pair, stage("alone", alone)])).values()) == {PASSED}
+
+
+def test_what_failed_runs_once_more_alone_and_the_log_has_all(run: Runner, tmp_path: Path) -> None:
+    told = (
+        "import os; print('blocking', os.environ.get('CUDA_LAUNCH_BLOCKING')); raise SystemExit(1)"
+    )
+    again = (sys.executable, "-c", told)
+    suite = run(
+        [
+            stage("tests", "print('long ' * 500); raise ValueError", again=again, shares=True),
+            stage("beside", "", shares=True),
+            stage("next", "", needs=("tests",)),
+            stage("last", ""),
+        ]
+    )
+    assert [one["stage"] for one in suite.outcomes][2:] == ["tests, again", "next", "last"]
+    assert status(suite)["tests, again"] == FAILED and status(suite)["next"] == SKIPPED
+    log = (tmp_path / "out.log").read_text()
+    assert "blocking 1" in log and "long " * 500 in log and "===== beside" in log
+
+
+def test_the_log_leaves_out_the_middle_of_what_is_too_long(run: Runner, tmp_path: Path) -> None:
+    run([stage("chatty", f"print('begin', 'x' * {3 * gpu.LOGGED}, 'end')")])
+    log = (tmp_path / "out.log").read_text()
+    assert len(log) < 1.1 * gpu.LOGGED and "begin" in log and log.rstrip().endswith("end")
+
+
 def test_an_interrupt_keeps_what_there_is(run: Runner, rows: Path) -> None:
     """SIGTERM, as a time limit from outside sends it."""
     stops = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
@@ -197,20 +281,26 @@ def test_a_command_that_is_not_there_fails(run: Runner) -> None:
 
 # --- the benchmark --------------------------------------------------------------------------------
 
+CPU = torch.device("cpu")
+
 
 def test_every_provider_has_a_row() -> None:
     kept: list[Row] = []
     setting = Setting(16, 512, dtype="bfloat16")
-    gpu_loss.measure(setting, torch.device("cpu"), 0.05, kept.append)
+    assert not gpu_loss.measure(setting, CPU, 0.05, kept.append, COMPARED)
     found = {(row.provider, row.mode): row for row in kept}
     assert [*dict.fromkeys(row.provider for row in kept)] == list(COMPARED)
+    assert set(PEERS) <= set(COMPARED) and all(
+        names[0] in (GRAPH, OURS) for names in GROUPS.values()
+    )
     for provider in (OURS, EAGER):
         forward, both = found[provider, "forward"], found[provider, "both"]
         assert forward.value is not None and both.value is not None
         assert forward.value < both.value and both.low <= both.value <= both.high  # type: ignore[operator]
     assert (MATMUL, "both") not in found and "CUDA" in found[GRAPH, "both"].note
     assert found[FAISS_GPU, "forward"].value is not None and (FAISS_GPU, "both") not in found
-    assert "GPU" in found[TRITON, "both"].note
+    for provider in (TRITON, FLASHLIB, WARPGROUPS):
+        assert "GPU" in found[provider, "both"].note
 
 
 def test_a_sweep_varies_one_thing_at_a_time() -> None:
@@ -221,7 +311,9 @@ def test_a_sweep_varies_one_thing_at_a_time() -> None:
     assert set.union(*changes) == {"n", "m", "d", "cross_k", "dtype"}
 
 
-def test_nothing_is_timed_where_a_result_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_not_timed_and_told_while_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     right = gpu_loss._loss_of_each
 
     def wrong(problem: Problem) -> object:
@@ -232,9 +324,25 @@ def test_nothing_is_timed_where_a_result_is_wrong(monkeypatch: pytest.MonkeyPatc
 
     kept: list[Row] = []
     monkeypatch.setattr(gpu_loss, "_loss_of_each", wrong)
-    with pytest.raises(AssertionError, match="cross_index: 1 of"):
-        gpu_loss.measure(Setting(100, 512), torch.device("cpu"), 0.05, kept.append)
-    assert not kept
+    (amiss,) = gpu_loss.measure(Setting(100, 512), CPU, 0.05, kept.append, (OURS, MATMUL))
+    assert amiss.startswith(f"{OURS}: AssertionError: cross_index: 1 of")
+    assert {row.provider: row.value is None for row in kept} == {OURS: True, MATMUL: False}
+
+
+def test_a_search_that_misses_a_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    faiss = pytest.importorskip("faiss")
+    pytest.importorskip("faiss.contrib.torch_utils")  # it would replace what is replaced here
+    right = faiss.knn
+
+    def wrong(*arguments: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+        similarity, index = right(*arguments, **options)
+        index[3, 5] = next(i for i in range(600) if i not in index[3])
+        return similarity, index
+
+    kept: list[Row] = []
+    monkeypatch.setattr(faiss, "knn", wrong)
+    (amiss,) = gpu_loss.measure(Setting(16, 600), CPU, 0.05, kept.append, (FAISS_GPU,))
+    assert "the keys found is off by" in amiss and kept[0].value is None
 
 
 def test_a_provider_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,10 +352,29 @@ def test_a_provider_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None
     provider = replace(gpu_loss.PROVIDERS[EAGER], make=fails)  # type: ignore[arg-type]
     monkeypatch.setitem(gpu_loss.PROVIDERS, EAGER, provider)
     kept: list[Row] = []
-    gpu_loss.measure(Setting(16, 512), torch.device("cpu"), 0.05, kept.append)
+    assert not gpu_loss.measure(Setting(16, 512), CPU, 0.05, kept.append, (EAGER, CHUNKED))
     (row,) = (row for row in kept if row.provider == EAGER)
     assert row.value is None and "too large" in row.note
     assert any(row.provider == CHUNKED and row.value is not None for row in kept)
+
+
+def test_kernels_are_told_apart_and_added_up() -> None:
+    assert gpu_kernels.short("void usucl::cuda::(anonymous namespace)::pack<float>(int)") == (
+        "pack<float>"
+    )
+    twice = [(float(i), 1.0 + i % 2) for i in range(2 * gpu_kernels.CALLS)]
+    assert gpu_kernels._of_calls(twice[::-1]).tolist() == [3.0] * gpu_kernels.CALLS
+    assert gpu_kernels._of_calls(twice[:5]).tolist() == [0.7] * gpu_kernels.CALLS
+
+
+def test_the_report_has_kernels_and_useful_rates() -> None:
+    kernel = replace(ROW, group="kernels", op="pack", unit="us", value=12.25)
+    rows = [ROW, replace(ROW, mode="forward", value=1.0), kernel,
+            replace(kernel, provider=WARPGROUPS, value=7.5)]  # fmt: skip
+    machine = {**MACHINE["run"], "stages": []}  # type: ignore[dict-item]
+    text = summary(gpu.Result(machine, {}, rows))
+    assert "| pack | 12.2 | 7.5 |" in text and "bfloat16, warpgroups |" in text
+    assert f"| {2 * 512 * 65536 * 128 / 1e9:.3g} |" in text  # in 1 ms
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -259,25 +386,52 @@ def command(*options: str) -> subprocess.CompletedProcess[str]:
                           cwd=gpu.ROOT)  # fmt: skip
 
 
-def test_a_dry_run_runs_all_that_needs_no_gpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "dry"),
+    [
+        (1, {"kernels on the CPU", "goals on the CPU", "ceilings on the CPU"}),
+        (2, {"comparisons on the CPU", "sweep on the CPU"}),
+    ],
+)
+def test_a_dry_run_runs_all_that_needs_no_gpu(tmp_path: Path, part: int, dry: set[str]) -> None:
     out = tmp_path / "dry.json"
-    done = command("--dry-run", "--no-build", "--out", str(out))
+    options = ("--part", str(part), "--dry-run", "--no-build", "--out", str(out))
+    done = command(*options)
     assert done.returncode == 0, done.stdout + done.stderr
     result = read(out)
     found = {one["stage"]: one["status"] for one in result.run["stages"]}
-    on_cpu = ("loss on the CPU", "sweep on the CPU", "ceilings on the CPU")
-    assert {found[stage] for stage in ("binary", *on_cpu)} == {PASSED}
-    assert set(found.values()) <= {PASSED, SKIPPED}
-    assert {row.provider for row in result.where(group="gpu")} == set(COMPARED)
+    assert {name for name, status in found.items() if status == PASSED} == dry
+    assert set(found.values()) == {PASSED, SKIPPED}
+    measured = GROUPS["goals"] if part == 1 else COMPARED
+    assert {row.provider for row in result.where(group="gpu")} == set(measured)
+    assert bool(result.where(group="kernels", op="all kernels")) == (part == 1)
     assert all(row.machine and row.versions for row in result.rows)
-    assert "exists" in command("--dry-run", "--no-build", "--out", str(out)).stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"dry.json", "dry.log"}
+    if part == 1:
+        assert "exists" in command(*options).stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path) -> None:
-    done = command("--out", str(tmp_path / "none.json"))
+    done = command("--part", "1", "--out", str(tmp_path / "none.json"))
     assert done.returncode == 1 and not any(tmp_path.iterdir())
     assert "needs a CUDA device" in done.stderr and "--dry-run" in done.stderr
+
+
+def test_an_old_setuptools_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not gpu.unmet()
+    monkeypatch.setattr(gpu.importlib.metadata, "version", lambda name: "75.8.0")
+    assert gpu.unmet() == "setuptools 77 or newer: 75.8.0 is installed"
+
+
+def test_results_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = argparse.Namespace(part=2, dry_run=False)
+    monkeypatch.setenv("OUT", "/tmp/somewhere")
+    path = gpu._default_out("NVIDIA H100", "2026-01-02T03:04:05Z", options)
+    assert path == Path("/tmp/somewhere/nvidia-h100-2026-01-02-030405-part2.json")
+    monkeypatch.delenv("OUT")
+    path = gpu._default_out("NVIDIA H100", "2026-01-02T03:04:05Z", options)
+    assert path.parent == gpu.ROOT / "benchmarks" / "results"
 
 
 TRITON_SEARCH = """
@@ -292,10 +446,20 @@ similarity = (query @ keys.T).masked_fill(video[0][:, None] == video[1], -torch.
 expected = similarity.topk(16, dim=1)
 torch.testing.assert_close(value, expected.values)
 torch.testing.assert_close(similarity.gather(1, index.long()), value)
+
+from benchmarks import chunked_search
+from usucl_ext import Frames
+
+chunked_search.FIRST, chunked_search.CHUNK = 500, 1000
+anchors, bank = Frames(query, video[0], None), Frames(keys, video[1], None)
+search = chunked_search.ChunkedSearch(anchors, bank, 16)
+found = similarity.gather(1, search().long()).sort(dim=1, descending=True)
+torch.testing.assert_close(found.values, expected.values)
+assert not search.lost() and int(search._most) > 16
 """
 
 
-def test_the_search_in_triton_finds_the_hardest() -> None:
+def test_the_searches_in_triton_find_the_hardest() -> None:
     """In Triton's interpreter, which needs no GPU."""
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

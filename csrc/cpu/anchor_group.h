@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -11,27 +12,30 @@
 #include "aligned.h"
 #include "key_panel.h"
 #include "nominator.h"
+#include "nominees.h"
 #include "pair_batch.h"
 #include "reservoir.h"
 #include "tile.h"
 
 namespace usucl::cpu {
 
-// Fetches the rows of a panel in equal parts, one a call, so that memory is read while the
-// processor computes: rows that lie apart are beyond what it foresees by itself.
+// Fetches the rows of a panel bit by bit, so that memory is read while the processor computes: rows
+// that lie apart are beyond what it foresees by itself.
 class Prefetch {
  public:
-  Prefetch(const KeyPanel* panel, int64_t calls) {
+  // calls: of some, over which the rows are spread.
+  Prefetch(const KeyPanel* panel, int64_t calls) : calls_(calls) {
     if (panel == nullptr) return;
     const Matrix& matrix = panel->block->embedding;
     panel_ = panel;
     lines_per_row_ = (matrix.dim * bytes_of(matrix.dtype) + kCacheLine - 1) / kCacheLine;
     lines_ = lines_per_row_ * panel->count;
-    lines_per_call_ = (lines_ + calls - 1) / calls;
   }
 
-  void some() {
-    for (const int64_t end = std::min(lines_, done_ + lines_per_call_); done_ < end; ++done_) {
+  // The share of `calls` calls.
+  void some(int64_t calls) {
+    called_ += calls;
+    for (const int64_t end = std::min(lines_, lines_ * called_ / calls_); done_ < end; ++done_) {
       const int64_t j = done_ / lines_per_row_;
       const void* row = row_of(panel_->block->embedding, panel_->row[j]);
       __builtin_prefetch(static_cast<const char*>(row) + done_ % lines_per_row_ * kCacheLine, 0, 2);
@@ -40,7 +44,8 @@ class Prefetch {
 
  private:
   const KeyPanel* panel_ = nullptr;
-  int64_t lines_per_row_ = 1, lines_ = 0, lines_per_call_ = 0, done_ = 0;
+  int64_t calls_, called_ = 0;
+  int64_t lines_per_row_ = 1, lines_ = 0, done_ = 0;
 };
 
 // Scores its anchors against one panel of keys after another. Of each tile only similarities above
@@ -50,16 +55,17 @@ class AnchorGroup {
  public:
   using RankKey = typename Rank<T>::Key;
 
-  // wanted: the relation of the keys to keep, `depth` of them an anchor. num_keys: the most that
-  // will be scored.
-  AnchorGroup(const Problem& problem, const TileKernels<T>& kernels, Relation wanted, int64_t depth,
-              std::vector<int64_t> anchors, int64_t num_keys)
+  // wanted: the relation of the keys to keep, `depth` of them an anchor. num_keys: the most of
+  // `keys` that will be scored.
+  AnchorGroup(const Problem& problem, const Keys& keys, const TileKernels<T>& kernels,
+              Relation wanted, int64_t depth, std::vector<int64_t> anchors, int64_t num_keys)
       : problem_(problem),
+        keys_(keys),
         kernels_(kernels),
         wanted_(wanted),
         max_similarity_(static_cast<T>(problem.max_similarity)),
         anchors_(std::move(anchors)),
-        nominator_(problem.anchors.embedding, anchors_, kernels),
+        nominator_(problem.anchors.embedding, anchors_, kernels, num_keys, depth),
         kept_(num_anchors(), depth, num_keys, kernels.tile_keys) {
     const int64_t height = kernels.tile_anchors, dim = problem.anchors.embedding.dim;
     const int64_t tiles = (num_anchors() + height - 1) / height;
@@ -69,6 +75,10 @@ class AnchorGroup {
     limit_.assign(tiles * height, std::numeric_limits<T>::infinity());
     std::fill_n(limit_.begin(), num_anchors(), -std::numeric_limits<T>::infinity());
     for (int64_t t = 0; t < tiles; ++t) pack_tile(t);
+    if (nominator_.enabled()) {
+      nominees_ = std::make_unique<Nominees>(num_anchors(), depth, kernels.tile_keys);
+      reached_.assign(num_anchors(), -std::numeric_limits<T>::infinity());
+    }
   }
 
   int64_t num_anchors() const { return static_cast<int64_t>(anchors_.size()); }
@@ -84,29 +94,31 @@ class AnchorGroup {
   // null.
   void score(const KeyPanel& keys, const KeyPanel* next) {
     if (keys.all_slots_empty()) return;
-    const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
     const void* rows[kMaxTileKeys];
     for (int j = 0; j < keys.count; ++j) rows[j] = row_of(keys.block->embedding, keys.row[j]);
+    // A whole tile of one video, or of one known patient, against a panel of the same holds no
+    // cross-video pair.
+    const bool cross = wanted_ == Relation::kCrossVideo;
+    const Only only{cross ? keys.only(keys.block->video) : kSeveral,
+                    cross ? keys.only(keys.block->patient) : kSeveral};
+    Prefetch prefetch(next, static_cast<int64_t>(only_.size()));
+    int64_t nominated = 0;
     if constexpr (std::is_same_v<T, float>) {
       if (nominator_.load(rows, keys.block->embedding.dtype, keys.count, limit_)) {
-        return nominate_panel(keys, next);
+        nominated = nominate_panel(keys, only, &prefetch);
       }
     }
-    // What a partial panel lacks could be anything, and subnormal numbers are slow.
-    if (keys.count < kernels_.tile_keys) std::fill_n(panel_.get(), kernels_.tile_keys * dim, T(0));
-    kernels_.pack_keys(rows, keys.block->embedding.dtype, keys.count, dim, panel_.get());
-    alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
-    for_each_tile(keys, next, [&](int64_t t, uint64_t columns, uint64_t* hits) {
-      const int64_t first = t * height;
-      if (!kernels_.score_tile(packed_.get() + first * dim, panel_.get(), dim, &limit_[first],
-                               similarity, hits)) {
-        return;
+    if (nominated < num_anchors()) score_panel(keys, only, rows, nominated, &prefetch);
+  }
+
+  // To be called after the last panel: what was nominated is decided.
+  void finish() {
+    if constexpr (std::is_same_v<T, float>) {
+      for (int64_t row = 0; nominator_.enabled() && row < num_anchors(); ++row) {
+        drop_beaten(row);
+        decide(row);
       }
-      for (int64_t i = 0; i < height; ++i) {
-        const uint64_t hit = hits[i] & columns;
-        if (hit != 0) keep(first + i, keys, hit, similarity + i * kernels_.tile_keys);
-      }
-    });
+    }
   }
 
   void append(int64_t row, std::vector<RankKey>* out) const { kept_.append(row, out); }
@@ -129,65 +141,118 @@ class AnchorGroup {
       });
     }
     const int64_t first = tile * height, count = std::min(height, num_anchors() - first);
-    only_video_.push_back(only_id(anchors.video, &anchors_[first], count));
-    only_patient_.push_back(only_id(anchors.patient, &anchors_[first], count));
+    only_.push_back({only_id(anchors.video, &anchors_[first], count),
+                     only_id(anchors.patient, &anchors_[first], count)});
   }
 
-  // Calls score(tile, columns, hits) for each tile that can have pairs with the panel. columns: a
-  // bit a key. hits [kMaxTileAnchors]: for its use.
-  template <typename Score>
-  void for_each_tile(const KeyPanel& keys, const KeyPanel* next, const Score& score) {
-    // A whole tile of one video, or of one known patient, against a panel of the same holds no
-    // cross-video pair.
-    const bool cross = wanted_ == Relation::kCrossVideo;
-    const int64_t video = cross ? keys.only(keys.block->video) : kSeveral;
-    const int64_t patient = cross ? keys.only(keys.block->patient) : kSeveral;
-    const auto tiles = static_cast<int64_t>(only_video_.size());
-    const uint64_t columns = (uint64_t{1} << keys.count) - 1;
-    Prefetch prefetch(next, tiles);
+  // The ids that all anchors of a tile, or all keys of a panel, have, or kSeveral.
+  struct Only {
+    int64_t video;
+    int64_t patient;
+
+    bool excludes(const Only& other) const {
+      return (video != kSeveral && video == other.video) ||
+             (patient != kSeveral && patient == other.patient);
+    }
+  };
+
+  // By the chain, from an anchor on that is the first of a tile.
+  void score_panel(const KeyPanel& keys, const Only& only, const void* const* rows,
+                   int64_t first_anchor, Prefetch* prefetch) {
+    const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
+    // What a partial panel lacks could be anything, and subnormal numbers are slow.
+    if (keys.count < kernels_.tile_keys) std::fill_n(panel_.get(), kernels_.tile_keys * dim, T(0));
+    kernels_.pack_keys(rows, keys.block->embedding.dtype, keys.count, dim, panel_.get());
+    alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
     uint64_t hits[kMaxTileAnchors];
-    for (int64_t t = 0; t < tiles; ++t) {
-      prefetch.some();
-      const bool same_video = video != kSeveral && only_video_[t] == video;
-      const bool same_patient = patient != kSeveral && only_patient_[t] == patient;
-      if (!same_video && !same_patient) score(t, columns, hits);
+    const uint64_t columns = (uint64_t{1} << keys.count) - 1;
+    for (int64_t first = first_anchor; first < num_anchors(); first += height) {
+      prefetch->some(1);
+      if (only_[first / height].excludes(only)) continue;
+      if (!kernels_.score_tile(packed_.get() + first * dim, panel_.get(), dim, &limit_[first],
+                               similarity, hits)) {
+        continue;
+      }
+      for (int64_t i = 0; i < height; ++i) {
+        const uint64_t hit = hits[i] & columns;
+        if (hit != 0) keep(first + i, keys, hit, similarity + i * kernels_.tile_keys);
+      }
     }
   }
 
-  // Of nominees with the wanted relation the similarities are computed, several pairs at a time.
-  void nominate_panel(const KeyPanel& keys, const KeyPanel* next) {
-    struct Pair {
-      int64_t row;
-      int j;
-    };
-    PairBatch<T, Pair> batch(kernels_, problem_.anchors.embedding);
-    const int64_t last = keys.index(keys.count - 1);
-    const auto decide = [&](const Pair& pair, T similarity) {
-      if (!valid_similarity(similarity, max_similarity_)) return;
-      const auto key = Rank<T>::key(similarity, keys.index(pair.j));
-      if (key <= kept_.least(pair.row)) return;
-      kept_.add(pair.row, key);
-      kept_.settle(pair.row);
-      set_limit(pair.row, last);
-    };
+  // Nominees with the wanted relation wait for the chain. Returns the anchors that are done: not
+  // all where so many keys are nominated that the chain would be faster.
+  int64_t nominate_panel(const KeyPanel& keys, const Only& only, Prefetch* prefetch) {
+    const Nominator::Session session(nominator_);
+    const int64_t height = nominator_.height(), parts = height / kernels_.tile_anchors;
+    alignas(64) float dot_product[kMaxNominatedAnchors * kMaxTileKeys];
+    uint64_t hits[kMaxNominatedAnchors];
+    const uint64_t columns = (uint64_t{1} << keys.count) - 1;
     int64_t nominated = 0;
-    for_each_tile(keys, next, [&](int64_t t, uint64_t columns, uint64_t* hits) {
-      if (!nominator_.nominate(t, hits)) return;
-      const int64_t first = t * kernels_.tile_anchors;
-      const int64_t end = std::min(first + kernels_.tile_anchors, num_anchors());
-      for (int64_t row = first; row < end; ++row) {
-        const FrameTag tag = problem_.anchors.tag(anchors_[row]);
-        const Window window = problem_.window(anchors_[row]);
-        for (uint64_t hit = hits[row - first] & columns; hit != 0; hit &= hit - 1) {
-          const int j = __builtin_ctzll(hit);
-          ++nominated;
-          if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
-          batch.add(anchors_[row], keys.block->embedding, keys.row[j], {row, j}, decide);
-        }
+    for (int64_t first = 0; first < num_anchors(); first += height) {
+      const int64_t end = std::min(first + height, num_anchors());
+      const auto* const tiles = &only_[first / kernels_.tile_anchors];
+      const auto count = (end - first + kernels_.tile_anchors - 1) / kernels_.tile_anchors;
+      const auto excluded = [&](const Only& tile) { return tile.excludes(only); };
+      prefetch->some(parts);
+      if (std::all_of(tiles, tiles + count, excluded)) continue;
+      if (!nominator_.nominate(first / height, dot_product, hits)) continue;
+      for (int64_t i = 0; i < end - first; ++i) {
+        nominated += __builtin_popcountll(hits[i] &= columns);
       }
+      if (!nominator_.worthwhile(nominated, end * keys.count)) return first;
+      for (int64_t row = first; row < end; ++row) {
+        const uint64_t hit = hits[row - first];
+        if (hit != 0) await(row, keys, hit, dot_product + (row - first) * kernels_.tile_keys);
+      }
+    }
+    nominator_.succeeded();
+    return num_anchors();
+  }
+
+  void await(int64_t row, const KeyPanel& keys, uint64_t hits, const float* dot_product) {
+    const FrameTag tag = problem_.anchors.tag(anchors_[row]);
+    const Window window = problem_.window(anchors_[row]);
+    const float margin = nominator_.margin(row);
+    bool unsure = false;
+    for (; hits != 0; hits &= hits - 1) {
+      const int j = __builtin_ctzll(hits);
+      if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
+      nominees_->add(row, dot_product[j] - margin, 2 * margin, keys.index(j));
+      unsure |= dot_product[j] + margin >= max_similarity_;
+    }
+    // What may turn out to be invalid must not speak for others.
+    if (unsure) return decide(row);
+    if (!nominees_->full(row)) return;
+    drop_beaten(row);
+    if (nominees_->crowded(row)) decide(row);
+  }
+
+  void drop_beaten(int64_t row) {
+    scratch_.clear();
+    kept_.append(row, &scratch_);
+    const float reached = nominees_->drop_beaten(row, &scratch_);
+    reached_[row] = std::max<T>(reached_[row], just_below(reached));
+    limit_[row] = std::max(limit_[row], reached_[row]);
+  }
+
+  // The chain scores the nominees of an anchor, several at a time.
+  void decide(int64_t row) {
+    PairBatch<T, int64_t> batch(kernels_, problem_.anchors.embedding);
+    const auto rank = [&](int64_t index, T similarity) {
+      if (!valid_similarity(similarity, max_similarity_)) return;
+      const auto key = Rank<T>::key(similarity, index);
+      if (key <= kept_.least(row)) return;
+      kept_.add(row, key);
+      kept_.settle(row);
+    };
+    nominees_->take(row, [&](int64_t index) {
+      int64_t block_begin;
+      const Frames& block = keys_.block_of(index, &block_begin);
+      batch.add(anchors_[row], block.embedding, index - block_begin, index, rank);
     });
-    batch.flush(decide);
-    nominator_.report(nominated);
+    batch.flush(rank);
+    set_limit(row, -1);
   }
 
   void keep(int64_t row, const KeyPanel& keys, uint64_t hits, const T* similarity) {
@@ -210,9 +275,11 @@ class AnchorGroup {
   // beaten by what is more similar; by its equals only while keys of a lower index may still come.
   void set_limit(int64_t row, int64_t last) {
     const auto least = kept_.least(row);
-    if (least == Rank<T>::kNone) return;
-    const T similarity = Rank<T>::similarity(least);
-    limit_[row] = Rank<T>::index(least) <= last ? similarity : just_below(similarity);
+    if (least != Rank<T>::kNone) {
+      const T similarity = Rank<T>::similarity(least);
+      limit_[row] = Rank<T>::index(least) <= last ? similarity : just_below(similarity);
+    }
+    if (nominator_.enabled()) limit_[row] = std::max(limit_[row], reached_[row]);
   }
 
   // A normal number: one below zero would be zero to a thread that flushes subnormal numbers.
@@ -223,18 +290,20 @@ class AnchorGroup {
   }
 
   const Problem& problem_;
+  const Keys& keys_;
   const TileKernels<T>& kernels_;
   Relation wanted_;
   T max_similarity_;
   std::vector<int64_t> anchors_;
   Nominator nominator_;
   Reservoirs<T> kept_;
+  std::unique_ptr<Nominees> nominees_;  // where there may be some
+  std::vector<T> reached_;              // [anchors] just below what others than kept_ reach
+  std::vector<RankKey> scratch_;
   AlignedArray<T> packed_;  // [tiles, D, tile_anchors]
   AlignedArray<T> panel_;   // [D, tile_keys]
   std::vector<T> limit_;    // [tiles * tile_anchors]
-  // The id that all anchors of a tile have, or kSeveral. [tiles]
-  std::vector<int64_t> only_video_;
-  std::vector<int64_t> only_patient_;
+  std::vector<Only> only_;  // [tiles]
 };
 
 }  // namespace usucl::cpu

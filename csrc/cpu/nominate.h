@@ -1,13 +1,18 @@
-// Nomination: similarities from bfloat16 dot products, twice as fast as the canonical chain, say
-// which pairs could be above a limit; the chain then decides. So nothing is lost and nothing
-// changes.
+// Nomination: similarities from bfloat16 dot products, many times as fast as the canonical chain,
+// say which pairs could rank; the chain then decides. So nothing is lost and nothing changes.
 //
-// Let q', k' be q, k rounded to bfloat16, and u = 2^-24 the unit roundoff of float32.
-//   |q'.k' - q.k| <= (e_q + e_k + e_q e_k) |q| |k|,  e = 2^-8 for what had to be rounded, else 0:
-//       rounding to nearest changes an element by less than 2^-8 of it, so |q' - q| < 2^-8 |q|.
-//   Both sums round at most once a term: each is off by at most g |q'| |k'| or g |q| |k|, with
-//       g = D u / (1 - D u), by Cauchy and Schwarz on the sum of absolute products.
-//   The instruction takes subnormal inputs and results as zero: at most 2^-126 a term and factor.
+// Let q', k' be q, k rounded to bfloat16, a = q - q' and b = k - k' what rounding took, and
+// u = 2^-24 the unit roundoff of float32.
+//   q.k - q'.k' = a.k + q'.b, so |q.k - q'.k'| <= |a| |k| + (|q| + |a|) |b|, by Cauchy and Schwarz.
+//       |a| and |b| are measured, not bounded: they are below 2^-8 of |q| and |k|, which is what
+//       rounding to nearest can take from every element, and mostly below half of that.
+//   The chain rounds at most once a term: it is off by at most g |q| |k|, g = D u / (1 - D u), by
+//       Cauchy and Schwarz on the sum of absolute products. Of the instruction, products are exact
+//       (8 x 8 bits), and whatever the order in which D of them are added, none passes more than
+//       D - 1 additions that are not of a zero: off by at most g' |q'| |k'|, with g' for 2 u, so
+//       that it need not round to nearest.
+//   The instructions take subnormal inputs and results as zero: at most 2^-126 a term and factor,
+//       and a result of each of at most 4 D additions.
 //   Squares of elements below 2^-63 may be lost from a norm: at most sqrt(D) 2^-62 of it.
 // The margin is above the sum of these by a factor for its own roundings. All this where nothing
 // overflows: Nominator refuses norms that could.
@@ -21,17 +26,33 @@
 
 namespace usucl::cpu {
 
-// One instruction set's kernels; the shape of the tile is that of its TileKernels<float>. Panels
-// are as in tile.h, of 32-bit pairs of elements 2 s and 2 s + 1, s = 0 .. (D + 1) / 2 - 1.
+// Euclidean norms: of a row, and of what rounding to bfloat16 took from it; or the greatest of
+// several rows.
+struct Norms {
+  float row;
+  float lost;
+};
+
+// One instruction set's kernels. Panels are of 32-bit pairs of elements 2 s and 2 s + 1,
+// s = 0 .. steps - 1; what is beyond D is zero. Tiles are as wide as those of its
+// TileKernels<float>: keys [steps, tile_keys].
 struct NominateKernels {
-  // Sets hits [tile_anchors] (bit j: the dot product with key j is not at or below the limit, or is
-  // NaN) and returns whether there are any.
+  int tile_anchors;     // a multiple of that of its TileKernels<float>
+  int steps_multiple;   // of which steps must be one
+  bool anchors_by_row;  // a tile's anchors are [tile_anchors, steps]; else [steps, tile_anchors]
+
+  // To be called before and after nominate_tile, on the same thread; or null.
+  void (*begin)();
+  void (*end)();
+
+  // If the dot product of any pair is above its anchor's limit, writes hits [tile_anchors] (bit j:
+  // that with key j is) and dot_product [tile_anchors, tile_keys] and returns true.
   bool (*nominate_tile)(const uint32_t* anchors, const uint32_t* keys, int64_t steps,
-                        const float* limit, uint64_t* hits);
+                        const float* limit, float* dot_product, uint64_t* hits);
 
   // Packs `count` rows of D elements into the first columns of a key panel; returns the greatest
-  // Euclidean norm among them.
-  float (*pack_keys)(const void* const* rows, DType dtype, int count, int64_t dim, uint32_t* panel);
+  // norms among them.
+  Norms (*pack_keys)(const void* const* rows, DType dtype, int count, int64_t dim, uint32_t* panel);
 };
 
 inline uint16_t round_to_bfloat16(float value) {
@@ -41,25 +62,28 @@ inline uint16_t round_to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-// What a similarity may differ by from its nomination, for norms of anchor and key.
-struct NominationMargin {
-  float relative;  // times both norms
-  float absolute;  // times their sum and one
-
-  NominationMargin(DType anchors, DType keys, int64_t dim) {
-    const auto rounding = [](DType dtype) { return dtype == DType::kBFloat16 ? 0.0 : 0x1p-8; };
-    const double d = static_cast<double>(dim), g = d * 0x1p-24 / (1 - d * 0x1p-24);
-    const double q = rounding(anchors), k = rounding(keys);
-    relative = static_cast<float>(1.01 * (q + k + q * k + 2 * g * (1 + q) * (1 + k)));
-    absolute = static_cast<float>(2 * d * 0x1p-126 + relative * std::sqrt(d) * 0x1p-62);
-  }
-
+// What a similarity may differ by from its nomination.
+class NominationMargin {
+ public:
   // Sums of more terms than this could lose every digit; such dimensions are not nominated.
   static constexpr int64_t kMaxDim = int64_t{1} << 20;
 
-  float operator()(float anchor_norm, float key_norm) const {
-    return relative * anchor_norm * key_norm + absolute * (anchor_norm + key_norm + 1);
+  explicit NominationMargin(int64_t dim) {
+    const double d = static_cast<double>(dim), factor = std::pow(1 + 0x1p-8, 2);
+    const auto growth = [d](double u) { return d * u / (1 - d * u); };
+    // The last term: so that adding the margin to a nomination may round.
+    relative_ = static_cast<float>(1.01 * factor * (growth(0x1p-24) + growth(0x1p-23)) + 0x1p-21);
+    absolute_ = static_cast<float>(4 * d * 0x1p-126 + 3 * std::sqrt(d) * 0x1p-62);
   }
+
+  float operator()(Norms anchor, Norms key) const {
+    return 1.01f * (anchor.lost * key.row + (anchor.row + anchor.lost) * key.lost) +
+           relative_ * anchor.row * key.row + absolute_ * (anchor.row + key.row + 1);
+  }
+
+ private:
+  float relative_;
+  float absolute_;
 };
 
 }  // namespace usucl::cpu

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "../core/problem.h"
@@ -15,93 +16,135 @@ namespace usucl::cpu {
 
 class Nominator {
  public:
-  // anchors: rows of the matrix. Without kernels it never nominates.
+  // anchors: rows of the matrix. num_keys, depth: as of AnchorGroup. Without kernels, or where it
+  // would not be faster, it never nominates.
   template <typename T>
-  Nominator(const Matrix& matrix, const std::vector<int64_t>& anchors, const TileKernels<T>& tile)
-      : kernels_(matrix.dim <= NominationMargin::kMaxDim ? tile.nominate : nullptr),
-        matrix_(matrix),
-        height_(tile.tile_anchors),
-        width_(tile.tile_keys),
-        steps_((matrix.dim + 1) / 2) {
-    if (kernels_ == nullptr) return;
+  Nominator(const Matrix& matrix, const std::vector<int64_t>& anchors, const TileKernels<T>& tile,
+            int64_t num_keys, int64_t depth)
+      : kernels_(tile.nominate), dim_(matrix.dim), width_(tile.tile_keys), margin_of_(dim_) {
     const auto rows = static_cast<int64_t>(anchors.size());
-    tiles_ = (rows + height_ - 1) / height_;
-    packed_ = aligned_array<uint32_t>(tiles_ * height_ * steps_);
-    std::fill_n(packed_.get(), tiles_ * height_ * steps_, 0u);
-    panel_ = aligned_array<uint32_t>(width_ * steps_);
-    limit_.assign(tiles_ * height_, std::numeric_limits<float>::infinity());
-    std::vector<float> query(matrix.dim);
+    // Until so many keys were met, more than one pair in kWorthwhile is among the best.
+    if (kernels_ == nullptr || dim_ > NominationMargin::kMaxDim ||
+        num_keys < 2 * kWorthwhile * depth || rows < kernels_->tile_anchors) {
+      kernels_ = nullptr;
+      return;
+    }
+    const int64_t multiple = kernels_->steps_multiple;
+    steps_ = ((dim_ + 1) / 2 + multiple - 1) / multiple * multiple;
+    const int64_t padded = (rows + height() - 1) / height() * height();
+    packed_ = zeros(padded * steps_);
+    panel_ = zeros(width_ * steps_);
+    limit_.assign(padded, std::numeric_limits<float>::infinity());
+    margin_.resize(rows);
+    std::vector<float> query(dim_);
     for (int64_t row = 0; row < rows; ++row) {
       upcast_row(matrix, anchors[row], query.data());
       pack_anchor(row, query);
     }
   }
 
-  // Readies a panel of keys for nominate: false where it must be scored by the chain. Other dtypes
-  // are: rounding float32 keys would take longer than it saves where their norms are large. So is
-  // what could overflow, and for a while what follows a panel most of whose pairs were nominated.
-  // limit [tiles * tile_anchors]: of each anchor.
+  bool enabled() const { return kernels_ != nullptr; }
+
+  // Anchors a tile.
+  int64_t height() const { return kernels_->tile_anchors; }
+
+  // Readies a panel of keys for nominate: false where it must be scored by the chain. That is what
+  // could overflow or is NaN, and for a while what follows a panel too many of whose pairs were
+  // nominated. limit [tiles * tile_anchors]: of each anchor.
   bool load(const void* const* rows, DType dtype, int count, const std::vector<float>& limit) {
-    if (kernels_ == nullptr || (dtype != DType::kBFloat16 && dtype != DType::kFloat16)) {
-      return false;
-    }
+    if (kernels_ == nullptr) return false;
     if (rest_ > 0) {
       --rest_;
       return false;
     }
     if (count < width_) std::fill_n(panel_.get(), width_ * steps_, 0u);
-    const float key_norm = kernels_->pack_keys(rows, dtype, count, matrix_.dim, panel_.get());
-    if (!(greatest_norm_ < kMaxNorm && key_norm * greatest_norm_ < kMaxProduct)) return false;
-    const NominationMargin margin(matrix_.dtype, dtype, matrix_.dim);
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    for (size_t row = 0; row < norm_.size(); ++row) {
-      limit_[row] = std::nextafter(limit[row] - margin(norm_[row], key_norm), -kInfinity);
+    const Norms keys = kernels_->pack_keys(rows, dtype, count, dim_, panel_.get());
+    if (!(greatest_norm_ < kMaxNorm && keys.row * greatest_norm_ < kMaxProduct)) return false;
+    for (size_t row = 0; row < norms_.size(); ++row) {
+      margin_[row] = margin_of_(norms_[row], keys);
+      // The last term: the difference is rounded. Infinite limits stay what they are.
+      const float magnitude = std::min(std::abs(limit[row]), std::numeric_limits<float>::max());
+      limit_[row] = limit[row] - (margin_[row] + 0x1p-22f * magnitude);
     }
-    pairs_ += count * static_cast<int64_t>(norm_.size());
     return true;
   }
 
+  // What a dot product of the panel that was loaded may differ by from the similarity.
+  float margin(int64_t row) const { return margin_[row]; }
+
+  // Around the calls of nominate for a panel.
+  class Session {
+   public:
+    explicit Session(const Nominator& nominator) : kernels_(*nominator.kernels_) {
+      if (kernels_.begin != nullptr) kernels_.begin();
+    }
+    ~Session() {
+      if (kernels_.end != nullptr) kernels_.end();
+    }
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+   private:
+    const NominateKernels& kernels_;
+  };
+
   // As NominateKernels::nominate_tile, of the panel that was loaded.
-  bool nominate(int64_t tile, uint64_t* hits) const {
-    return kernels_->nominate_tile(packed_.get() + tile * height_ * steps_, panel_.get(), steps_,
-                                   &limit_[tile * height_], hits);
+  bool nominate(int64_t tile, float* dot_product, uint64_t* hits) const {
+    return kernels_->nominate_tile(packed_.get() + tile * height() * steps_, panel_.get(), steps_,
+                                   &limit_[tile * height()], dot_product, hits);
   }
 
-  // To be called after each panel with the number of its pairs that were nominated.
-  void report(int64_t nominated) {
-    if (nominated > pairs_ / kWorthwhile) rest_ = kRest;
-    pairs_ = 0;
+  // Whether so many nominees of so many pairs are so few that the chain would take longer. If not,
+  // the chain has the next panels, each time twice as many.
+  bool worthwhile(int64_t nominated, int64_t pairs) {
+    if (nominated * kWorthwhile <= pairs) return true;
+    rest_ = next_rest_;
+    next_rest_ = std::min(2 * next_rest_, kMostRest);
+    return false;
   }
+
+  // To be called after a panel that was nominated to the end.
+  void succeeded() { next_rest_ = kLeastRest; }
 
  private:
   static constexpr float kMaxNorm = 1e38f;     // no element below it is rounded to infinity
   static constexpr float kMaxProduct = 1e37f;  // no sum of products overflows below it
   static constexpr int64_t kWorthwhile = 16;   // a nominee costs as much as so many pairs of a tile
-  static constexpr int kRest = 8;              // panels
+  static constexpr int kLeastRest = 8, kMostRest = 128;  // panels
+
+  static AlignedArray<uint32_t> zeros(int64_t count) {
+    auto array = aligned_array<uint32_t>(count);
+    std::fill_n(array.get(), count, 0u);
+    return array;
+  }
 
   void pack_anchor(int64_t row, const std::vector<float>& query) {
-    double squared = 0;
-    uint32_t* out = packed_.get() + row / height_ * height_ * steps_ + row % height_;
-    for (int64_t d = 0; d < matrix_.dim; ++d) {
+    double squared = 0, lost = 0;
+    const int64_t tile = row / height() * height(), i = row % height();
+    for (int64_t d = 0; d < dim_; ++d) {
+      const BFloat16 rounded{round_to_bfloat16(query[d])};
+      const double difference = double{query[d]} - double{upcast(rounded)};
       squared += double{query[d]} * double{query[d]};
-      out[d / 2 * height_] |= uint32_t{round_to_bfloat16(query[d])} << (d % 2 == 0 ? 0 : 16);
+      lost += difference * difference;
+      const int64_t s = d / 2, place = kernels_->anchors_by_row ? i * steps_ + s : s * height() + i;
+      packed_[tile * steps_ + place] |= uint32_t{rounded.bits} << (d % 2 == 0 ? 0 : 16);
     }
-    norm_.push_back(static_cast<float>(std::sqrt(squared)));
-    greatest_norm_ = std::max(greatest_norm_, norm_.back());
+    norms_.push_back({static_cast<float>(std::sqrt(squared)), static_cast<float>(std::sqrt(lost))});
+    greatest_norm_ = std::max(greatest_norm_, norms_.back().row);  // NaN, which is none, is not
   }
 
   const NominateKernels* kernels_;
-  const Matrix& matrix_;
-  int64_t height_;
+  int64_t dim_;
   int64_t width_;
-  int64_t steps_;
-  int64_t tiles_ = 0;
-  int64_t pairs_ = 0;  // of the panel that was loaded
-  int rest_ = 0;       // panels that will be scored by the chain without asking
+  NominationMargin margin_of_;
+  int64_t steps_ = 0;
+  int rest_ = 0;  // panels that will be scored by the chain without asking
+  int next_rest_ = kLeastRest;
   float greatest_norm_ = 0;
-  AlignedArray<uint32_t> packed_;  // [tiles, steps, tile_anchors]
+  AlignedArray<uint32_t> packed_;  // [tiles, tile_anchors, steps] or [tiles, steps, tile_anchors]
   AlignedArray<uint32_t> panel_;   // [steps, tile_keys]
-  std::vector<float> norm_;        // [anchors]
+  std::vector<Norms> norms_;       // [anchors]
+  std::vector<float> margin_;      // [anchors]
   std::vector<float> limit_;       // [tiles * tile_anchors] less the margin of the panel
 };
 

@@ -145,8 +145,8 @@ class NegativeSelector {
 
   std::unique_ptr<AnchorGroup<T>> score_split(std::vector<int64_t> anchors, int64_t begin,
                                               int64_t end, int64_t depth) const {
-    auto group = std::make_unique<AnchorGroup<T>>(problem_, kernels_, Relation::kCrossVideo, depth,
-                                                  std::move(anchors), end - begin);
+    auto group = std::make_unique<AnchorGroup<T>>(problem_, keys_, kernels_, Relation::kCrossVideo,
+                                                  depth, std::move(anchors), end - begin);
     score_all(PanelSequence(keys_, begin, end, kernels_.tile_keys), group.get());
     return group;
   }
@@ -158,6 +158,7 @@ class NegativeSelector {
     score_each(panels, [](int64_t p) { return p % kPanelsPerSample == 0; }, group);
     group->begin_pass();
     score_each(panels, [](int64_t p) { return p % kPanelsPerSample != 0; }, group);
+    group->finish();
   }
 
   template <typename Panels, typename Wanted>
@@ -209,8 +210,8 @@ class NegativeSelector {
 
   void score_panels(const std::vector<int64_t>& anchors, const uint32_t* indices, int64_t count,
                     int64_t depth, std::vector<Candidates<T>>* found) const {
-    AnchorGroup<T> group(problem_, kernels_, Relation::kIntraVideo, std::min(depth, count), anchors,
-                         count);
+    AnchorGroup<T> group(problem_, keys_, kernels_, Relation::kIntraVideo, std::min(depth, count),
+                         anchors, count);
     score_all(PanelsOfIndices(keys_, indices, count, kernels_.tile_keys), &group);
     for (int64_t row = 0; row < group.num_anchors(); ++row) {
       group.append(row, &(*found)[group.anchor(row)]);

@@ -10,6 +10,7 @@ namespace usucl::cpu {
 
 // Bounds of every instruction set's tile, for buffers on the stack.
 constexpr int kMaxTileAnchors = 8;
+constexpr int kMaxNominatedAnchors = 16;
 constexpr int kMaxTileKeys = 48;
 constexpr int kMaxPairs = 16;
 
@@ -49,9 +50,9 @@ struct TileKernels {
   const NominateKernels* nominate;
 };
 
-enum class Capability { kPortable, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Capability { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-constexpr Capability kBestFirst[] = {Capability::kAvx512Bf16, Capability::kAvx512,
+constexpr Capability kBestFirst[] = {Capability::kAmx, Capability::kAvx512Bf16, Capability::kAvx512,
                                      Capability::kAvx2, Capability::kPortable};
 
 const char* name(Capability capability);
@@ -70,6 +71,7 @@ struct CompiledTiles {
   static const TileKernels<T>* avx2();
   static const TileKernels<T>* avx512();
   static const TileKernels<T>* avx512_bf16();
+  static const TileKernels<T>* amx();
 };
 
 }  // namespace usucl::cpu

@@ -101,12 +101,48 @@ __device__ Candidate<T> no_candidate() {
   return {-static_cast<T>(INFINITY), INT64_MAX};
 }
 
+// Brings the `depth` best of a list to its front, in their order, by a warp: for few of them.
+template <typename T>
+__device__ void select_best(Candidate<T>* list, int64_t count, int64_t depth) {
+  const int lane = WarpTeam::rank();
+  __syncwarp();
+  for (int64_t rank = 0; rank < depth && rank < count; ++rank) {
+    Candidate<T> best = no_candidate<T>();
+    int64_t place = rank;
+    for (int64_t i = rank + lane; i < count; i += 32) {
+      if (!ranks_before(list[i], best)) continue;
+      best = list[i];
+      place = i;
+    }
+    for (int bits = 16; bits > 0; bits /= 2) {
+      const Candidate<T> other{__shfl_xor_sync(kWholeWarp, best.similarity, bits),
+                               __shfl_xor_sync(kWholeWarp, best.index, bits)};
+      const int64_t others = __shfl_xor_sync(kWholeWarp, place, bits);
+      if (!ranks_before(other, best)) continue;
+      best = other;
+      place = others;
+    }
+    __syncwarp();  // all have read
+    if (lane == 0) {
+      list[place] = list[rank];
+      list[rank] = best;
+    }
+    __syncwarp();
+  }
+}
+
+constexpr int64_t kFew = 8;
+
 // Sorts a list and cuts it to `depth` candidates; returns the new length. The last one kept, if
 // `depth` of them are there, goes to *worst: only candidates before it can still count.
 template <typename Team, typename T>
 __device__ USUCL_OUT_OF_LINE int64_t keep_best(Candidate<T>* list, int64_t count, int64_t depth,
                                                Candidate<T>* worst) {
-  sort_candidates<Team>(list, count);
+  if (Team::kSize == WarpTeam::kSize && depth <= kFew) {
+    select_best(list, count, depth);
+  } else {
+    sort_candidates<Team>(list, count);
+  }
   if (count < depth) return count;
   if (Team::rank() == 0) *worst = list[depth - 1];
   return depth;

@@ -49,7 +49,7 @@ struct KeysOfType {
 
 constexpr int64_t kSampledKeys = 4096;  // at least, of large banks
 constexpr int64_t kLargestStride = 16;
-constexpr int64_t kMostSeeds = 1024;
+constexpr int64_t kMostSeeds = 512;
 
 // How thin the sample may be.
 int32_t stride_of(int64_t keys) {
@@ -73,13 +73,16 @@ int64_t seed_rank(int64_t depth, int32_t stride) {
   }
 }
 
+int64_t smallest_pool(int64_t depth) { return 4 * depth + 512; }
+
 }  // namespace
 
 bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
   constexpr int64_t kMaxDepth = 1024;
   const int64_t keys = num_keys(problem), rows = problem.anchors.embedding.rows;
-  if (!call.tensor_cores || rows == 0 || keys == 0 || rows >= INT32_MAX - kTileAnchors)
+  if (!call.tensor_cores || rows == 0 || keys == 0 || rows >= INT32_MAX - kTileAnchors) {
     return false;
+  }
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
     const Matrix& block = problem.blocks[b].embedding;
     if (block.dtype == DType::kFloat64 || block.rows > INT32_MAX) return false;
@@ -87,6 +90,9 @@ bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
   DenseOperands rows_of_any_length{};  // longer ones take no more
   rows_of_any_length.chunks = 2;
   if (!fit_in_shared(rows_of_any_length, call)) return false;
+  // A seed is the best of eight keys: where more than a few of each would be wanted, the bar would
+  // be of no use, unless there is room for all keys.
+  if (keys < 16 * depth && keys > smallest_pool(depth)) return false;
   const int64_t dim = problem.anchors.embedding.dim;
   return depth <= kMaxDepth && dim > 0 && dim <= kMaxDim && keys < int64_t{UINT32_MAX} &&
          rows * keys >= call.smallest_dense;
@@ -123,19 +129,15 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
   const double spread = 8 * std::sqrt(static_cast<double>(plan.seed_rank));
   const int64_t expected =
       stride * (plan.seed_rank + static_cast<int64_t>(stride == 1 ? 0 : spread));
-  plan.pool_capacity = static_cast<int32_t>(std::max(4 * depth, expected) + 512);
+  plan.pool_capacity = static_cast<int32_t>(std::max(smallest_pool(depth), expected + 512));
   plan.most_reaching = plan.pool_capacity / stride;
   const Kept<float> kept{call.memory.array<Candidate<float>>(rows * (2 * depth + 192)), 1,
                          2 * depth + 192, call.memory.array<int32_t>(rows)};
 
-  // What begins with zeros, in one piece.
-  const int64_t words = rows + 1 + kElementTypes;
-  auto* zeroed = call.memory.array<uint32_t>(words);
-  cudaMemsetAsync(zeroed, 0, words * sizeof(uint32_t), call.stream);
   DenseMemory memory{};
-  memory.pool_count = reinterpret_cast<int32_t*>(zeroed);
-  memory.num_unsettled = memory.pool_count + rows;
-  auto* key_norm = zeroed + rows + 1;
+  memory.pool_count = call.memory.zeros<int32_t>(rows);
+  memory.num_unsettled = call.memory.zeros<int32_t>(1);
+  auto* key_norm = call.memory.zeros<uint32_t>(kElementTypes);
   memory.anchor_norm = call.memory.array<float>(rows);
   memory.seeds = call.memory.array<float>(rows * plan.num_seeds);
   memory.start = call.memory.array<AnchorStart>(rows);
@@ -145,6 +147,7 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
 
   auto* tile = call.memory.array<KeyTile>(tiles);
   auto* bits = call.memory.array<KeyBits>(tiles);
+  auto* tag = call.memory.array<ShortTag>(tiles * kTileKeys);
   Margins margins{{}, key_norm};
   for (KeysOfType& keys : types) {
     DenseOperands& operands = keys.operands;
@@ -155,8 +158,10 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
     operands.anchors = packed;
     operands.tile = tile;
     operands.bits = bits;
+    operands.tag = tag;
     tile += operands.tiles;
     bits += operands.tiles;
+    tag += int64_t{operands.tiles} * kTileKeys;
     pack_anchors(keys.elements, problem.anchors, operands, packed, memory.anchor_norm, call);
     survey_keys(keys.elements, device, operands, key_norm + type, call);
     pass_over_repeats(operands, depth, call);

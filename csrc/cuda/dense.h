@@ -30,11 +30,34 @@ struct KeyBits {
   uint32_t last_of_group[kWords];
 };
 
+// Of a video and a patient the low bits: what differs in them differs.
+struct ShortTag {
+  static constexpr uint32_t kNone = 0x80000000u;  // an empty slot, or no key; an unknown patient
+
+  uint32_t video;
+  uint32_t patient;
+
+  __device__ static ShortTag of_key(const FrameTag& tag) { return of(tag, kNone); }
+  // An unknown patient of an anchor is not that of a key.
+  __device__ static ShortTag of_anchor(const FrameTag& tag) { return of(tag, ~0u); }
+
+  __device__ bool may_share(const ShortTag& key) const {
+    return video == key.video || patient == key.patient;
+  }
+
+ private:
+  __device__ static ShortTag of(const FrameTag& tag, uint32_t unknown) {
+    return {tag.video < 0 ? kNone : static_cast<uint32_t>(tag.video) & ~kNone,
+            tag.patient < 0 ? unknown : static_cast<uint32_t>(tag.patient) & ~kNone};
+  }
+};
+
 // What is multiplied, on the device: the anchors as these elements, and which keys.
 struct DenseOperands {
   const Piece* anchors;  // [tiles * kTileAnchors, chunks * kChunkPieces]
   KeyTile* tile;         // [tiles]
   KeyBits* bits;         // [tiles]
+  ShortTag* tag;         // [tiles * kTileKeys]
   int32_t anchor_tiles;
   int32_t dim;
   int32_t chunks;  // of a row
@@ -74,7 +97,7 @@ struct SamplePlan {
   int64_t first_seed;  // of this one
 };
 
-constexpr int kSeedsOfTile = 32;
+constexpr int kSeedsOfTile = 16;
 
 struct KeySplits {
   int32_t count;
@@ -98,7 +121,7 @@ inline KeySplits split_keys(int64_t tiles, int64_t splits, int64_t unit) {
 void pack_anchors(DType elements, const Frames& anchors, const DenseOperands& operands,
                   Piece* packed, float* anchor_norm, const Call& call);
 
-// Fills operands.tile and .bits. greatest: bits of the norm, raised to that of these keys.
+// Fills operands.tile, .bits and .tag. greatest: bits of the norm, raised to that of these keys.
 void survey_keys(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                  uint32_t* greatest, const Call& call);
 

@@ -100,64 +100,95 @@ struct Surveyed {
   float norm;        // the greatest of those that are no empty slots
 };
 
-// Of rows that 16 bytes at a time are read of: as many rows at once as a warp has room for.
+// The sum of the squares of a piece's elements.
+template <typename Elements>
+__device__ float squares_of(const Piece& piece) {
+  float sum = 0;
+  const auto add = [&](float value) { sum = fused_multiply_add(value, value, sum); };
+#pragma unroll
+  for (int w = 0; w < kPieceBytes / 4; ++w) {
+    const uint32_t word = piece.word[w];
+    if (Elements::kDType == DType::kFloat32) {
+      add(float_from_bits(word));
+    } else if (Elements::kDType == DType::kBFloat16) {
+      add(float_from_bits(word << 16));
+      add(float_from_bits(word & 0xffff0000u));
+    } else {
+      add(upcast(Float16{static_cast<uint16_t>(word)}));
+      add(upcast(Float16{static_cast<uint16_t>(word >> 16)}));
+    }
+  }
+  return sum;
+}
+
+__device__ inline bool equal(const Piece& a, const Piece& b) {
+  bool same = true;
+#pragma unroll
+  for (int w = 0; w < kPieceBytes / 4; ++w) same &= a.word[w] == b.word[w];
+  return same;
+}
+
+// Of aligned rows, as many at once as a warp has lanes for their pieces; several such steps are
+// asked for before the first is there.
 template <typename Elements>
 __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t counting) {
+  constexpr int kSteps = 4;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int pieces = static_cast<int>(keys.dim * Elements::kBytes / kPieceBytes);
-  int lanes = 1;  // of a row
+  int lanes = kSteps;  // of a row
   while (lanes < pieces && lanes < 32) lanes *= 2;
   const int at_once = 32 / lanes, own = lane / lanes;
   const auto* data = static_cast<const Piece*>(keys.data);
+  const auto piece_of = [&](int64_t row, int p) {  // some piece where there is none
+    row = row < 0 ? 0 : row < keys.rows ? row : keys.rows - 1;
+    return data[row * pieces + (p < pieces ? p : pieces - 1)];
+  };
   Surveyed found{0, 0};
-#pragma unroll 4
-  for (int step = 0; step < lanes; ++step) {
-    const int key = step * at_once + own;
-    const int64_t row = first + key;
-    const bool there = row < keys.rows;
-    bool same = there && row > 0;
-    float squares = 0;
-    for (int p = lane % lanes; there && p < pieces; p += lanes) {
-      const Piece piece = data[row * pieces + p];
-      const Piece before = data[(row > 0 ? row - 1 : 0) * pieces + p];
+  for (int step = 0; step < lanes; step += kSteps) {
+    bool same[kSteps];
+    float squares[kSteps];
 #pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        same &= piece.word[w] == before.word[w];
-        if (Elements::kDType == DType::kFloat32) {
-          const float value = float_from_bits(piece.word[w]);
-          squares = fused_multiply_add(value, value, squares);
-        } else {
-          float low, high;
-          if (Elements::kDType == DType::kBFloat16) {
-            low = float_from_bits(piece.word[w] << 16);
-            high = float_from_bits(piece.word[w] & 0xffff0000u);
-          } else {
-            low = upcast(Float16{static_cast<uint16_t>(piece.word[w])});
-            high = upcast(Float16{static_cast<uint16_t>(piece.word[w] >> 16)});
-          }
-          squares = fused_multiply_add(low, low, squares);
-          squares = fused_multiply_add(high, high, squares);
+    for (int s = 0; s < kSteps; ++s) {
+      same[s] = true;
+      squares[s] = 0;
+    }
+    for (int p = lane % lanes; p < (pieces + lanes - 1) / lanes * lanes; p += lanes) {
+      Piece piece[kSteps], before[kSteps];
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        const int64_t row = first + (step + s) * at_once + own;
+        piece[s] = piece_of(row, p);
+        before[s] = piece_of(row - 1, p);
+      }
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        same[s] &= equal(piece[s], before[s]);
+        if (p < pieces) squares[s] += squares_of<Elements>(piece[s]);
+      }
+    }
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const int key = (step + s) * at_once + own;
+      const int64_t row = first + key;
+      for (int bits = lanes / 2; bits > 0; bits /= 2) {
+        squares[s] += __shfl_xor_sync(kWholeWarp, squares[s], bits);
+      }
+      const unsigned equals = __ballot_sync(kWholeWarp, same[s] && row > 0 && row < keys.rows);
+      for (int r = 0; r < at_once; ++r) {
+        const unsigned of_row = (lanes == 32 ? ~0u : (1u << lanes) - 1) << (r * lanes);
+        if ((equals & of_row) == of_row) found.repeats |= 1u << ((step + s) * at_once + r);
+      }
+      float norm = norm_from(squares[s], keys.dim);
+      // Not finite, or its squares are not: who it is, is asked of each of these rows.
+      if (__any_sync(kWholeWarp, !(norm < INFINITY))) {
+        for (int r = 0; r < at_once; ++r) {
+          const int64_t asked = first + (step + s) * at_once + r;
+          const float exact = asked < keys.rows ? norm_of(keys, asked) : 0.0f;
+          if (own == r) norm = exact;
         }
       }
+      if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm);  // NaN is no greater
     }
-    for (int bits = lanes / 2; bits > 0; bits /= 2) {
-      squares += __shfl_xor_sync(kWholeWarp, squares, bits);
-    }
-    const unsigned equal = __ballot_sync(kWholeWarp, same);
-    for (int r = 0; r < at_once; ++r) {
-      const unsigned of_row = (lanes == 32 ? ~0u : (1u << lanes) - 1) << (r * lanes);
-      if ((equal & of_row) == of_row) found.repeats |= 1u << (step * at_once + r);
-    }
-    float norm = norm_from(squares, keys.dim);
-    // Not finite, or its squares are not: who it is, is asked of each of these rows.
-    if (__any_sync(kWholeWarp, !(norm < INFINITY))) {
-      for (int r = 0; r < at_once; ++r) {
-        const int64_t asked = first + step * at_once + r;
-        const float exact = asked < keys.rows ? norm_of(keys, asked) : 0.0f;
-        if (own == r) norm = exact;
-      }
-    }
-    if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm);  // NaN is no greater
   }
   found.norm = WarpTeam::greatest(found.norm);
   return found;
@@ -220,6 +251,7 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
     const int64_t first = row + warp * 32;
     const bool there = first + lane < keys.rows;
     const FrameTag tag = there ? block->tag(first + lane) : FrameTag{-1, 0, -1};
+    operands.tag[int64_t{number} * kTileKeys + warp * 32 + lane] = ShortTag::of_key(tag);
     const uint32_t counting = __ballot_sync(kWholeWarp, tag.video >= 0);
     const bool by_pieces = keys.dim * Elements::kBytes % kPieceBytes == 0 &&
                            reinterpret_cast<uintptr_t>(keys.data) % kPieceBytes == 0;

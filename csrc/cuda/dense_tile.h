@@ -38,21 +38,32 @@ struct TileMemory {
   }
 };
 
-// The rows of a tile of consecutive keys.
+// How a tile's pieces fall to threads: to each the same piece of every kRowsAtOnce-th row.
+constexpr int kRowsAtOnce = kDenseThreads / kChunkPieces;
+constexpr int kRowsEach = kTileKeys / kRowsAtOnce;
+
+__device__ inline int own_row(int n) {
+  return static_cast<int>(threadIdx.x) / kChunkPieces + n * kRowsAtOnce;
+}
+
+__device__ inline int own_piece() { return static_cast<int>(threadIdx.x) % kChunkPieces; }
+
+// Where this thread's rows of a tile of consecutive keys are: null where there is no key.
 class TileRows {
  public:
   __device__ TileRows(const KeyTile& tile, int64_t row_bytes)
-      : rows_(tile.rows), row_bytes_(row_bytes), count_(tile.count) {}
+      : row_(tile.rows + own_row(0) * row_bytes),
+        step_(kRowsAtOnce * row_bytes),
+        left_(tile.count - own_row(0)) {}
 
-  // Null where there is no such key.
-  __device__ const unsigned char* operator()(int key) const {
-    return key < count_ ? rows_ + key * row_bytes_ : nullptr;
+  __device__ const unsigned char* operator[](int n) const {
+    return n * kRowsAtOnce < left_ ? row_ + n * step_ : nullptr;
   }
 
  private:
-  const unsigned char* rows_;
-  int64_t row_bytes_;
-  int32_t count_;
+  const unsigned char* row_;
+  int64_t step_;
+  int32_t left_;
 };
 
 // Multiplies a tile of anchors with one tile of keys after the other. The warps lie over a tile as
@@ -142,20 +153,15 @@ class DenseSweep {
 
   static constexpr int kElementBytes = Elements::kBytes;
   static constexpr int kPieceElements = kPieceBytes / kElementBytes;
-  static constexpr int kRowsAtOnce = kDenseThreads / kChunkPieces;
-
-  // A thread copies the same piece of every kRowsAtOnce-th row.
-  static __device__ int own_row() { return static_cast<int>(threadIdx.x) / kChunkPieces; }
-  static __device__ int own_piece() { return static_cast<int>(threadIdx.x) % kChunkPieces; }
 
   __device__ void copy_anchors(int32_t tile, int chunk, Chunk<kTileAnchors>& to) const {
     const int64_t pieces = int64_t{operands_.chunks} * kChunkPieces;
-    const Piece* from = operands_.anchors + (int64_t{tile} * kTileAnchors + own_row()) * pieces +
-                        chunk * kChunkPieces + own_piece();
+    const Piece* from =
+        operands_.anchors + int64_t{tile} * kTileAnchors * pieces + chunk * kChunkPieces;
 #pragma unroll
-    for (int n = 0; n < kTileAnchors / kRowsAtOnce; ++n) {
-      copy_async_16(&to.at(own_row() + n * kRowsAtOnce, own_piece()),
-                    from + n * kRowsAtOnce * pieces, true);
+    for (int n = 0; n < kRowsEach; ++n) {
+      copy_async_16(&to.at(own_row(n), own_piece()), from + own_row(n) * pieces + own_piece(),
+                    true);
     }
   }
 
@@ -165,10 +171,9 @@ class DenseSweep {
     const int row_bytes = operands_.dim * kElementBytes;
     const int byte = chunk * kChunkBytes + own_piece() * kPieceBytes;
 #pragma unroll
-    for (int n = 0; n < kTileKeys / kRowsAtOnce; ++n) {
-      const int key = own_row() + n * kRowsAtOnce;
-      const unsigned char* row = rows(key);
-      Piece& place = to.at(key, own_piece());
+    for (int n = 0; n < kRowsEach; ++n) {
+      const unsigned char* row = rows[n];
+      Piece& place = to.at(own_row(n), own_piece());
       if (row_bytes % kPieceBytes == 0 && reinterpret_cast<uintptr_t>(row) % kPieceBytes == 0) {
         const bool there = row != nullptr && byte < row_bytes;
         copy_async_16(&place, there ? row + byte : static_cast<const void*>(operands_.anchors),

@@ -19,24 +19,38 @@ struct FinishShared {
   int num_keys;
 };
 
-// Adds weight * row of the keys that are staged, which are of this type or, as double, of any. Of
-// one type many elements are asked for before the first is there. Out of line for its registers.
-template <typename Stored, typename T, typename Team>
+// Adds weight * row of the keys that are staged, which are of this type or, as double, of any, to
+// kWidth neighbouring dimensions a thread. Of one type many elements are asked for before the first
+// is there. Out of line for its registers.
+template <typename Stored, int kWidth, typename T, typename Team>
 __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared, T* gradient,
                                              int64_t dim) {
+  struct alignas(kWidth * sizeof(Stored)) Elements {
+    Stored value[kWidth];
+  };
   const int count = shared.num_keys;
-  for (int64_t d = Team::rank(); d < dim; d += Team::kSize) {
-    T sum = gradient[d];
+  for (int64_t d = Team::rank() * kWidth; d < dim; d += Team::kSize * kWidth) {
+    T sum[kWidth];
+#pragma unroll
+    for (int w = 0; w < kWidth; ++w) sum[w] = gradient[d + w];
 #pragma unroll 8
     for (int j = 0; j < count; ++j) {
       const Matrix& key = shared.key[j];
+      const T weight = shared.weight[j];
       if constexpr (std::is_same_v<Stored, double>) {
-        sum += shared.weight[j] * element<T>(key, 0, d);
+#pragma unroll
+        for (int w = 0; w < kWidth; ++w) sum[w] += weight * element<T>(key, 0, d + w);
       } else {
-        sum += shared.weight[j] * static_cast<T>(upcast(static_cast<const Stored*>(key.data)[d]));
+        const auto elements =
+            *reinterpret_cast<const Elements*>(static_cast<const Stored*>(key.data) + d);
+#pragma unroll
+        for (int w = 0; w < kWidth; ++w) {
+          sum[w] += weight * static_cast<T>(upcast(elements.value[w]));
+        }
       }
     }
-    gradient[d] = sum;
+#pragma unroll
+    for (int w = 0; w < kWidth; ++w) gradient[d + w] = sum[w];
   }
 }
 
@@ -136,21 +150,37 @@ class AnchorFinish {
     for (int64_t first = 0; first < k; first += Team::kSize) {
       stage_keys(index + i_ * k + first, weight + i_ * k + first, k - first);
       if (shared_.num_keys == 0) return;
-      const int64_t dim = problem_.anchors.embedding.dim;
-      T* gradient = wanted_.out.anchor_gradient + i_ * dim;
       switch (common_dtype()) {
         case DType::kFloat32:
-          add_staged<float>(shared_, gradient, dim);
+          add_staged_keys<float>();
           break;
         case DType::kBFloat16:
-          add_staged<BFloat16>(shared_, gradient, dim);
+          add_staged_keys<BFloat16>();
           break;
         case DType::kFloat16:
-          add_staged<Float16>(shared_, gradient, dim);
+          add_staged_keys<Float16>();
           break;
         default:
-          add_staged<double>(shared_, gradient, dim);
+          add_staged_keys<double>();
       }
+    }
+  }
+
+  // Four dimensions a lane where a warp works alone and rows allow.
+  template <typename Stored>
+  __device__ void add_staged_keys() {
+    constexpr int kWidth = Team::kSize == WarpTeam::kSize ? 4 : 1;
+    const int64_t dim = problem_.anchors.embedding.dim;
+    T* gradient = wanted_.out.anchor_gradient + i_ * dim;
+    bool aligned = dim % kWidth == 0;
+    for (int64_t b = 0; b < problem_.num_blocks; ++b) {
+      const auto address = reinterpret_cast<uintptr_t>(problem_.blocks[b].embedding.data);
+      aligned &= address % (kWidth * sizeof(Stored)) == 0;
+    }
+    if (aligned) {
+      add_staged<Stored, kWidth>(shared_, gradient, dim);
+    } else {
+      add_staged<Stored, 1>(shared_, gradient, dim);
     }
   }
 

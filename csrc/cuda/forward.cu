@@ -21,6 +21,7 @@ void run(const Problem& problem, const Wanted<T>& wanted, const Call& call) {
   }
   const Kept<T> intra = intra_pass<T>(problem, device, call);
   const Kept<T> cross = cross_pass<T>(problem, device, call);
+  if (call.beside != nullptr) call.beside->join();
   finish(problem, device, intra, cross, wanted, call);
 }
 

@@ -1,5 +1,6 @@
 // The intra-video candidates: a join of anchors and keys on the video id, then every anchor with
-// the keys of its own video only. Those are few, whatever the size of the bank.
+// the keys of its own video only. Those are few, whatever the size of the bank. All of it is done
+// beside the search for the cross-video candidates.
 #include "../core/relation.h"
 #include "block.h"
 #include "groups.h"
@@ -8,8 +9,9 @@
 namespace usucl::cuda {
 namespace {
 
-using Video = unsigned long long;    // what atomicCAS takes in 64 bits
-constexpr Video kEmpty = ~Video{0};  // no anchor has a negative video id in the table
+using Video = unsigned long long;  // what atomicCAS takes in 64 bits
+// What the table holds of a video: zero where there is none.
+USUCL_HD Video entry_of(int64_t id) { return static_cast<Video>(id) + 1; }
 
 // A hash table of the anchors' videos, half empty at least.
 struct VideoTable {
@@ -25,8 +27,9 @@ struct VideoTable {
   __device__ int64_t find(int64_t id) const {
     if (id < 0) return -1;
     for (Video place = first_place(id);; place = (place + 1) & mask) {
-      if (video[place] == static_cast<Video>(id)) return static_cast<int64_t>(place);
-      if (video[place] == kEmpty) return -1;
+      const Video found = video[place];
+      if (found == entry_of(id)) return static_cast<int64_t>(place);
+      if (found == 0) return -1;
     }
   }
 };
@@ -36,17 +39,17 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows;
        i += int64_t{gridDim.x} * kThreads) {
     if (videos[i] < 0) continue;
-    const auto id = static_cast<Video>(videos[i]);
+    const Video entry = entry_of(videos[i]);
     Video place = table.first_place(videos[i]);
     for (;; place = (place + 1) & table.mask) {
-      const Video found = atomicCAS(&table.video[place], kEmpty, id);
-      if (found == kEmpty || found == id) break;
+      const Video found = atomicCAS(&table.video[place], Video{0}, entry);
+      if (found == 0 || found == entry) break;
     }
   }
 }
 
 // Keys and anchors grouped by the place of their video in the table. A group of anchors begins at a
-// multiple of kTogether of the anchors' places, and what lies between groups is kNobody.
+// multiple of kTogether of the anchors' places; what lies between groups is zero.
 struct Members {
   VideoTable table;
   int64_t num_keys;
@@ -54,10 +57,9 @@ struct Members {
   Count* begin;   // [2, places of the table]: of keys, of anchors
   Count* end;     // [2, places of the table]; a group's length at first
   Count* key;     // [M]
-  Count* anchor;  // [kTogether * N]
+  Count* anchor;  // [kTogether * N], counted from 1
 
   static constexpr int kTogether = 8;  // anchors that share the keys of their video
-  static constexpr Count kNobody = ~Count{0};
 
   USUCL_HD int64_t slots() const { return static_cast<int64_t>(table.mask + 1); }
 
@@ -114,7 +116,7 @@ __global__ void __launch_bounds__(kThreads)
     if (item < members.num_keys) {
       members.key[at] = static_cast<Count>(item);
     } else {
-      members.anchor[at] = static_cast<Count>(item - members.num_keys);
+      members.anchor[at] = static_cast<Count>(item - members.num_keys) + 1;
     }
   });
 }
@@ -155,16 +157,15 @@ class IntraSearch {
   __device__ void run(int64_t group) {
     const int thread = static_cast<int>(threadIdx.x);
     const Count first_anchor = members_.anchor[group * kTogether];
-    if (first_anchor == Members::kNobody) return;
+    if (first_anchor == 0) return;
     __syncthreads();
     if (thread < kTogether) {
-      const Count anchor = members_.anchor[group * kTogether + thread];
-      shared_.row[thread] = anchor == Members::kNobody ? -1 : static_cast<int64_t>(anchor);
+      shared_.row[thread] = static_cast<int64_t>(members_.anchor[group * kTogether + thread]) - 1;
       shared_.count[thread] = 0;
       shared_.worst[thread] = no_candidate<T>();
     }
     __syncthreads();
-    const int64_t slot = members_.table.find(problem_.anchors.video[first_anchor]);
+    const int64_t slot = members_.table.find(problem_.anchors.video[first_anchor - 1]);
     const Count end = members_.end[slot];
     bool staged = false;
     for (Count first = members_.begin[slot]; first < end; first += kThreads) {
@@ -271,36 +272,32 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
   }
 }
 
-VideoTable anchor_videos(const Frames& anchors, const Call& call) {
-  const int64_t rows = anchors.embedding.rows;
+Members new_members(const Problem& problem, int64_t keys, const Call& call) {
+  const int64_t rows = problem.anchors.embedding.rows;
   Video places = 2;
   while (places < 2 * static_cast<Video>(rows)) places *= 2;
-  const VideoTable table{call.memory.array<Video>(static_cast<int64_t>(places)), places - 1};
-  cudaMemsetAsync(table.video, 0xff, places * sizeof(Video), call.stream);
-  launch<insert_videos>(grid_for(rows, kThreads, call), kThreads, 0, call.stream, anchors.video,
-                        rows, table);
-  return table;
+  const auto slots = static_cast<int64_t>(places);
+  Members members{};
+  members.table = {call.memory.zeros<Video>(slots), places - 1};
+  members.num_keys = keys;
+  members.total = call.memory.zeros<Count>(2);
+  members.begin = call.memory.array<Count>(2 * slots);
+  members.end = call.memory.zeros<Count>(2 * slots);
+  members.key = call.memory.array<Count>(keys);
+  members.anchor = call.memory.zeros<Count>(rows * Members::kTogether);
+  return members;
 }
 
-Members group_members(const Problem& problem, const DeviceProblem& device, int64_t keys,
-                      const Call& call) {
+void group_members(const Members& members, const Problem& problem, const DeviceProblem& device,
+                   cudaStream_t stream, const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows;
-  Members members{};
-  members.table = anchor_videos(problem.anchors, call);
-  members.num_keys = keys;
-  const int64_t slots = members.slots(), counts = 2 + 4 * slots;
-  members.total = call.memory.array<Count>(counts);
-  members.begin = members.total + 2;
-  members.end = members.begin + 2 * slots;
-  cudaMemsetAsync(members.total, 0, counts * sizeof(Count), call.stream);
-  members.key = call.memory.array<Count>(keys);
-  members.anchor = call.memory.array<Count>(rows * Members::kTogether);
-  cudaMemsetAsync(members.anchor, 0xff, rows * Members::kTogether * sizeof(Count), call.stream);
-  const int64_t grid = grid_for(keys + rows, kThreads, call);
-  launch<count_members>(grid, kThreads, 0, call.stream, device, members);
-  launch<place_members>(grid_for(2 * slots, kThreads, call), kThreads, 0, call.stream, members);
-  launch<fill_members>(grid, kThreads, 0, call.stream, device, members);
-  return members;
+  launch<insert_videos>(grid_for(rows, kThreads, call), kThreads, 0, stream, problem.anchors.video,
+                        rows, members.table);
+  const int64_t grid = grid_for(members.num_keys + rows, kThreads, call);
+  launch<count_members>(grid, kThreads, 0, stream, device, members);
+  launch<place_members>(grid_for(2 * members.slots(), kThreads, call), kThreads, 0, stream,
+                        members);
+  launch<fill_members>(grid, kThreads, 0, stream, device, members);
 }
 
 }  // namespace
@@ -310,7 +307,7 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const int64_t rows = problem.anchors.embedding.rows, keys = num_keys(problem);
   const int64_t depth = problem.windows == nullptr ? 0 : kept_depth(problem.intra, keys);
   if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
-  const Members members = group_members(problem, device, keys, call);
+  const Members members = new_members(problem, keys, call);
   constexpr int64_t kNearDepth = 64;
   const bool near = depth <= kNearDepth;
   // One tile more than must fit, so that the list is not sorted after every tile.
@@ -319,7 +316,10 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
   Candidate<T>* lists = nullptr;
   if (!near) lists = call.memory.array<Candidate<T>>(grid * Members::kTogether * capacity);
-  launch<intra_kernel<T>>(grid, kThreads, IntraShared<T>::bytes(near ? capacity : 0), call.stream,
+  // All memory is there before the streams part: what is zero was made so on the call's own.
+  const cudaStream_t stream = call.beside == nullptr ? call.stream : call.beside->fork();
+  group_members(members, problem, device, stream, call);
+  launch<intra_kernel<T>>(grid, kThreads, IntraShared<T>::bytes(near ? capacity : 0), stream,
                           device, members, lists, capacity, kept);
   return kept;
 }

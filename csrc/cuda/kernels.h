@@ -34,6 +34,18 @@ class Memory {
   }
 };
 
+// Another stream, for what does not depend on what the call's stream does meanwhile.
+class Beside {
+ public:
+  virtual ~Beside() = default;
+
+  // It begins after all that was launched so far on the call's stream.
+  virtual cudaStream_t fork() = 0;
+
+  // What is launched on the call's stream from now on begins after all of it.
+  virtual void join() = 0;
+};
+
 // What was done, in device memory.
 struct Statistics {
   unsigned long long arrivals;   // scores that reached their limit
@@ -53,6 +65,7 @@ struct Call {
   bool small_in_one_launch = true;            // else small problems take the launches of large ones
   int64_t smallest_dense = int64_t{1} << 20;  // pairs that are worth the launches of a dense pass
   Statistics* statistics = nullptr;           // added to, if there
+  Beside* beside = nullptr;                   // if there: else all is done one after the other
 };
 
 template <typename T>

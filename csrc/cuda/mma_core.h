@@ -150,12 +150,16 @@ class WarpProduct {
 // The greatest of kGroup neighbours of a row that this thread has; a NaN counts for nothing.
 template <typename Product>
 __device__ float greatest(const Product& product, int row_of_lane, int group) {
-  float greatest = product.value(row_of_lane, group * kGroup);
+  float greatest[kGroup];
 #pragma unroll
-  for (int c = 1; c < kGroup; ++c) {
-    greatest = fmaxf(greatest, product.value(row_of_lane, group * kGroup + c));
+  for (int c = 0; c < kGroup; ++c) greatest[c] = product.value(row_of_lane, group * kGroup + c);
+  // In pairs, of which none waits for another.
+#pragma unroll
+  for (int half = kGroup / 2; half > 0; half /= 2) {
+#pragma unroll
+    for (int c = 0; c < half; ++c) greatest[c] = fmaxf(greatest[c], greatest[c + half]);
   }
-  return greatest;
+  return greatest[0];
 }
 
 // f(row, column, value) for all that this thread has.

@@ -27,12 +27,13 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
   auto& shared = shared_memory<BlockShared<Elements>>();
   const Problem problem = device.view();
   Sweep sweep(operands, shared.tiles);
-  WarpNominator<Elements> nominator(problem, memory, plan, shared.nominator[Sweep::warp()]);
+  WarpNominator<Elements> nominator(problem, operands, memory, plan,
+                                    shared.nominator[Sweep::warp()]);
   const int64_t row_bytes = int64_t{operands.dim} * Elements::kBytes;
   const auto rows_of = [&](int32_t tile) { return TileRows(operands.tile[tile], row_bytes); };
   const auto begin = [](int32_t) {};
   const auto end = [&](int32_t tile, const auto& product) {
-    nominator.add(product, operands.tile[tile], Sweep::first_column());
+    nominator.add(product, tile, operands.tile[tile], Sweep::first_column());
   };
   for_each_item(operands.anchor_tiles, operands.tiles, splits,
                 [&](int32_t anchor_tile, int32_t first, int32_t tiles) {

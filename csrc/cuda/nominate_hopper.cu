@@ -91,7 +91,7 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
                                HopperShared<Elements, kBlocks>& shared) {
   using Product = typename HopperShared<Elements, kBlocks>::Product;
   const int team = static_cast<int>(threadIdx.x) / kWarpgroupThreads;
-  Nominator<Product> nominator(problem, memory, plan, shared.nominator[threadIdx.x / 32]);
+  Nominator<Product> nominator(problem, operands, memory, plan, shared.nominator[threadIdx.x / 32]);
   const auto arrive = [](Mbarrier& barrier) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
   };
@@ -126,7 +126,7 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
           }
           product.finish();
           arrive(shared.empty[previous]);
-          nominator.add(product, tile, 0);
+          nominator.add(product, first + t, tile, 0);
         }
         arrive(shared.anchors_empty);
         nominator.finish();

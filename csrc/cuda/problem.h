@@ -75,7 +75,7 @@ __device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Store
   };
   int d = 0;
   if (reinterpret_cast<uintptr_t>(row) % sizeof(Elements) == 0) {
-#pragma unroll 2
+#pragma unroll 4
     for (; d + kOfPiece <= width; d += kOfPiece) {
       const Elements elements = *reinterpret_cast<const Elements*>(row + d);
 #pragma unroll

@@ -14,47 +14,42 @@ __device__ inline int64_t sampled_place(int64_t place, int32_t stride) {
   return place * stride + (hash & static_cast<uint32_t>(stride - 1));
 }
 
-struct SampledKey {
-  const KeyTile* tile;
-  int key;  // of the tile; beyond its count: none
+// Where in the tiles of keys the key `of_tile` of a tile of the sample is; negative: nowhere.
+__device__ inline int64_t place_of_sampled(const DenseOperands& operands, const SamplePlan& sample,
+                                           int32_t tile, int of_tile) {
+  const int64_t place = sampled_place(int64_t{tile} * kTileKeys + of_tile, sample.stride);
+  return place < int64_t{operands.tiles} * kTileKeys ? place : -1;
+}
 
-  __device__ SampledKey(const DenseOperands& operands, const SamplePlan& sample,
-                        int32_t tile_number, int of_tile)
-      : tile(operands.tile), key(kTileKeys) {
-    const int64_t place = sampled_place(int64_t{tile_number} * kTileKeys + of_tile, sample.stride);
-    if (place >= int64_t{operands.tiles} * kTileKeys) return;
-    tile += place / kTileKeys;
-    key = static_cast<int>(place % kTileKeys);
-  }
-
-  __device__ bool there() const { return key < tile->count; }
-};
-
+// Likewise this thread's rows of a tile of the sample.
 struct SampledRows {
-  const DenseOperands* operands;
-  const SamplePlan* sample;
-  int32_t tile;
+  const unsigned char* row[kRowsEach];
 
-  __device__ const unsigned char* operator()(int of_tile) const {
-    const SampledKey sampled(*operands, *sample, tile, of_tile);
-    if (!sampled.there()) return nullptr;
-    return sampled.tile->rows + sampled.key * int64_t{sample->row_bytes};
+  __device__ const unsigned char* operator[](int n) const { return row[n]; }
+};
+
+__device__ inline SampledRows sampled_rows(const DenseOperands& operands, const SamplePlan& sample,
+                                           int32_t tile) {
+  SampledRows rows;
+#pragma unroll
+  for (int n = 0; n < kRowsEach; ++n) {
+    const int64_t place = place_of_sampled(operands, sample, tile, own_row(n));
+    const KeyTile& of = operands.tile[(place < 0 ? 0 : place) / kTileKeys];
+    const auto key = static_cast<int32_t>(place % kTileKeys);
+    rows.row[n] =
+        place >= 0 && key < of.count ? of.rows + key * int64_t{sample.row_bytes} : nullptr;
   }
-};
+  return rows;
+}
 
-// Of a video and a patient the low bits: that two have them in common by chance costs nothing but a
-// sampled key.
-struct ShortTag {
-  static constexpr uint32_t kNone = 0x80000000u;
-
-  uint32_t video;
-  uint32_t patient;
-};
-
-__device__ inline ShortTag short_tag(const FrameTag& tag, uint32_t unknown_patient) {
-  const uint32_t video = static_cast<uint32_t>(tag.video) & ~ShortTag::kNone;
-  const uint32_t patient = static_cast<uint32_t>(tag.patient) & ~ShortTag::kNone;
-  return {tag.video < 0 ? ShortTag::kNone : video, tag.patient < 0 ? unknown_patient : patient};
+// Of none that could be among the hardest: no key's.
+__device__ inline ShortTag sampled_tag(const DenseOperands& operands, const SamplePlan& sample,
+                                       int32_t tile, int of_tile) {
+  const int64_t place = place_of_sampled(operands, sample, tile, of_tile);
+  if (place < 0 || operands.tile[place / kTileKeys].video == KeyTile::kPassedOver) {
+    return {ShortTag::kNone, ShortTag::kNone};
+  }
+  return operands.tag[place];
 }
 
 struct SampleShared {
@@ -64,12 +59,13 @@ struct SampleShared {
   TileMemory tiles;
 };
 
-// The warps lie over a tile as 2 x 4, four lanes of each have columns of the same row, and a lane
-// takes its columns in two halves: so many seeds a row.
-static_assert(kSeedsOfTile == 4 * 4 * 2);
+// The warps lie over a tile as 2 x 4, and four lanes of each have columns of the same row: of each
+// a seed.
+static_assert(kSeedsOfTile == 4 * 4);
 
+// One thread block a multiprocessor: it has registers for where the next rows are.
 template <typename Elements>
-__global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
+__global__ void __launch_bounds__(kDenseThreads, 1)
     sample_kernel(const __grid_constant__ DeviceProblem device,
                   const __grid_constant__ DenseOperands operands,
                   const __grid_constant__ Margins margins,
@@ -77,7 +73,6 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
                   const __grid_constant__ SamplePlan sample, KeySplits splits) {
   using Sweep = DenseSweep<Elements>;
   using Product = typename Sweep::Product;
-  constexpr int kHalf = Product::kLaneColumns / 2;
   SampleShared& shared = shared_memory<SampleShared>();
   const Problem problem = device.view();
   const Frames& anchors = problem.anchors;
@@ -85,19 +80,18 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
   const int64_t rows = anchors.embedding.rows;
   Sweep sweep(operands, shared.tiles);
   int64_t first_anchor = 0;
-  float greatest[Product::kLaneRows][2];
+  float greatest[Product::kLaneRows];
 
-  const auto rows_of = [&](int32_t tile) { return SampledRows{&operands, &sample, tile}; };
-  const auto begin = [&](int32_t tile) {
-    if (thread >= kTileKeys) return;
-    const SampledKey sampled(operands, sample, tile, thread);
-    ShortTag tag{ShortTag::kNone, ShortTag::kNone};
-    if (sampled.there() && sampled.tile->video != KeyTile::kPassedOver) {
-      const KeyPlace place =
-          place_of(problem, sampled.tile->first_index + static_cast<uint32_t>(sampled.key));
-      tag = short_tag(place.block->tag(place.row), ShortTag::kNone);
+  const auto rows_of = [&](int32_t tile) { return sampled_rows(operands, sample, tile); };
+  ShortTag next_tag{};  // of the tile after: asked for before its turn
+  const auto ask_for_tag = [&](int32_t tile) {
+    if (thread < kTileKeys && tile < sample.tiles) {
+      next_tag = sampled_tag(operands, sample, tile, thread);
     }
-    shared.key[thread] = tag;
+  };
+  const auto begin = [&](int32_t tile) {
+    if (thread < kTileKeys) shared.key[thread] = next_tag;
+    ask_for_tag(tile + 1);
   };
   const auto end = [&](int32_t tile, const Product& product) {
     if (operands.chunks == 1) __syncthreads();  // the tags are there
@@ -107,31 +101,25 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
       const int row = Sweep::first_row() + Product::row(r);
       const ShortTag anchor = shared.anchor[row];
       const float highest = shared.highest[row];
+      float most = first_merged ? -INFINITY : greatest[r];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float most = first_merged ? -INFINITY : greatest[r][half];
-#pragma unroll
-        for (int c = half * kHalf; c < (half + 1) * kHalf; ++c) {
-          const float score = product.value(r, c);
-          const ShortTag key = shared.key[Sweep::first_column() + Product::column(c)];
-          const bool counts = key.video != anchor.video && key.video != ShortTag::kNone &&
-                              key.patient != anchor.patient && score <= highest;
-          if (counts) most = fmaxf(most, score);
-        }
-        greatest[r][half] = most;
+      for (int c = 0; c < Product::kLaneColumns; ++c) {
+        const float score = product.value(r, c);
+        const ShortTag key = shared.key[Sweep::first_column() + Product::column(c)];
+        const bool counts =
+            key.video != ShortTag::kNone && !anchor.may_share(key) && score <= highest;
+        if (counts) most = fmaxf(most, score);
       }
+      greatest[r] = most;
     }
     const bool last_merged = tile % sample.merged == sample.merged - 1 || tile + 1 == sample.tiles;
     if (!last_merged) return;
     const int64_t seed = sample.first_seed + int64_t{tile / sample.merged} * kSeedsOfTile +
-                         Sweep::warp() % 4 * 8 + thread % 4 * 2;
+                         Sweep::warp() % 4 * 4 + thread % 4;
 #pragma unroll
     for (int r = 0; r < Product::kLaneRows; ++r) {
       const int64_t i = first_anchor + Sweep::first_row() + Product::row(r);
-      if (i >= rows) continue;
-      float* const seeds = memory.seeds + i * sample.num_seeds + seed;
-      seeds[0] = greatest[r][0];
-      seeds[1] = greatest[r][1];
+      if (i < rows) memory.seeds[i * sample.num_seeds + seed] = greatest[r];
     }
   };
   for_each_item(operands.anchor_tiles, sample.tiles, splits,
@@ -145,10 +133,11 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
                     const float margin = norm < 0 ? INFINITY : margins(norm);
                     const float guard = static_cast<float>(problem.max_similarity) - margin;
                     shared.anchor[thread] =
-                        short_tag(there ? anchors.tag(i) : FrameTag{-1, 0, -1}, ~0u);
+                        ShortTag::of_anchor(there ? anchors.tag(i) : FrameTag{-1, 0, -1});
                     // NaN, of a guard and a margin that are infinite, is passed by.
                     shared.highest[thread] = fminf(guard, 3.4e38f);
                   }
+                  ask_for_tag(first);
                   sweep.run(anchor_tile, first, tiles, rows_of, begin, end);
                 });
 }
@@ -162,32 +151,45 @@ __device__ bool is_crowded(const float* seeds, const AnchorStart& start, const D
   return WarpTeam::sum(reach) > plan.most_reaching;
 }
 
+// Of one warp.
 struct StartShared {
-  uint32_t histogram[kThreads / 32][kDigits];
+  uint32_t histogram[kDigits];
+  float seed[1];  // room for the others follows
+
+  static int64_t bytes(int64_t num_seeds) {
+    return static_cast<int64_t>(sizeof(StartShared)) + num_seeds * int64_t{sizeof(float)};
+  }
 };
+
+constexpr int kStartWarps = kThreads / 32;
 
 // One warp an anchor.
 __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     start_kernel(int64_t rows, const __grid_constant__ Margins margins,
-                 const __grid_constant__ DenseMemory memory,
-                 const __grid_constant__ DensePlan plan) {
-  StartShared& shared = shared_memory<StartShared>();
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t step = int64_t{gridDim.x} * (kThreads / 32);
-  for (int64_t i = blockIdx.x * (kThreads / 32) + warp; i < rows; i += step) {
+                 const __grid_constant__ DenseMemory memory, const __grid_constant__ DensePlan plan,
+                 int64_t shared_bytes) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  auto* all = reinterpret_cast<unsigned char*>(&shared_memory<StartShared>());
+  auto& shared = *reinterpret_cast<StartShared*>(all + warp * shared_bytes);
+  const int64_t step = int64_t{gridDim.x} * kStartWarps;
+  for (int64_t i = blockIdx.x * kStartWarps + warp; i < rows; i += step) {
     const float norm = memory.anchor_norm[i];
     AnchorStart start{-INFINITY, -1.0f};
     if (norm >= 0) {
       start.margin = margins(norm);
       if (start.margin < INFINITY) {
         const float* seeds = memory.seeds + i * plan.num_seeds;
-        start.bar = nearly_kth_greatest([&](int64_t s) { return seeds[s]; }, plan.num_seeds,
-                                        plan.seed_rank, shared.histogram[warp]);
+        __syncwarp();  // those of the anchor before are looked at
+#pragma unroll 8
+        for (int64_t s = lane; s < plan.num_seeds; s += 32) shared.seed[s] = seeds[s];
+        __syncwarp();
+        start.bar = nearly_kth_greatest([&](int64_t s) { return shared.seed[s]; }, plan.num_seeds,
+                                        plan.seed_rank, shared.histogram);
         // More than fit would be nominated: by what the sample has within two margins of the bar.
-        if (is_crowded(seeds, start, plan)) start.margin = INFINITY;
+        if (is_crowded(shared.seed, start, plan)) start.margin = INFINITY;
       }
     }
-    if (threadIdx.x % 32 == 0) memory.start[i] = start;
+    if (lane == 0) memory.start[i] = start;
   }
 }
 
@@ -196,7 +198,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
 void score_sample(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                   const Margins& margins, const DenseMemory& memory, const SamplePlan& sample,
                   const Call& call) {
-  const int64_t at_once = 2 * call.multiprocessors;
+  const int64_t at_once = call.multiprocessors;
   const KeySplits splits = split_keys(sample.tiles, at_once / operands.anchor_tiles, sample.merged);
   const int64_t grid = std::min<int64_t>(int64_t{operands.anchor_tiles} * splits.count, at_once);
   const int64_t shared_bytes =
@@ -209,8 +211,9 @@ void score_sample(DType elements, const DeviceProblem& device, const DenseOperan
 
 void start_anchors(int64_t rows, const Margins& margins, const DenseMemory& memory,
                    const DensePlan& plan, const Call& call) {
-  launch<start_kernel>(grid_for(rows, kThreads / 32, call), kThreads, sizeof(StartShared),
-                       call.stream, rows, margins, memory, plan);
+  const int64_t of_warp = StartShared::bytes(plan.num_seeds);
+  launch<start_kernel>(grid_for(rows, kStartWarps, call), kThreads, kStartWarps * of_warp,
+                       call.stream, rows, margins, memory, plan, of_warp);
 }
 
 }  // namespace usucl::cuda

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "arena.h"
 #include "backend.h"
@@ -61,6 +62,82 @@ int64_t wished(const char* name, int64_t usual) {
   return wish == nullptr ? usual : std::atoll(wish);
 }
 
+// A stream of a device, and events for where it parts and meets another.
+struct SideStream {
+  cudaStream_t stream;
+  cudaEvent_t begun, ended;
+};
+
+// Those that no call uses. They are made as calls overlap, and kept as long as the process runs: an
+// event may be recorded anew once all that should wait for it has been told so.
+class SideStreams {
+ public:
+  static SideStream take(int32_t device) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex());
+      auto& idle = of_device(device);
+      if (!idle.empty()) {
+        const SideStream taken = idle.back();
+        idle.pop_back();
+        return taken;
+      }
+    }
+    SideStream made{};
+    STD_CUDA_CHECK(cudaStreamCreateWithFlags(&made.stream, cudaStreamNonBlocking));
+    STD_CUDA_CHECK(cudaEventCreateWithFlags(&made.begun, cudaEventDisableTiming));
+    STD_CUDA_CHECK(cudaEventCreateWithFlags(&made.ended, cudaEventDisableTiming));
+    return made;
+  }
+
+  static void give_back(int32_t device, const SideStream& side) {
+    const std::lock_guard<std::mutex> lock(mutex());
+    of_device(device).push_back(side);
+  }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex one;
+    return one;
+  }
+
+  static std::vector<SideStream>& of_device(int32_t device) {
+    static std::map<int32_t, std::vector<SideStream>> idle;
+    return idle[device];
+  }
+};
+
+class BesideStream : public Beside {
+ public:
+  BesideStream(int32_t device, cudaStream_t stream) : device_(device), stream_(stream) {}
+  BesideStream(const BesideStream&) = delete;
+  BesideStream& operator=(const BesideStream&) = delete;
+
+  // The memory of the call goes back to the call's stream after it.
+  ~BesideStream() override { join(); }
+
+  cudaStream_t fork() override {
+    side_ = SideStreams::take(device_);
+    forked_ = true;
+    cudaEventRecord(side_.begun, stream_);
+    cudaStreamWaitEvent(side_.stream, side_.begun, 0);
+    return side_.stream;
+  }
+
+  void join() override {
+    if (!forked_) return;
+    forked_ = false;
+    cudaEventRecord(side_.ended, side_.stream);
+    cudaStreamWaitEvent(stream_, side_.ended, 0);
+    SideStreams::give_back(device_, side_);
+  }
+
+ private:
+  int32_t device_;
+  cudaStream_t stream_;
+  SideStream side_{};
+  bool forked_ = false;
+};
+
 cudaStream_t current_stream(int32_t device) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
@@ -88,12 +165,14 @@ struct Session::State {
   torch::stable::accelerator::DeviceGuard guard;
   cudaStream_t stream;
   Arena arena;
+  BesideStream beside;  // joins before the arena's memory goes back
   Call call;
 
   State(int32_t device, const DeviceFacts& facts)
       : guard(device),
         stream(current_stream(device)),
         arena({&allocate, &release}, stream),
+        beside(device, stream),
         call{arena,
              stream,
              facts.multiprocessors,
@@ -101,7 +180,9 @@ struct Session::State {
              facts.major >= 8,
              wants_warpgroups(facts),
              wished("USUCL_CUDA_ONE_LAUNCH", 1) != 0,
-             wished("USUCL_CUDA_SMALLEST_DENSE", int64_t{1} << 20)} {}
+             wished("USUCL_CUDA_SMALLEST_DENSE", int64_t{1} << 20),
+             nullptr,
+             &beside} {}
 };
 
 Session::Session(int32_t device) : state_(std::make_unique<State>(device, facts_of(device))) {}

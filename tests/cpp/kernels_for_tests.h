@@ -1,29 +1,34 @@
 // Every set of kernels that can be tried here: those of the instruction sets this machine runs, and
-// on plain lanes the tile shapes of those it does not, nomination included.
+// in plain C++ those it does not: tile shapes on plain lanes, nomination with stand-ins for the
+// intrinsics.
 #pragma once
 
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "cpu/nominate_kernels.h"
 #include "cpu/tile.h"
 #include "cpu/tile_kernels.h"
+#include "intrinsics_for_tests.h"
+// After the intrinsics.
+#include "cpu/nominate_kernels.h"
 
 namespace usucl::cpu {
 
 inline std::vector<std::pair<std::string, TileKernels<float>>> kernels_to_try() {
   std::vector<std::pair<std::string, TileKernels<float>>> found;
-  for (const auto capability :
-       {Capability::kPortable, Capability::kAvx2, Capability::kAvx512, Capability::kAvx512Bf16}) {
+  for (const auto capability : kBestFirst) {
     if (runs_here(capability)) {
       found.emplace_back(name(capability), tile_kernels<float>(capability));
     }
   }
   found.emplace_back("shape of avx2", kTileKernels<PlainLanes<float, 8>, 4, 3>);
   found.emplace_back("shape of avx512", kTileKernels<PlainLanes<float, 16>, 8, 3>);
-  found.emplace_back("shape of avx512_bf16", kTileKernels<PlainLanes<float, 16>, 8, 3>);
-  found.back().second.nominate = &kNominateKernels<PlainPairs<16>, 8, 3>;
+  for (const auto& [name, nominate] : {std::pair("avx512_bf16 in plain C++", &kNominateAvx512),
+                                       {"amx in plain C++", &kNominateAmx}}) {
+    found.emplace_back(name, kTileKernels<PlainLanes<float, 16>, 8, 3>);
+    found.back().second.nominate = nominate;
+  }
   return found;
 }
 

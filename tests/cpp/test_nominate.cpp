@@ -10,6 +10,7 @@
 #include "check.h"
 #include "core/problem.h"
 #include "core/similarity.h"
+#include "cpu/aligned.h"
 #include "cpu/rows.h"
 #include "cpu/select.h"
 #include "kernels_for_tests.h"
@@ -63,33 +64,49 @@ double norm(const Matrix& matrix, int64_t row) {
 // One anchor against as many keys as there are: all nominations with their similarities.
 void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const Rows& keys) {
   const Matrix q = anchors.matrix(), k = keys.matrix();
-  const int64_t dim = q.dim, steps = (dim + 1) / 2, width = kernels.tile_keys;
-  std::vector<uint32_t> anchor_pairs(steps * kernels.tile_anchors), panel(steps * width);
+  const NominateKernels& nominate = *kernels.nominate;
+  const int64_t dim = q.dim, width = kernels.tile_keys, height = nominate.tile_anchors;
+  const int64_t multiple = nominate.steps_multiple;
+  const int64_t steps = ((dim + 1) / 2 + multiple - 1) / multiple * multiple;
+  std::vector<uint32_t> anchor_pairs(steps * height);
+  const auto panel = aligned_array<uint32_t>(steps * width);
+  std::fill_n(panel.get(), steps * width, 0u);
+  std::vector<double> lost(dim);
   for (int64_t d = 0; d < dim; ++d) {
-    const uint32_t bits = round_to_bfloat16(element<float>(q, 0, d));
-    anchor_pairs[d / 2 * kernels.tile_anchors] |= bits << (d % 2 == 0 ? 0 : 16);
+    const BFloat16 rounded{round_to_bfloat16(element<float>(q, 0, d))};
+    lost[d] = element<double>(q, 0, d) - double{upcast(rounded)};
+    anchor_pairs[d / 2 * (nominate.anchors_by_row ? 1 : height)] |= uint32_t{rounded.bits}
+                                                                    << (d % 2 == 0 ? 0 : 16);
   }
-  const int count = static_cast<int>(std::min<int64_t>(width, keys.count()));
-  const void* rows[kMaxTileKeys];
-  for (int j = 0; j < count; ++j) rows[j] = row_of(k, j);
-  const float most = kernels.nominate->pack_keys(rows, k.dtype, count, dim, panel.data());
-  const NominationMargin margin(q.dtype, k.dtype, dim);
-  for (int j = 0; j < count; ++j) {
+  const Norms anchor{static_cast<float>(norm(q, 0)),
+                     static_cast<float>(norm({lost.data(), DType::kFloat64, 1, dim}, 0))};
+  const NominationMargin margin(dim);
+  std::vector<float> dot_product(height * width);
+  std::vector<uint64_t> hits(height);
+  for (int64_t j = 0; j < keys.count(); ++j) {
+    // Alone, so that the norms are its own.
+    const void* row = row_of(k, j);
+    const Norms key = nominate.pack_keys(&row, k.dtype, 1, dim, panel.get());
+    const float lost_bits = k.dtype == DType::kBFloat16 ? 0 : 0x1p-8f;
+    CHECK(key.row + 0x1p-62 * std::sqrt(dim) >= norm(k, j) * (1 - 1e-5));
+    CHECK(key.lost <= 1.01f * (lost_bits * key.row + std::sqrt(dim) * 0x1p-126f));
     const float s = similarity<float>([&](int64_t d) { return element<float>(q, 0, d); },
                                       [&](int64_t d) { return element<float>(k, j, d); }, dim);
-    CHECK(most + 0x1p-62 * std::sqrt(dim) >= norm(k, j) * (1 - 1e-5));
-    const float allowed = margin(static_cast<float>(norm(q, 0)), static_cast<float>(norm(k, j)));
+    const float allowed = margin(anchor, key);
     // Just below the similarity less the margin it must be nominated; above the sum it must not.
     for (const bool above : {false, true}) {
       const float limit =
           above ? std::nextafter(s + allowed, std::numeric_limits<float>::infinity())
                 : std::nextafter(s - allowed, -std::numeric_limits<float>::infinity());
-      std::vector<float> limits(kernels.tile_anchors, std::numeric_limits<float>::infinity());
+      std::vector<float> limits(height, std::numeric_limits<float>::infinity());
       limits[0] = limit;
-      std::vector<uint64_t> hits(kernels.tile_anchors);
-      kernels.nominate->nominate_tile(anchor_pairs.data(), panel.data(), steps, limits.data(),
-                                      hits.data());
-      CHECK((hits[0] >> j & 1u) == (above ? 0u : 1u));
+      hits.assign(height, 0);
+      if (nominate.begin != nullptr) nominate.begin();
+      const bool any = nominate.nominate_tile(anchor_pairs.data(), panel.get(), steps,
+                                              limits.data(), dot_product.data(), hits.data());
+      if (nominate.end != nullptr) nominate.end();
+      CHECK((hits[0] & 1u) == (above ? 0u : 1u));
+      if (any) CHECK(std::abs(double{dot_product[0]} - double{s}) <= double{allowed});
     }
   }
 }
@@ -99,7 +116,7 @@ void test_margin(const TileKernels<float>& kernels) {
   std::normal_distribution<float> normal;
   for (const int64_t dim : {1, 2, 3, 31, 64, 129, 1000}) {
     for (const DType q : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
-      for (const DType k : {DType::kBFloat16, DType::kFloat16}) {
+      for (const DType k : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
         std::vector<float> a(dim), b(dim * 5);
         for (float& x : a) x = normal(random);
         for (float& x : b) x = normal(random);
@@ -126,17 +143,22 @@ void test_margin(const TileKernels<float>& kernels) {
   }
 }
 
-// Many keys within a margin of each other, floods of equal keys, infinities and NaN.
-void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType key_dtype) {
-  const int64_t rows = 21, count = 3000, dim = 48, k = 9;
+// Keys within a margin of each other, floods of equal keys, infinities and NaN. Each `every`th key
+// is one of the first `near` anchors, or nearly; the others are random. guarded: what is more
+// similar to the first anchor than itself is invalid, for all.
+void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType key_dtype,
+                    int64_t every, int64_t near, bool guarded) {
+  const int64_t rows = 21, count = 4000, dim = 40, k = 9;
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
   std::vector<float> a(rows * dim), b(count * dim);
   for (float& x : a) x = normal(random);
   for (int64_t j = 0; j < count; ++j) {
+    const float* anchor = &a[j / every % near * dim];
     for (int64_t d = 0; d < dim; ++d) {
-      const bool equal = j % 3 == 0;
-      b[j * dim + d] = equal ? a[d] : a[d] + 0.002f * normal(random);
+      b[j * dim + d] = j % every != 0   ? normal(random)
+                       : j / 7 % 3 == 0 ? anchor[d]
+                                        : anchor[d] + 0.002f * normal(random);
     }
   }
   b[100 * dim] = std::numeric_limits<float>::infinity();
@@ -149,14 +171,15 @@ void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType
   const std::vector<float> anchor_time(rows, 0.0f), key_time(count, 0.5f);
   const float window[] = {0.1f, 1.0f};
   const Frames block{keys.matrix(), key_video.data(), key_time.data(), nullptr};
-  const Problem problem{{anchors.matrix(), anchor_video.data(), anchor_time.data(), nullptr},
-                        &block,
-                        1,
-                        window,
-                        false,
-                        {k, 0},
-                        {k, 1},
-                        std::numeric_limits<double>::infinity()};
+  const Problem problem{
+      {anchors.matrix(), anchor_video.data(), anchor_time.data(), nullptr},
+      &block,
+      1,
+      window,
+      false,
+      {k, 0},
+      {k, 1},
+      guarded ? std::pow(norm(anchors.matrix(), 0), 2) : std::numeric_limits<double>::infinity()};
   struct Selected {
     std::vector<int64_t> intra_index, cross_index;
     std::vector<float> intra_similarity, cross_similarity;
@@ -205,7 +228,9 @@ int main() {
     test_overflow(kernels);
     for (const DType anchors : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
       for (const DType keys : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
-        test_selection(kernels, anchors, keys);
+        test_selection(kernels, anchors, keys, 1, 1, false);    // too many nominees: the chain
+        test_selection(kernels, anchors, keys, 20, 17, false);  // few
+        test_selection(kernels, anchors, keys, 20, 2, true);
       }
     }
     std::printf("%s: right\n", name.c_str());

@@ -122,8 +122,7 @@ void test_kernels(const TileKernels<T>& kernels) {
 }  // namespace
 
 int main() {
-  for (const auto capability :
-       {Capability::kPortable, Capability::kAvx2, Capability::kAvx512, Capability::kAvx512Bf16}) {
+  for (const auto capability : kBestFirst) {
     if (!runs_here(capability)) {
       std::printf("%s: not run, this machine has it not\n", name(capability));
       continue;

@@ -216,6 +216,11 @@ inline unsigned __reduce_max_sync(unsigned mask, unsigned value, USUCL_CALLER) {
                                   line);
 }
 
+inline unsigned __reduce_or_sync(unsigned mask, unsigned value, USUCL_CALLER) {
+  return usucl::emulation::reduce("__reduce_or_sync", mask, value, usucl::emulation::Or{}, file,
+                                  line);
+}
+
 inline unsigned __reduce_min_sync(unsigned mask, unsigned value, USUCL_CALLER) {
   return usucl::emulation::reduce("__reduce_min_sync", mask, value, usucl::emulation::Min{}, file,
                                   line);

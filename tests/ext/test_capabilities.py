@@ -83,7 +83,7 @@ def here() -> dict[str, str]:
     return digests()
 
 
-@pytest.mark.parametrize("capability", ["portable", "avx2", "avx512", "avx512_bf16"])
+@pytest.mark.parametrize("capability", ["portable", "avx2", "avx512", "avx512_bf16", "amx"])
 def test_every_capability_gives_the_same_bits(capability: str, here: dict[str, str]) -> None:
     if capability not in _native.cpu_capabilities():
         pytest.skip(f"this machine does not run {capability}")
@@ -100,6 +100,17 @@ def test_every_capability_gives_the_same_bits(capability: str, here: dict[str, s
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"capability": capability, "digests": here}
+
+
+def test_the_benchmark_of_capabilities_runs(tmp_path: Path) -> None:
+    if _native is None:
+        pytest.skip("no native library")
+    out = tmp_path / "result.json"
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "benchmarks.cpu_capabilities", "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(out.read_text())["run"]["same_bits"]["same"]
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -1,13 +1,16 @@
 """The CUDA kernels against the oracle and the CPU's, and what is asked of them on a GPU alone.
 
 The other tests of this folder run on every device there is; here are the comparisons between two
-devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists and tables.
+devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists and tables. With
+USUCL_CUDA_ONE_LAUNCH=0 small problems take the launches of large ones, and with
+USUCL_CUDA_SMALLEST_DENSE=0 tensor cores nominate for them too; USUCL_CUDA_WARPGROUPS=1 has Hopper's
+warpgroups do that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +23,7 @@ from test_selection import same_selection
 from tolerances import assert_close
 
 import usucl_ext
-from usucl_ext import Selection
+from usucl_ext import Frames, Selection
 
 OPERATORS = (
     "select_negatives",
@@ -184,7 +187,7 @@ def test_broken_rows_stay_alone() -> None:
 @pytest.mark.parametrize("order", ["random", "ascending", "equal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_tensor_cores_nominate_what_the_cpu_selects(dtype: torch.dtype, order: str) -> None:
-    """Enough pairs for the dense pass; USUCL_CUDA_WARPGROUPS=1 has Hopper's warpgroups do it."""
+    """Enough pairs for the dense pass."""
     problem = plain_problem(dtype=dtype, rows=200, dim=128, keys=(1000, 9000), cross_k=32)
     bank = problem.blocks[1].embedding
     if order == "ascending":
@@ -195,10 +198,50 @@ def test_tensor_cores_nominate_what_the_cpu_selects(dtype: torch.dtype, order: s
     assert_same_selection(problem.to(GPU).select("native"), problem.select("native"))
 
 
+def crowded_problem(dtype: torch.dtype = torch.bfloat16, **options: Any) -> Problem:
+    """Enough pairs for the dense pass, and among the keys every reason not to take one."""
+    given = {"cross_k": 32, "cross_skip": 3, "intra_k": 4, "intra_skip": 1, "max_similarity": 0.3,
+             "window": (0.5, 400.0), **options}  # fmt: skip
+    problem = plain_problem(dtype=dtype, rows=200, dim=128, keys=(1000, 9000, 130), **given)
+    generator = torch.Generator().manual_seed(3)
+
+    def frames(of: Frames, bad: float) -> Frames:
+        count = len(of.video)
+        chance = torch.rand(3, count, generator=generator)
+        of.video.copy_(torch.randint(0, 50, (count,), generator=generator))
+        of.video[chance[0] < 0.1] = -1  # an empty slot
+        of.embedding[chance[1] < bad] = math.nan
+        of.embedding[chance[2] < bad, 7] = math.inf
+        patient = torch.where(of.video % 3 == 0, -1, of.video // 2)
+        return of._replace(patient=patient)
+
+    problem.anchors = frames(problem.anchors, 0.02)
+    problem.blocks = [frames(block, 0.05) for block in problem.blocks]
+    third = problem.blocks[2]
+    narrow = torch.float16 if dtype != torch.float16 else torch.bfloat16
+    problem.blocks[2] = third._replace(embedding=third.embedding.to(narrow))
+    return problem
+
+
 @needs_gpu
-def test_runs_on_the_current_stream() -> None:
+@pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
+def test_crowded_keys(dtype: torch.dtype) -> None:
+    """NaN and infinite keys, empty slots, patients, guard, skipped ranks, a block of another dtype;
+    nearly equal keys around the guard."""
+    problem = crowded_problem(dtype, reduction="none")
+    bank = problem.blocks[1].embedding
+    bank[5000:5200] = problem.anchors.embedding[7] * 0.3
+    check_against_cpu(problem)
+
+
+small_and_crowded = pytest.mark.parametrize("make", [plain_problem, crowded_problem])
+
+
+@needs_gpu
+@small_and_crowded
+def test_runs_on_the_current_stream(make: Callable[..., Problem]) -> None:
     """The inputs are written late on a stream of their own; any other stream would read zeros."""
-    problem = plain_problem()
+    problem = make()
     expected = problem.run("native")
     ready = problem.to(GPU)
     late = problem.to(GPU)
@@ -259,8 +302,9 @@ def no_synchronisation() -> Iterator[None]:
     ],
     ids=str,
 )
-def test_the_host_never_waits(options: dict[str, Any]) -> None:
-    problem = plain_problem(**options)
+@small_and_crowded
+def test_the_host_never_waits(make: Callable[..., Problem], options: dict[str, Any]) -> None:
+    problem = make(**options)
     expected, moved = problem.run("native"), problem.to(GPU)
     if not isinstance(moved.grad, torch.Tensor):
         moved.grad = torch.ones((), device=GPU)  # a number would be copied from the host
@@ -272,11 +316,11 @@ def test_the_host_never_waits(options: dict[str, Any]) -> None:
 
 
 @needs_gpu
-def test_captured_in_a_graph() -> None:
+@small_and_crowded
+def test_captured_in_a_graph(make: Callable[..., Problem]) -> None:
     """Forward and backward replay on new contents; a synchronisation would break the capture."""
     first, second = (
-        plain_problem(temperature=torch.tensor(0.2), soft_nn_temperature=torch.tensor(0.3))
-        for _ in range(2)
+        make(temperature=torch.tensor(0.2), soft_nn_temperature=torch.tensor(0.3)) for _ in range(2)
     )
     second.anchors.embedding.copy_(first.anchors.embedding.flip(0))
     static = first.to(GPU)
