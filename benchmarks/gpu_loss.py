@@ -27,7 +27,7 @@ from benchmarks.gpu_peers import PEERS
 from benchmarks.harness import Step
 from benchmarks.problems import DTYPES, ORDERS, TEMPERATURE, Problem, Setting
 from benchmarks.providers import PROVIDERS, options
-from benchmarks.rows import COMPILED, GRAPH, MODES, OURS, WARPGROUPS, Row
+from benchmarks.rows import COMPILED, GRAPH, MMA_SYNC, MODES, OURS, Row
 from benchmarks.suite import OP, allowed_loss, compare
 from usucl_ext import hard_negative_nce
 
@@ -121,8 +121,8 @@ class Measured:
         row = row_of(name, self.on_cpu.setting, self.device)
         if name == GRAPH:
             yield from self._graph(row)
-        elif name == WARPGROUPS:
-            yield from self._warpgroups(row)
+        elif name == MMA_SYNC:
+            yield from self._mma_sync(row)
         else:
             yield from self._calls(row, self._step(name))
 
@@ -162,11 +162,11 @@ class Measured:
             step = replay(ours, backward=mode == "both")
             yield replace(row, mode=mode).with_figures(self.clock.samples(step, self.seconds)[:, 0])
 
-    def _warpgroups(self, row: Row) -> Iterator[Row]:
-        """The graph again, with Hopper's own instructions."""
+    def _mma_sync(self, row: Row) -> Iterator[Row]:
+        """The graph again, without Hopper's own instructions."""
         if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) != (9, 0):
-            raise RuntimeError("warpgroups need a GPU of compute capability 9.0")
-        os.environ["USUCL_CUDA_WARPGROUPS"] = "1"
+            raise RuntimeError("only a GPU of compute capability 9.0 has a choice")
+        os.environ["USUCL_CUDA_WARPGROUPS"] = "0"
         try:
             yield from self._graph(row)
         finally:
@@ -196,7 +196,7 @@ def measure(
             reason = ", by ".join(f"{type(e).__name__}: {str(e).strip()[:150]}" for e in told)
             reason = " ".join(reason.split())
             keep(replace(row_of(name, setting, device), note=reason))
-            ours = name in (OURS, GRAPH, WARPGROUPS) and device.type == "cuda"
+            ours = name in (OURS, GRAPH, MMA_SYNC) and device.type == "cuda"
             if isinstance(error, AssertionError) or ours:
                 amiss.append(f"{name}: {reason}")
         finally:

@@ -28,9 +28,9 @@ from benchmarks.rows import (
     GRAPH,
     MATMUL,
     MEMEFF,
+    MMA_SYNC,
     OURS,
     TRITON,
-    WARPGROUPS,
 )
 
 # Who is measured in one process: what may break comes after what does not, or alone.
@@ -39,7 +39,7 @@ GROUPS = {
     "simple": (GRAPH, OURS, MATMUL, CHUNKED_SEARCH, TRITON, EAGER, CHUNKED),
     "searches": (GRAPH, OURS, FAISS_GPU, CUVS, FLASHLIB, FLASHLIB_CUTEDSL),
     "in batch": (GRAPH, OURS, MEMEFF),
-    "warpgroups": (GRAPH, WARPGROUPS),
+    "mma.sync": (GRAPH, MMA_SYNC),
     "compiled": (OURS, COMPILED, COMPILED_CHUNKS),
 }
 COMPARED = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names))
@@ -96,7 +96,7 @@ def describe() -> dict[str, Any]:
     told |= {name: (one.what, one.cannot) for name, one in PEERS.items()}
     told |= {
         GRAPH: ("the same, captured once as a CUDA graph: without the cost of its launches", ""),
-        WARPGROUPS: ("the graph again, with Hopper's own instructions", ""),
+        MMA_SYNC: ("the graph again, without Hopper's own instructions", ""),
     }
     providers = {
         name: {"what": what, "cannot": cannot, "skipped": ""}

@@ -1,6 +1,7 @@
 """What the GPU suite does, in two parts, each stage a command with a limit of its own.
 
-Part 1 tells whether the kernels are right and how fast they are; part 2 what Hopper's warpgroups,
+Part 1 tells whether the kernels are right and how fast they are; part 2 what mma.sync, which
+other GPUs have,
 other programs and compute-sanitizer have to say. In both, stages that only ask whether something is
 right may run at the same time; times are taken with nothing beside them. What may hang comes late.
 """
@@ -31,7 +32,7 @@ HARD_ORDERS = ("correlated", "ascending", "one video", "all equal")
 # The launches of large problems whatever the size; and from one pair on tensor cores nominate.
 LAUNCHES = {"USUCL_CUDA_ONE_LAUNCH": "0"}
 DENSE = {**LAUNCHES, "USUCL_CUDA_SMALLEST_DENSE": "0"}
-WARPGROUPS = {"USUCL_CUDA_WARPGROUPS": "1"}
+MMA_SYNC = {"USUCL_CUDA_WARPGROUPS": "0"}  # where Hopper's own instructions would be taken
 SANITIZERS = {
     "memcheck": "accesses out of bounds",
     "racecheck": "races in shared memory",
@@ -104,8 +105,8 @@ def _first(rows: Path) -> list[Stage]:
         _instructions("margin", "what products round off, mma.sync", "mma_sync"),
         binary,
         *(_kernels(shape, rows) for shape in GOALS),
-        *(_loss(shape, 25, rows, "goals", 4) for shape in GOALS),
-        _benchmark("ceilings", "matmul and copy", 25, rows, 3, "--ceilings"),
+        *(_loss(shape, 25, rows, "goals", 2) for shape in GOALS),
+        _benchmark("ceilings", "matmul and copy", 25, rows, 1.5, "--ceilings"),
     ]
 
 
@@ -113,20 +114,20 @@ def _second(rows: Path, capability: Sequence[int] | None) -> list[Stage]:
     narrow, first = ("--dtype", "bfloat16"), ("--shape", *map(str, GOALS[0]))
     hopper = capability is None or tuple(capability) == (9, 0)
     on_hopper = replace(
-        _sanitizer("memcheck", "warpgroups", {**DENSE, **WARPGROUPS}),
-        name="memcheck, warpgroups",
-        needs=(BUILD, "CUDA tests, warpgroups"),
+        _sanitizer("memcheck", "mma.sync", {**DENSE, **MMA_SYNC}),
+        name="memcheck, mma.sync",
+        needs=(BUILD, "CUDA tests, mma.sync"),
     )
     return [
-        *(_loss(shape, 40, rows, "simple", 6, *narrow) for shape in GOALS),
+        *(_loss(shape, 40, rows, "simple", 4, *narrow) for shape in GOALS),
         _loss((32, 96), 20, rows, "simple", 2, *narrow),
         *(_sanitizer(tool, what, DENSE) for tool, what in SANITIZERS.items()),
         _pytest("all tests", "of usucl_ext", 75, ("tests/ext",), *REST, workers=WORKERS),
         *(_on_hopper(rows) if hopper else ()),
         _benchmark("hard orders", "of the keys", 30, rows, 2, *first, *narrow,
                    "--order", *HARD_ORDERS),
-        _loss(GOALS[-1], 60, rows, "searches", 6, *narrow, "--k", "4", "16", "32"),
-        _loss(IN_BATCH, 30, rows, "in batch", 4, *narrow),
+        _loss(GOALS[-1], 60, rows, "searches", 3, *narrow, "--k", "4", "16", "32"),
+        _loss(IN_BATCH, 30, rows, "in batch", 2, *narrow),
         _benchmark("sweep", "k, D, N, M, float16", 45, rows, 1, *first, *narrow, "--sweep"),
         *([on_hopper] if hopper else ()),
         _loss(GOALS[0], 60, rows, "compiled", 4, *narrow),
@@ -134,19 +135,18 @@ def _second(rows: Path, capability: Sequence[int] | None) -> list[Stage]:
 
 
 def _on_hopper(rows: Path) -> list[Stage]:
-    """Its own instructions, then the pass that they make, then its times beside the other's: those
-    only where the pass is right, whatever the tests of single instructions say."""
+    """Its own instructions; then the pass without them, and its times beside those with them."""
     alone = [
         _instructions("hopper", "against its emulation"),
         _instructions("wgmma_core", "products of tiles"),
         replace(_instructions("margin", "what products round off, wgmma", "wgmma"),
                 name="margin, wgmma"),
     ]  # fmt: skip
-    tests = _cuda_tests("CUDA tests, warpgroups", "wgmma nominates", {**DENSE, **WARPGROUPS})
+    tests = _cuda_tests("CUDA tests, mma.sync", "mma.sync nominates", {**DENSE, **MMA_SYNC})
     kernels = _kernels(GOALS[-1], rows)
     timed = [
-        *(_loss(shape, 25, rows, "warpgroups", 3) for shape in GOALS),
-        replace(kernels, name=f"{kernels.name}, warpgroups", environment=WARPGROUPS),
+        *(_loss(shape, 25, rows, "mma.sync", 2) for shape in GOALS),
+        replace(kernels, name=f"{kernels.name}, mma.sync", environment=MMA_SYNC),
     ]
     return [
         *alone,
@@ -267,7 +267,7 @@ def _on_cpu(part: int, rows: Path) -> list[Stage]:
             _benchmark("ceilings on the CPU", what, 60, rows, 0.2, "--ceilings", *here),
         ]
     else:
-        every = ("--group", "simple", "searches", "in batch", "compiled", "warpgroups")
+        every = ("--group", "simple", "searches", "in batch", "compiled", "mma.sync")
         only = ("--dtype", "bfloat16")
         dry = [
             _benchmark("comparisons on the CPU", what, 60, rows, 0.2, *every, *only, *here),

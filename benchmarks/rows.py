@@ -17,7 +17,7 @@ SHARED = ("machine", "versions", "commit")  # fields that are the same in all ro
 
 OURS, MATMUL = "usucl", "torch.mm"
 GRAPH = "usucl, graph replay"
-WARPGROUPS = "usucl, warpgroups"
+MMA_SYNC = "usucl, mma.sync"
 TRITON, CHUNKED_SEARCH = "Triton search", "torch.mm in chunks, filter"
 FLASHLIB, FLASHLIB_CUTEDSL = "FlashLib, Triton", "FlashLib, CuteDSL"
 FAISS_GPU, CUVS = "FAISS GPU search", "cuVS search"

@@ -40,9 +40,9 @@ from benchmarks.rows import (
     FLASHLIB,
     GRAPH,
     MATMUL,
+    MMA_SYNC,
     OURS,
     TRITON,
-    WARPGROUPS,
     Row,
     read,
 )
@@ -119,19 +119,19 @@ def test_correct_comes_before_fast_and_what_may_hang_late() -> None:
     n, m = GOALS[0]
     for names, in_order in (
         (first, [BUILD, "CUDA tests, dense", f"kernels {n} x {m}", f"goals {n} x {m}", "ceilings"]),
-        (second, [BUILD, f"simple {n} x {m}", *SANITIZERS, "CUDA tests, warpgroups",
-                  f"warpgroups {n} x {m}", "sweep", "memcheck, warpgroups"]),
+        (second, [BUILD, f"simple {n} x {m}", *SANITIZERS, "CUDA tests, mma.sync",
+                  f"mma.sync {n} x {m}", "sweep", "memcheck, mma.sync"]),
     ):  # fmt: skip
         assert [name for name in names if name in in_order] == in_order
         assert len(set(names)) == len(names) and not any("CPU" in name for name in names)
-    assert not any("warpgroups" in name or "hopper" in name for name in first)
+    assert not any("mma.sync" in name or "hopper" in name for name in first)
 
 
 @pytest.mark.parametrize("part", SECONDS)
 def test_nothing_that_is_timed_has_company(part: int) -> None:
     for one in of_part(part).values():
-        assert one.shares == ("pytest" in one.command and "warpgroups" not in one.name) or (
-            one.name in ("margin, wgmma", "memcheck, warpgroups") and one.shares
+        assert one.shares == ("pytest" in one.command and "mma.sync" not in one.name) or (
+            one.name in ("margin, wgmma", "memcheck, mma.sync") and one.shares
         )
 
 
@@ -299,7 +299,7 @@ def test_every_provider_has_a_row() -> None:
         assert forward.value < both.value and both.low <= both.value <= both.high  # type: ignore[operator]
     assert (MATMUL, "both") not in found and "CUDA" in found[GRAPH, "both"].note
     assert found[FAISS_GPU, "forward"].value is not None and (FAISS_GPU, "both") not in found
-    for provider in (TRITON, FLASHLIB, WARPGROUPS):
+    for provider in (TRITON, FLASHLIB, MMA_SYNC):
         assert "GPU" in found[provider, "both"].note
 
 
@@ -370,10 +370,10 @@ def test_kernels_are_told_apart_and_added_up() -> None:
 def test_the_report_has_kernels_and_useful_rates() -> None:
     kernel = replace(ROW, group="kernels", op="pack", unit="us", value=12.25)
     rows = [ROW, replace(ROW, mode="forward", value=1.0), kernel,
-            replace(kernel, provider=WARPGROUPS, value=7.5)]  # fmt: skip
+            replace(kernel, provider=MMA_SYNC, value=7.5)]  # fmt: skip
     machine = {**MACHINE["run"], "stages": []}  # type: ignore[dict-item]
     text = summary(gpu.Result(machine, {}, rows))
-    assert "| pack | 12.2 | 7.5 |" in text and "bfloat16, warpgroups |" in text
+    assert "| pack | 12.2 | 7.5 |" in text and "bfloat16, mma.sync |" in text
     assert f"| {2 * 512 * 65536 * 128 / 1e9:.3g} |" in text  # in 1 ms
 
 

@@ -47,14 +47,14 @@ struct KeysOfType {
   }
 };
 
-constexpr int64_t kSampledKeys = 4096;  // at least, of large banks
-constexpr int64_t kLargestStride = 16;
 constexpr int64_t kMostSeeds = 512;
 
-// How thin the sample may be.
+// How thin the sample is. A thin one is soon scored, but tells less of where the hardest are, and
+// so more keys are nominated.
 int32_t stride_of(int64_t keys) {
+  constexpr int32_t kThinnest = 64;
   int32_t stride = 1;
-  while (stride < kLargestStride && keys / (2 * stride) >= kSampledKeys) stride *= 2;
+  while (stride < kThinnest && keys / (2 * stride) >= (stride < 4 ? 2048 : 8192)) stride *= 2;
   return stride;
 }
 
@@ -64,7 +64,7 @@ int32_t stride_of(int64_t keys) {
 // mean (Mitzenmacher and Upfal, Probability and Computing, theorem 5.4).
 int64_t seed_rank(int64_t depth, int32_t stride) {
   if (stride == 1) return depth;
-  constexpr double kLogHardlyEver = -16.2;  // 1e-7
+  constexpr double kLogHardlyEver = -11.5;  // 1e-5
   const double mean = static_cast<double>(depth) / stride;
   int64_t rank = static_cast<int64_t>(mean) + 1;
   for (;; ++rank) {
@@ -118,9 +118,12 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
   DensePlan plan{};
   plan.depth = depth;
   for (KeysOfType& keys : types) {
-    keys.sample.merged = static_cast<int32_t>(ceil_divide(sampled * kSeedsOfTile, kMostSeeds));
-    keys.sample.first_seed = plan.num_seeds;
-    plan.num_seeds += ceil_divide(keys.sample.tiles, keys.sample.merged) * kSeedsOfTile;
+    SamplePlan& sample = keys.sample;
+    sample.merged = static_cast<int32_t>(ceil_divide(sampled * kSeedsOfTile, kMostSeeds));
+    const int64_t groups = ceil_divide(sample.tiles, sample.merged);
+    sample.tiles = static_cast<int32_t>(groups * sample.merged);
+    sample.first_seed = plan.num_seeds;
+    plan.num_seeds += groups * kSeedsOfTile;
   }
   for (KeysOfType& keys : types) keys.sample.num_seeds = plan.num_seeds;
   plan.seed_rank = seed_rank(depth, stride);
@@ -164,7 +167,8 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
     tag += int64_t{operands.tiles} * kTileKeys;
     pack_anchors(keys.elements, problem.anchors, operands, packed, memory.anchor_norm, call);
     survey_keys(keys.elements, device, operands, key_norm + type, call);
-    pass_over_repeats(operands, depth, call);
+    keys.sample.key = call.memory.array<SampledKey>(int64_t{keys.sample.tiles} * kTileKeys);
+    choose_sample(operands, keys.sample, depth, call);
   }
   for (const KeysOfType& keys : types) {
     score_sample(keys.elements, device, keys.operands, margins, memory, keys.sample, call);

@@ -86,13 +86,20 @@ struct DensePlan {
   int32_t pool_capacity;
 };
 
+// A key of the sample.
+struct SampledKey {
+  const unsigned char* row;  // null: no key
+  ShortTag tag;              // no key's, if it cannot be among the hardest
+};
+
 // Of every `stride` keys one is in the sample. A seed is the greatest score of so many of them that
 // count.
 struct SamplePlan {
+  SampledKey* key;     // [tiles * kTileKeys]
   int32_t stride;      // a power of two
   int32_t row_bytes;   // of a key
-  int32_t tiles;       // of sampled keys
   int32_t merged;      // tiles that have their seeds in common
+  int32_t tiles;       // of sampled keys, a multiple of it
   int64_t num_seeds;   // of all types
   int64_t first_seed;  // of this one
 };
@@ -125,16 +132,17 @@ void pack_anchors(DType elements, const Frames& anchors, const DenseOperands& op
 void survey_keys(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                  uint32_t* greatest, const Call& call);
 
+// Fills sample.key. Tiles none of whose keys can be of the hardest, as so many that equal them come
+// before, are passed over from here on.
+void choose_sample(const DenseOperands& operands, const SamplePlan& sample, int64_t depth,
+                   const Call& call);
+
 void score_sample(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                   const Margins& margins, const DenseMemory& memory, const SamplePlan& sample,
                   const Call& call);
 
 void start_anchors(int64_t rows, const Margins& margins, const DenseMemory& memory,
                    const DensePlan& plan, const Call& call);
-
-// Tiles none of whose keys can be of the hardest, as so many that equal them come before: they are
-// passed over from here on.
-void pass_over_repeats(const DenseOperands& operands, int64_t depth, const Call& call);
 
 // What a thread block of nominate() takes of shared memory.
 int64_t nominate_shared_bytes(const DenseOperands& operands);

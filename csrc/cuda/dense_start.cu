@@ -1,5 +1,5 @@
 // What the dense pass knows before it multiplies: norms, anchors as tensor cores take them, tiles
-// of keys, and which of those only repeat what comes before.
+// of keys, and which keys repeat the one before.
 #include "../core/relation.h"
 #include "dense.h"
 
@@ -143,7 +143,9 @@ __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t co
     row = row < 0 ? 0 : row < keys.rows ? row : keys.rows - 1;
     return data[row * pieces + (p < pieces ? p : pieces - 1)];
   };
-  Surveyed found{0, 0};
+  const unsigned own_lanes = (lanes == 32 ? ~0u : (1u << lanes) - 1) << (own * lanes);
+  uint32_t repeats = 0;
+  float most = 0;  // of the sums of squares
   for (int step = 0; step < lanes; step += kSteps) {
     bool same[kSteps];
     float squares[kSteps];
@@ -169,28 +171,26 @@ __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t co
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
       const int key = (step + s) * at_once + own;
-      const int64_t row = first + key;
       for (int bits = lanes / 2; bits > 0; bits /= 2) {
         squares[s] += __shfl_xor_sync(kWholeWarp, squares[s], bits);
       }
-      const unsigned equals = __ballot_sync(kWholeWarp, same[s] && row > 0 && row < keys.rows);
-      for (int r = 0; r < at_once; ++r) {
-        const unsigned of_row = (lanes == 32 ? ~0u : (1u << lanes) - 1) << (r * lanes);
-        if ((equals & of_row) == of_row) found.repeats |= 1u << ((step + s) * at_once + r);
-      }
-      float norm = norm_from(squares[s], keys.dim);
-      // Not finite, or its squares are not: who it is, is asked of each of these rows.
-      if (__any_sync(kWholeWarp, !(norm < INFINITY))) {
-        for (int r = 0; r < at_once; ++r) {
-          const int64_t asked = first + (step + s) * at_once + r;
-          const float exact = asked < keys.rows ? norm_of(keys, asked) : 0.0f;
-          if (own == r) norm = exact;
-        }
-      }
-      if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm);  // NaN is no greater
+      const unsigned equals = __ballot_sync(kWholeWarp, same[s]);
+      const bool has_before = first + key > 0 && first + key < keys.rows;
+      if (has_before && (equals & own_lanes) == own_lanes) repeats |= 1u << key;
+      // A sum that is not finite is the greatest, NaN too.
+      if ((counting >> key & 1u) != 0 && !(squares[s] <= most)) most = squares[s];
     }
   }
-  found.norm = WarpTeam::greatest(found.norm);
+  Surveyed found{__reduce_or_sync(kWholeWarp, repeats), 0};
+  if (!__any_sync(kWholeWarp, !(most < INFINITY))) {
+    found.norm = norm_from(WarpTeam::greatest(most), keys.dim);
+    if (counting == 0) found.norm = 0;
+    return found;
+  }
+  // An element is not finite, or the square of one: each key is asked.
+  for (int key = 0; key < 32; ++key) {
+    if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm_of(keys, first + key));
+  }
   return found;
 }
 
@@ -291,37 +291,6 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
   }
 }
 
-// Whether all of a tile's keys repeat one key of which there are so many before that every anchor
-// has `depth` of them as negatives, one of each group. Equal keys rank by their index, so none of
-// the tile is among the hardest.
-__device__ bool repeats_enough(const DenseOperands& operands, int32_t tile, int64_t depth) {
-  const auto all_repeat = [&](int32_t t, int word) {
-    return operands.bits[t].repeats[word] == ~0u;
-  };
-  // The rows of a tile that is not full end with zeros.
-  for (int w = 0; w < KeyBits::kWords; ++w) {
-    if (!all_repeat(tile, w)) return false;
-  }
-  int64_t found = 0;
-  for (int32_t t = tile - 1; t >= 0; --t) {
-    for (int w = KeyBits::kWords - 1; w >= 0; --w) {
-      // That the first key of a word repeats too makes all of the word equal the key before it.
-      if (!all_repeat(t, w)) return false;
-      found += __popc(operands.bits[t].last_of_group[w]);
-      if (found >= depth) return true;
-    }
-  }
-  return false;
-}
-
-__global__ void __launch_bounds__(kThreads)
-    pass_over_kernel(const __grid_constant__ DenseOperands operands, int64_t depth) {
-  for (int32_t tile = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
-       tile < operands.tiles; tile += static_cast<int32_t>(gridDim.x * kThreads)) {
-    if (repeats_enough(operands, tile, depth)) operands.tile[tile].video = KeyTile::kPassedOver;
-  }
-}
-
 }  // namespace
 
 void pack_anchors(DType elements, const Frames& anchors, const DenseOperands& operands,
@@ -340,11 +309,6 @@ void survey_keys(DType elements, const DeviceProblem& device, const DenseOperand
                                           sizeof(SurveyShared), call.stream, device, operands,
                                           greatest);
   });
-}
-
-void pass_over_repeats(const DenseOperands& operands, int64_t depth, const Call& call) {
-  launch<pass_over_kernel>(grid_for(operands.tiles, kThreads, call), kThreads, 0, call.stream,
-                           operands, depth);
 }
 
 }  // namespace usucl::cuda

@@ -6,7 +6,7 @@ namespace {
 
 template <typename T, typename Team>
 struct FinishKernelShared {
-  static constexpr int kStaged = Team::kSize == 32 ? 128 : 512;
+  static constexpr int kStaged = Team::kSize == WarpTeam::kSize ? 128 : 2048;
 
   FinishShared<T, Team> finish;
   Candidate<T> staged[kStaged];

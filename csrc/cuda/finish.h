@@ -33,7 +33,7 @@ __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared
     T sum[kWidth];
 #pragma unroll
     for (int w = 0; w < kWidth; ++w) sum[w] = gradient[d + w];
-#pragma unroll 8
+#pragma unroll 4
     for (int j = 0; j < count; ++j) {
       const Matrix& key = shared.key[j];
       const T weight = shared.weight[j];

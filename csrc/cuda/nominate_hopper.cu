@@ -90,7 +90,9 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
                                const DensePlan& plan, const KeySplits& splits,
                                HopperShared<Elements, kBlocks>& shared) {
   using Product = typename HopperShared<Elements, kBlocks>::Product;
-  const int team = static_cast<int>(threadIdx.x) / kWarpgroupThreads;
+  // By a shuffle the compiler knows that it is the same for a warp: descriptors of operands are
+  // then computed once a warp.
+  const int team = __shfl_sync(kWholeWarp, static_cast<int>(threadIdx.x) / kWarpgroupThreads, 0);
   Nominator<Product> nominator(problem, operands, memory, plan, shared.nominator[threadIdx.x / 32]);
   const auto arrive = [](Mbarrier& barrier) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);

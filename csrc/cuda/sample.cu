@@ -8,49 +8,75 @@
 namespace usucl::cuda {
 namespace {
 
-// Which key is number `place` of the sample.
-__device__ inline int64_t sampled_place(int64_t place, int32_t stride) {
-  const uint32_t hash = static_cast<uint32_t>(place) * 2654435761u >> 16;
-  return place * stride + (hash & static_cast<uint32_t>(stride - 1));
+// Whether all of a tile's keys repeat one key of which there are so many before that every anchor
+// has `depth` of them as negatives, one of each group. Equal keys rank by their index, so none of
+// the tile is among the hardest.
+__device__ bool repeats_enough(const DenseOperands& operands, int32_t tile, int64_t depth) {
+  const auto all_repeat = [&](int32_t t, int word) {
+    return operands.bits[t].repeats[word] == ~0u;
+  };
+  // The rows of a tile that is not full end with zeros.
+  for (int w = 0; w < KeyBits::kWords; ++w) {
+    if (!all_repeat(tile, w)) return false;
+  }
+  int64_t found = 0;
+  for (int32_t t = tile - 1; t >= 0; --t) {
+    for (int w = KeyBits::kWords - 1; w >= 0; --w) {
+      // That the first key of a word repeats too makes all of the word equal the key before it.
+      if (!all_repeat(t, w)) return false;
+      found += __popc(operands.bits[t].last_of_group[w]);
+      if (found >= depth) return true;
+    }
+  }
+  return false;
 }
 
-// Where in the tiles of keys the key `of_tile` of a tile of the sample is; negative: nowhere.
-__device__ inline int64_t place_of_sampled(const DenseOperands& operands, const SamplePlan& sample,
-                                           int32_t tile, int of_tile) {
-  const int64_t place = sampled_place(int64_t{tile} * kTileKeys + of_tile, sample.stride);
-  return place < int64_t{operands.tiles} * kTileKeys ? place : -1;
+// Which place in the tiles of keys is number `sampled` of the sample.
+__device__ inline int64_t sampled_place(int64_t sampled, int32_t stride) {
+  const uint32_t hash = static_cast<uint32_t>(sampled) * 2654435761u >> 16;
+  return sampled * stride + (hash & static_cast<uint32_t>(stride - 1));
 }
 
-// Likewise this thread's rows of a tile of the sample.
+// Keys that are neighbours in the sample are never of one seed: neighbours are alike.
+__device__ inline SampledKey sampled_key(const DenseOperands& operands, const SamplePlan& sample,
+                                         int64_t depth, int32_t tile, int of_tile) {
+  const int32_t groups = sample.tiles / sample.merged;
+  const int64_t sampled =
+      (int64_t{of_tile} * sample.merged + tile % sample.merged) * groups + tile / sample.merged;
+  const int64_t place = sampled_place(sampled, sample.stride);
+  SampledKey key{nullptr, {ShortTag::kNone, ShortTag::kNone}};
+  if (place >= int64_t{operands.tiles} * kTileKeys) return key;
+  const auto number = static_cast<int32_t>(place / kTileKeys);
+  const KeyTile& of = operands.tile[number];
+  const auto row = static_cast<int32_t>(place % kTileKeys);
+  if (row >= of.count) return key;
+  key.row = of.rows + row * int64_t{sample.row_bytes};
+  if (!repeats_enough(operands, number, depth)) key.tag = operands.tag[place];
+  return key;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    choose_kernel(const __grid_constant__ DenseOperands operands,
+                  const __grid_constant__ SamplePlan sample, int64_t depth) {
+  const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t s = first; s < int64_t{sample.tiles} * kTileKeys; s += step) {
+    sample.key[s] = sampled_key(operands, sample, depth, static_cast<int32_t>(s / kTileKeys),
+                                static_cast<int>(s % kTileKeys));
+  }
+  for (int64_t tile = first; tile < operands.tiles; tile += step) {
+    if (repeats_enough(operands, static_cast<int32_t>(tile), depth)) {
+      operands.tile[tile].video = KeyTile::kPassedOver;
+    }
+  }
+}
+
+// This thread's rows of a tile of the sample.
 struct SampledRows {
   const unsigned char* row[kRowsEach];
 
   __device__ const unsigned char* operator[](int n) const { return row[n]; }
 };
-
-__device__ inline SampledRows sampled_rows(const DenseOperands& operands, const SamplePlan& sample,
-                                           int32_t tile) {
-  SampledRows rows;
-#pragma unroll
-  for (int n = 0; n < kRowsEach; ++n) {
-    const int64_t place = place_of_sampled(operands, sample, tile, own_row(n));
-    const KeyTile& of = operands.tile[(place < 0 ? 0 : place) / kTileKeys];
-    const auto key = static_cast<int32_t>(place % kTileKeys);
-    rows.row[n] =
-        place >= 0 && key < of.count ? of.rows + key * int64_t{sample.row_bytes} : nullptr;
-  }
-  return rows;
-}
-
-// Of none that could be among the hardest: no key's.
-__device__ inline ShortTag sampled_tag(const DenseOperands& operands, const SamplePlan& sample,
-                                       int32_t tile, int of_tile) {
-  const int64_t place = place_of_sampled(operands, sample, tile, of_tile);
-  if (place < 0 || operands.tile[place / kTileKeys].video == KeyTile::kPassedOver) {
-    return {ShortTag::kNone, ShortTag::kNone};
-  }
-  return operands.tag[place];
-}
 
 struct SampleShared {
   ShortTag anchor[kTileAnchors];
@@ -82,11 +108,18 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
   int64_t first_anchor = 0;
   float greatest[Product::kLaneRows];
 
-  const auto rows_of = [&](int32_t tile) { return sampled_rows(operands, sample, tile); };
+  const auto rows_of = [&](int32_t tile) {
+    SampledRows rows;
+#pragma unroll
+    for (int n = 0; n < kRowsEach; ++n) {
+      rows.row[n] = sample.key[int64_t{tile} * kTileKeys + own_row(n)].row;
+    }
+    return rows;
+  };
   ShortTag next_tag{};  // of the tile after: asked for before its turn
   const auto ask_for_tag = [&](int32_t tile) {
     if (thread < kTileKeys && tile < sample.tiles) {
-      next_tag = sampled_tag(operands, sample, tile, thread);
+      next_tag = sample.key[int64_t{tile} * kTileKeys + thread].tag;
     }
   };
   const auto begin = [&](int32_t tile) {
@@ -194,6 +227,13 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
 }
 
 }  // namespace
+
+void choose_sample(const DenseOperands& operands, const SamplePlan& sample, int64_t depth,
+                   const Call& call) {
+  const int64_t items = std::max(int64_t{sample.tiles} * kTileKeys, int64_t{operands.tiles});
+  launch<choose_kernel>(grid_for(items, kThreads, call), kThreads, 0, call.stream, operands, sample,
+                        depth);
+}
 
 void score_sample(DType elements, const DeviceProblem& device, const DenseOperands& operands,
                   const Margins& margins, const DenseMemory& memory, const SamplePlan& sample,

@@ -186,9 +186,7 @@ def test_keys_that_only_repeat_are_passed_over(dense: Dense, dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("patients", [False, True], ids=["no patients", "patients"])
-def test_repeats_are_not_passed_over_where_a_video_hides_them(
-    dense: Dense, patients: bool
-) -> None:
+def test_repeats_are_not_passed_over_where_a_video_hides_them(dense: Dense, patients: bool) -> None:
     """The keys of an anchor's own video, or patient, do not count among those before."""
     problem = in_order("equal", torch.bfloat16, rows=5, keys=3000)
     bank = problem.blocks[0]
@@ -223,7 +221,7 @@ def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
 
 def test_a_bar_that_too_few_keys_reach(dense: Dense) -> None:
     """A sample that has more of the hardest keys than can be expected sets the bar too high."""
-    keys, stride = 70_000, 16
+    keys, stride = 70_000, 8
     problem = in_order("random", torch.bfloat16, rows=2, keys=keys)
     place = torch.arange(keys // stride)
     sampled = place * stride + ((place * 2654435761 % 2**32 >> 16) & (stride - 1))

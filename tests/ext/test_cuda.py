@@ -3,8 +3,8 @@
 The other tests of this folder run on every device there is; here are the comparisons between two
 devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists and tables. With
 USUCL_CUDA_ONE_LAUNCH=0 small problems take the launches of large ones, and with
-USUCL_CUDA_SMALLEST_DENSE=0 tensor cores nominate for them too; USUCL_CUDA_WARPGROUPS=1 has Hopper's
-warpgroups do that.
+USUCL_CUDA_SMALLEST_DENSE=0 tensor cores nominate for them too. USUCL_CUDA_WARPGROUPS=0 has mma.sync
+do what Hopper's warpgroups would do.
 """
 
 from __future__ import annotations
