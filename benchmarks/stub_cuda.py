@@ -83,6 +83,10 @@ class Stub:
         mangled = self._library.stub_take_names().decode().split()
         return [_name(kernel) for kernel in mangled]
 
+    def set_busy(self, busy: bool) -> None:
+        """Whether the device is to look as if nothing that was launched were done."""
+        self._library.stub_set_busy(ctypes.c_bool(busy))
+
     def set_capturing(self, captures: bool) -> None:
         """Whether streams are to look as if a graph were being captured."""
         self._library.stub_set_capturing(ctypes.c_bool(captures))

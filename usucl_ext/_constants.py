@@ -12,6 +12,8 @@ Values = float | tuple[float, float]
 # On a GPU tensors are kept for good, for a captured graph goes on reading them: hence so many only.
 MOST_ON_CUDA = 256
 _on_cuda: dict[tuple[Values, torch.dtype, torch.device], Tensor] = {}
+# What follows the fills of those that were not seen to be written yet, by the tensor's id.
+_unwritten: dict[int, torch.cuda.Event] = {}
 
 
 def constant(values: Values, dtype: torch.dtype, device: torch.device, intercepted: bool) -> Tensor:
@@ -27,11 +29,40 @@ def constant(values: Values, dtype: torch.dtype, device: torch.device, intercept
         if device.type == "cuda":
             known = _on_cuda.get((values, dtype, device))
             if known is not None:
-                return known
-            if _may_keep_on_cuda():
+                if may_be_read(known):
+                    return known
+            elif _may_keep_on_cuda(device):
                 return _keep_on_cuda(values, dtype, device)
         elif device.type == "cpu" and not torch.is_inference_mode_enabled():
             return _on_cpu(values, dtype)
+    return _filled(values, dtype, device)
+
+
+def is_kept(tensor: Tensor) -> bool:
+    """Whether every later call may read this constant as well."""
+    return tensor.is_cpu or any(tensor is kept for kept in _on_cuda.values())
+
+
+def may_be_read(kept: Tensor) -> bool:
+    """Whether what is launched from now on may read this kept constant.
+
+    Until it is seen to be written, the current stream is made to wait for it. A stream that is
+    captured cannot wait for what lies outside its graph, and must not read it.
+    """
+    written = _unwritten.get(id(kept)) if _unwritten else None
+    if written is None:
+        return True
+    with torch.cuda.device(kept.device):
+        if torch.cuda.is_current_stream_capturing():
+            return False
+        if written.query():  # type: ignore[no-untyped-call]
+            _unwritten.pop(id(kept), None)
+        else:
+            torch.cuda.current_stream().wait_event(written)
+    return True
+
+
+def _filled(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Fills rather than a copy from the host: nothing waits on a GPU.
     if not isinstance(values, tuple):
         return torch.full((), values, dtype=dtype, device=device)
@@ -41,33 +72,23 @@ def constant(values: Values, dtype: torch.dtype, device: torch.device, intercept
     return pair
 
 
-def is_kept(tensor: Tensor) -> bool:
-    """Whether every later call may read this constant as well."""
-    return tensor.is_cpu or any(tensor is kept for kept in _on_cuda.values())
-
-
-def _tensor(values: Values, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    nested = [values] if isinstance(values, tuple) else values
-    return torch.tensor(nested, dtype=dtype, device=device)
-
-
 @functools.lru_cache(maxsize=64)
 def _on_cpu(values: Values, dtype: torch.dtype) -> Tensor:
-    return _tensor(values, dtype, "cpu")
+    return torch.tensor([values] if isinstance(values, tuple) else values, dtype=dtype)
 
 
-def _may_keep_on_cuda() -> bool:
-    return (
-        len(_on_cuda) < MOST_ON_CUDA
-        and not torch.is_inference_mode_enabled()
-        and not torch.cuda.is_current_stream_capturing()
-    )
+def _may_keep_on_cuda(device: torch.device) -> bool:
+    if len(_on_cuda) >= MOST_ON_CUDA or torch.is_inference_mode_enabled():
+        return False
+    with torch.cuda.device(device):
+        return not torch.cuda.is_current_stream_capturing()
 
 
 def _keep_on_cuda(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # The copy waits for its stream, one of its own: not for what the GPU has still to do, and yet
-    # every other stream may read the values from now on.
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        tensor = _on_cuda[values, dtype, device] = _tensor(values, dtype, device)
+    tensor = _filled(values, dtype, device)
+    written = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    written.record(torch.cuda.current_stream(device))
+    _unwritten[id(tensor)] = written  # before another thread can find the tensor
+    if _on_cuda.setdefault((values, dtype, device), tensor) is not tensor:
+        del _unwritten[id(tensor)]  # another thread was faster: this one is for its own call only
     return tensor

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ._constants import is_kept
+from ._constants import is_kept, may_be_read
 from ._direct import PLAIN, Inputs, Plan
 from ._interception import is_intercepted
 from ._types import Frames
@@ -99,6 +99,8 @@ def recall(seen: Look) -> tuple[Plan, Inputs] | None:
     for known in _known:
         if known.types == types and known.others == others and known.guards.check(*tensors):
             for place, constant in known.constants:
+                if not may_be_read(constant):
+                    return None
                 arguments[place] = constant
             return known.plan, arguments
     return None

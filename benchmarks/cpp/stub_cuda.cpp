@@ -35,7 +35,7 @@ struct Counts {
 Counts counts;
 std::string launched;  // names of the kernels, one a line
 bool keep_names = false;
-bool capturing = false;
+bool capturing = false, busy = false;
 thread_local int current_device = 0;
 
 std::map<const void*, std::string>& names() {
@@ -68,6 +68,8 @@ STUB const char* stub_take_names() {
 }
 
 STUB void stub_set_capturing(bool captures) { capturing = captures; }
+
+STUB void stub_set_busy(bool is_busy) { busy = is_busy; }
 
 STUB void __cudaRegisterFunction(void** binary, const char* host, char* device, const char* name,
                                  int threads, uint3* thread, uint3* block, dim3* block_dim,
@@ -113,6 +115,10 @@ STUB cudaError_t cudaMemcpyAsync(void*, const void*, size_t, cudaMemcpyKind, cud
 STUB cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
   ++counts.events;
   return cudaSuccess;
+}
+
+STUB cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
+  return cudaEventRecord(event, stream);
 }
 
 STUB cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
@@ -208,6 +214,8 @@ STUB cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaSuccess;
 }
 
+STUB cudaError_t cudaEventQuery(cudaEvent_t) { return busy ? cudaErrorNotReady : cudaSuccess; }
+
 STUB cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
   std::memset(attributes, 0, sizeof *attributes);
   attributes->type = cudaMemoryTypeDevice;
@@ -243,5 +251,4 @@ ALWAYS_WELL(cudaGetLastError)
 ALWAYS_WELL(cudaPeekAtLastError)
 ALWAYS_WELL(cudaThreadExchangeStreamCaptureMode, cudaStreamCaptureMode*)
 ALWAYS_WELL(cudaStreamQuery, cudaStream_t)
-ALWAYS_WELL(cudaEventQuery, cudaEvent_t)
 ALWAYS_WELL(cudaEventDestroy, cudaEvent_t)

@@ -103,8 +103,16 @@ def run(stub: Stub) -> dict[str, Any]:
     for leaf in problem.leaves:
         leaf.requires_grad_(False)
 
+    stub.set_busy(True)
     results["new temperature"] = counted(stub, lambda: problem.loss(temperature=0.3))
-    results["its second call"] = counted(stub, lambda: problem.loss(temperature=0.3))
+    with torch.cuda.stream(torch.cuda.Stream()):
+        results["not written yet"] = counted(stub, lambda: problem.loss(temperature=0.3))
+    stub.set_capturing(True)
+    results["captured, not written yet"] = counted(stub, lambda: problem.loss(temperature=0.3))
+    stub.set_capturing(False)
+    stub.set_busy(False)
+    results["written"] = counted(stub, lambda: problem.loss(temperature=0.3))
+    results["new window"] = counted(stub, lambda: problem.loss(window=(0.2, 0.5)))
     kept = len(_constants._on_cuda)
     stub.set_capturing(True)
     results["captured"] = counted(stub, lambda: problem.loss(temperature=0.3))
