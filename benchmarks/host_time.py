@@ -66,7 +66,7 @@ def parts(anchors: Frames, keys: Frames) -> dict[str, Callable[[], object]]:
         "forward": lambda: forward(anchors),
         "  checks, where the call looks new": check,
         "  checks, where it looks like one before": recall,
-        "  kernels, from their addresses on": lambda: plan.forward(
+        "  kernels, from their addresses on": lambda: plan.kernels.forward(
             plan.native, addresses, loss.data_ptr(), (0, 0, 0, 0), 0, 0
         ),
         "forward with the anchors' gradient": lambda: forward(leaves),

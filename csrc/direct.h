@@ -210,10 +210,10 @@ void bind_direct_calls(pybind11::module_& module) {
                          num_positives,
                          divisor};
            }),
-           py::kw_only(), py::arg("device"), py::arg("dim"), py::arg("frames"),
-           py::arg("window_per_anchor"), py::arg("intra_k"), py::arg("intra_skip"),
-           py::arg("cross_k"), py::arg("cross_skip"), py::arg("max_similarity"),
-           py::arg("positives_dtype"), py::arg("num_positives"), py::arg("divisor"));
+           py::arg("device"), py::arg("dim"), py::arg("frames"), py::arg("window_per_anchor"),
+           py::arg("intra_k"), py::arg("intra_skip"), py::arg("cross_k"), py::arg("cross_skip"),
+           py::arg("max_similarity"), py::arg("positives_dtype"), py::arg("num_positives"),
+           py::arg("divisor"));
   module.def("select_float32", &direct::select<Backend, float>);
   module.def("select_float64", &direct::select<Backend, double>);
   module.def("forward_float32", &direct::forward<Backend, float>);

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,28 @@ from ._validation import Problem
 PLAIN = (Tensor, nn.Parameter)
 # As csrc/core/dtypes.h numbers them.
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_MODULES: dict[str, ModuleType | None] = {"cpu": _native, "cuda": _native_cuda}
 Inputs = Sequence[Tensor | None]
+
+
+class _Kernels(NamedTuple):
+    """A backend's side of csrc/direct.h, for one accumulation dtype."""
+
+    Plan: Any
+    select: Any
+    forward: Any
+    backward: Any
+
+
+def _kernels(module: ModuleType | None) -> dict[torch.dtype, _Kernels]:
+    names = ("select", "forward", "backward")
+    return {
+        dtype: _Kernels(module.Plan, *(getattr(module, f"{name}_{suffix}") for name in names))
+        for dtype, suffix in ((torch.float32, "float32"), (torch.float64, "float64"))
+        if module is not None
+    }
+
+
+_KERNELS = {"cpu": _kernels(_native), "cuda": _kernels(_native_cuda)}
 
 
 def inputs_of(
@@ -33,26 +53,27 @@ def inputs_of(
     soft_nn_temperature: Tensor | None = None,
 ) -> list[Tensor | None]:
     """What a call reads, in the order of csrc/direct.h."""
-    inputs: list[Tensor | None] = [*problem.anchors]
-    for block in problem.blocks:
-        inputs += block
-    return [*inputs, problem.window, positives, temperature, soft_nn_temperature]
+    keys = [tensor for block in problem.blocks for tensor in block]
+    losses = (positives, temperature, soft_nn_temperature)
+    return [*problem.anchors, *keys, problem.window, *losses]
 
 
 def applies(problem: Problem, inputs: Inputs) -> bool:
     """Whether nothing but the kernels is to see this call: plain tensors, no mode, no tracing."""
-    if problem.intercepted or problem.anchors.embedding.device.type not in _MODULES:
+    if problem.intercepted or problem.anchors.embedding.device.type not in _KERNELS:
         return False
-    return all([x is None or _is_plain(x) for x in inputs])
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether its values lie at its address: no subclass, and none of PyTorch's lazy states."""
-    return (
-        type(tensor) in PLAIN
-        and tensor.layout is torch.strided
-        and not tensor.is_neg()
-        and not tensor._is_zerotensor()
+    # Values lie at the address: no subclass, and none of PyTorch's lazy states.
+    return all(
+        [
+            x is None
+            or (
+                type(x) in PLAIN
+                and x.layout is torch.strided
+                and not x.is_neg()
+                and not x._is_zerotensor()
+            )
+            for x in inputs
+        ]
     )
 
 
@@ -61,34 +82,29 @@ class Plan:
 
     def __init__(self, problem: Problem, inputs: Inputs, reduction: str = "none") -> None:
         embedding, positives = problem.anchors.embedding, inputs[-3]
-        module = _MODULES[embedding.device.type]
-        suffix = "float64" if problem.accumulate == torch.float64 else "float32"
-        self.select, self.forward, self.backward = (
-            getattr(module, f"{name}_{suffix}") for name in ("select", "forward", "backward")
-        )
+        self.kernels = _KERNELS[embedding.device.type][problem.accumulate]
         self.dtype = problem.accumulate
         self.rows, self.dim = embedding.shape
         self.intra_k, self.cross_k = problem.intra_k, problem.cross_k
         self.divisor = 0 if reduction == "none" else max(self.rows, 1) if reduction == "mean" else 1
         several = positives is not None and positives.dim() == 3
         self.num_positives = positives.shape[1] if positives is not None and several else 1
-        frames = [frames.embedding for frames in (problem.anchors, *problem.blocks)]
-        self.leaves = [None if x is None else (x.shape, x.dtype) for x in _leaves(inputs)]
-        self.requires_grad = any([x is not None and x.requires_grad for x in _leaves(inputs)])
-        window = problem.window
-        self.native = module.Plan(  # type: ignore[union-attr]
-            device=embedding.get_device(),
-            dim=self.dim,
-            frames=[(_DTYPES[x.dtype], x.shape[0]) for x in frames],
-            window_per_anchor=window is not None and window.shape == (self.rows, 2),
-            intra_k=problem.intra_k,
-            intra_skip=problem.intra_skip,
-            cross_k=problem.cross_k,
-            cross_skip=problem.cross_skip,
-            max_similarity=torch.inf if problem.max_similarity is None else problem.max_similarity,
-            positives_dtype=0 if positives is None else _DTYPES[positives.dtype],
-            num_positives=self.num_positives,
-            divisor=self.divisor,
+        leaves, window, limit = _leaves(inputs), problem.window, problem.max_similarity
+        self.leaves = [None if x is None else (x.shape, x.dtype) for x in leaves]
+        self.requires_grad = any([x is not None and x.requires_grad for x in leaves])
+        self.native = self.kernels.Plan(
+            embedding.get_device(),
+            self.dim,
+            [(_DTYPES[x.dtype], x.shape[0]) for x in inputs[:-4:4] if x is not None],
+            window is not None and window.shape == (self.rows, 2),
+            problem.intra_k,
+            problem.intra_skip,
+            problem.cross_k,
+            problem.cross_skip,
+            torch.inf if limit is None else limit,
+            0 if positives is None else _DTYPES[positives.dtype],
+            self.num_positives,
+            self.divisor,
         )
         self._contiguous = all([x is None or x.is_contiguous() for x in inputs])
 
@@ -116,7 +132,7 @@ def select_negatives(problem: Problem, inputs: Inputs) -> Selection:
     """The native selection of a checked problem of plain tensors."""
     plan = Plan(problem, inputs)
     selection, held = plan.new_selection(problem.anchors.embedding), plan.contiguous(inputs)
-    plan.select(plan.native, [_address(x) for x in held], _addresses(selection))
+    plan.kernels.select(plan.native, [_address(x) for x in held], _addresses(selection))
     return selection
 
 
@@ -159,7 +175,7 @@ class _Call:
         """The loss; fills the selection, ``[N, D]`` d loss_i / d q_i, and weights, where given."""
         plan, like = self.plan, self.like
         loss = torch.empty_like(like) if plan.divisor else like.new_empty(plan.rows)
-        plan.forward(
+        plan.kernels.forward(
             plan.native,
             [0 if x is None else x.data_ptr() for x in self.inputs],
             loss.data_ptr(),
@@ -235,7 +251,7 @@ def _gradients(
         if grad is not None:
             key_gradients.append((first, num_keys, grad.data_ptr()))
         first += num_keys
-    plan.backward(
+    plan.kernels.backward(
         plan.native,
         grad_loss.data_ptr(),
         _address(anchors),

@@ -19,10 +19,10 @@ from benchmarks import stub_cuda
 
 # Of one call, once another one like it was made. Fewer is better: change them as that comes.
 # Allocations are PyTorch's: one for each tensor that comes out, the others to work in.
-FORWARD = {"launches": 14, "memsets": 4, "allocations": 4, "queries": 2}
-FORWARD_BY_OPERATOR = {**FORWARD, "allocations": 15}
+FORWARD = {"launches": 15, "memsets": 2, "allocations": 3, "queries": 2}
+SELECTION = {**FORWARD, "launches": FORWARD["launches"] - 1, "allocations": 6}
+FORWARD_BY_OPERATOR = {**FORWARD, "allocations": 14}
 SMALL_FORWARD = {"launches": 2, "memsets": 0, "allocations": 2, "queries": 0}
-SELECTION = {**FORWARD, "launches": 13, "allocations": 7}
 # With a fill of the upstream gradient, and a cast of every gradient to bfloat16.
 BACKWARD = {"launches": 9, "memsets": 1, "allocations": 8, "queries": 0}
 
@@ -59,7 +59,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 )
 def test_a_call_costs_so_much(call: str, expected: dict[str, int], results: dict[str, Any]) -> None:
     found = results[call]
-    assert {name: found[name] for name in expected} == expected, found["kernels"]
+    assert {name: found[name] for name in expected} == expected, "\n".join(found["kernels"])
 
 
 @pytest.mark.parametrize("call", ["forward", "by operator", "selection", "backward"])
