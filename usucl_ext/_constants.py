@@ -11,7 +11,9 @@ Values = float | tuple[float, float]
 
 # On a GPU tensors are kept for good, for a captured graph goes on reading them: hence so many only.
 MOST_ON_CUDA = 256
-_on_cuda: dict[tuple[Values, torch.dtype, torch.device], Tensor] = {}
+_Key = tuple[Values, torch.dtype, torch.device]
+_on_cuda: dict[_Key, Tensor] = {}
+_being_written: dict[_Key, torch.cuda.Event] = {}  # those that another stream may have to wait for
 
 
 def constant(values: Values, dtype: torch.dtype, device: torch.device, intercepted: bool) -> Tensor:
@@ -25,14 +27,27 @@ def constant(values: Values, dtype: torch.dtype, device: torch.device, intercept
     """
     if not intercepted:
         if device.type == "cuda":
-            known = _on_cuda.get((values, dtype, device))
-            if known is not None:
-                return known
-            if _may_keep_on_cuda():
-                return _keep_on_cuda(values, dtype, device)
+            kept = _kept_on_cuda(values, dtype, device)
+            if kept is not None:
+                return kept
         elif device.type == "cpu" and not torch.is_inference_mode_enabled():
             return _on_cpu(values, dtype)
-    # Fills rather than a copy from the host: nothing waits on a GPU.
+    return _filled(values, dtype, device)
+
+
+def is_kept(tensor: Tensor) -> bool:
+    """Whether every later call may read this constant as well."""
+    return tensor.is_cpu or any(tensor is kept for kept in _on_cuda.values())
+
+
+@functools.lru_cache(maxsize=64)
+def _on_cpu(values: Values, dtype: torch.dtype) -> Tensor:
+    nested = [values] if isinstance(values, tuple) else values
+    return torch.tensor(nested, dtype=dtype, device="cpu")
+
+
+def _filled(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """By fills rather than a copy from the host: nothing waits on a GPU."""
     if not isinstance(values, tuple):
         return torch.full((), values, dtype=dtype, device=device)
     pair = torch.empty(1, 2, dtype=dtype, device=device)
@@ -41,33 +56,29 @@ def constant(values: Values, dtype: torch.dtype, device: torch.device, intercept
     return pair
 
 
-def is_kept(tensor: Tensor) -> bool:
-    """Whether every later call may read this constant as well."""
-    return tensor.is_cpu or any(tensor is kept for kept in _on_cuda.values())
-
-
-def _tensor(values: Values, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    nested = [values] if isinstance(values, tuple) else values
-    return torch.tensor(nested, dtype=dtype, device=device)
-
-
-@functools.lru_cache(maxsize=64)
-def _on_cpu(values: Values, dtype: torch.dtype) -> Tensor:
-    return _tensor(values, dtype, "cpu")
-
-
-def _may_keep_on_cuda() -> bool:
-    return (
-        len(_on_cuda) < MOST_ON_CUDA
-        and not torch.is_inference_mode_enabled()
-        and not torch.cuda.is_current_stream_capturing()
-    )
-
-
-def _keep_on_cuda(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # The copy waits for its stream, one of its own: not for what the GPU has still to do, and yet
-    # every other stream may read the values from now on.
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        tensor = _on_cuda[values, dtype, device] = _tensor(values, dtype, device)
+def _kept_on_cuda(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """The constant that all calls share, ready for the current stream; None where there is none
+    and none may be made."""
+    key = values, dtype, device
+    tensor = _on_cuda.get(key)
+    written = _being_written.get(key)
+    if tensor is not None and written is None:
+        return tensor
+    if torch.cuda.is_current_stream_capturing() or torch.is_inference_mode_enabled():
+        return None
+    if tensor is not None and written is not None:
+        # Once it is written, no stream need wait for that any more.
+        if written.query():  # type: ignore[no-untyped-call]
+            _being_written.pop(key, None)
+        else:
+            torch.cuda.current_stream(device).wait_event(written)
+        return tensor
+    if len(_on_cuda) >= MOST_ON_CUDA:
+        return None
+    with torch.cuda.device(device):
+        tensor = _filled(values, dtype, device)
+        written = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        written.record()
+    _being_written[key] = written
+    _on_cuda[key] = tensor
     return tensor

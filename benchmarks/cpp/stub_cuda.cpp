@@ -115,6 +115,10 @@ STUB cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
   return cudaSuccess;
 }
 
+STUB cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned) {
+  return cudaEventRecord(event, stream);
+}
+
 STUB cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
   ++counts.events;
   return cudaSuccess;
