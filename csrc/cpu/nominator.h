@@ -16,8 +16,8 @@ namespace usucl::cpu {
 
 class Nominator {
  public:
-  // anchors: rows of the matrix. num_keys, depth: as of AnchorGroup. all_keys: of which num_keys are
-  // this group's share. Without kernels, or where it would not be faster, it never nominates.
+  // anchors: rows of the matrix. num_keys, depth: as of AnchorGroup. all_keys: of which num_keys
+  // are this group's share. Without kernels, or where it would not be faster, it never nominates.
   template <typename T>
   Nominator(const Matrix& matrix, const std::vector<int64_t>& anchors, const TileKernels<T>& tile,
             int64_t num_keys, int64_t all_keys, int64_t depth)
@@ -113,8 +113,8 @@ class Nominator {
   static constexpr int64_t kWorthwhile = 16;   // a nominee costs as much as so many pairs of a tile
   // With AMX on an Emerald Rapids, two threads, 512 anchors and 65536 float32 keys, the loss ran at
   // 171 % of the peak of multiply-adds for 4 wanted keys an anchor, 107 % for 32 and 56 % for 256:
-  // 16384, 2048 and 256 keys for each that is wanted. The chain alone runs at about 80 % of the peak
-  // where it was measured with AVX-512, so the line is drawn between the last two.
+  // 16384, 2048 and 256 keys for each that is wanted. The chain alone runs at about 80 % of the
+  // peak where it was measured with AVX-512, so the line is drawn between the last two.
   static constexpr int64_t kKeysPerRank = 1024;
   static constexpr int kLeastRest = 8, kMostRest = 128;  // panels
 
