@@ -119,8 +119,8 @@ def test_correct_comes_before_fast_and_what_may_hang_late() -> None:
     n, m = GOALS[0]
     for names, in_order in (
         (first, [BUILD, "CUDA tests, dense", f"kernels {n} x {m}", f"goals {n} x {m}", "ceilings"]),
-        (second, [BUILD, f"simple {n} x {m}", *SANITIZERS, "CUDA tests, mma.sync",
-                  f"mma.sync {n} x {m}", "sweep", "memcheck, mma.sync"]),
+        (second, [BUILD, f"simple {n} x {m}", "CUDA tests, mma.sync", f"mma.sync {n} x {m}",
+                  *SANITIZERS, "sweep", "memcheck, mma.sync"]),
     ):  # fmt: skip
         assert [name for name in names if name in in_order] == in_order
         assert len(set(names)) == len(names) and not any("CPU" in name for name in names)

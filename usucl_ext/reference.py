@@ -236,7 +236,9 @@ def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tens
         # table, whose gradient is deterministic.
         table = _upcast(block.embedding, problem)
         if rows > 0:
-            looked_up = F.embedding((index - first).clamp(0, rows - 1), table)
+            # On a GPU the gradient of an embedding table is not deterministic, that of indexing is.
+            safe = (index - first).clamp(0, rows - 1)
+            looked_up = table[safe] if table.is_cuda else F.embedding(safe, table)
             keys = torch.where(inside[..., None], looked_up, keys)
         else:
             keys = keys + table.sum()  # nothing, but its gradient is there

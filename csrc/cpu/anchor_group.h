@@ -65,7 +65,8 @@ class AnchorGroup {
         wanted_(wanted),
         max_similarity_(static_cast<T>(problem.max_similarity)),
         anchors_(std::move(anchors)),
-        nominator_(problem.anchors.embedding, anchors_, kernels, num_keys, depth),
+        nominator_(problem.anchors.embedding, anchors_, kernels, num_keys,
+                   wanted == Relation::kCrossVideo ? keys.count() : num_keys, depth),
         kept_(num_anchors(), depth, num_keys, kernels.tile_keys) {
     const int64_t height = kernels.tile_anchors, dim = problem.anchors.embedding.dim;
     const int64_t tiles = (num_anchors() + height - 1) / height;

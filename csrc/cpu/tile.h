@@ -57,7 +57,8 @@ constexpr Capability kBestFirst[] = {Capability::kAmx, Capability::kAvx512Bf16, 
 
 const char* name(Capability capability);
 
-// The best this machine runs, or the lesser one that USUCL_CPU_CAPABILITY names. Read once.
+// The best this machine runs, but AVX512-BF16 only on AMD's processors; or the one that
+// USUCL_CPU_CAPABILITY names. Read once.
 Capability capability_in_use();
 bool runs_here(Capability capability);
 

@@ -132,7 +132,7 @@ class Decision {
   float max_similarity_;
 };
 
-__global__ void __launch_bounds__(kThreads, kEasyBlocks)
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
     decide_kernel(const __grid_constant__ DeviceProblem device,
                   const __grid_constant__ DenseMemory memory,
                   const __grid_constant__ DensePlan plan,

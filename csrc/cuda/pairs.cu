@@ -11,7 +11,7 @@ struct PairShared {
 
 // One thread block an anchor, one thread a pair.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) pair_kernel(ScoredPairs<T> pairs) {
+__global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>) pair_kernel(ScoredPairs<T> pairs) {
   PairShared<T>& shared = shared_memory<PairShared<T>>();
   for (int64_t i = blockIdx.x; i < pairs.anchors.rows; i += gridDim.x) {
     for (int64_t first = 0; first < pairs.per_anchor; first += kThreads) {

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -49,30 +50,29 @@ def ordered_problem(order: str, rows: int, count: int, dim: int) -> tuple[Frames
 def digests() -> dict[str, str]:
     """What a problem of each kind comes to, by name."""
     found = {}
-    for order in ORDERS:
-        for dtype in DTYPES:
-            anchors, keys = ordered_problem(order, 37, 6001, 33)
-            embedding = anchors.embedding.to(dtype).requires_grad_()
-            blocks = [
-                Frames(*(column[part] for column in (keys.embedding.to(dtype), *keys[1:3])))
-                for part in (slice(0, 5000), slice(5000, None))
-            ]
-            loss, selection = hard_negative_nce(
-                anchors._replace(embedding=embedding),
-                normalize(anchors.embedding.roll(1, 0), dim=1),
-                blocks,
-                window=(0.1, 0.7),
-                intra_k=4,
-                cross_k=21,
-                cross_skip=2,
-                return_selection=True,
-                impl="native",
-            )
-            (gradient,) = torch.autograd.grad(loss, embedding)
-            digest = hashlib.sha256()
-            for tensor in (*selection, loss.detach(), gradient):
-                digest.update(tensor.view(torch.uint8 if tensor.dim() else tensor.dtype).numpy())
-            found[f"{order}, {dtype}"] = digest.hexdigest()
+    for order, dtype, cross_k in product(ORDERS, DTYPES, (3, 21)):  # 3: few enough to nominate
+        anchors, keys = ordered_problem(order, 37, 6001, 33)
+        embedding = anchors.embedding.to(dtype).requires_grad_()
+        blocks = [
+            Frames(*(column[part] for column in (keys.embedding.to(dtype), *keys[1:3])))
+            for part in (slice(0, 5000), slice(5000, None))
+        ]
+        loss, selection = hard_negative_nce(
+            anchors._replace(embedding=embedding),
+            normalize(anchors.embedding.roll(1, 0), dim=1),
+            blocks,
+            window=(0.1, 0.7),
+            intra_k=4,
+            cross_k=cross_k,
+            cross_skip=2,
+            return_selection=True,
+            impl="native",
+        )
+        (gradient,) = torch.autograd.grad(loss, embedding)
+        digest = hashlib.sha256()
+        for tensor in (*selection, loss.detach(), gradient):
+            digest.update(tensor.view(torch.uint8 if tensor.dim() else tensor.dtype).numpy())
+        found[f"{order}, {dtype}, {cross_k}"] = digest.hexdigest()
     return found
 
 
@@ -100,6 +100,20 @@ def test_every_capability_gives_the_same_bits(capability: str, here: dict[str, s
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"capability": capability, "digests": here}
+
+
+def test_avx512_bf16_is_the_default_on_amd_alone() -> None:
+    if _native is None:
+        pytest.skip("no native library")
+    environment = {k: v for k, v in os.environ.items() if k != "USUCL_CPU_CAPABILITY"}
+    command = "from usucl_ext import _C; print(_C.build_info()['cpu_capability'])"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True, env=environment
+    )
+    cpu = Path("/proc/cpuinfo")
+    amd = cpu.exists() and "AuthenticAMD" in cpu.read_text()
+    best = [x for x in _native.cpu_capabilities() if amd or x != "avx512_bf16"]
+    assert done.stdout.strip() == best[0]
 
 
 def test_the_benchmark_of_capabilities_runs(tmp_path: Path) -> None:

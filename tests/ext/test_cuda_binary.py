@@ -20,7 +20,7 @@ MOST_STATIC_SHARED = 48 * 1024  # of a thread block, what every architecture gra
 # Kernels, whatever their template arguments, by what they compute.
 SIMILARITIES = {"cross_kernel", "intra_kernel", "pair_kernel"}
 GRADIENTS = {"row_kernel", "key_kernel"}
-TENSOR_CORES = {"nominate_kernel", "seed_kernel"}
+TENSOR_CORES = {"nominate_kernel", "sample_kernel"}
 FLOAT64_SUMS = {"sum_kernel", "temperature_kernel"}  # over all anchors, whatever their dtype
 
 
