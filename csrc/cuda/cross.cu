@@ -320,8 +320,7 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
                      kBlocksEach * call.multiprocessors);
   const bool splits = anchors.rows != nullptr || work.splits > 1;
   const CrossMemory<T> memory{call.memory.array<Candidate<T>>(grid * kAnchors * plan.capacity),
-                              splits ? call.memory.array<Ordered>(rows) : nullptr, call.statistics};
-  if (splits) cudaMemsetAsync(memory.bars, 0, rows * sizeof(Ordered), call.stream);
+                              splits ? call.memory.zeros<Ordered>(rows) : nullptr, call.statistics};
   launch<cross_kernel<T>>(grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
                           anchors, memory, kept);
 }
