@@ -3,8 +3,8 @@
 ``python -m benchmarks.cuda_prediction [LIBRARY]`` counts the instructions of one tile, 128 anchors
 x 128 keys, and sets the time against the limits of an H200 one by one: tensor cores, shared
 memory, instruction issue, bytes from L2 and from memory. Of both kernels that nominate: by mma.sync
-and, where the library holds machine code of 9.0a, by wgmma. Nothing of it was measured on a GPU; it
-is there to be held against the first measurement.
+and, where the library holds machine code of 9.0a, by wgmma. A lower bound: latencies are not
+in it. docs/cuda.md has it beside what was measured.
 """
 
 from __future__ import annotations
