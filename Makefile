@@ -3,7 +3,7 @@
 # make check-all            make test at length: every CPU variant, sanitizers, more architectures
 # make build                set up and build only
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
-# make gpu-suite PART=2     there: Hopper's warpgroups, comparisons, sanitizers, sweep
+# make gpu-suite PART=2     there: comparisons, mma.sync on Hopper, sanitizers, sweep
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -426,9 +426,9 @@ def test_an_old_setuptools_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     options = argparse.Namespace(part=2, dry_run=False)
-    monkeypatch.setenv("OUT", "/tmp/somewhere")
+    monkeypatch.setenv("OUT", "/somewhere")
     path = gpu._default_out("NVIDIA H100", "2026-01-02T03:04:05Z", options)
-    assert path == Path("/tmp/somewhere/nvidia-h100-2026-01-02-030405-part2.json")
+    assert path == Path("/somewhere/nvidia-h100-2026-01-02-030405-part2.json")
     monkeypatch.delenv("OUT")
     path = gpu._default_out("NVIDIA H100", "2026-01-02T03:04:05Z", options)
     assert path.parent == gpu.ROOT / "benchmarks" / "results"

@@ -145,8 +145,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
       }
       greatest[r] = most;
     }
-    const bool last_merged = tile % sample.merged == sample.merged - 1 || tile + 1 == sample.tiles;
-    if (!last_merged) return;
+    if (tile % sample.merged != sample.merged - 1) return;
     const int64_t seed = sample.first_seed + int64_t{tile / sample.merged} * kSeedsOfTile +
                          Sweep::warp() % 4 * 4 + thread % 4;
 #pragma unroll
