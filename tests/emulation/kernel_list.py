@@ -13,7 +13,8 @@ RUN: dict[str, set[str]] = {}  # names with template arguments, and the tests
 
 
 def kernels_in_source() -> set[str]:
-    pattern = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
+    bounds = r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)"
+    pattern = re.compile(rf"__global__\s+void\s+(?:{bounds}\s*)?(\w+)\s*\(")
     sources = [*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/cuda/*.h")]
     return {name for source in sources for name in pattern.findall(source.read_text())}
 
