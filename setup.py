@@ -169,7 +169,12 @@ except ImportError:  # those inside torch serve as well, where nothing can be in
 extensions = [
     CppExtension(
         "usucl_ext._C",
-        [*sources("csrc"), *sources("csrc/cpu")],
+        [
+            "csrc/torch/schemas.cpp",
+            "csrc/torch/cpu.cpp",
+            "csrc/bindings/cpu.cpp",
+            *sources("csrc/cpu"),
+        ],
         include_dirs=pybind11_headers,
         define_macros=[*target, *((name, text(value)) for name, value in facts.items())],
         extra_compile_args={"cxx": cxx},
@@ -181,7 +186,7 @@ if not absent:
     extensions.append(
         CUDAExtension(
             "usucl_ext._C_cuda",
-            sources("csrc/cuda"),
+            ["csrc/torch/cuda.cpp", "csrc/bindings/cuda.cpp", *sources("csrc/cuda")],
             include_dirs=pybind11_headers,
             define_macros=[*target, ("USE_CUDA", None), *hopper],
             extra_compile_args={"cxx": cxx, "nvcc": nvcc},

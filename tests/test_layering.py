@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl.cli"}),
 )
 DEVICE_VOCABULARY = {"device.h", "hopper.h"}
-CUDA_KNOWS_PYTORCH = {"operators.cpp", "session.cpp"}
+CUDA_KNOWS_PYTORCH = {"session.cpp"}
 CALLERS_OF_THE_EXTENSION = {"usucl_ext", "usucl.losses", "usucl.bank"}
 CALLERS_OF_THE_OPERATORS = {"usucl_ext/ops.py", "usucl_ext/_registrations.py"}
 

@@ -1,4 +1,4 @@
-// The CPU kernels, as operators.h and direct.h call them.
+// The CPU kernels, as core/calls.h calls them.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// The CUDA kernels, as operators.h and direct.h call them.
+// The CUDA kernels, as core/calls.h calls them.
 #pragma once
 
 #include <memory>

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "core/ordering.h"
-#include "core/relation.h"
-#include "core/similarity.h"
-#include "cpu/backend.h"
-#include "cpu/tile.h"
+#include "../core/ordering.h"
+#include "../core/relation.h"
+#include "../core/similarity.h"
+#include "../cpu/backend.h"
+#include "../cpu/tile.h"
 #include "direct.h"
 #include "pybind.h"
 

@@ -1,7 +1,7 @@
 // The Python module usucl_ext._C_cuda: the CUDA kernels by the addresses of tensors. To import it
 // registers the operators as well.
-#include "../direct.h"
-#include "backend.h"
+#include "../cuda/backend.h"
+#include "direct.h"
 
 PYBIND11_MODULE(_C_cuda, m) {
   m.doc() = "The CUDA kernels, called by usucl_ext/_direct.py.";
