@@ -111,7 +111,7 @@ def test_opcheck_hard_negative_nce_backward(variant: Problem) -> None:
             weights,
             intra,
             cross,
-            1,
+            checked(variant).num_positives,
             [rows[0]],
             [rows[1]],
         ),
