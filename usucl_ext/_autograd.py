@@ -7,7 +7,7 @@ There are two ways to the kernels, PyTorch's dispatcher and plain addresses, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,17 +64,25 @@ def gradients(
     """
     keys, first = [], 0
     for leaf, need in zip(leaves[4:], needed[4:], strict=True):
-        assert leaf is not None
+        count = leaf.shape[0] if leaf is not None else 0
         if need:
-            keys.append((first, leaf.shape[0]))
-        first += leaf.shape[0]
-    wanted = Wanted(needed[0], needed[1], needed[2] or needed[3], keys)
-    by_anchors, by_positives, by_temperatures, by_keys = run(wanted)
-    both = (None, None) if by_temperatures is None else (by_temperatures[0], by_temperatures[1])
+            keys.append((first, count))
+        first += count
+    temperatures = needed[2] or needed[3]
+    by_anchors, by_positives, by_temperatures, by_keys = run(
+        Wanted(needed[0], needed[1], temperatures, keys)
+    )
+    both = (None, None) if by_temperatures is None else by_temperatures.unbind()
     of_wanted_keys = iter(by_keys)
     of_keys = [next(of_wanted_keys) if need else None for need in needed[4:]]
-    found: list[Any] = [by_anchors, by_positives, *both, *of_keys]
     return [
-        gradient.to(leaf.dtype).view(leaf.shape) if need and leaf is not None else None
-        for gradient, leaf, need in zip(found, leaves, needed, strict=True)
+        _like(leaf, gradient) if need and leaf is not None and gradient is not None else None
+        for leaf, gradient, need in zip(
+            leaves, (by_anchors, by_positives, *both, *of_keys), needed, strict=True
+        )
     ]
+
+
+def _like(leaf: Leaf, gradient: Tensor) -> Tensor:
+    gradient = gradient.to(leaf.dtype)
+    return gradient if gradient.shape == leaf.shape else gradient.view(leaf.shape)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ._autograd import LossGradients, Saved, Wanted, gradients, look_of
 from ._derivatives import refuse_gradient
 from ._library import _native, _native_cuda
-from ._problem import Inputs, Problem, leaves
+from ._problem import TEMPERATURE, Inputs, Problem, leaves
 from ._types import Selection
 from ._validation import REDUCTIONS
 
@@ -133,7 +133,7 @@ class _Call:
         self.plan = plan
         self.inputs = plan.contiguous(inputs)
         # The temperature: a number of the dtype and on the device of the loss.
-        self.like: Tensor = leaves(inputs)[2]  # type: ignore[assignment]
+        self.like: Tensor = inputs[TEMPERATURE]  # type: ignore[assignment]
         self.selection: Selection | None = None
 
     def forward(self, anchor_gradient: Tensor | None, weights: Tensor | None) -> Tensor:

@@ -27,11 +27,11 @@ from ._validation import (
 # The tensors of a call besides those of the key blocks, as csrc/core/inputs.h reads them: the
 # anchors' four, then these.
 TENSORS = ("window", "positives", "temperature", "soft_nn_temperature")
-_POSITIVES, _TEMPERATURE, _SOFT_NN_TEMPERATURE = (
+POSITIVES, TEMPERATURE, SOFT_NN_TEMPERATURE = (
     len(Frames._fields) + TENSORS.index(name)
     for name in ("positives", "temperature", "soft_nn_temperature")
 )
-_BLOCKS = len(Frames._fields) + len(TENSORS)
+BLOCKS = len(Frames._fields) + len(TENSORS)
 Inputs = Sequence[Tensor | None]
 Item = TypeVar("Item")
 
@@ -81,8 +81,13 @@ def leaves(inputs: Sequence[Item]) -> list[Item]:
 
     They are the anchors, the positives, both temperatures, and the keys of every block.
     """
-    one_each = [inputs[i] for i in (0, _POSITIVES, _TEMPERATURE, _SOFT_NN_TEMPERATURE)]
-    return [*one_each, *inputs[_BLOCKS :: len(Frames._fields)]]
+    return [
+        inputs[0],
+        inputs[POSITIVES],
+        inputs[TEMPERATURE],
+        inputs[SOFT_NN_TEMPERATURE],
+        *inputs[BLOCKS::4],
+    ]
 
 
 def spread_leaves(items: Sequence[Tensor | None], num_inputs: int) -> list[Tensor | None]:

@@ -1,12 +1,11 @@
-"""What goes into every operation and comes out: frames, options and selections."""
+"""What goes into every operation and comes out: frames and selections."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple
 
 from torch import Tensor
-from typing_extensions import Required
 
 Window = tuple[float, float] | Sequence[float] | Tensor | None
 Reduction = Literal["mean", "sum", "none"]
@@ -33,25 +32,6 @@ class Frames(NamedTuple):
         """The frames of some rows: an index ``[K]`` int64, or a mask ``[M]`` bool."""
         patient = None if self.patient is None else self.patient[rows]
         return Frames(self.embedding[rows], self.video[rows], self.time[rows], patient)
-
-
-class SelectionOptions(TypedDict, total=False):
-    """The options of :func:`usucl_ext.select_negatives`."""
-
-    window: Required[Window]
-    intra_k: Required[int]
-    cross_k: Required[int]
-    intra_skip: int
-    cross_skip: int
-    max_similarity: float | None
-
-
-class LossOptions(SelectionOptions, total=False):
-    """The options of :func:`usucl_ext.hard_negative_nce`."""
-
-    temperature: float | Tensor
-    soft_nn_temperature: float | Tensor | None
-    reduction: Reduction
 
 
 class Selection(NamedTuple):

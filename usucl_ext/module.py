@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ._types import Frames, Implementation, LossOptions, Selection
+from ._types import Frames, Implementation, Selection
 from ._validation import check_bounds
-from .ops import hard_negative_nce
+from .ops import LossOptions, hard_negative_nce
 
 _OPTIONS = inspect.Signature(
     [

@@ -5,21 +5,40 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
+from typing_extensions import Required, Unpack
 
 from . import _direct, _plain, _registrations, _repeats
 from ._derivatives import refuse_tangents
 from ._library import absent_reason
 from ._problem import check_problem, leaves, with_loss
-from ._types import Frames, Implementation, LossOptions, Reduction, Selection, Window
+from ._types import Frames, Implementation, Reduction, Selection, Window
 from ._validation import check_choice, check_pairs
 
 IMPLEMENTATIONS = ("auto", "native", "reference")
 _log = logging.getLogger("usucl_ext")
+
+
+class SelectionOptions(TypedDict, total=False):
+    """The options of :func:`select_negatives`."""
+
+    window: Required[Window]
+    intra_k: Required[int]
+    cross_k: Required[int]
+    intra_skip: int
+    cross_skip: int
+    max_similarity: float | None
+
+
+class LossOptions(SelectionOptions, total=False):
+    """The options of :func:`hard_negative_nce`."""
+
+    temperature: float | Tensor
+    soft_nn_temperature: float | Tensor | None
+    reduction: Reduction
 
 
 def select_negatives(

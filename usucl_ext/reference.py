@@ -11,7 +11,8 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from . import ops
-from ._types import Frames, LossOptions, Selection, SelectionOptions
+from ._types import Frames, Selection
+from .ops import LossOptions, SelectionOptions
 
 
 def select_negatives(
