@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/results.h"
 #include "pybind.h"
-#include "results.h"
 
 namespace usucl {
 namespace direct {

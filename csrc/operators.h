@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "results.h"
+#include "core/results.h"
 
 namespace usucl {
 
