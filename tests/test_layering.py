@@ -135,6 +135,16 @@ def test_core_includes_itself_and_the_standard_library_only(source: Path) -> Non
             assert re.fullmatch(r"[a-z_]+", name), f"<{name}> is no standard C++ header"
 
 
+@pytest.mark.parametrize("source", sorted({*_native(".")} - {*_native("core")}), ids=_name)
+def test_only_core_compares_ids(source: Path) -> None:
+    """Which key counts for which anchor is judged in csrc/core/relation.h, and nowhere else."""
+    text = re.sub(r"//.*", "", source.read_text())
+    operand = r"\b(?:videos?|patients?)\b(?:\[[^]]*\])?"
+    compared = rf"{operand}\s*(?:[=!<>]=|[<>])(?!\s*nullptr)|[=!]=\s*[\w.>-]*{operand}"
+    found = re.search(compared, text)
+    assert found is None, f"{_name(source)} compares ids: {found and found.group()}"
+
+
 @pytest.mark.parametrize("source", [*_native("cpu"), *_native("cuda")], ids=_name)
 def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
     here = source.relative_to(CSRC).parts[0]

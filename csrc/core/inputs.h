@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../results.h"
+#include "results.h"
 #include "problem.h"
 
 namespace usucl {

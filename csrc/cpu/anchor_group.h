@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../core/divide.h"
 #include "../core/relation.h"
 #include "../core/similarity.h"
 #include "aligned.h"
@@ -28,7 +29,7 @@ class Prefetch {
     if (panel == nullptr) return;
     const Matrix& matrix = panel->block->embedding;
     panel_ = panel;
-    lines_per_row_ = (matrix.dim * bytes_of(matrix.dtype) + kCacheLine - 1) / kCacheLine;
+    lines_per_row_ = ceil_divide(matrix.dim * bytes_of(matrix.dtype), kCacheLine);
     lines_ = lines_per_row_ * panel->count;
   }
 
@@ -63,13 +64,12 @@ class AnchorGroup {
         keys_(keys),
         kernels_(kernels),
         wanted_(wanted),
-        max_similarity_(static_cast<T>(problem.max_similarity)),
         anchors_(std::move(anchors)),
         nominator_(problem.anchors.embedding, anchors_, kernels, num_keys,
                    wanted == Relation::kCrossVideo ? keys.count() : num_keys, depth),
         kept_(num_anchors(), depth, num_keys, kernels.tile_keys) {
     const int64_t height = kernels.tile_anchors, dim = problem.anchors.embedding.dim;
-    const int64_t tiles = (num_anchors() + height - 1) / height;
+    const int64_t tiles = ceil_divide(num_anchors(), height);
     packed_ = aligned_array<T>(tiles * height * dim);
     panel_ = aligned_array<T>(kernels.tile_keys * dim);
     // The last tile's missing anchors: never a hit.
@@ -97,19 +97,17 @@ class AnchorGroup {
     if (keys.all_slots_empty()) return;
     const void* rows[kMaxTileKeys];
     for (int j = 0; j < keys.count; ++j) rows[j] = row_of(keys.block->embedding, keys.row[j]);
-    // A whole tile of one video, or of one known patient, against a panel of the same holds no
-    // cross-video pair.
-    const bool cross = wanted_ == Relation::kCrossVideo;
-    const Only only{cross ? keys.only(keys.block->video) : kSeveral,
-                    cross ? keys.only(keys.block->patient) : kSeveral};
-    Prefetch prefetch(next, static_cast<int64_t>(only_.size()));
+    const CommonIds common = wanted_ == Relation::kCrossVideo
+                                 ? keys.common_ids()
+                                 : CommonIds{CommonIds::kNone, CommonIds::kNone};
+    Prefetch prefetch(next, static_cast<int64_t>(common_.size()));
     int64_t nominated = 0;
     if constexpr (std::is_same_v<T, float>) {
       if (nominator_.load(rows, keys.block->embedding.dtype, keys.count, limit_)) {
-        nominated = nominate_panel(keys, only, &prefetch);
+        nominated = nominate_panel(keys, common, &prefetch);
       }
     }
-    if (nominated < num_anchors()) score_panel(keys, only, rows, nominated, &prefetch);
+    if (nominated < num_anchors()) score_panel(keys, common, rows, nominated, &prefetch);
   }
 
   // To be called after the last panel: what was nominated is decided.
@@ -142,23 +140,12 @@ class AnchorGroup {
       });
     }
     const int64_t first = tile * height, count = std::min(height, num_anchors() - first);
-    only_.push_back({only_id(anchors.video, &anchors_[first], count),
-                     only_id(anchors.patient, &anchors_[first], count)});
+    common_.push_back({common_id(anchors.video, &anchors_[first], count),
+                       common_id(anchors.patient, &anchors_[first], count)});
   }
 
-  // The ids that all anchors of a tile, or all keys of a panel, have, or kSeveral.
-  struct Only {
-    int64_t video;
-    int64_t patient;
-
-    bool excludes(const Only& other) const {
-      return (video != kSeveral && video == other.video) ||
-             (patient != kSeveral && patient == other.patient);
-    }
-  };
-
   // By the chain, from an anchor on that is the first of a tile.
-  void score_panel(const KeyPanel& keys, const Only& only, const void* const* rows,
+  void score_panel(const KeyPanel& keys, const CommonIds& common, const void* const* rows,
                    int64_t first_anchor, Prefetch* prefetch) {
     const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
     // What a partial panel lacks could be anything, and subnormal numbers are slow.
@@ -169,7 +156,7 @@ class AnchorGroup {
     const uint64_t columns = (uint64_t{1} << keys.count) - 1;
     for (int64_t first = first_anchor; first < num_anchors(); first += height) {
       prefetch->some(1);
-      if (only_[first / height].excludes(only)) continue;
+      if (never_cross(common_[first / height], common)) continue;
       if (!kernels_.score_tile(packed_.get() + first * dim, panel_.get(), dim, &limit_[first],
                                similarity, hits)) {
         continue;
@@ -183,7 +170,7 @@ class AnchorGroup {
 
   // Nominees with the wanted relation wait for the chain. Returns the anchors that are done: not
   // all where so many keys are nominated that the chain would be faster.
-  int64_t nominate_panel(const KeyPanel& keys, const Only& only, Prefetch* prefetch) {
+  int64_t nominate_panel(const KeyPanel& keys, const CommonIds& common, Prefetch* prefetch) {
     const Nominator::Session session(nominator_);
     const int64_t height = nominator_.height(), parts = height / kernels_.tile_anchors;
     alignas(64) float dot_product[kMaxNominatedAnchors * kMaxTileKeys];
@@ -192,9 +179,9 @@ class AnchorGroup {
     int64_t nominated = 0;
     for (int64_t first = 0; first < num_anchors(); first += height) {
       const int64_t end = std::min(first + height, num_anchors());
-      const auto* const tiles = &only_[first / kernels_.tile_anchors];
-      const auto count = (end - first + kernels_.tile_anchors - 1) / kernels_.tile_anchors;
-      const auto excluded = [&](const Only& tile) { return tile.excludes(only); };
+      const auto* const tiles = &common_[first / kernels_.tile_anchors];
+      const auto count = ceil_divide(end - first, kernels_.tile_anchors);
+      const auto excluded = [&](const CommonIds& tile) { return never_cross(tile, common); };
       prefetch->some(parts);
       if (std::all_of(tiles, tiles + count, excluded)) continue;
       if (!nominator_.nominate(first / height, dot_product, hits)) continue;
@@ -215,12 +202,13 @@ class AnchorGroup {
     const FrameTag tag = problem_.anchors.tag(anchors_[row]);
     const Window window = problem_.window(anchors_[row]);
     const float margin = nominator_.margin(row);
+    const T greatest = problem_.greatest_valid<T>(anchors_[row]);
     bool unsure = false;
     for (; hits != 0; hits &= hits - 1) {
       const int j = __builtin_ctzll(hits);
       if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
       nominees_->add(row, dot_product[j] - margin, 2 * margin, keys.index(j));
-      unsure |= dot_product[j] + margin >= max_similarity_;
+      unsure |= dot_product[j] + margin >= greatest;
     }
     // What may turn out to be invalid must not speak for others.
     if (unsure) return decide(row);
@@ -240,17 +228,17 @@ class AnchorGroup {
   // The chain scores the nominees of an anchor, several at a time.
   void decide(int64_t row) {
     PairBatch<T, int64_t> batch(kernels_, problem_.anchors.embedding);
+    const T greatest = problem_.greatest_valid<T>(anchors_[row]);
     const auto rank = [&](int64_t index, T similarity) {
-      if (!valid_similarity(similarity, max_similarity_)) return;
+      if (!valid_similarity(similarity, greatest)) return;
       const auto key = Rank<T>::key(similarity, index);
       if (key <= kept_.least(row)) return;
       kept_.add(row, key);
       kept_.settle(row);
     };
     nominees_->take(row, [&](int64_t index) {
-      int64_t block_begin;
-      const Frames& block = keys_.block_of(index, &block_begin);
-      batch.add(anchors_[row], block.embedding, index - block_begin, index, rank);
+      const KeyPlace key = keys_.place_of(index);
+      batch.add(anchors_[row], key.block->embedding, key.row, index, rank);
     });
     batch.flush(rank);
     set_limit(row, -1);
@@ -260,10 +248,11 @@ class AnchorGroup {
     const int64_t anchor = anchors_[row];
     const FrameTag tag = problem_.anchors.tag(anchor);
     const Window window = problem_.window(anchor);
+    const T greatest = problem_.greatest_valid<T>(anchor);
     const auto least = kept_.least(row);
     for (; hits != 0; hits &= hits - 1) {
       const int j = __builtin_ctzll(hits);
-      if (!valid_similarity(similarity[j], max_similarity_)) continue;
+      if (!valid_similarity(similarity[j], greatest)) continue;
       if (relation(tag, keys.block->tag(keys.row[j]), window) != wanted_) continue;
       const auto key = Rank<T>::key(canonical(similarity[j]), keys.index(j));
       if (key > least) kept_.add(row, key);
@@ -294,17 +283,16 @@ class AnchorGroup {
   const Keys& keys_;
   const TileKernels<T>& kernels_;
   Relation wanted_;
-  T max_similarity_;
   std::vector<int64_t> anchors_;
   Nominator nominator_;
   Reservoirs<T> kept_;
   std::unique_ptr<Nominees> nominees_;  // where there may be some
   std::vector<T> reached_;              // [anchors] just below what others than kept_ reach
   std::vector<RankKey> scratch_;
-  AlignedArray<T> packed_;  // [tiles, D, tile_anchors]
-  AlignedArray<T> panel_;   // [D, tile_keys]
-  std::vector<T> limit_;    // [tiles * tile_anchors]
-  std::vector<Only> only_;  // [tiles]
+  AlignedArray<T> packed_;         // [tiles, D, tile_anchors]
+  AlignedArray<T> panel_;          // [D, tile_keys]
+  std::vector<T> limit_;           // [tiles * tile_anchors]
+  std::vector<CommonIds> common_;  // [tiles]
 };
 
 }  // namespace usucl::cpu

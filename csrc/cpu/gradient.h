@@ -1,7 +1,7 @@
 // The backward pass: sums over the selected pairs, the only shape a gradient of the loss has.
 #pragma once
 
-#include "../results.h"
+#include "../core/results.h"
 
 namespace usucl::cpu {
 

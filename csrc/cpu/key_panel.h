@@ -4,21 +4,12 @@
 #include <algorithm>
 #include <vector>
 
-#include "../core/problem.h"
+#include "../core/divide.h"
+#include "../core/relation.h"
 #include "rows.h"
 #include "tile.h"
 
 namespace usucl::cpu {
-
-constexpr int64_t kSeveral = -1;
-
-// The id >= 0 that all of `count` > 0 rows have, or kSeveral where there is no such one. ids: of
-// videos or patients, or null.
-inline int64_t only_id(const int64_t* ids, const int64_t* rows, int64_t count) {
-  if (ids == nullptr || ids[rows[0]] < 0) return kSeveral;
-  const auto same = [&](int64_t row) { return ids[row] == ids[rows[0]]; };
-  return std::all_of(rows, rows + count, same) ? ids[rows[0]] : kSeveral;
-}
 
 // Up to tile_keys keys of one block, in ascending order of index.
 struct KeyPanel {
@@ -29,10 +20,12 @@ struct KeyPanel {
 
   int64_t index(int j) const { return block_begin + row[j]; }
 
-  int64_t only(const int64_t* ids) const { return only_id(ids, row, count); }
+  CommonIds common_ids() const {
+    return {common_id(block->video, row, count), common_id(block->patient, row, count)};
+  }
 
   bool all_slots_empty() const {
-    return std::all_of(row, row + count, [&](int64_t r) { return block->video[r] < 0; });
+    return std::all_of(row, row + count, [&](int64_t r) { return block->is_empty(r); });
   }
 };
 
@@ -47,11 +40,10 @@ class Keys {
 
   int64_t count() const { return begin_.back(); }
 
-  // The block that holds key `index`; empty blocks hold none.
-  const Frames& block_of(int64_t index, int64_t* block_begin) const {
-    const auto after = std::upper_bound(begin_.begin(), begin_.end(), index);
-    *block_begin = *(after - 1);
-    return blocks_[after - 1 - begin_.begin()];
+  // As place_of of core/problem.h, by bisection.
+  KeyPlace place_of(int64_t index) const {
+    const auto begin = std::upper_bound(begin_.begin(), begin_.end(), index) - 1;
+    return {blocks_ + (begin - begin_.begin()), index - *begin};
   }
 
   // Calls use(block, block_begin, first_row, last_row) for what each block has of [begin, end).
@@ -75,7 +67,7 @@ class PanelSequence {
     keys.for_each_block(begin, end,
                         [&](const Frames& block, int64_t block_begin, int64_t first, int64_t last) {
                           runs_.push_back({&block, block_begin, first, last, count_});
-                          count_ += (last - first + width_ - 1) / width_;
+                          count_ += ceil_divide(last - first, width_);
                         });
   }
 
@@ -119,9 +111,8 @@ class PanelsOfIndices {
       const bool full = !first_.empty() && i - first_.back() == width;
       if (indices[i] >= block_end || full) first_.push_back(i);
       if (indices[i] < block_end) continue;
-      int64_t block_begin;
-      const Frames& block = keys.block_of(indices[i], &block_begin);
-      block_end = block_begin + block.embedding.rows;
+      const KeyPlace key = keys.place_of(indices[i]);
+      block_end = indices[i] - key.row + key.block->embedding.rows;
     }
     first_.push_back(count);
   }
@@ -131,7 +122,9 @@ class PanelsOfIndices {
   KeyPanel operator[](int64_t number) const {
     const int64_t first = first_[number];
     KeyPanel panel;
-    panel.block = &keys_.block_of(indices_[first], &panel.block_begin);
+    const KeyPlace key = keys_.place_of(indices_[first]);
+    panel.block = key.block;
+    panel.block_begin = indices_[first] - key.row;
     panel.count = static_cast<int>(first_[number + 1] - first);
     for (int j = 0; j < panel.count; ++j) panel.row[j] = indices_[first + j] - panel.block_begin;
     return panel;

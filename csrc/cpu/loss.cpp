@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "../core/row.h"
 #include "pair_batch.h"
 #include "parallel.h"
 #include "rows.h"
@@ -83,19 +84,12 @@ struct Forward {
     const bool last = i + 1 == problem.anchors.embedding.rows;
     for (int64_t j = i * k; j < (i + 1) * k && index[j] >= 0; ++j) {
       if (!last && index[j + k] >= 0) {
-        with_key(index[j + k], [](const Matrix& block, int64_t row) { prefetch_row(block, row); });
+        const KeyPlace later = place_of(problem.blocks, index[j + k]);
+        prefetch_row(later.block->embedding, later.row);
       }
-      with_key(index[j], [&](const Matrix& block, int64_t row) {
-        add_scaled_row(weight[j], block, row, gradient);
-      });
+      const KeyPlace key = place_of(problem.blocks, index[j]);
+      add_scaled_row(weight[j], key.block->embedding, key.row, gradient);
     }
-  }
-
-  template <typename Use>
-  void with_key(int64_t index, const Use& use) const {
-    const Frames* block = problem.blocks;
-    while (index >= block->embedding.rows) index -= (block++)->embedding.rows;
-    use(block->embedding, index);
   }
 };
 

@@ -1,7 +1,7 @@
 // The loss of every anchor and its derivatives, on the CPU.
 #pragma once
 
-#include "../results.h"
+#include "../core/results.h"
 
 namespace usucl::cpu {
 

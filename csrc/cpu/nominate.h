@@ -1,21 +1,5 @@
-// Nomination: similarities from bfloat16 dot products, many times as fast as the canonical chain,
-// say which pairs could rank; the chain then decides. So nothing is lost and nothing changes.
-//
-// Let q', k' be q, k rounded to bfloat16, a = q - q' and b = k - k' what rounding took, and
-// u = 2^-24 the unit roundoff of float32.
-//   q.k - q'.k' = a.k + q'.b, so |q.k - q'.k'| <= |a| |k| + (|q| + |a|) |b|, by Cauchy and Schwarz.
-//       |a| and |b| are measured, not bounded: they are below 2^-8 of |q| and |k|, which is what
-//       rounding to nearest can take from every element, and mostly below half of that.
-//   The chain rounds at most once a term: it is off by at most g |q| |k|, g = D u / (1 - D u), by
-//       Cauchy and Schwarz on the sum of absolute products. Of the instruction, products are exact
-//       (8 x 8 bits), and whatever the order in which D of them are added, none passes more than
-//       D - 1 additions that are not of a zero: off by at most g' |q'| |k'|, with g' for 2 u, so
-//       that it need not round to nearest.
-//   The instructions take subnormal inputs and results as zero: at most 2^-126 a term and factor,
-//       and a result of each of at most 4 D additions.
-//   Squares of elements below 2^-63 may be lost from a norm: at most sqrt(D) 2^-62 of it.
-// The margin is above the sum of these by a factor for its own roundings. All this where nothing
-// overflows: Nominator refuses norms that could.
+// Kernels of nomination by bfloat16 dot products, many times as fast as the canonical chain, and
+// how far they may be off (core/nomination.h).
 #pragma once
 
 #include <cmath>
@@ -23,15 +7,9 @@
 #include <cstring>
 
 #include "../core/dtypes.h"
+#include "../core/nomination.h"
 
 namespace usucl::cpu {
-
-// Euclidean norms: of a row, and of what rounding to bfloat16 took from it; or the greatest of
-// several rows.
-struct Norms {
-  float row;
-  float lost;
-};
 
 // One instruction set's kernels. Panels are of 32-bit pairs of elements 2 s and 2 s + 1,
 // s = 0 .. steps - 1; what is beyond D is zero. Tiles are as wide as those of its
@@ -62,28 +40,24 @@ inline uint16_t round_to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-// What a similarity may differ by from its nomination.
-class NominationMargin {
- public:
-  // Sums of more terms than this could lose every digit; such dimensions are not nominated.
-  static constexpr int64_t kMaxDim = int64_t{1} << 20;
+// Sums of more terms than this could lose every digit; such dimensions are not nominated.
+constexpr int64_t kMaxNominatedDim = int64_t{1} << 20;
 
-  explicit NominationMargin(int64_t dim) {
-    const double d = static_cast<double>(dim), factor = std::pow(1 + 0x1p-8, 2);
-    const auto growth = [d](double u) { return d * u / (1 - d * u); };
-    // The last term: so that adding the margin to a nomination may round.
-    relative_ = static_cast<float>(1.01 * factor * (growth(0x1p-24) + growth(0x1p-23)) + 0x1p-21);
-    absolute_ = static_cast<float>(4 * d * 0x1p-126 + 3 * std::sqrt(d) * 0x1p-62);
-  }
-
-  float operator()(Norms anchor, Norms key) const {
-    return 1.01f * (anchor.lost * key.row + (anchor.row + anchor.lost) * key.lost) +
-           relative_ * anchor.row * key.row + absolute_ * (anchor.row + key.row + 1);
-  }
-
- private:
-  float relative_;
-  float absolute_;
-};
+// rounding: |a| and |b| are measured: they are below 2^-8 of |q| and |k|, which is what rounding to
+//     nearest can take from every element, and mostly below half of that.
+// sums: products are exact (8 x 8 bits), and whatever the order in which D of them are added, none
+//     passes more than D - 1 additions that are not of a zero: off by at most g(D, 2 u) |q'| |k'|,
+//     with 2 u so that the instruction need not round to nearest.
+// comparisons: a nomination plus or minus its margin.
+// lost: the instructions take subnormal inputs and results as zero, which is at most 2^-126 per
+// term
+//     and factor, and per result of at most 4 D additions. Squares of elements below 2^-63 may be
+//     lost from a norm: at most sqrt(D) 2^-62 of it.
+inline NominationErrors bfloat16_errors(int64_t dim) {
+  constexpr double kStretch = (1 + 0x1p-8) * (1 + 0x1p-8);  // |q'| |k'| from |q| |k|
+  const double d = static_cast<double>(dim);
+  return {0, kStretch * (chain_error(dim) + growth(dim, 0x1p-23)), 0x1p-21,
+          4 * d * 0x1p-126 + 3 * std::sqrt(d) * 0x1p-62};
+}
 
 }  // namespace usucl::cpu

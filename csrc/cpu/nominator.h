@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "../core/divide.h"
 #include "../core/problem.h"
 #include "aligned.h"
 #include "nominate.h"
@@ -21,18 +22,19 @@ class Nominator {
   template <typename T>
   Nominator(const Matrix& matrix, const std::vector<int64_t>& anchors, const TileKernels<T>& tile,
             int64_t num_keys, int64_t all_keys, int64_t depth)
-      : kernels_(tile.nominate), dim_(matrix.dim), width_(tile.tile_keys), margin_of_(dim_) {
+      : kernels_(tile.nominate),
+        dim_(matrix.dim),
+        width_(tile.tile_keys),
+        margin_of_(bfloat16_errors(dim_)) {
     const auto rows = static_cast<int64_t>(anchors.size());
     // Until so many keys were met, more than one pair in kWorthwhile is among the best.
-    if (kernels_ == nullptr || dim_ > NominationMargin::kMaxDim ||
-        num_keys < 2 * kWorthwhile * depth || all_keys < kKeysPerRank * depth ||
-        rows < kernels_->tile_anchors) {
+    if (kernels_ == nullptr || dim_ > kMaxNominatedDim || num_keys < 2 * kWorthwhile * depth ||
+        all_keys < kKeysPerRank * depth || rows < kernels_->tile_anchors) {
       kernels_ = nullptr;
       return;
     }
-    const int64_t multiple = kernels_->steps_multiple;
-    steps_ = ((dim_ + 1) / 2 + multiple - 1) / multiple * multiple;
-    const int64_t padded = (rows + height() - 1) / height() * height();
+    steps_ = round_up(ceil_divide(dim_, 2), kernels_->steps_multiple);
+    const int64_t padded = round_up(rows, height());
     packed_ = zeros(padded * steps_);
     panel_ = zeros(width_ * steps_);
     limit_.assign(padded, std::numeric_limits<float>::infinity());

@@ -1,7 +1,7 @@
 // Similarities of given pairs, such as another index's candidates.
 #pragma once
 
-#include "../results.h"
+#include "../core/results.h"
 
 namespace usucl::cpu {
 

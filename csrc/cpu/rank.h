@@ -3,51 +3,30 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <functional>
+#include <type_traits>
 #include <utility>
 
+#include "../core/ordering.h"
+
 namespace usucl::cpu {
-
-template <typename T>
-struct RankTypes;
-
-template <>
-struct RankTypes<float> {
-  using Bits = uint32_t;
-  using Key = uint64_t;
-};
-
-template <>
-struct RankTypes<double> {
-  using Bits = uint64_t;
-  __extension__ using Key = unsigned __int128;
-};
 
 // Half of the integer is the index; more keys than that are refused before any is ranked.
 constexpr int64_t kMaxKeys = int64_t{1} << 32;
 
 template <typename T>
 struct Rank {
-  using Bits = typename RankTypes<T>::Bits;
-  using Key = typename RankTypes<T>::Key;
+  __extension__ using Wide = unsigned __int128;
+  using Key = std::conditional_t<std::is_same_v<T, float>, uint64_t, Wide>;
   static constexpr Key kNone = 0;  // below every finite similarity
-  static constexpr Bits kSign = Bits{1} << (8 * sizeof(Bits) - 1);
 
   // 0 <= index < kMaxKeys; similarity is finite and not -0.
   static Key key(T similarity, int64_t index) {
-    Bits bits;
-    std::memcpy(&bits, &similarity, sizeof bits);
-    bits = (bits & kSign) != 0 ? ~bits : bits | kSign;
-    return static_cast<Key>(bits) << 32 | ~static_cast<uint32_t>(index);
+    return static_cast<Key>(ordered_bits(similarity)) << 32 | ~static_cast<uint32_t>(index);
   }
 
   static T similarity(Key key) {
-    auto bits = static_cast<Bits>(key >> 32);
-    bits = (bits & kSign) != 0 ? bits ^ kSign : ~bits;
-    T value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
+    return from_ordered_bits<T>(static_cast<typename BitsOf<T>::Type>(key >> 32));
   }
 
   static int64_t index(Key key) { return ~static_cast<uint32_t>(key); }

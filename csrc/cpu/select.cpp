@@ -38,11 +38,12 @@ class NegativeSelector {
   void select_cross_video(int64_t* index, T* similarity) const {
     const Ranks ranks = problem_.cross;
     if (ranks.k == 0) return;
-    const std::vector<int64_t> anchors = anchors_taking_part();
+    const int64_t depth = ranks.depth(keys_.count());
+    const std::vector<int64_t> anchors =
+        depth == 0 ? std::vector<int64_t>() : anchors_taking_part();
     write_nothing_for_others(anchors, ranks, index, similarity);
     if (anchors.empty()) return;
     const Shares shares = share_out(static_cast<int64_t>(anchors.size()));
-    const int64_t depth = std::min(ranks.depth(), keys_.count());
     const auto write = [&](int64_t anchor, Candidates<T>& candidates) {
       write_ranks(candidates, ranks.k, ranks.skip, index + anchor * ranks.k,
                   similarity + anchor * ranks.k);
@@ -86,10 +87,9 @@ class NegativeSelector {
     const Ranks ranks = problem_.intra;
     if (ranks.k == 0) return;
     const AnchorVideos videos(problem_.anchors, excluded_);
-    const int64_t depth = std::min(ranks.depth(), keys_.count());
+    const int64_t depth = problem_.windows == nullptr ? 0 : ranks.depth(keys_.count());
     std::vector<Candidates<T>> found(problem_.anchors.embedding.rows);
-    for (int64_t begin = 0; begin < keys_.count() && problem_.windows != nullptr;
-         begin += kKeysPerJoin) {
+    for (int64_t begin = 0; begin < keys_.count() && depth > 0; begin += kKeysPerJoin) {
       const int64_t end = std::min(keys_.count(), begin + kKeysPerJoin);
       score_joined(videos, join(videos, keys_, begin, end), depth, &found);
     }
@@ -109,24 +109,24 @@ class NegativeSelector {
     return count * number / shares;
   }
 
-  bool takes_part(int64_t anchor) const {
-    return problem_.anchors.video[anchor] >= 0 && (excluded_ == nullptr || !excluded_[anchor]);
-  }
-
   std::vector<int64_t> anchors_taking_part() const {
     std::vector<int64_t> anchors;
     for (int64_t i = 0; i < problem_.anchors.embedding.rows; ++i) {
-      if (takes_part(i)) anchors.push_back(i);
+      const bool excluded = excluded_ != nullptr && excluded_[i];
+      if (!excluded && !problem_.anchors.is_empty(i)) anchors.push_back(i);
     }
     return anchors;
   }
 
   void write_nothing_for_others(const std::vector<int64_t>& anchors, Ranks ranks, int64_t* index,
                                 T* similarity) const {
-    if (static_cast<int64_t>(anchors.size()) == problem_.anchors.embedding.rows) return;
     Candidates<T> none;
+    auto next = anchors.begin();
     for (int64_t i = 0; i < problem_.anchors.embedding.rows; ++i) {
-      if (takes_part(i)) continue;
+      if (next != anchors.end() && *next == i) {
+        ++next;
+        continue;
+      }
       write_ranks(none, ranks.k, ranks.skip, index + i * ranks.k, similarity + i * ranks.k);
     }
   }
@@ -137,8 +137,8 @@ class NegativeSelector {
     const int64_t dim = problem_.anchors.embedding.dim, threads = num_threads();
     const int64_t height = kernels_.tile_anchors;
     const int64_t most = std::max<int64_t>(height, kPackedBytes / (dim * sizeof(T)));
-    int64_t groups = (anchors + most - 1) / most;
-    if (anchors / threads >= most / 4) groups = (groups + threads - 1) / threads * threads;
+    int64_t groups = ceil_divide(anchors, most);
+    if (anchors / threads >= most / 4) groups = round_up(groups, threads);
     const int64_t useful = std::max<int64_t>(1, keys_.count() / kKeysPerSplit);
     return {groups, std::clamp<int64_t>(threads / std::gcd(groups, threads), 1, useful)};
   }
@@ -226,17 +226,15 @@ class NegativeSelector {
     };
     PairBatch<T, Pair> batch(kernels_, problem_.anchors.embedding);
     const auto keep = [&](const Pair& pair, T similarity) {
-      if (!valid_similarity(similarity, static_cast<T>(problem_.max_similarity))) return;
+      if (!valid_similarity(similarity, problem_.greatest_valid<T>(pair.anchor))) return;
       (*found)[pair.anchor].push_back(Rank<T>::key(similarity, pair.key));
     };
     for (const int64_t anchor : anchors) {
       for (int64_t j = 0; j < count; ++j) {
-        int64_t block_begin;
-        const Frames& block = keys_.block_of(indices[j], &block_begin);
-        const int64_t row = indices[j] - block_begin;
-        if (relation(problem_.anchors.tag(anchor), block.tag(row), problem_.window(anchor)) ==
+        const auto [block, row] = keys_.place_of(indices[j]);
+        if (relation(problem_.anchors.tag(anchor), block->tag(row), problem_.window(anchor)) ==
             Relation::kIntraVideo) {
-          batch.add(anchor, block.embedding, row, {anchor, indices[j]}, keep);
+          batch.add(anchor, block->embedding, row, {anchor, indices[j]}, keep);
         }
       }
     }

@@ -1,7 +1,7 @@
 // The hardest valid negatives of every anchor, on the CPU.
 #pragma once
 
-#include "../results.h"
+#include "../core/results.h"
 #include "tile.h"
 
 namespace usucl::cpu {

@@ -1,18 +1,12 @@
 // The score tile for AVX-512: 8 anchors x 3 registers of keys, 28 of 32 registers in use.
-// Shared headers come first, so that no function of theirs is compiled for AVX-512.
 #include "../core/dtypes.h"
 #include "../core/scalar.h"
 #include "tile.h"
 
 #if defined(__x86_64__)
 #define USUCL_AVX512
-#include <immintrin.h>
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx2,fma,f16c")
-#endif
+#define USUCL_TARGET "avx512f,avx2,fma,f16c"
+#include "target_begin.h"
 #endif
 
 #include "tile_kernels.h"
@@ -40,9 +34,5 @@ const TileKernels<double>* CompiledTiles<double>::avx512() {
 }  // namespace usucl::cpu
 
 #if defined(USUCL_AVX512)
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "target_end.h"
 #endif

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../core/divide.h"
 #include "parallel.h"
 
 namespace usucl::cpu {
@@ -24,13 +25,13 @@ AnchorVideos::AnchorVideos(const Frames& anchors, const bool* excluded) {
   mask_ = places - 1;
   table_.assign(places, {0, -1});
   for (int64_t i = 0; i < rows; ++i) {
-    const int64_t video = anchors.video[i];
-    if (video < 0 || (excluded != nullptr && excluded[i])) continue;
-    uint64_t place = place_of(video);
-    while (table_[place].slot >= 0 && table_[place].video != video) place = (place + 1) & mask_;
+    if (anchors.is_empty(i) || (excluded != nullptr && excluded[i])) continue;
+    const int64_t id = anchors.video[i];
+    uint64_t place = place_of(id);
+    while (table_[place].slot >= 0 && table_[place].id != id) place = (place + 1) & mask_;
     Entry& entry = table_[place];
     if (entry.slot < 0) {
-      entry = {video, static_cast<int32_t>(anchors_.size())};
+      entry = {id, static_cast<int32_t>(anchors_.size())};
       anchors_.emplace_back();
     }
     anchors_[entry.slot].push_back(i);
@@ -38,7 +39,7 @@ AnchorVideos::AnchorVideos(const Frames& anchors, const bool* excluded) {
 }
 
 KeysByVideo join(const AnchorVideos& videos, const Keys& keys, int64_t begin, int64_t end) {
-  const int64_t chunks = (end - begin + kKeysPerChunk - 1) / kKeysPerChunk;
+  const int64_t chunks = ceil_divide(end - begin, kKeysPerChunk);
   std::vector<std::vector<Match>> matches(chunks);
   parallel_for(chunks, 4, [&](int64_t first_chunk, int64_t last_chunk) {
     for (int64_t c = first_chunk; c < last_chunk; ++c) {

@@ -21,22 +21,22 @@ class AnchorVideos {
   const std::vector<int64_t>& anchors(int64_t slot) const { return anchors_[slot]; }
 
   // -1 where no anchor has that video.
-  int32_t slot(int64_t video) const {
-    for (uint64_t place = place_of(video);; place = (place + 1) & mask_) {
+  int32_t slot(int64_t id) const {
+    for (uint64_t place = place_of(id);; place = (place + 1) & mask_) {
       const Entry& entry = table_[place];
-      if (entry.slot < 0 || entry.video == video) return entry.slot;
+      if (entry.slot < 0 || entry.id == id) return entry.slot;
     }
   }
 
  private:
   struct Entry {
-    int64_t video;
+    int64_t id;
     int32_t slot;
   };
 
   // The highest bits of a product by the golden ratio: ids that are consecutive or strided spread.
-  uint64_t place_of(int64_t video) const {
-    return static_cast<uint64_t>(video) * 0x9e3779b97f4a7c15u >> shift_;
+  uint64_t place_of(int64_t id) const {
+    return static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u >> shift_;
   }
 
   uint64_t mask_;  // number of places less one

@@ -24,11 +24,14 @@ constexpr int kKeyDims = 32;        // of the keys, staged at a time
 constexpr int kAnchorDims = 128;    // of the anchors likewise
 constexpr int64_t kBlocksEach = 4;  // that a multiprocessor should have, for balance
 
+// A similarity as ordered bits of its double, as atomicMax takes them; 0 is below all.
+using Bar = unsigned long long;
+
 // What a call works with in device memory.
 template <typename T>
 struct CrossMemory {
   Candidate<T>* lists;     // [grid, kAnchors, capacity]
-  Ordered* bars;           // [N]: the highest that any split has, or null where there is one
+  Bar* bars;               // [N]: the highest that any split has, or null where there is one
   Statistics* statistics;  // or null
 };
 
@@ -46,8 +49,6 @@ struct CrossPlan {
   int64_t max_splits;
   int64_t multiprocessors;
 
-  static USUCL_HD int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
   // Few anchors: the keys are split until all multiprocessors have work, as long as a split is
   // worth its lists.
   USUCL_HD CrossWork work(int64_t rows) const {
@@ -59,7 +60,7 @@ struct CrossPlan {
     work.splits = wanted < worthwhile ? wanted : worthwhile;
     if (work.splits > max_splits) work.splits = max_splits;
     if (work.splits < 1) work.splits = 1;
-    work.keys_per_split = ceil_divide(ceil_divide(keys, work.splits), kTileKeys) * kTileKeys;
+    work.keys_per_split = round_up(ceil_divide(keys, work.splits), kTileKeys);
     work.splits = ceil_divide(keys, work.keys_per_split);
     return work;
   }
@@ -102,8 +103,7 @@ class CrossSearch {
         lists_(memory.lists + (blockIdx.x * kAnchors + warp() * kWarpAnchors) * plan.capacity),
         memory_(memory),
         kept_(kept),
-        shared_(shared),
-        max_similarity_(static_cast<T>(problem.max_similarity)) {}
+        shared_(shared) {}
 
   __device__ void run() {
     if (threadIdx.x == 0) {
@@ -119,9 +119,6 @@ class CrossSearch {
   }
 
  private:
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-
   // One tile of anchors with one split of the keys.
   __device__ void run(int64_t tile, int64_t split) {
     first_anchor_ = tile * kAnchors;
@@ -216,7 +213,8 @@ class CrossSearch {
     const int64_t anchor = first_anchor_ + warp() * kWarpAnchors + lane();
     if (memory_.bars == nullptr || lane() >= kWarpAnchors) return;
     if (anchor >= shared_.rows) return;
-    bar_ = static_cast<T>(from_ordered(load_relaxed(memory_.bars + anchor)));
+    const Bar bar = load_relaxed(memory_.bars + anchor);
+    bar_ = bar == 0 ? -static_cast<T>(INFINITY) : static_cast<T>(from_ordered_bits<double>(bar));
   }
 
   __device__ void append_survivors(const Frames& keys, int64_t first_row, int64_t last,
@@ -239,7 +237,7 @@ class CrossSearch {
         const bool kept =
             row < last && candidate.similarity >= bar && counts(a, keys, row, candidate, worst);
         const unsigned keepers = __ballot_sync(kWholeWarp, kept);
-        if (kept) list(a)[count_[a] + __popc(keepers & ((1u << lane()) - 1))] = candidate;
+        if (kept) list(a)[count_[a] + place_among(keepers)] = candidate;
         count_[a] += __popc(keepers);
       }
       if (count_[a] + kTileKeys > plan_.capacity) keep(a);
@@ -248,11 +246,10 @@ class CrossSearch {
 
   __device__ bool counts(int a, const Frames& keys, int64_t row, const Candidate<T>& candidate,
                          const Candidate<T>& worst) const {
-    if (!valid_similarity(candidate.similarity, max_similarity_)) return false;
-    if (!ranks_before(candidate, worst)) return false;
-    const Window no_window{1, 0};
-    return relation(shared_.tag[warp() * kWarpAnchors + a], keys.tag(row), no_window) ==
-           Relation::kCrossVideo;
+    const int own = warp() * kWarpAnchors + a;
+    const T greatest = problem_.greatest_valid<T>(shared_.row[own]);
+    return valid_similarity(candidate.similarity, greatest) && ranks_before(candidate, worst) &&
+           crosses(shared_.tag[own], keys.tag(row));
   }
 
   __device__ Candidate<T>* list(int a) const { return lists_ + a * plan_.capacity; }
@@ -261,7 +258,8 @@ class CrossSearch {
     const int own = warp() * kWarpAnchors + a;
     count_[a] = keep_best<WarpTeam>(list(a), count_[a], plan_.depth, &shared_.worst[own]);
     if (memory_.bars == nullptr || lane() != 0 || count_[a] < plan_.depth) return;
-    atomicMax(memory_.bars + first_anchor_ + own, ordered(double{shared_.worst[own].similarity}));
+    const double worst{shared_.worst[own].similarity};
+    atomicMax(memory_.bars + first_anchor_ + own, Bar{ordered_bits(worst)});
   }
 
   __device__ void write_kept(int64_t split) {
@@ -284,7 +282,6 @@ class CrossSearch {
   const CrossMemory<T>& memory_;
   const Kept<T>& kept_;
   CrossShared<T>& shared_;
-  T max_similarity_;
   T bar_ = 0;
   int64_t first_anchor_ = 0;
   int64_t count_[kWarpAnchors] = {};  // the same in all lanes
@@ -303,7 +300,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
 
 CrossPlan plan_cross(const Problem& problem, int64_t depth, int64_t max_splits, const Call& call) {
   // Two tiles more than must fit, so that lists are not sorted after every tile.
-  return {num_keys(problem), depth, depth + 2 * kTileKeys, max_splits, call.multiprocessors};
+  return {problem.num_keys(), depth, depth + 2 * kTileKeys, max_splits, call.multiprocessors};
 }
 
 template <typename T>
@@ -320,7 +317,7 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
                      kBlocksEach * call.multiprocessors);
   const bool splits = anchors.rows != nullptr || work.splits > 1;
   const CrossMemory<T> memory{call.memory.array<Candidate<T>>(grid * kAnchors * plan.capacity),
-                              splits ? call.memory.zeros<Ordered>(rows) : nullptr, call.statistics};
+                              splits ? call.memory.zeros<Bar>(rows) : nullptr, call.statistics};
   launch<cross_kernel<T>>(grid, kThreads, sizeof(CrossShared<T>), call.stream, device, plan,
                           anchors, memory, kept);
 }
@@ -331,7 +328,7 @@ template <typename T>
 Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Call& call) {
   constexpr int64_t kMaxMerged = 1 << 12;  // candidates of one anchor: their merge stays cheap
   const int64_t rows = problem.anchors.embedding.rows;
-  const int64_t depth = kept_depth(problem.cross, num_keys(problem));
+  const int64_t depth = problem.cross.depth(problem.num_keys());
   if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
   if constexpr (sizeof(T) == sizeof(float)) {
     if (takes_dense_pass(problem, depth, call)) return dense_pass(problem, device, depth, call);

@@ -24,12 +24,12 @@ class Decision {
         memory_(memory),
         plan_(plan),
         kept_(kept),
-        anchor_(shared.anchor[threadIdx.x / 32]),
-        histogram_(shared.histogram[threadIdx.x / 32]),
-        staged_(shared.nominee[threadIdx.x / 32]),
-        max_similarity_(static_cast<float>(problem.max_similarity)) {}
+        anchor_(shared.anchor[warp()]),
+        histogram_(shared.histogram[warp()]),
+        staged_(shared.nominee[warp()]) {}
 
   __device__ void run(int64_t i) {
+    greatest_ = problem_.greatest_valid<float>(i);
     const AnchorStart start = memory_.start[i];
     Nominee* nominees = memory_.pool + i * plan_.pool_capacity;
     int count = memory_.pool_count[i];
@@ -55,8 +55,6 @@ class Decision {
   }
 
  private:
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-
   // In shared memory, if they fit: they are looked at several times.
   __device__ Nominee* staged(Nominee* nominees, int count) {
     if (count > kStagedNominees) return nominees;
@@ -73,7 +71,7 @@ class Decision {
     int reach = 0;
     for (int n = lane(); n < count; n += 32) {
       const float score = nominees[n].score;
-      reach += score >= start.bar && surely_counts(score, start.margin, max_similarity_);
+      reach += score >= start.bar && surely_counts(score, start.margin, greatest_);
     }
     return WarpTeam::sum(reach) >= plan_.depth;
   }
@@ -81,14 +79,14 @@ class Decision {
   __device__ int near_the_last_rank(Nominee* nominees, int count, float margin) {
     const auto score = [&](int64_t n) {
       const float score = nominees[n].score;
-      return surely_counts(score, margin, max_similarity_) ? score : -INFINITY;
+      return surely_counts(score, margin, greatest_) ? score : -INFINITY;
     };
     const float bar = nearly_kth_greatest(score, count, plan_.depth, histogram_);
     const float limit = limit_of(bar, margin);
     return keep_those(nominees, count, [&](const Nominee& n) { return n.score >= limit; });
   }
 
-  // Of one nominee a lane, all lanes together.
+  // Each lane's, if it has a key; all lanes together.
   __device__ float similarity(int64_t i, const KeyPlace& key, bool there) {
     const Matrix& anchors = problem_.anchors.embedding;
     float sum = 0;
@@ -110,13 +108,11 @@ class Decision {
     for (int first = 0; first < count; first += 32) {
       const bool there = first + lane() < count;
       const int64_t index = there ? nominees[first + lane()].key : 0;
-      const KeyPlace key = place_of(problem_, index);
+      const KeyPlace key = place_of(problem_.blocks, index);
       const float found = similarity(i, key, there);
-      const bool counts = there && valid_similarity(found, max_similarity_);
+      const bool counts = there && valid_similarity(found, greatest_);
       const unsigned counting = __ballot_sync(kWholeWarp, counts);
-      if (counts) {
-        kept_.of(i)[written + __popc(counting & ((1u << lane()) - 1))] = {found, index};
-      }
+      if (counts) kept_.of(i)[written + place_among(counting)] = {found, index};
       written += __popc(counting);
     }
     return written;
@@ -128,8 +124,8 @@ class Decision {
   const Kept<float>& kept_;
   float* anchor_;  // [kStagedDims] of this warp
   uint32_t* histogram_;
-  Nominee* staged_;  // [kStagedNominees] likewise
-  float max_similarity_;
+  Nominee* staged_;     // [kStagedNominees] likewise
+  float greatest_ = 0;  // valid similarity of the anchor
 };
 
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
@@ -140,8 +136,7 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
   const Problem problem = device.view();
   Decision decision(problem, memory, plan, kept, shared_memory<DecideShared>());
   const int64_t step = int64_t{gridDim.x} * kWarps;
-  for (int64_t i = blockIdx.x * kWarps + threadIdx.x / 32; i < problem.anchors.embedding.rows;
-       i += step) {
+  for (int64_t i = blockIdx.x * kWarps + warp(); i < problem.anchors.embedding.rows; i += step) {
     decision.run(i);
   }
 }

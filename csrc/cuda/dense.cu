@@ -7,8 +7,6 @@
 namespace usucl::cuda {
 namespace {
 
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Of the ways to have chunks in shared memory the best that it has room for, if any.
 bool fit_in_shared(DenseOperands& operands, const Call& call) {
   for (const int32_t stages : {kMostStages, kFewestStages}) {
@@ -79,7 +77,7 @@ int64_t smallest_pool(int64_t depth) { return 4 * depth + 512; }
 
 bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
   constexpr int64_t kMaxDepth = 1024;
-  const int64_t keys = num_keys(problem), rows = problem.anchors.embedding.rows;
+  const int64_t keys = problem.num_keys(), rows = problem.anchors.embedding.rows;
   if (!call.tensor_cores || rows == 0 || keys == 0 || rows >= INT32_MAX - kTileAnchors) {
     return false;
   }
@@ -106,7 +104,7 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
   for (const DType type : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
     if (tiles_of(problem, type) > 0) types.emplace_back(type, problem, call);
   }
-  const int32_t stride = stride_of(num_keys(problem));
+  const int32_t stride = stride_of(problem.num_keys());
   int64_t sampled = 0;
   for (KeysOfType& keys : types) {
     keys.sample.stride = stride;
@@ -155,7 +153,8 @@ Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int6
   for (KeysOfType& keys : types) {
     DenseOperands& operands = keys.operands;
     const int type = type_of(keys.elements);
-    margins.of[type] = Margin(problem.anchors.embedding.dtype, keys.elements, dim);
+    margins.of[type] =
+        NominationMargin(tensor_core_errors(problem.anchors.embedding.dtype, keys.elements, dim));
     auto* packed = call.memory.array<Piece>(int64_t{operands.anchor_tiles} * kTileAnchors *
                                             operands.chunks * kChunkPieces);
     operands.anchors = packed;

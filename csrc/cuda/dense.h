@@ -2,6 +2,7 @@
 // each, where it is named.
 #pragma once
 
+#include "../core/relation.h"
 #include "nomination.h"
 
 namespace usucl::cuda {
@@ -14,11 +15,14 @@ struct KeyTile {
   static constexpr int64_t kPassedOver = -1, kSeveralVideos = -2;
 
   const unsigned char* rows;  // of the first key
-  int64_t video;              // of all of them, or one of the above
+  int64_t only_video;         // of all of them, or one of the above
   uint32_t first_index;
   int32_t count;
   int32_t row;    // of the first key in its block
   int32_t block;  // which, of those of the element type that are not empty
+
+  __device__ bool passed_over() const { return only_video == kPassedOver; }
+  __device__ CommonIds common_ids() const { return {only_video, CommonIds::kNone}; }
 };
 
 // Of a tile's keys a bit each.
@@ -28,28 +32,6 @@ struct KeyBits {
   uint32_t repeats[kWords];  // has, bit for bit, the embedding of the key before it in its block
   // The last of some neighbours of which every anchor has one at least as a negative.
   uint32_t last_of_group[kWords];
-};
-
-// Of a video and a patient the low bits: what differs in them differs.
-struct ShortTag {
-  static constexpr uint32_t kNone = 0x80000000u;  // an empty slot, or no key; an unknown patient
-
-  uint32_t video;
-  uint32_t patient;
-
-  __device__ static ShortTag of_key(const FrameTag& tag) { return of(tag, kNone); }
-  // An unknown patient of an anchor is not that of a key.
-  __device__ static ShortTag of_anchor(const FrameTag& tag) { return of(tag, ~0u); }
-
-  __device__ bool may_share(const ShortTag& key) const {
-    return video == key.video || patient == key.patient;
-  }
-
- private:
-  __device__ static ShortTag of(const FrameTag& tag, uint32_t unknown) {
-    return {tag.video < 0 ? kNone : static_cast<uint32_t>(tag.video) & ~kNone,
-            tag.patient < 0 ? unknown : static_cast<uint32_t>(tag.patient) & ~kNone};
-  }
 };
 
 // What is multiplied, on the device: the anchors as these elements, and which keys.
@@ -118,7 +100,6 @@ struct KeySplits {
 
 // So many splits at most, each of a multiple of `unit` tiles.
 inline KeySplits split_keys(int64_t tiles, int64_t splits, int64_t unit) {
-  const auto ceil_divide = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t units = ceil_divide(tiles, unit);
   const int64_t each = ceil_divide(units, std::max<int64_t>(1, std::min(splits, units))) * unit;
   return {static_cast<int32_t>(ceil_divide(tiles, each)), static_cast<int32_t>(each)};

@@ -40,10 +40,9 @@ __device__ inline float norm_from(float squares, int64_t dim) {
 
 // Of a row, by one warp, rounded up; NaN if an element is not finite.
 __device__ USUCL_OUT_OF_LINE float norm_of(const Matrix& matrix, int64_t row) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   float squares = 0;
   bool finite = true;
-  for (int64_t d = lane; d < matrix.dim; d += 32) {
+  for (int64_t d = lane(); d < matrix.dim; d += 32) {
     const float value = element<float>(matrix, row, d);
     finite &= value - value == 0.0f;
     squares = fused_multiply_add(value, value, squares);
@@ -54,9 +53,8 @@ __device__ USUCL_OUT_OF_LINE float norm_of(const Matrix& matrix, int64_t row) {
 
 // Whether a row has, bit for bit, the elements of the row before, by one warp.
 __device__ USUCL_OUT_OF_LINE bool repeats(const Matrix& matrix, int64_t row) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int64_t start = 0; start < matrix.dim; start += 32) {
-    const int64_t d = start + lane;
+    const int64_t d = start + lane();
     const bool same = d >= matrix.dim || bits_of(element<float>(matrix, row, d)) ==
                                              bits_of(element<float>(matrix, row - 1, d));
     if (!__all_sync(kWholeWarp, same)) return false;  // most rows differ at once
@@ -70,17 +68,16 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     pack_kernel(const __grid_constant__ Frames anchors,
                 const __grid_constant__ DenseOperands operands, Piece* packed, float* anchor_norm) {
   constexpr int kOfWord = sizeof(uint32_t) / Elements::kBytes;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t rows = int64_t{operands.anchor_tiles} * kTileAnchors;
   const int64_t words = int64_t{operands.chunks} * kChunkBytes / sizeof(uint32_t);
   const int64_t step = int64_t{gridDim.x} * (kThreads / 32);
   const Matrix& matrix = anchors.embedding;
-  for (int64_t i = blockIdx.x * (kThreads / 32) + threadIdx.x / 32; i < rows; i += step) {
+  for (int64_t i = blockIdx.x * (kThreads / 32) + warp(); i < rows; i += step) {
     float norm = NAN;
     if (i < matrix.rows) norm = norm_of(matrix, i);
-    const bool searches = norm >= 0 && anchors.video[i] >= 0;  // NaN does not
+    const bool searches = norm >= 0 && !anchors.is_empty(i);  // NaN does not
     auto* out = reinterpret_cast<uint32_t*>(packed) + i * words;
-    for (int64_t w = lane; w < words; w += 32) {
+    for (int64_t w = lane(); w < words; w += 32) {
       uint32_t word = 0;
       for (int h = 0; h < kOfWord; ++h) {
         const int64_t d = w * kOfWord + h;
@@ -90,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
       }
       out[w] = word;
     }
-    if (lane == 0 && i < matrix.rows) anchor_norm[i] = searches ? norm : -1.0f;
+    if (lane() == 0 && i < matrix.rows) anchor_norm[i] = searches ? norm : -1.0f;
   }
 }
 
@@ -133,11 +130,10 @@ __device__ inline bool equal(const Piece& a, const Piece& b) {
 template <typename Elements>
 __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t counting) {
   constexpr int kSteps = 4;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   const int pieces = static_cast<int>(keys.dim * Elements::kBytes / kPieceBytes);
   int lanes = kSteps;  // of a row
   while (lanes < pieces && lanes < 32) lanes *= 2;
-  const int at_once = 32 / lanes, own = lane / lanes;
+  const int at_once = 32 / lanes, own = lane() / lanes;
   const auto* data = static_cast<const Piece*>(keys.data);
   const auto piece_of = [&](int64_t row, int p) {  // some piece where there is none
     row = row < 0 ? 0 : row < keys.rows ? row : keys.rows - 1;
@@ -154,7 +150,7 @@ __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t co
       same[s] = true;
       squares[s] = 0;
     }
-    for (int p = lane % lanes; p < (pieces + lanes - 1) / lanes * lanes; p += lanes) {
+    for (int p = lane() % lanes; p < round_up(pieces, lanes); p += lanes) {
       Piece piece[kSteps], before[kSteps];
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
@@ -207,17 +203,16 @@ __device__ Surveyed survey_elements(const Matrix& keys, int64_t first, uint32_t 
 // the last of each. An anchor may have to do without those of its video and those of its patient:
 // of two keys one is left, or of three where there are patients.
 __device__ uint32_t last_of_groups(const FrameTag& tag, bool with_patients) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, size = with_patients ? 3 : 2;
+  const int size = with_patients ? 3 : 2;
   const auto differs = [&](unsigned distance) {
     const FrameTag other{__shfl_up_sync(kWholeWarp, tag.video, distance), 0,
                          __shfl_up_sync(kWholeWarp, tag.patient, distance)};
-    return tag.video >= 0 && other.video >= 0 && tag.video != other.video &&
-           !same_known_patient(tag, other);
+    return crosses(tag, other);
   };
   const bool from_first = differs(1), from_second = differs(2);
   const bool two_before = __shfl_up_sync(kWholeWarp, from_first ? 1 : 0, 1u) != 0;
   const bool apart = from_first && (size == 2 || (from_second && two_before));
-  return __ballot_sync(kWholeWarp, apart && lane % size == size - 1);
+  return __ballot_sync(kWholeWarp, apart && lane() % size == size - 1);
 }
 
 struct SurveyShared {
@@ -233,7 +228,6 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
                   const __grid_constant__ DenseOperands operands, uint32_t* greatest) {
   SurveyShared& shared = shared_memory<SurveyShared>();
   const Problem problem = device.view();
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   for (int32_t number = static_cast<int32_t>(blockIdx.x); number < operands.tiles;
        number += static_cast<int32_t>(gridDim.x)) {
     int64_t row = int64_t{number} * kTileKeys, first_index = 0;
@@ -242,29 +236,29 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
     for (;; first_index += block++->embedding.rows) {
       const Matrix& keys = block->embedding;
       if (keys.dtype != Elements::kDType) continue;
-      const int64_t padded = (keys.rows + kTileKeys - 1) / kTileKeys * kTileKeys;
+      const int64_t padded = round_up(keys.rows, kTileKeys);
       if (row < padded) break;
       row -= padded;
       if (padded > 0) ++number_of_block;
     }
     const Matrix& keys = block->embedding;
-    const int64_t first = row + warp * 32;
-    const bool there = first + lane < keys.rows;
-    const FrameTag tag = there ? block->tag(first + lane) : FrameTag{-1, 0, -1};
-    operands.tag[int64_t{number} * kTileKeys + warp * 32 + lane] = ShortTag::of_key(tag);
-    const uint32_t counting = __ballot_sync(kWholeWarp, tag.video >= 0);
+    const int64_t first = row + warp() * 32;
+    const bool there = first + lane() < keys.rows;
+    const FrameTag tag = there ? block->tag(first + lane()) : FrameTag{-1, 0, -1};
+    operands.tag[int64_t{number} * kTileKeys + warp() * 32 + lane()] = ShortTag::of_key(tag);
+    const uint32_t counting = __ballot_sync(kWholeWarp, !tag.is_empty());
     const bool by_pieces = keys.dim * Elements::kBytes % kPieceBytes == 0 &&
                            reinterpret_cast<uintptr_t>(keys.data) % kPieceBytes == 0;
     const Surveyed found = by_pieces ? survey_pieces<Elements>(keys, first, counting)
                                      : survey_elements(keys, first, counting);
     const uint32_t groups = last_of_groups(tag, problem.anchors.patient != nullptr);
-    const bool one_video = !there || tag.video == block->video[row];
+    const bool one_video = !there || same_video(tag, block->tag(row));
     const bool all_one = __all_sync(kWholeWarp, one_video) != 0;
-    if (lane == 0) {
-      operands.bits[number].repeats[warp] = found.repeats;
-      operands.bits[number].last_of_group[warp] = groups;
-      shared.norm[warp] = found.norm;
-      shared.one_video[warp] = all_one ? 1 : 0;
+    if (lane() == 0) {
+      operands.bits[number].repeats[warp()] = found.repeats;
+      operands.bits[number].last_of_group[warp()] = groups;
+      shared.norm[warp()] = found.norm;
+      shared.one_video[warp()] = all_one ? 1 : 0;
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -275,13 +269,12 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
         all &= shared.one_video[w] != 0;
       }
       if (norm > 0 && load_relaxed(greatest) < bits_of(norm)) atomicMax(greatest, bits_of(norm));
-      const int64_t video = block->video[row];
       const int64_t left = keys.rows - row;
       operands.tile[number] = {
           static_cast<const unsigned char*>(keys.data) + keys.offset(row, 0) * Elements::kBytes,
-          !all        ? KeyTile::kSeveralVideos
-          : video < 0 ? KeyTile::kPassedOver
-                      : video,
+          !all                   ? KeyTile::kSeveralVideos
+          : block->is_empty(row) ? KeyTile::kPassedOver
+                                 : block->video[row],
           static_cast<uint32_t>(first_index + row),
           static_cast<int32_t>(left < kTileKeys ? left : kTileKeys),
           static_cast<int32_t>(row),

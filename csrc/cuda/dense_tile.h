@@ -76,7 +76,6 @@ class DenseSweep {
   __device__ DenseSweep(const DenseOperands& operands, TileMemory& memory)
       : operands_(operands), memory_(memory) {}
 
-  static __device__ int warp() { return static_cast<int>(threadIdx.x) / 32; }
   static __device__ int first_row() { return warp() / 4 * Product::kRows; }
   static __device__ int first_column() { return warp() % 4 * Product::kColumns; }
 

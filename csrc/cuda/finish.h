@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "../core/row.h"
 #include "block.h"
 #include "passes.h"
 
@@ -190,7 +191,7 @@ class AnchorFinish {
     Team::sync();  // those staged before are added
     const bool there = thread < count && index[thread] >= 0;
     if (there) {
-      const KeyPlace place = place_of(problem_, index[thread]);
+      const KeyPlace place = place_of(problem_.blocks, index[thread]);
       const Matrix& keys = place.block->embedding;
       const auto* data = static_cast<const unsigned char*>(keys.data);
       const int64_t byte = keys.offset(place.row, 0) * bytes_of(keys.dtype);

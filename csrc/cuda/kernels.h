@@ -6,7 +6,7 @@
 #pragma once
 
 #include "../core/ordering.h"
-#include "../results.h"
+#include "../core/results.h"
 #include "device.h"
 
 namespace usucl::cuda {

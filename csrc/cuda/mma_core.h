@@ -7,7 +7,7 @@
 #pragma once
 
 #include "../core/dtypes.h"
-#include "device.h"
+#include "warp.h"
 
 namespace usucl::cuda {
 
@@ -139,8 +139,6 @@ class WarpProduct {
   }
 
  private:
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-
   float sum_[kRows / 16][kColumns / 8][4];
 };
 

@@ -27,8 +27,7 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
   auto& shared = shared_memory<BlockShared<Elements>>();
   const Problem problem = device.view();
   Sweep sweep(operands, shared.tiles);
-  WarpNominator<Elements> nominator(problem, operands, memory, plan,
-                                    shared.nominator[Sweep::warp()]);
+  WarpNominator<Elements> nominator(problem, operands, memory, plan, shared.nominator[warp()]);
   const int64_t row_bytes = int64_t{operands.dim} * Elements::kBytes;
   const auto rows_of = [&](int32_t tile) { return TileRows(operands.tile[tile], row_bytes); };
   const auto begin = [](int32_t) {};

@@ -30,7 +30,7 @@ struct alignas(16) Arrival {
   int32_t row;
 };
 
-// Of one warp, for the anchors that it has scores of.
+// One warp's, for the anchors that it has scores of.
 template <typename Product>
 struct NominatorShared {
   static constexpr int kQueued = 32;
@@ -74,14 +74,14 @@ class Nominator {
   // The scores of tile `number`; its first key has the product's column 0 at `first_column`.
   __device__ void add(const Product& product, int32_t number, const KeyTile& tile,
                       int first_column) {
-    if (tile.video == KeyTile::kPassedOver) return;
+    if (tile.passed_over()) return;
     // A bit each of this thread's groups of scores.
     uint32_t own = 0;
 #pragma unroll
     for (int r = 0; r < Product::kLaneRows; ++r) {
       const int row = Product::warp_row(r);
-      const bool own_video = tile.video >= 0 && tile.video == shared_.video[row];
-      const float limit = own_video ? INFINITY : shared_.limit[row];
+      const bool excluded = never_cross(tile.common_ids(), {shared_.video[row], CommonIds::kNone});
+      const float limit = excluded ? INFINITY : shared_.limit[row];
 #pragma unroll
       for (int group = 0; group < Product::kGroups; ++group) {
         if (greatest(product, r, group) >= limit) own |= 1u << (r * Product::kGroups + group);
@@ -103,7 +103,7 @@ class Nominator {
           const uint32_t bit = 1u << (r * Product::kGroups + group);
           if ((of_any & bit) == 0) continue;
           const unsigned lanes = __ballot_sync(kWholeWarp, (own & bit) != 0);
-          const int place = queued_ + found - done + __popc(lanes & ((1u << lane()) - 1));
+          const int place = queued_ + found - done + place_among(lanes);
           if ((own & bit) != 0 && place >= 0 && place < Shared::kQueued) {
             QueuedScores& queued = shared_.queue[place];
 #pragma unroll
@@ -137,12 +137,9 @@ class Nominator {
   }
 
  private:
-  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
-
   // Empties the queue: who reaches the limit has arrived.
   __device__ void tell_apart() {
     __syncwarp();
-    const auto max_similarity = static_cast<float>(problem_.max_similarity);
 #pragma unroll 1
     for (int first = 0; first < queued_ * kGroup; first += 32) {
       const QueuedScores& queued = shared_.queue[(first + lane()) / kGroup];
@@ -150,11 +147,13 @@ class Nominator {
       const bool there = first + lane() < queued_ * kGroup && offset < queued.columns;
       const float score = there ? queued.score[of_group] : -INFINITY;
       const int row = there ? queued.row : 0;
-      const bool arrives = there && score >= shared_.limit[row] &&
-                           may_count(score, shared_.margin[row], max_similarity);
+      const auto greatest =
+          problem_.greatest_valid<float>(first_anchor_ + Product::row_of_warp(row));
+      const bool arrives =
+          there && score >= shared_.limit[row] && may_count(score, shared_.margin[row], greatest);
       const unsigned lanes = __ballot_sync(kWholeWarp, arrives);
       if (arrives) {
-        shared_.arrival[arrived_ + __popc(lanes & ((1u << lane()) - 1))] = {
+        shared_.arrival[arrived_ + place_among(lanes)] = {
             score, queued.first_key + static_cast<uint32_t>(offset),
             queued.first_place + static_cast<uint32_t>(offset), row};
       }
@@ -196,12 +195,10 @@ class Nominator {
 
   __device__ bool is_negative(int64_t i, const ShortTag& anchor, const Arrival& arrival) const {
     const ShortTag key = operands_.tag[arrival.place];
-    if (key.video == ShortTag::kNone) return false;
-    if (!anchor.may_share(key)) return true;
-    const KeyPlace place = place_of(problem_, arrival.key);
-    const Window no_window{1.0f, 0.0f};
-    return relation(problem_.anchors.tag(i), place.block->tag(place.row), no_window) ==
-           Relation::kCrossVideo;
+    if (key.is_empty()) return false;
+    if (surely_crosses(anchor, key)) return true;
+    const KeyPlace place = place_of(problem_.blocks, arrival.key);
+    return crosses(problem_.anchors.tag(i), place.block->tag(place.row));
   }
 
   // The anchors of these lanes get nobody nominated any more.

@@ -93,9 +93,9 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
   // By a shuffle the compiler knows that it is the same for a warp: descriptors of operands are
   // then computed once a warp.
   const int team = __shfl_sync(kWholeWarp, static_cast<int>(threadIdx.x) / kWarpgroupThreads, 0);
-  Nominator<Product> nominator(problem, operands, memory, plan, shared.nominator[threadIdx.x / 32]);
+  Nominator<Product> nominator(problem, operands, memory, plan, shared.nominator[warp()]);
   const auto arrive = [](Mbarrier& barrier) {
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(barrier);
+    if (lane() == 0) mbarrier_arrive(barrier);
   };
   Turn turn;
   int parity = 0;
@@ -187,7 +187,7 @@ void launch_hopper(const Problem& problem, const DeviceProblem& device, DenseOpe
                    const DenseMemory& memory, const DensePlan& plan, const Call& call) {
   constexpr int kAnchors = kTileAnchors * kBlocks;
   operands.stages = stages_that_fit<kBlocks>(operands.chunks, call);
-  const int32_t anchor_tiles = (operands.anchor_tiles + kBlocks - 1) / kBlocks;
+  const int32_t anchor_tiles = ceil_divide(operands.anchor_tiles, kBlocks);
   const KeySplits splits = split_keys(operands.tiles, call.multiprocessors / anchor_tiles, 1);
   const int64_t grid =
       std::min<int64_t>(int64_t{anchor_tiles} * splits.count, call.multiprocessors);

@@ -18,7 +18,7 @@ struct Nominee {
 
 // A row's similarities and scores differ by at most this, whatever the element type of the key.
 struct Margins {
-  Margin of[kElementTypes];
+  NominationMargin of[kElementTypes];
   const uint32_t* key_norm;  // [kElementTypes]: bits of the greatest of the finite keys
 
   // Infinite where it could not be told: then nobody is nominated. anchor_norm >= 0.
@@ -31,8 +31,7 @@ struct Margins {
       if (too_large || !(anchor_norm < 1e30f) || !(anchor_norm * norm < kMaxNormProduct)) {
         return INFINITY;
       }
-      margin = fmaxf(margin, of[t].relative * anchor_norm * norm +
-                                 of[t].absolute * (anchor_norm + norm + 1.0f));
+      margin = fmaxf(margin, of[t](anchor_norm, norm));
     }
     return margin;
   }
@@ -50,13 +49,14 @@ __device__ inline float limit_of(float bar, float margin) {
   return bar - 2.0f * margin - fabsf(bar) * 0x1p-22f;
 }
 
-// Whether the similarity is certain not to be above the guard against false negatives.
-__device__ inline bool surely_counts(float score, float margin, float max_similarity) {
-  return score + margin <= max_similarity;
+// Whether the similarity that this is the score of is certain to be no more than the greatest.
+__device__ inline bool surely_counts(float score, float margin, float greatest) {
+  return score + margin <= greatest;
 }
 
-__device__ inline bool may_count(float score, float margin, float max_similarity) {
-  return score - score == 0.0f && !(score - margin > max_similarity);
+// Whether valid_similarity() may hold for it.
+__device__ inline bool may_count(float score, float margin, float greatest) {
+  return score - score == 0.0f && !(score - margin > greatest);
 }
 
 constexpr int kDigits = 256;
@@ -65,14 +65,14 @@ constexpr int kDigits = 256;
 // `wanted` or more are counted at it and above, or -1; *above: how many are above it.
 __device__ inline int digit_of(const uint32_t* histogram, int64_t wanted, int64_t* above) {
   constexpr int kOfLane = kDigits / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32, first = lane * kOfLane;
+  const int first = lane() * kOfLane;
   uint32_t counts[kOfLane], own = 0;
 #pragma unroll
   for (int i = 0; i < kOfLane; ++i) own += counts[i] = histogram[first + i];
   uint32_t suffix = own;  // of this lane and those above it
   for (int distance = 1; distance < 32; distance *= 2) {
     const uint32_t more = __shfl_down_sync(kWholeWarp, suffix, static_cast<unsigned>(distance));
-    if (lane + distance < 32) suffix += more;
+    if (lane() + distance < 32) suffix += more;
   }
   const unsigned lanes = __ballot_sync(kWholeWarp, suffix >= wanted);
   if (lanes == 0) return -1;
@@ -97,9 +97,8 @@ __device__ inline int digit_of(const uint32_t* histogram, int64_t wanted, int64_
 template <typename Value>
 __device__ float nearly_kth_greatest(const Value& value, int64_t count, int64_t k,
                                      uint32_t* histogram) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   float own_greatest = -INFINITY, own_least = INFINITY;
-  for (int64_t i = lane; i < count; i += 32) {
+  for (int64_t i = lane(); i < count; i += 32) {
     const float one = value(i);
     own_greatest = fmaxf(own_greatest, one);
     if (one > -INFINITY) own_least = fminf(own_least, one);
@@ -116,9 +115,9 @@ __device__ float nearly_kth_greatest(const Value& value, int64_t count, int64_t 
     const auto bucket = [&](float one) {
       return flat ? 0 : static_cast<int>((one - first) * scale);
     };
-    for (int d = lane; d < kDigits; d += 32) histogram[d] = 0;
+    for (int d = lane(); d < kDigits; d += 32) histogram[d] = 0;
     __syncwarp();
-    for (int64_t i = lane; i < count; i += 32) {
+    for (int64_t i = lane(); i < count; i += 32) {
       const float one = value(i);
       if (one >= first && one <= last) atomicAdd(&histogram[bucket(one)], 1u);
     }
@@ -130,7 +129,7 @@ __device__ float nearly_kth_greatest(const Value& value, int64_t count, int64_t 
     if (chosen < 0) return -INFINITY;
     k -= above;
     float least = INFINITY, greatest = -INFINITY;
-    for (int64_t i = lane; i < count; i += 32) {
+    for (int64_t i = lane(); i < count; i += 32) {
       const float one = value(i);
       if (!(one >= first && one <= last) || bucket(one) != chosen) continue;
       least = fminf(least, one);
@@ -146,16 +145,15 @@ __device__ float nearly_kth_greatest(const Value& value, int64_t count, int64_t 
 // Keeps those of a list that pass, in their order; returns how many. By one warp, in place.
 template <typename Passes>
 __device__ int keep_those(Nominee* list, int count, const Passes& passes) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   int kept = 0;
   for (int first = 0; first < count; first += 32) {
     Nominee own{};
-    const bool there = first + lane < count;
-    if (there) own = list[first + lane];
+    const bool there = first + lane() < count;
+    if (there) own = list[first + lane()];
     const bool stays = there && passes(own);
     const unsigned stayers = __ballot_sync(kWholeWarp, stays);
     __syncwarp();  // all have read
-    if (stays) list[kept + __popc(stayers & ((1u << lane) - 1))] = own;
+    if (stays) list[kept + place_among(stayers)] = own;
     kept += __popc(stayers);
     __syncwarp();
   }

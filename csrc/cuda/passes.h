@@ -36,12 +36,6 @@ struct Wanted {
 
 constexpr int64_t kNearPositives = 32;
 
-// How many of `count` keys, the hardest, must be kept to know the ranks.
-inline int64_t kept_depth(const Ranks& ranks, int64_t count) {
-  return ranks.k == 0 || ranks.skip >= count ? 0
-                                             : ranks.skip + std::min(ranks.k, count - ranks.skip);
-}
-
 // problem: on the host, device: the same on the device.
 bool is_small(const Problem& problem);
 

@@ -1,14 +1,15 @@
 // A problem as kernels take it, and how they read its embeddings.
 #pragma once
 
+#include "../core/divide.h"
 #include "../core/problem.h"
 #include "../core/scalar.h"
 #include "kernels.h"
+#include "warp.h"
 
 namespace usucl::cuda {
 
 constexpr int kThreads = 128;  // of a thread block, other than of the dense pass
-constexpr unsigned kWholeWarp = 0xffffffffu;
 // Thread blocks that a multiprocessor should hold at least. The compiler would rather hold more,
 // and keep some registers in memory: these leave each thread the 64 registers, or 128 of T,
 // that it needs.
@@ -21,7 +22,7 @@ constexpr int kNearBlocks = 16;  // a quarter of the 4 KiB of kernel arguments
 // at once: every block loops.
 inline int64_t grid_for(int64_t count, int64_t per_block, const Call& call) {
   constexpr int64_t kBlocksEach = 32;
-  return std::min((count + per_block - 1) / per_block, kBlocksEach * call.multiprocessors);
+  return std::min(ceil_divide(count, per_block), kBlocksEach * call.multiprocessors);
 }
 
 // A kernel argument. The table of key blocks travels in it, unless it is too long for that.
@@ -37,25 +38,8 @@ struct DeviceProblem {
   }
 };
 
-USUCL_HD int64_t num_keys(const Problem& problem) {
-  int64_t count = 0;
-  for (int64_t b = 0; b < problem.num_blocks; ++b) count += problem.blocks[b].embedding.rows;
-  return count;
-}
-
 // Reads host memory before it returns only.
 DeviceProblem on_device(const Problem& problem, const Call& call);
-
-struct KeyPlace {
-  const Frames* block;
-  int64_t row;
-};
-
-__device__ inline KeyPlace place_of(const Problem& problem, int64_t index) {
-  const Frames* block = problem.blocks;
-  while (index >= block->embedding.rows) index -= (block++)->embedding.rows;
-  return {block, index};
-}
 
 // The chain of core/similarity.h, continued for kAnchors of them at once: over anchor
 // [width, kAnchors] and the elements of a row.
@@ -103,7 +87,7 @@ __device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Matri
   }
 }
 
-// Of one anchor.
+// For one anchor.
 template <typename T>
 __device__ T continue_chain(T sum, const T* anchor, const Matrix& matrix, int64_t row,
                             int64_t start, int width) {

@@ -44,7 +44,7 @@ __device__ inline SampledKey sampled_key(const DenseOperands& operands, const Sa
   const int64_t sampled =
       (int64_t{of_tile} * sample.merged + tile % sample.merged) * groups + tile / sample.merged;
   const int64_t place = sampled_place(sampled, sample.stride);
-  SampledKey key{nullptr, {ShortTag::kNone, ShortTag::kNone}};
+  SampledKey key{nullptr, ShortTag::none()};
   if (place >= int64_t{operands.tiles} * kTileKeys) return key;
   const auto number = static_cast<int32_t>(place / kTileKeys);
   const KeyTile& of = operands.tile[number];
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   for (int64_t tile = first; tile < operands.tiles; tile += step) {
     if (repeats_enough(operands, static_cast<int32_t>(tile), depth)) {
-      operands.tile[tile].video = KeyTile::kPassedOver;
+      operands.tile[tile].only_video = KeyTile::kPassedOver;
     }
   }
 }
@@ -139,15 +139,13 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
       for (int c = 0; c < Product::kLaneColumns; ++c) {
         const float score = product.value(r, c);
         const ShortTag key = shared.key[Sweep::first_column() + Product::column(c)];
-        const bool counts =
-            key.video != ShortTag::kNone && !anchor.may_share(key) && score <= highest;
-        if (counts) most = fmaxf(most, score);
+        if (surely_crosses(anchor, key) && score <= highest) most = fmaxf(most, score);
       }
       greatest[r] = most;
     }
     if (tile % sample.merged != sample.merged - 1) return;
     const int64_t seed = sample.first_seed + int64_t{tile / sample.merged} * kSeedsOfTile +
-                         Sweep::warp() % 4 * 4 + thread % 4;
+                         warp() % 4 * 4 + thread % 4;
 #pragma unroll
     for (int r = 0; r < Product::kLaneRows; ++r) {
       const int64_t i = first_anchor + Sweep::first_row() + Product::row(r);
@@ -163,7 +161,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
                     const bool there = i < rows;
                     const float norm = there ? memory.anchor_norm[i] : -1.0f;
                     const float margin = norm < 0 ? INFINITY : margins(norm);
-                    const float guard = static_cast<float>(problem.max_similarity) - margin;
+                    const float guard = problem.greatest_valid<float>(i) - margin;
                     shared.anchor[thread] =
                         ShortTag::of_anchor(there ? anchors.tag(i) : FrameTag{-1, 0, -1});
                     // NaN, of a guard and a margin that are infinite, is passed by.
@@ -179,11 +177,11 @@ __device__ bool is_crowded(const float* seeds, const AnchorStart& start, const D
   if (start.bar == -INFINITY) return false;
   const float limit = limit_of(start.bar, start.margin);
   int32_t reach = 0;
-  for (int64_t s = threadIdx.x % 32; s < plan.num_seeds; s += 32) reach += seeds[s] >= limit;
+  for (int64_t s = lane(); s < plan.num_seeds; s += 32) reach += seeds[s] >= limit;
   return WarpTeam::sum(reach) > plan.most_reaching;
 }
 
-// Of one warp.
+// One warp's.
 struct StartShared {
   uint32_t histogram[kDigits];
   float seed[1];  // room for the others follows
@@ -200,11 +198,10 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     start_kernel(int64_t rows, const __grid_constant__ Margins margins,
                  const __grid_constant__ DenseMemory memory, const __grid_constant__ DensePlan plan,
                  int64_t shared_bytes) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   auto* all = reinterpret_cast<unsigned char*>(&shared_memory<StartShared>());
-  auto& shared = *reinterpret_cast<StartShared*>(all + warp * shared_bytes);
+  auto& shared = *reinterpret_cast<StartShared*>(all + warp() * shared_bytes);
   const int64_t step = int64_t{gridDim.x} * kStartWarps;
-  for (int64_t i = blockIdx.x * kStartWarps + warp; i < rows; i += step) {
+  for (int64_t i = blockIdx.x * kStartWarps + warp(); i < rows; i += step) {
     const float norm = memory.anchor_norm[i];
     AnchorStart start{-INFINITY, -1.0f};
     if (norm >= 0) {
@@ -213,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
         const float* seeds = memory.seeds + i * plan.num_seeds;
         __syncwarp();  // those of the anchor before are looked at
 #pragma unroll 8
-        for (int64_t s = lane; s < plan.num_seeds; s += 32) shared.seed[s] = seeds[s];
+        for (int64_t s = lane(); s < plan.num_seeds; s += 32) shared.seed[s] = seeds[s];
         __syncwarp();
         start.bar = nearly_kth_greatest([&](int64_t s) { return shared.seed[s]; }, plan.num_seeds,
                                         plan.seed_rank, shared.histogram);
@@ -221,7 +218,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
         if (is_crowded(shared.seed, start, plan)) start.margin = INFINITY;
       }
     }
-    if (lane == 0) memory.start[i] = start;
+    if (lane() == 0) memory.start[i] = start;
   }
 }
 

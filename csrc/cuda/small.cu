@@ -25,7 +25,7 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
   if (thread == 0) shared.num_intra = shared.num_cross = 0;
   const FrameTag tag = problem.anchors.tag(i);
   const Window window = problem.window(i);
-  const T max_similarity = static_cast<T>(problem.max_similarity);
+  const T greatest = problem.greatest_valid<T>(i);
   int64_t first_index = 0;
   bool staged = false;
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
@@ -37,7 +37,7 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
                                                               keys.embedding, row, there, staged),
                                    first_index + row};
       staged = true;
-      if (!there || !valid_similarity(candidate.similarity, max_similarity)) continue;
+      if (!there || !valid_similarity(candidate.similarity, greatest)) continue;
       const Relation found = relation(tag, keys.tag(row), window);
       if (found == Relation::kIntraVideo && problem.intra.k > 0) {
         shared.candidate[atomicAdd(&shared.num_intra, 1)] = candidate;
@@ -63,14 +63,14 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     sort_candidates<BlockTeam>(shared.candidate, intra.count);
     sort_candidates<BlockTeam>(shared.candidate + kSmallKeys - cross.count, cross.count);
     AnchorFinish<T, BlockTeam>(problem, wanted, i, shared.finish)
-        .run(intra, cross, num_keys(problem) > 0);
+        .run(intra, cross, problem.num_keys() > 0);
   }
 }
 
 }  // namespace
 
 bool is_small(const Problem& problem) {
-  const int64_t keys = num_keys(problem);
+  const int64_t keys = problem.num_keys();
   return keys <= kSmallKeys &&
          problem.anchors.embedding.rows * keys <=
              kSmallProducts / std::max<int64_t>(1, problem.anchors.embedding.dim);

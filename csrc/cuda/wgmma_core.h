@@ -83,7 +83,6 @@ class WarpgroupProduct {
 
  private:
   static __device__ int thread() { return static_cast<int>(threadIdx.x) % kWarpgroupThreads; }
-  static __device__ int lane() { return thread() % 32; }
 
   bool add_ = false;
   float sum_[kBlocks][kWarpgroupSums];

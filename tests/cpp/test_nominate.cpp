@@ -80,7 +80,7 @@ void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const 
   }
   const Norms anchor{static_cast<float>(norm(q, 0)),
                      static_cast<float>(norm({lost.data(), DType::kFloat64, 1, dim}, 0))};
-  const NominationMargin margin(dim);
+  const NominationMargin margin(bfloat16_errors(dim));
   std::vector<float> dot_product(height * width);
   std::vector<uint64_t> hits(height);
   for (int64_t j = 0; j < keys.count(); ++j) {

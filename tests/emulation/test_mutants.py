@@ -68,7 +68,6 @@ def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> 
     """A library with the mutant in it, and the line it is on."""
     shutil.copytree(ROOT / "csrc" / "core", folder / "csrc" / "core")
     shutil.copytree(ROOT / "csrc" / "cuda", folder / "csrc" / "cuda")
-    shutil.copy(ROOT / "csrc" / "results.h", folder / "csrc")
     source = folder / "csrc" / "cuda" / name
     text, line = mutated(kind, source.read_text(), site)
     source.write_text(text)
