@@ -10,48 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from checks import check
 from emulated import Emulator
 from hypothesis import HealthCheck, given, settings
-from oracle import Judgement
-from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
-from tolerances import assert_close
+from strategies import LOW_PRECISION, Problem, plain_problem, problems
 
-from usucl_ext import Selection, similarities
+from usucl_ext import similarities
 
 # One emulator serves all examples of a test: it keeps nothing between calls. Four schedules run
 # each example, so fewer examples do.
 all_examples = settings(
     max_examples=settings().max_examples // 3, suppress_health_check=[*HealthCheck], deadline=None
 )
-
-
-def assert_same_selection(ours: Selection, theirs: Selection) -> None:
-    for name, a, b in zip(Selection._fields, ours, theirs, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b), f"{name}: {a} is not {b}"
-
-
-def assert_judged(outcome: Outcome, truth: Judgement, arithmetic: torch.dtype) -> None:
-    for name, ours in outcome.selection._asdict().items():
-        assert torch.equal(ours, torch.from_numpy(getattr(truth.selection, name))), name
-    assert_close(outcome.loss, truth.loss, arithmetic, "loss")
-    for name in ("anchors", "positives", "temperature", "soft_nn_temperature"):
-        grad = getattr(outcome, name)
-        if grad is not None:
-            assert_close(grad, getattr(truth, name), arithmetic, name)
-    for b, (ours_b, value) in enumerate(zip(outcome.blocks, truth.blocks, strict=True)):
-        assert ours_b is not None
-        assert_close(ours_b, value, arithmetic, f"block {b}")
-
-
-def check(emulator: Emulator, problem: Problem, *, judge: bool = True) -> None:
-    on_cpu = problem.select("native")
-    assert_same_selection(emulator.select(problem), on_cpu)
-    outcome = emulator.run(problem)
-    if judge:
-        assert_judged(outcome, problem.judge(), problem.arithmetic)
-    else:
-        assert_same_selection(outcome.selection, problem.run("native").selection)
 
 
 @all_examples

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+EMULATOR = Path(__file__).resolve().parent
+ROOT = EMULATOR.parents[2]
 LIST = ROOT / "build" / "emulated-kernels.md"
 RUN: dict[str, set[str]] = {}  # names with template arguments, and the tests
 

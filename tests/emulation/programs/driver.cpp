@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "../cpp/check.h"
-#include "../cpp/parallel_for_tests.h"
+#include "../../cpp/check.h"
+#include "../../cpp/parallel_for_tests.h"
 #include "cpu/gradient.h"
 #include "cpu/loss.h"
 #include "cpu/pairs.h"
