@@ -1,4 +1,4 @@
-"""Builds the emulation with the C++ compiler alone, and notes which kernels the tests run."""
+"""Builds the emulation, and hands the tests the emulated kernels."""
 
 from __future__ import annotations
 
@@ -60,17 +60,4 @@ def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emul
     library.configure()
     library.take_kernels()
     yield library
-    for kernel in library.take_kernels():
-        kernel_list.RUN.setdefault(kernel, set()).add(request.node.originalname)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name == "test_coverage.py")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not kernel_list.RUN:
-        return
-    kernel_list.write()
-    where = kernel_list.LIST.relative_to(ROOT)
-    terminalreporter.write_line(f"{len(kernel_list.RUN)} kernels ran emulated, listed in {where}")
+    kernel_list.note(library.take_kernels(), request.node.originalname)
