@@ -65,6 +65,7 @@ def test_small_problems_of_real_values(dense: Dense, problem: Problem) -> None:
     check(dense.emulator, problem)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 @pytest.mark.parametrize("rows", [1, 127, 129])
 def test_sizes_around_the_bounds(dense: Dense, rows: int, dtype: torch.dtype) -> None:
@@ -84,12 +85,14 @@ def test_element_types_mixed(dense: Dense) -> None:
         assert dense.check(problem).unsettled == 0
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_rows_too_long_for_shared_memory(dense: Dense, dtype: torch.dtype) -> None:
     """Anchors are then copied again for every tile of keys."""
     dense.check(plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)))
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("kibibytes", [163, 99, 80])
 def test_shared_memory_of_every_size(dense: Dense, kibibytes: int) -> None:
     """Of an A100 and a GeForce: two stages or three, all of the anchors or not; with less there is
