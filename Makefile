@@ -1,6 +1,7 @@
 # make demo [DATA=folder]   set up, train an encoder on the videos in DATA (or on made ones), report
 # make test                 set up, lint, type-check, run every test
 # make check-all            make test at length: every CPU variant, sanitizers, more architectures
+# make coverage             the Python tests again, with the lines that none of them runs
 # make build                set up and build only
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
 # make gpu-suite PART=2     there: comparisons, mma.sync on Hopper, sanitizers, sweep
@@ -12,6 +13,10 @@ DATA ?=
 OUT ?= runs/demo
 PART ?= 1
 COMMIT ?=
+# Tests at the same time; each process takes 1 to 2 GB. Neighbours go to one process as long as the
+# other has work, so that what several tests share is made once.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # One architecture keeps the build short; PTX lets every newer GPU run it too. setup.py alone
 # builds for the GPU it finds, or for a portable list.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
@@ -21,8 +26,8 @@ ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all gpu-suite build lint types native-tests python-tests capability-tests \
-        format clean
+.PHONY: demo test check-all coverage gpu-suite build lint types native-tests python-tests \
+        capability-tests format clean
 
 demo: build
 	$(BIN)/usucl demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
@@ -34,12 +39,15 @@ check-all: test
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
-	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/ext || exit 1; \
+	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(PYTEST) -q tests/ext || exit 1; \
 	done
-	USUCL_MUTANTS=1 USUCL_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/emulation
+	USUCL_MUTANTS=1 USUCL_HYPOTHESIS_PROFILE=long $(PYTEST) -q tests/emulation
 	TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
 	library=$$(ls build/archs/usucl_ext/_C_cuda*.so 2>/dev/null) || { echo "no CUDA library was built: its guard is skipped"; exit 0; }; \
 	  USUCL_CUDA_LIBRARY=$$library $(BIN)/python -m pytest -q -s tests/ext/test_cuda_binary.py
+
+coverage: build
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # With the Python there is, not a new environment: where GPUs are there may be no network. Results
 # go to the folder that OUT of the environment names, or to benchmarks/results.
@@ -59,16 +67,17 @@ types: build
 native-tests: build
 	$(BIN)/cmake -S . -B build/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
 	$(BIN)/cmake --build build/cmake
-	$(BIN)/ctest --test-dir build/cmake --output-on-failure
+	$(BIN)/ctest --test-dir build/cmake --output-on-failure --parallel $(JOBS)
 
 python-tests: build
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST)
 
-# The operator's tests again under each lesser instruction set that this machine runs.
+# What the kernels compute, again under each lesser instruction set that this machine runs.
+COMPUTED := $(patsubst %,tests/ext/test_%.py,selection loss gradients pairs determinism scale golden)
 capability-tests: build
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C, build_info; \
 	    print(*(set(_C.cpu_capabilities()) - {build_info()["cpu_capability"]}))'); do \
-	  USUCL_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest -q tests/ext || exit 1; \
+	  USUCL_CPU_CAPABILITY=$$capability $(PYTEST) -q $(COMPUTED) || exit 1; \
 	done
 
 format: build

@@ -13,6 +13,8 @@ import torch
 
 import usucl_ext
 
+pytest_plugins = ["kernel_list"]
+
 _ROOT = Path(__file__).resolve().parents[1]
 
 _SHARED_BY_EXAMPLES = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]

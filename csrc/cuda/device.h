@@ -1,7 +1,7 @@
 // What kernels are written in. CUDA's own names stay where CUDA has one; every PTX instruction gets
 // a function here, or in hopper.h if only Hopper has it, and inline assembly is nowhere else.
 // Compiled by a C++ compiler with USUCL_EMULATION, the same kernels run on the CPU
-// (tests/emulation/emulator.h).
+// (tests/emulation/emulator/emulator.h).
 #pragma once
 
 #include <algorithm>
@@ -109,7 +109,7 @@ __device__ inline void load_matrices_transposed(uint32_t (&out)[4], const void* 
   }
 
 // sum [16 x 8] += a [16 x K] b [K x 8], K = 16 of 16-bit or 8 of TF32 elements, by one warp. Which
-// element lies in which lane and register: tests/emulation/test_emulator.cpp.
+// element lies in which lane and register: tests/emulation/programs/test_emulator.cpp.
 USUCL_MMA(mma_bfloat16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 USUCL_MMA(mma_float16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 USUCL_MMA(mma_tf32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")

@@ -1,4 +1,4 @@
-"""Builds the emulation with the C++ compiler alone, and notes which kernels the tests run."""
+"""Builds the emulation, and hands the tests the emulated kernels."""
 
 from __future__ import annotations
 
@@ -60,17 +60,26 @@ def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emul
     library.configure()
     library.take_kernels()
     yield library
-    for kernel in library.take_kernels():
-        kernel_list.RUN.setdefault(kernel, set()).add(request.node.originalname)
+    kernel_list.note(library.take_kernels(), request.node.originalname)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name == "test_coverage.py")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A case marked ``schedules_in_turn`` runs under one schedule, the next case under the next.
 
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not kernel_list.RUN:
+    Its subject are sizes, which no schedule changes; the race check finds what no barrier orders
+    under each of them. At length, every case runs under all.
+    """
+    if os.environ.get("USUCL_HYPOTHESIS_PROFILE") == "long":
         return
-    kernel_list.write()
-    where = kernel_list.LIST.relative_to(ROOT)
-    terminalreporter.write_line(f"{len(kernel_list.RUN)} kernels ran emulated, listed in {where}")
+    others = [item for item in items if not _has_its_turn(item)]
+    if others:
+        items[:] = [item for item in items if _has_its_turn(item)]
+        config.hook.pytest_deselected(items=others)
+
+
+def _has_its_turn(item: pytest.Item) -> bool:
+    if item.get_closest_marker("schedules_in_turn") is None:
+        return True
+    assert isinstance(item, pytest.Function)
+    numbers = dict(item.callspec.indices)
+    return numbers.pop("emulator") == sum(numbers.values()) % len(SCHEDULES)

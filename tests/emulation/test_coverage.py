@@ -1,35 +1,28 @@
-"""Every kernel of csrc/cuda is run by emulated tests. Comes last: it looks back on the session."""
+"""The judge of which kernels ran emulated; it judges every session in which all tests run."""
 
 from __future__ import annotations
 
-import os
-import re
+from kernel_list import gaps, kernels_in_source
 
-import pytest
-from kernel_list import RUN, kernels_in_source, plain_name, whole_folder
-
-# Kernels that only hardware can run, and why.
-HARDWARE_ONLY: dict[str, str] = {}
+RUN = {"{anonymous}::one<float, 2>": {"test"}, "usucl::two": {"test"}}
+ALL = {**RUN, "{anonymous}::one<double, 2>": {"test"}}
 
 
-@pytest.fixture(autouse=True)
-def _needs_all_tests(request: pytest.FixtureRequest) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("the tests are spread over processes, which do not know of each other")
-    if not whole_folder(request.config):
-        pytest.skip("only a part of the tests of this folder was chosen")
+def test_kernels_are_found_in_the_sources() -> None:
+    assert len(kernels_in_source()) > 10, "the pattern no longer finds kernels"
 
 
-def test_every_kernel_ran() -> None:
-    sources = kernels_in_source()
-    assert len(sources) > 10, "the pattern finds kernels no more"
-    run = {plain_name(kernel) for kernel in RUN}
-    assert run <= sources
-    assert sources - run == set(HARDWARE_ONLY)
+def test_a_whole_session_has_no_gaps() -> None:
+    assert gaps(ALL, {"one", "two"}) == []
 
 
-def test_every_instance_ran() -> None:
-    """What runs for float32 runs for float64, and the other way round."""
-    for kernel in RUN:
-        for one, other in (("float", "double"), ("double", "float")):
-            assert re.sub(rf"\b{one}\b", other, kernel) in RUN
+def test_a_kernel_that_no_test_runs_is_named() -> None:
+    assert gaps(ALL, {"one", "two", "three"}) == ["no emulated test runs three"]
+
+
+def test_what_runs_for_float_must_run_for_double() -> None:
+    assert gaps(RUN, {"one", "two"}) == ["no emulated test runs {anonymous}::one<double, 2>"]
+
+
+def test_a_kernel_that_the_pattern_misses_is_named() -> None:
+    assert gaps(ALL, {"two"}) == ["one ran, but is not found in the sources"]

@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+from checks import check
+from comparison import assert_same_selection
+from elements import as_read, worst_case
 from emulated import Emulator, Statistics, margin_of
 from hypothesis import HealthCheck, given, settings
 from strategies import LOW_PRECISION, Problem, plain_problem, problems
-from test_kernels import assert_same_selection, check
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -63,6 +65,7 @@ def test_small_problems_of_real_values(dense: Dense, problem: Problem) -> None:
     check(dense.emulator, problem)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 @pytest.mark.parametrize("rows", [1, 127, 129])
 def test_sizes_around_the_bounds(dense: Dense, rows: int, dtype: torch.dtype) -> None:
@@ -82,12 +85,14 @@ def test_element_types_mixed(dense: Dense) -> None:
         assert dense.check(problem).unsettled == 0
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_rows_too_long_for_shared_memory(dense: Dense, dtype: torch.dtype) -> None:
     """Anchors are then copied again for every tile of keys."""
     dense.check(plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)))
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("kibibytes", [163, 99, 80])
 def test_shared_memory_of_every_size(dense: Dense, kibibytes: int) -> None:
     """Of an A100 and a GeForce: two stages or three, all of the anchors or not; with less there is
@@ -241,25 +246,6 @@ def test_float32_anchors_beyond_float16(dense: Dense) -> None:
 
 
 # --- the margin -----------------------------------------------------------------------------------
-
-
-def as_read(values: Tensor, elements: torch.dtype, *, key: bool) -> Tensor:
-    """float64 of what tensor cores multiply; a float32 key is cut off, an anchor rounded."""
-    if elements != torch.float32:
-        return values.to(elements).double()
-    bits = values.float().view(torch.int32)
-    if not key:
-        bits = bits + 0xFFF + (bits >> 13 & 1)
-    return (bits & ~0x1FFF).view(torch.float32).double()
-
-
-def worst_case(elements: torch.dtype, dim: int, *, key: bool) -> Tensor:
-    """A row all of whose elements lose as much as they can, in the same direction."""
-    bits = 8 if elements == torch.bfloat16 else 11
-    lost = 2.0**-23 if elements == torch.float32 and key else 2.0**-24
-    # Just above a power of two; just below the midpoint to the next number, or below that number.
-    step = 2.0 ** (1 - bits) * (1 if key and elements == torch.float32 else 0.5)
-    return torch.full((dim,), 1 + step - 2 * lost)
 
 
 @pytest.mark.parametrize("dim", [1, 16, 128, 1024])

@@ -13,6 +13,7 @@ import device_programs
 import numpy as np
 import pytest
 from device_programs import Program
+from elements import in_words
 from emulated import SCHEDULES, Schedule
 from kernel_list import ROOT
 
@@ -69,15 +70,6 @@ def matrix_loads(transposed: bool, rows: Sequence[int]) -> Case:
         return out, expected.view(np.uint32)[..., 0]
 
     return case
-
-
-def in_words(values: np.ndarray, kind: str) -> np.ndarray:
-    """float32 [rows, columns], exact in the kind, as 32-bit words along the columns."""
-    if kind == "float16":
-        return values.astype(np.float16).view(np.uint32)
-    if kind == "bfloat16":
-        return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint32)
-    return values.view(np.uint32)
 
 
 def fragments(matrix: np.ndarray, registers: int) -> np.ndarray:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from device_programs import Program
+from elements import in_words
 from emulated import SCHEDULES, Schedule
 from kernel_list import ROOT
-from test_device_instructions import in_words
 
 NAME, ARCHITECTURE = "hopper_instructions", "sm_90a"
 PRODUCT = "warpgroup_product<0>"

@@ -10,48 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from checks import check
 from emulated import Emulator
 from hypothesis import HealthCheck, given, settings
-from oracle import Judgement
-from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
-from tolerances import assert_close
+from strategies import LOW_PRECISION, Problem, plain_problem, problems
 
-from usucl_ext import Selection, similarities
+from usucl_ext import similarities
 
 # One emulator serves all examples of a test: it keeps nothing between calls. Four schedules run
 # each example, so fewer examples do.
 all_examples = settings(
     max_examples=settings().max_examples // 3, suppress_health_check=[*HealthCheck], deadline=None
 )
-
-
-def assert_same_selection(ours: Selection, theirs: Selection) -> None:
-    for name, a, b in zip(Selection._fields, ours, theirs, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b), f"{name}: {a} is not {b}"
-
-
-def assert_judged(outcome: Outcome, truth: Judgement, arithmetic: torch.dtype) -> None:
-    for name, ours in outcome.selection._asdict().items():
-        assert torch.equal(ours, torch.from_numpy(getattr(truth.selection, name))), name
-    assert_close(outcome.loss, truth.loss, arithmetic, "loss")
-    for name in ("anchors", "positives", "temperature", "soft_nn_temperature"):
-        grad = getattr(outcome, name)
-        if grad is not None:
-            assert_close(grad, getattr(truth, name), arithmetic, name)
-    for b, (ours_b, value) in enumerate(zip(outcome.blocks, truth.blocks, strict=True)):
-        assert ours_b is not None
-        assert_close(ours_b, value, arithmetic, f"block {b}")
-
-
-def check(emulator: Emulator, problem: Problem, *, judge: bool = True) -> None:
-    on_cpu = problem.select("native")
-    assert_same_selection(emulator.select(problem), on_cpu)
-    outcome = emulator.run(problem)
-    if judge:
-        assert_judged(outcome, problem.judge(), problem.arithmetic)
-    else:
-        assert_same_selection(outcome.selection, problem.run("native").selection)
 
 
 @all_examples
@@ -80,6 +50,7 @@ def test_passes_of_large_problems_of_real_values(emulator: Emulator, problem: Pr
     check(emulator, problem)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("keys", [(127,), (128,), (129,), (1, 300, 70), (3,) * 40], ids=str)
@@ -132,6 +103,7 @@ def test_wide_embeddings_and_many_positives(emulator: Emulator, one_launch: bool
     check(emulator, problem, judge=False)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize(
@@ -176,6 +148,7 @@ def test_key_gradient_of_a_hub_is_the_same_bits(emulator: Emulator) -> None:
         torch.testing.assert_close(ours, cpu)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("rows", "per_anchor", "dim"), [(3, 5, 7), (9, 131, 40), (2, 130, 700)])
 def test_similarities_of_given_pairs(

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from device_programs import Program
+from elements import as_read, in_words, worst_case
 from emulated import DTYPES, Schedule
-from test_dense import as_read, worst_case
-from test_device_instructions import in_words
 from torch import Tensor
 from torch.nn.functional import normalize
 

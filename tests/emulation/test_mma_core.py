@@ -8,8 +8,8 @@ import device_programs
 import numpy as np
 import pytest
 from device_programs import Program
+from elements import in_words
 from emulated import SCHEDULES, Schedule
-from test_device_instructions import in_words
 
 NAME = "mma_core"
 WORDS = 32  # of 32 bits in a chunk of a row

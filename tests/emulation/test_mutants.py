@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 import torch
+from checks import check
 from device_programs import EMULATED, RACE_CHECKED
 from emulated import Emulator, Schedule
-from kernel_list import ROOT
+from kernel_list import EMULATOR, ROOT
 from strategies import Problem, plain_problem
-from test_kernels import check
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("USUCL_MUTANTS"), reason="minutes of compiling: set USUCL_MUTANTS=1"
@@ -77,7 +77,7 @@ def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> 
             "namespace usucl::cuda {", "namespace usucl::cuda {" + PLAIN_ADD
         )
     )
-    includes = ["-I", str(folder / "csrc"), "-I", str(ROOT / "tests" / "emulation")]
+    includes = ["-I", str(folder / "csrc"), "-I", str(EMULATOR)]
     objects = []
     for original in sorted(folder.glob("csrc/cuda/*.cu")):
         unchanged = source.suffix == ".cu" and original != source
@@ -91,7 +91,7 @@ def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> 
             [compiler, *FLAGS, *includes, "-c", str(original), "-o", objects[-1]], check=True
         )
     library = folder / "mutant.so"
-    entry = build_folder / "CMakeFiles" / "emulated.dir" / "library.cpp.o"
+    entry = build_folder / "CMakeFiles" / "emulated.dir" / "emulator" / "library.cpp.o"
     emulator = build_folder / "libemulator.a"
     subprocess.run(
         ["c++", "-shared", "-o", str(library), str(entry), *objects, str(emulator), "-ldl"],

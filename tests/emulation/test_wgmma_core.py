@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from device_programs import Program
+from elements import in_words
 from emulated import SCHEDULES, Schedule
-from test_device_instructions import in_words
 
 NAME, ARCHITECTURE = "wgmma_core", "sm_90a"
 TILE_KEYS = 128

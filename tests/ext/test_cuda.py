@@ -16,14 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+from comparison import assert_gradients, assert_same_selection, same_selection
 from hypothesis import given
 from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
-from test_gradients import compare as assert_gradients
-from test_selection import same_selection
 from tolerances import assert_close
 
 import usucl_ext
-from usucl_ext import Frames, Selection
+from usucl_ext import Frames
 
 OPERATORS = (
     "select_negatives",
@@ -40,12 +39,6 @@ needs_gpu = pytest.mark.skipif(
     not (torch.cuda.is_available() and usucl_ext.build_info()["cuda"]),
     reason="no CUDA device" if not torch.cuda.is_available() else "no CUDA kernels",
 )
-
-
-def assert_same_selection(gpu: Selection, cpu: Selection) -> None:
-    for ours, theirs in zip(gpu, cpu, strict=True):
-        assert ours.dtype == theirs.dtype
-        assert torch.equal(ours.cpu(), theirs)
 
 
 def assert_near(gpu: torch.Tensor | None, cpu: torch.Tensor | None, eps: float) -> None:

@@ -9,35 +9,13 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from comparison import assert_gradients
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import LOW_PRECISION, Outcome, Problem, plain_problem, problems
-from tolerances import assert_close
+from strategies import LOW_PRECISION, Problem, plain_problem, problems
 from torch import Tensor
 
 from usucl_ext import Frames, hard_negative_nce
-
-
-def compare(ours: Outcome, problem: Problem, truth: oracle.Judgement) -> None:
-    arithmetic = problem.arithmetic
-    pairs = [
-        ("anchors", problem.anchors.embedding, ours.anchors, truth.anchors),
-        ("positives", problem.positives, ours.positives, truth.positives),
-    ]
-    for number, block in enumerate(problem.blocks):
-        pairs.append(
-            (f"negatives[{number}]", block.embedding, ours.blocks[number], truth.blocks[number])
-        )
-    for name in ("temperature", "soft_nn_temperature"):
-        given_value = problem.options[name]
-        if isinstance(given_value, Tensor):
-            pairs.append((name, given_value, getattr(ours, name), getattr(truth, name)))
-    for name, source, grad, value in pairs:
-        if grad is None:  # an empty block may stay outside the graph
-            assert source.numel() == 0, name
-            continue
-        assert grad.dtype == source.dtype and grad.shape == source.shape, name
-        assert_close(grad, value, arithmetic, f"gradient of {name}")
 
 
 def check(problem: Problem, impl: str, device: torch.device) -> None:
@@ -48,7 +26,7 @@ def check(problem: Problem, impl: str, device: torch.device) -> None:
             getattr(truth, name).condition = getattr(wide, name).condition
         for ours, theirs in zip(truth.blocks, wide.blocks, strict=True):
             ours.condition = theirs.condition
-    compare(problem.to(device).run(impl), problem, truth)
+    assert_gradients(problem.to(device).run(impl), problem, truth)
 
 
 @given(problem=problems())

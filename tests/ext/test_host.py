@@ -35,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pytest.skip(str(reason or "nothing is preloaded here"))
     library = stub_cuda.build(tmp_path_factory.mktemp("stub"))
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "on_stub_cuda.py")],
+        [sys.executable, str(Path(__file__).parents[1] / "helpers" / "on_stub_cuda.py")],
         env=stub_cuda.environment(library),
         capture_output=True,
         text=True,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from comparison import same_selection
 from hypothesis import given
-from strategies import Problem, problems
-from test_selection import keys_of, one_anchor, same_selection
+from strategies import Problem, keys_of, one_anchor, problems
 from tolerances import assert_close
 
 from usucl_ext import Frames, hard_negative_nce

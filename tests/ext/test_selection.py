@@ -9,24 +9,14 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from comparison import same_selection
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import LOW_PRECISION, Problem, problems
+from strategies import LOW_PRECISION, Problem, keys_of, one_anchor, problems
 
-from usucl_ext import Frames, Selection, select_negatives
+from usucl_ext import Frames, select_negatives
 
 NAN, INF = float("nan"), float("inf")
-
-
-def same_selection(ours: Selection, truth: oracle.Selection) -> None:
-    for name in ("intra", "cross"):
-        index = getattr(ours, f"{name}_index")
-        similarity = getattr(ours, f"{name}_similarity")
-        assert index.dtype == torch.int64 and not similarity.requires_grad
-        np.testing.assert_array_equal(index.cpu().numpy(), getattr(truth, f"{name}_index"), name)
-        expected = getattr(truth, f"{name}_similarity")
-        assert similarity.cpu().numpy().dtype == expected.dtype
-        np.testing.assert_array_equal(similarity.cpu().numpy(), expected, name)
 
 
 def judge(problem: Problem) -> oracle.Selection:
@@ -105,25 +95,6 @@ def test_splitting_the_keys_changes_nothing(
 
 
 # --- one rule at a time ---------------------------------------------------------------------------
-
-
-def keys_of(
-    similarity: list[float],
-    video: list[int],
-    time: list[float] | None = None,
-    patient: list[int] | None = None,
-) -> Frames:
-    """Keys of D = 1; with the anchor embedding 1, key and similarity are one number."""
-    return Frames(
-        torch.tensor(similarity, dtype=torch.float32)[:, None],
-        torch.tensor(video, dtype=torch.int64),
-        torch.tensor([0.0] * len(video) if time is None else time, dtype=torch.float32),
-        None if patient is None else torch.tensor(patient),
-    )
-
-
-def one_anchor(video: int = 0, time: float = 0.0, patient: int | None = None) -> Frames:
-    return keys_of([1.0], [video], [time], None if patient is None else [patient])
 
 
 def picked(anchor: Frames, keys: Frames, impl: str, **options: Any) -> tuple[list[int], list[int]]:

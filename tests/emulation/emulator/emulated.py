@@ -1,6 +1,6 @@
 """The emulated kernels behind the same face as ``strategies.Problem.run``.
 
-The structures mirror csrc/core/problem.h, csrc/core/results.h and tests/emulation/emulation.h.
+The structures mirror csrc/core/problem.h, csrc/core/results.h and emulation.h.
 """
 
 from __future__ import annotations

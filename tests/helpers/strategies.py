@@ -328,3 +328,22 @@ def problems(
         if reduction == "none"
         else float(rng.choice([1.0, -2.5])),
     )
+
+
+def keys_of(
+    similarity: list[float],
+    video: list[int],
+    time: list[float] | None = None,
+    patient: list[int] | None = None,
+) -> Frames:
+    """Keys of D = 1; with the anchor embedding 1, key and similarity are one number."""
+    return Frames(
+        torch.tensor(similarity, dtype=torch.float32)[:, None],
+        torch.tensor(video, dtype=torch.int64),
+        torch.tensor([0.0] * len(video) if time is None else time, dtype=torch.float32),
+        None if patient is None else torch.tensor(patient),
+    )
+
+
+def one_anchor(video: int = 0, time: float = 0.0, patient: int | None = None) -> Frames:
+    return keys_of([1.0], [video], [time], None if patient is None else [patient])

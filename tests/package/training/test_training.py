@@ -15,11 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from usucl._spread import effective_rank, uniformity
 from usucl.bank import NegativeBank
 from usucl.cli import main
 from usucl.models import load_encoder
-from usucl.training import presets, read_config, train
+from usucl.training import read_config, train
 from usucl.training.monitor import COLUMNS, RunFolder
 
 TINY = {
@@ -373,34 +372,3 @@ def test_a_run_that_diverges_keeps_the_last_good_encoder(
     monkeypatch.undo()
     train(out=out, resume=True, progress=False)
     assert_identical(everything(out)["encoder"], everything(good)["encoder"])
-
-
-def test_presets_hold_the_paper(tmp_path: Path) -> None:
-    assert presets() == ["dense", "paper", "paper-code"]
-    paper = read_config("paper", {})
-    assert (paper.loss.intra_k, paper.loss.cross_k) == (3, 4)
-    assert paper.loss.temperature == paper.loss.soft_nn_temperature == 0.07
-    assert (paper.optimiser.kind, paper.optimiser.lr, paper.optimiser.momentum) == (
-        "sgd",
-        3e-3,
-        0.9,
-    )
-    assert (paper.epochs, paper.sampling.videos, paper.key.momentum) == (60, 32, 0.999)
-    assert not paper.curriculum.intra(9) and paper.curriculum.intra(10)
-    assert paper.curriculum.window(10) == (0.2, 0.4)
-    assert read_config("paper-code", {}).curriculum.kind == "paper-code"
-    own = tmp_path / "own.yaml"
-    own.write_text("method: paper\noptimiser: {lr: 1e-2}\n")
-    assert read_config(own, {"optimiser.momentum": 0.5}).optimiser.lr == 0.01
-    round_trip = tmp_path / "round.yaml"
-    round_trip.write_text(paper.to_yaml())
-    assert read_config(round_trip, {}) == paper
-
-
-def test_effective_rank_and_uniformity() -> None:
-    assert effective_rank(torch.eye(8)) == pytest.approx(8)
-    assert effective_rank(torch.ones(8, 4)) == pytest.approx(1)
-    assert uniformity(torch.ones(5, 3), torch.arange(5)) == pytest.approx(0, abs=1e-6)
-    frames = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    assert uniformity(frames, torch.tensor([0, 0, 1])) == pytest.approx(-4)  # log exp(-2 * 2)
-    assert math.isnan(uniformity(frames, torch.zeros(3)))

@@ -1,7 +1,7 @@
 // Asynchronous copies, loads of matrices, products of matrices: what one PTX instruction does.
 #include <cstring>
 
-#include "../../csrc/core/dtypes.h"
+#include "core/dtypes.h"
 #include "asynchronous.h"
 #include "emulation.h"
 #include "emulator.h"

@@ -1,4 +1,4 @@
-"""Test kernels (``*.cu`` of this folder) built twice, as C++ for the emulator and by nvcc.
+"""Test kernels (``programs/*.cu`` beside this folder) built twice: for the emulator and by nvcc.
 
 Two compilers are enough, as on a machine that has a GPU and little else.
 """
@@ -18,19 +18,19 @@ import numpy as np
 import pytest
 import torch
 from emulated import Schedule, settings_of
-from kernel_list import ROOT
+from kernel_list import EMULATOR, ROOT
 
 from benchmarks.cuda_binary import Kernel, find_cuobjdump, read, readable
 
-HERE = Path(__file__).parent
+PROGRAMS = EMULATOR.parent / "programs"
 BUILD = ROOT / "build" / "device-programs"
-INCLUDES = ("-I", str(ROOT / "csrc"), "-I", str(HERE))
+INCLUDES = ("-I", str(ROOT / "csrc"), "-I", str(EMULATOR))
 EMULATED = (
     *("-std=c++17", "-O1", "-g", "-fPIC", "-DUSUCL_EMULATION", "-ffp-contract=off"),
     "-fvisibility=hidden",
 )
 RACE_CHECKED = ("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0")
-EMULATOR = (
+SOURCES = (
     *("emulator.cpp", "fibers.cpp", "mbarriers.cpp", "races.cpp", "tensor_core.cpp", "wgmma.cpp"),
 )
 WITHOUT_A_GPU = "sm_80"  # what is looked at then: the first with every instruction that is used
@@ -77,8 +77,9 @@ def _compile(out: Path, *command: str) -> Path:
     sources = [
         *ROOT.glob("csrc/**/*.h"),
         *ROOT.glob("csrc/cuda/*.cu"),
-        *HERE.glob("*.h"),
-        *HERE.glob("*.c*"),
+        *EMULATOR.glob("*.h"),
+        *EMULATOR.glob("*.cpp"),
+        *PROGRAMS.glob("*.cu"),
         Path(__file__),
     ]
     if out.exists() and out.stat().st_mtime > max(one.stat().st_mtime for one in sources):
@@ -101,13 +102,13 @@ def emulated(name: str) -> Program:
         pytest.skip("no C++ compiler")
     common = (compiler, *EMULATED, *INCLUDES)
     objects = [
-        _compile(BUILD / f"{source}.o", *common, "-c", str(HERE / source)) for source in EMULATOR
+        _compile(BUILD / f"{source}.o", *common, "-c", str(EMULATOR / source)) for source in SOURCES
     ]
     # A new warning of another compiler is to be mended, but not where a GPU is waiting.
     strict = () if torch.cuda.is_available() else ("-Wall", "-Wextra", "-Werror")
     kernels = (*RACE_CHECKED, *strict, "-Wno-unknown-pragmas", "-xc++")
     program = BUILD / f"{name}.cu.o"
-    objects.append(_compile(program, *common, *kernels, "-c", str(HERE / f"{name}.cu")))
+    objects.append(_compile(program, *common, *kernels, "-c", str(PROGRAMS / f"{name}.cu")))
     library = BUILD / f"{name}-emulated.so"
     return Program(_compile(library, compiler, "-shared", *map(str, objects), "-ldl"))
 
@@ -133,7 +134,7 @@ def compiled(name: str, architecture: str | None = None) -> Path:
         *("-fmad=false", "--expt-relaxed-constexpr"),
         *("-Xptxas", "-v"),
     )
-    source, library = str(HERE / f"{name}.cu"), BUILD / f"{name}-{architecture}.so"
+    source, library = str(PROGRAMS / f"{name}.cu"), BUILD / f"{name}-{architecture}.so"
     return _compile(library, nvcc, *flags, *INCLUDES, source)
 
 

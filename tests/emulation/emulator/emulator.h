@@ -1,5 +1,5 @@
 // The vocabulary of csrc/cuda/device.h on the CPU: a fiber for every CUDA thread, one thread block
-// after the other. For kernels; tests/emulation/emulation.h is for who runs them.
+// after the other. For kernels; emulation.h is for who runs them.
 #pragma once
 
 #include <algorithm>

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../cpp/check.h"
+#include "../../cpp/check.h"
 #include "core/dtypes.h"
 #include "cuda/device.h"
 #include "emulation.h"

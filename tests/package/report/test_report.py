@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_evaluation import make_data, make_run
+from runs import make_data, make_run
 
 from usucl.evaluation import embed, evaluate
 from usucl.report import write_report

@@ -4,10 +4,11 @@
 #include <cstdio>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
-#include "../cpp/check.h"
-#include "../cpp/parallel_for_tests.h"
+#include "../../cpp/check.h"
+#include "../../cpp/parallel_for_tests.h"
 #include "cpu/gradient.h"
 #include "cpu/loss.h"
 #include "cpu/pairs.h"
@@ -229,13 +230,15 @@ void compare_all() {
 
 }  // namespace
 
-int main() {
+// Takes the type of the accumulation, so that both may run at the same time.
+int main(int, char** arguments) {
+  const std::string type = arguments[1] == nullptr ? "" : arguments[1];
+  CHECK(type == "float" || type == "double");
   cpu::set_num_threads(1);
   for (const auto schedule : {emulation::Schedule::kForward, emulation::Schedule::kReverse,
                               emulation::Schedule::kRandom}) {
     emulation::settings = {schedule, 5, 0, false};
-    compare_all<float>();
-    compare_all<double>();
+    type == "float" ? compare_all<float>() : compare_all<double>();
   }
   std::printf("%zu kernels\n", emulation::kernels_run().size());
   return 0;

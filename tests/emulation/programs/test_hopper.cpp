@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../cpp/check.h"
+#include "../../cpp/check.h"
 #include "core/dtypes.h"
 #include "cuda/hopper.h"
 #include "emulation.h"

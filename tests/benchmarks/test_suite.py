@@ -1,10 +1,9 @@
-"""The benchmarks refuse wrong results, write what the report reads, and count as they say."""
+"""The benchmarks refuse wrong results and count as they say."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,70 +12,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from results import MAIN, WORDS, a_row
 
 import usucl_ext
-from benchmarks import harness, plots, report, suite
+from benchmarks import harness, report, suite
 from benchmarks.__main__ import main
 from benchmarks.harness import Step, Times, peak_extra_memory, time_in_turns
 from benchmarks.problems import DTYPES, ORDERS, Problem, Setting
 from benchmarks.providers import PROVIDERS
-from benchmarks.rows import COMPILED, EAGER, LIGHTLY, MATMUL, OURS, SEARCH, Result, Row, read, write
-from benchmarks.targets import Target, advantage, share_of_peak, targets
-
-WORDS = {"machine": "a machine", "versions": "usucl 1", "commit": "abc"}
-MAIN = ((256, 16384), (512, 65536), (1024, 65536), (256, 262144))
+from benchmarks.rows import COMPILED, EAGER, LIGHTLY, MATMUL, OURS, SEARCH, Row, read
 
 
 @pytest.fixture
 def native() -> None:
     if not usucl_ext.build_info()["native"]:
         pytest.skip(f"no native kernels: {usucl_ext.build_info()['native_reason']}")
-
-
-def a_row(**fields: object) -> Row:
-    row = Row("shapes", suite.OP, OURS, "both", (512, 65536, 128), "float32", (3, 32), "random", 2,
-              "time", 100.0, 90.0, 110.0, "ms", 20, **WORDS)  # fmt: skip
-    return replace(row, **fields)  # type: ignore[arg-type]
-
-
-def a_result(rows: list[Row], **run: object) -> Result:
-    """A run on two threads, whose providers are all there."""
-    facts = {"cpu": "a CPU", "cores": 2, "threads": 2, "features": [], "cpu_capability": "avx2",
-             "torch_cpu_capability": "AVX2", "load_before": 0.1, "settings": {}}  # fmt: skip
-    head = {"machine": facts, "versions": {"usucl": "1", "torch": "2"}, "commit": "abc",
-            "date": "today", "quick": False, "cores_of_others": 0.1, **run}  # fmt: skip
-    told = {name: {"what": "", "cannot": "", "skipped": ""} for name in PROVIDERS}
-    return Result(head, told, rows)
-
-
-def made_up() -> Result:
-    """Every figure that has a goal: ours 100 ms at 65536 keys, others a known multiple."""
-    peak = a_row(group="machine", op="fma_peak", provider="machine", mode="", shape=(0, 0, 0),
-                 metric="rate", value=100.0, unit="GFLOP/s")  # fmt: skip
-    rows = [peak]
-    multiples = {MATMUL: 2.0, EAGER: 12.0, SEARCH: 6.0}
-    for shape in (*MAIN, (32, 65536), (32, 96)):
-        one = a_row(shape=(*shape, 128))
-        rows += [one, replace(one, metric="memory", value=shape[0] / 16, unit="MiB")]
-        for provider, multiple in multiples.items():
-            theirs = replace(one, provider=provider, value=100.0 * multiple)
-            rows += [theirs if provider == EAGER else replace(theirs, mode="forward")]
-            rows += [replace(theirs, metric="ratio", value=multiple, unit="x", versus=OURS)]
-    rows += _sweep("k", [{"k": (3, k)} for k in (4, 32, 256)], [1.1, 1.2])
-    rows += _sweep("dtype", [{"dtype": name} for name in DTYPES], [0.5, 0.7])
-    rows += _sweep("order", [{"order": name} for name in ORDERS], [1.5, 1.0, 2.5, 1.1])
-    varied = {"N": ((64, 65536, 128), (512, 65536, 128)), "D": ((512, 65536, 64),)}
-    for group, shapes in varied.items():
-        one = [a_row(group=group, shape=shape) for shape in shapes]
-        rows += one + [replace(row, provider=MATMUL, mode="forward") for row in one]
-    return a_result(rows)
-
-
-def _sweep(group: str, changes: list[dict[str, object]], ratios: list[float]) -> list[Row]:
-    times = [a_row(group=group, **change) for change in changes]
-    relative = [replace(row, metric="ratio", unit="x", value=ratio, versus=group)
-                for row, ratio in zip(times[1:], ratios, strict=True)]  # fmt: skip
-    return times + relative
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -304,102 +254,3 @@ def test_a_run_is_written_read_and_shown(
     assert report.markdown(result).strip() == shown.strip() and "| 8 x 100 |" in shown
     with pytest.raises(SystemExit, match="never overwritten"):
         main(["--quick", "--out", str(out)])
-
-
-def test_results_survive_the_file(tmp_path: Path) -> None:
-    write(result := made_up(), path := tmp_path / "folder" / "a.json")
-    assert read(path) == result
-    with pytest.raises(FileExistsError):
-        write(result, path)
-    with pytest.raises(ValueError, match="rows of one run, got 2"):
-        write(a_result([a_row(), a_row(commit="other")]), tmp_path / "b.json")
-    content = json.loads(path.read_text())
-    for change, message in (
-        ({"schema": 1}, "expected a result file of schema 2, got 1"),
-        ({"rows": [{"op": "x"}]}, "row 0: missing or unknown fields"),
-        ({"rows": [{**content["rows"][0], "metric": "x"}]}, "expected a metric of"),
-    ):
-        path.write_text(json.dumps({**content, **change}))
-        with pytest.raises(ValueError, match=message):
-            read(path)
-    path.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        read(path)
-
-
-def test_figures_are_computed_from_the_rows() -> None:
-    result = made_up()
-    share = share_of_peak(result, a_row(value=100.0))
-    assert share == pytest.approx(100 * 2 * 512 * 65536 * 128 / 0.1 / 100e9)
-    assert share_of_peak(result, a_row(threads=1)) is None  # no peak on one thread
-    assert advantage(result, (512, 65536), EAGER) == 12
-    goals = {goal.what: goal for goal in targets(result)}
-    share_at = goals["share of the float32 FMA peak, 512 x 65536"]
-    assert share_at.figure == share and share_at.verdict == "met"
-    assert goals["share of the float32 FMA peak, 256 x 16384"].verdict == "not met"
-    mean = goals["time over torch.mm alone, geometric mean of four"]
-    assert mean.figure == pytest.approx(0.5) and mean.verdict == "met"
-    assert goals["eager's time over usucl's, 256 x 16384"].verdict == "met"  # 12, at least 10
-    assert goals["eager's time over usucl's, 512 x 65536"].verdict == "not met"  # at least 15
-    assert goals["FAISS search's time over usucl's, 512 x 65536"].verdict == "met"
-    assert goals["time over eager, 32 x 96"].figure == pytest.approx(1 / 12)
-    assert goals["slowest k up to 256 over k = 4, 512 x 65536"].figure == 1.2
-    assert goals["keys one video over random order, 512 x 65536"].verdict == "not met"
-    assert goals["peak extra memory, any shape"].figure == 64
-    assert "does not apply" in goals["bfloat16 over float32 time, 512 x 65536"].verdict
-    result.run["machine"]["features"].append("avx512_bf16")
-    assert {goal.verdict for goal in targets(result) if "bfloat16" in goal.what} == {"met"}
-
-
-def test_goals_of_what_was_not_measured() -> None:
-    assert {goal.verdict for goal in targets(a_result([])) if not goal.note} == {"not measured"}
-    assert Target("", 1.0, 1.0, True, "x").verdict == "met"
-    assert Target("", math.nextafter(1.0, 0), 1.0, True, "x").verdict == "not met"
-
-
-def test_the_report_shows_where_others_are_faster_and_why_figures_are_missing() -> None:
-    lost = a_row(provider=EAGER, metric="ratio", value=0.52, unit="x", versus=OURS)
-    failed = a_row(provider=COMPILED, value=None, note="TimeoutError: took longer than 90 s")
-    result = a_result([a_row(), lost, failed])
-    result.providers[LIGHTLY]["skipped"] = "lightly is not installed"  # type: ignore[index]
-    text = report.markdown(result)
-    assert "| **usucl** | 100 ms |" in text and "| eager | **0.52 x** |" in text
-    assert f"{COMPILED} at 512 x 65536: TimeoutError: took longer than 90 s" in text
-    assert "lightly is not installed" in text and "not part of this run" in text
-    assert "This system does not tell." in text  # no row of memory
-    assert "Not to be trusted" not in text
-    assert "programs took 0.9 cores during" in report.markdown(
-        a_result([a_row()], cores_of_others=0.9)
-    )
-
-
-def test_the_readme_block_is_replaced_and_nothing_else(tmp_path: Path) -> None:
-    readme, file = tmp_path / "README.md", tmp_path / "results" / "a.json"
-    write(made_up(), file)
-    readme.write_text(f"before\n\n{report.BEGIN}\nstale\n{report.END}\n\nafter\n")
-    command = [str(file), "--readme", str(readme), "--out", str(tmp_path / "pictures")]
-    assert report.main(command) == 0
-    text = readme.read_text()
-    assert text.startswith(f"before\n\n{report.BEGIN}")
-    assert text.endswith(f"{report.END}\n\nafter\n") and "stale" not in text
-    assert "| eager | 12 x |" in text and "(results/a.json)" in text
-    assert "](pictures/a-shapes.png)" in text
-    assert report.main(command) == 0 and readme.read_text() == text
-    readme.write_text("no markers")
-    assert report.main(command) == 1 and readme.read_text() == "no markers"
-    assert report.main([str(tmp_path / "missing.json")]) == 1
-
-
-def test_pictures_of_a_result(tmp_path: Path) -> None:
-    pictures = plots.draw(made_up(), tmp_path, "a")
-    assert [path.name for path in pictures.values()] == ["a-shapes.png", "a-sweeps.png"]
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in pictures.values())
-    without_peak = [row for row in made_up().rows if row.group in ("shapes", "N")]
-    assert len(plots.draw(a_result(without_peak), tmp_path, "b")) == 2
-    assert not plots.draw(a_result([]), tmp_path, "c")
-
-
-def test_committed_results_are_readable() -> None:
-    for path in (Path(report.__file__).parent / "results").glob("*.json"):
-        text = report.markdown(read(path))
-        assert MATMUL in text or "| stage |" in text  # of the GPU suite, cut short before that
