@@ -1,7 +1,7 @@
 """Imports run in one direction only; the tree, not a document, is what is read here.
 
 csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data, usucl.models
--> usucl.training, usucl.evaluation -> usucl.report -> usucl.demo -> usucl.cli
+-> usucl.methods -> usucl.training, usucl.evaluation -> usucl.report -> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl_ext"}),
     frozenset({"usucl.losses", "usucl.bank"}),
     frozenset({"usucl.data", "usucl.models"}),
+    frozenset({"usucl.methods"}),
     frozenset({"usucl.training", "usucl.evaluation"}),
     frozenset({"usucl.report"}),
     frozenset({"usucl.demo"}),
