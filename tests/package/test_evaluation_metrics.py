@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from usucl._spread import effective_rank, uniformity
+from usucl.embedding import evenly_spaced
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate, resample_weights
-from usucl.evaluation.embed import evenly_spaced
 from usucl.evaluation.metrics import (
     auroc,
     balanced_accuracy,

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from usucl._environment import machine, version_of
 from usucl._spread import effective_rank, uniformity
 from usucl.data import VideoCatalog, VideoEntry
+from usucl.embedding import Embeddings, embed_entries
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
-from usucl.evaluation.embed import (
-    Embeddings,
-    default_device,
-    embed_entries,
-    held_out_videos,
-    image_size_of,
-    load_encoders,
-)
+from usucl.evaluation.embed import held_out_videos, image_size_of, load_encoders
 from usucl.evaluation.metrics import Statistic, group_mean
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
@@ -35,6 +27,8 @@ from usucl.evaluation.retrieval import (
     TASKS,
     temporal_retrieval,
 )
+
+PACKAGES = ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
 
 Figure = dict[str, Any]
 """Estimates of one figure by encoder, and of the paired differences "trained - ..."."""
@@ -149,7 +143,9 @@ def evaluate(
         },
         "versions": {
             "python": platform.python_version(),
-            **{n: _version(n) for n in ("usucl", "torch", "torchvision", "scikit-learn", "numpy")},
+            **{
+                n: version_of(n) for n in ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
+            },
         },
         "machine": machine(),
     }
@@ -158,17 +154,6 @@ def evaluate(
     text = json.dumps(result, indent=2, allow_nan=False)
     (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     return result
-
-
-def machine() -> dict[str, Any]:
-    """What a figure of speed depends on."""
-    device = default_device()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    }
 
 
 def _compare(
@@ -316,13 +301,6 @@ def _figures(
         )
         for figure in ("balanced_accuracy", "macro_auroc")
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _jsonable(value: Any) -> Any:

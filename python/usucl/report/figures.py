@@ -16,9 +16,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from usucl.evaluation import Embeddings
+from usucl import _style as style
+from usucl.embedding import Embeddings, evenly_spaced
 from usucl.evaluation.metrics import FloatArray
-from usucl.report import style
 from usucl.report.record import RunRecord
 
 MAP_POINTS = 700
@@ -151,7 +151,9 @@ def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 
     """
     some = next(iter(embeddings.values()))
     mask = some.frame_held_out if any(some.held_out) else np.ones(len(some), dtype=bool)
-    mask[np.flatnonzero(mask)] = _thinned(int(mask.sum()), MAP_POINTS)
+    shown = np.flatnonzero(mask)
+    mask[:] = False
+    mask[shown[evenly_spaced(len(shown), MAP_POINTS, ends=True)]] = True
     kept = {name: e.select(mask) for name, e in embeddings.items()}
     labels, title = _labels(next(iter(kept.values())))
     columns = 1 if labels is None else 2
@@ -301,9 +303,3 @@ def _say(axes: Axes, text: str) -> None:
 
 def _running_mean(values: FloatArray, width: int) -> FloatArray:
     return np.convolve(values, np.full(width, 1 / width), mode="valid")
-
-
-def _thinned(count: int, limit: int) -> NDArray[np.bool_]:
-    mask = np.zeros(count, dtype=bool)
-    mask[np.unique(np.linspace(0, count - 1, min(count, limit)).astype(int))] = True
-    return mask

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from usucl.evaluation import Embeddings
+from usucl.embedding import Embeddings
 from usucl.report import figures, results
 from usucl.report.contact import contact_sheet
 from usucl.report.page import page, paragraph, picture, section, table

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from usucl.bank import NegativeBank
-from usucl.cli.bank.stored import StoredBank
-from usucl.cli.console import progress
+from usucl.gallery.contents import Contents
+from usucl.gallery.events import Callback, Progress
+from usucl.gallery.search import subset
 from usucl.losses import Frames
 
 Across = Literal["video", "patient", "fold"]
@@ -32,10 +33,10 @@ PAGE = 32
 
 @dataclass(frozen=True)
 class Pair:
-    """Two stored frames of different videos, ``a < b``.
+    """Two stored frames of different videos.
 
     Attributes:
-        a, b: slots.
+        a, b: their slots, ``a < b``.
         similarity: cosine of the embeddings.
         frames: how many pairs of frames of the two videos are as similar as was asked.
         correlation: of the details of the two pictures (see :func:`correlation`), None if one
@@ -55,23 +56,25 @@ class Pair:
 
     @property
     def same_picture(self) -> bool | None:
+        """Whether the two show the same picture, None if one cannot be read."""
         return None if self.correlation is None else self.correlation >= SAME_PICTURE
 
 
 def find_pairs(
-    stored: StoredBank, threshold: float, across: Across, *, every_frame: bool = False
+    bank: NegativeBank,
+    contents: Contents,
+    threshold: float,
+    across: Across,
+    *,
+    every_frame: bool = False,
+    tell: Callback,
 ) -> list[Pair]:
     """All pairs of frames at or above ``threshold``, or the best one of each two videos.
 
     Every frame asks the bank for its neighbours, page by page until they fall below the threshold:
     with an exact search none is missed, however many copies of a frame there are.
 
-    Args:
-        stored: the bank.
-        threshold: least similarity.
-        across: "video": frames of different videos; "patient": and not of one known patient;
-            "fold": of different folds, of those frames that have one.
-        every_frame: all pairs of frames, not the best of each two videos.
+    See :meth:`usucl.Gallery.duplicates` for the arguments.
 
     Returns:
         The most similar first; ties by slot. Not yet compared by pixels.
@@ -79,16 +82,16 @@ def find_pairs(
     Raises:
         ValueError: across folds, and the videos are not in two at least.
     """
-    folds = {video.fold for video in stored.videos} - {None}
+    folds = {video.fold for video in contents.videos} - {None}
     if across == "fold" and len(folds) < 2:
         raise ValueError(f"across: the videos of the bank are in {len(folds)} folds, expected two")
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     counts: dict[tuple[int, int], int] = {}
-    for a, b, similarity in _candidates(stored, threshold, across):
+    for a, b, similarity in _candidates(bank, contents, threshold, across, tell):
         low, high = np.minimum(a, b), np.maximum(a, b)
         order = np.lexsort((high, low, -similarity))
         low, high, similarity, first = low[order], high[order], similarity[order], (a < b)[order]
-        units = (low, high) if every_frame else (stored.video[low], stored.video[high])
+        units = (low, high) if every_frame else (contents.video[low], contents.video[high])
         keys, where, unit = np.unique(
             np.stack(units, 1), axis=0, return_index=True, return_inverse=True
         )
@@ -98,15 +101,15 @@ def find_pairs(
             best[key] = min(found, best.get(key, found))
             counts[key] = counts.get(key, 0) + int(count)
     ordered = sorted((pair, max(counts[key], 1)) for key, pair in best.items())
-    return [_related(stored, Pair(a, b, -s, count)) for (s, a, b), count in ordered]
+    return [_related(contents, Pair(a, b, -s, count)) for (s, a, b), count in ordered]
 
 
-def compare(stored: StoredBank, pairs: Sequence[Pair]) -> list[Pair]:
+def compare(contents: Contents, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with correlation and difference of their pictures."""
     slots = [slot for pair in pairs for slot in (pair.a, pair.b)]
     grey = {
         slot: picture.float().mean(0)
-        for slot, picture in stored.pictures(slots, SIDE).items()
+        for slot, picture in contents.pictures(slots, SIDE).items()
         if isinstance(picture, Tensor)
     }
 
@@ -120,8 +123,24 @@ def compare(stored: StoredBank, pairs: Sequence[Pair]) -> list[Pair]:
     return [compared(pair) for pair in pairs]
 
 
+def summary(pairs: Sequence[Pair]) -> dict[str, int]:
+    """How many pairs there are, and how many of them are leaks; unknown ones are not counted."""
+    same = [pair for pair in pairs if pair.same_picture]
+    return {
+        "pairs": len(pairs),
+        "across_patients": sum(bool(pair.other_patient) for pair in pairs),
+        "across_folds": sum(bool(pair.other_fold) for pair in pairs),
+        "same_picture": len(same),
+        "same_picture_across_patients": sum(bool(pair.other_patient) for pair in same),
+        "same_picture_across_folds": sum(bool(pair.other_fold) for pair in same),
+        "patients_unknown": sum(pair.other_patient is None for pair in pairs),
+        "folds_unknown": sum(pair.other_fold is None for pair in pairs),
+        "unreadable": sum(pair.same_picture is None for pair in pairs),
+    }
+
+
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Normalised cross-correlation of two grey pictures [S, S] without their coarse structure.
+    """Normalised cross-correlation of two grey pictures ``[S, S]`` without their coarse structure.
 
     A blurred copy is taken off each: the shape of the sector and the fading with depth, which are
     alike in most ultrasound pictures, would make any two of them correlate. Blind to brightness
@@ -142,8 +161,8 @@ def _details(picture: Tensor) -> Tensor:
     return details - details.mean()
 
 
-def _related(stored: StoredBank, pair: Pair) -> Pair:
-    a, b = stored.video_of(pair.a), stored.video_of(pair.b)
+def _related(contents: Contents, pair: Pair) -> Pair:
+    a, b = contents.video_of(pair.a), contents.video_of(pair.b)
     return replace(
         pair,
         other_patient=None if None in (a.patient, b.patient) else a.patient != b.patient,
@@ -152,39 +171,40 @@ def _related(stored: StoredBank, pair: Pair) -> Pair:
 
 
 def _candidates(
-    stored: StoredBank, threshold: float, across: Across
+    bank: NegativeBank, contents: Contents, threshold: float, across: Across, tell: Callback
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """(slots, slots of their neighbours, similarities), a chunk of frames at a time."""
-    bank, anchors, slots = _grouped(stored, across)
-    with progress("frames") as bar:
-        shown = bar.add_task("Comparing", total=len(slots))
-        for start in range(0, len(slots), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(slots)))
-            step = len(rows)
-            skip, page = 0, PAGE
-            while len(rows):
-                index = torch.from_numpy(rows).to(anchors.video.device)
-                some = Frames(*(None if c is None else c[index] for c in anchors))  # type: ignore[arg-type]
-                found = bank.hardest(some, page, skip=skip)
-                similarity = found.cross_similarity.float().cpu().numpy()
-                near = similarity >= threshold
-                row, rank = np.nonzero(near)
-                neighbour = found.cross_index.cpu().numpy()[row, rank]
-                yield slots[rows[row]], slots[neighbour], similarity[row, rank]
-                rows = rows[near.all(1)]  # whose page was full: there may be more
-                skip, page = skip + page, 2 * page
-            bar.advance(shown, step)
+    bank, anchors, slots = _grouped(bank, contents, across)
+    tell(Progress(0, len(slots)))
+    for start in range(0, len(slots), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(slots)))
+        end = start + len(rows)
+        skip, page = 0, PAGE
+        while len(rows):
+            index = torch.from_numpy(rows).to(anchors.video.device)
+            some = Frames(*(None if c is None else c[index] for c in anchors))  # type: ignore[arg-type]
+            found = bank.hardest(some, page, skip=skip)
+            similarity = found.cross_similarity.float().cpu().numpy()
+            near = similarity >= threshold
+            row, rank = np.nonzero(near)
+            neighbour = found.cross_index.cpu().numpy()[row, rank]
+            yield slots[rows[row]], slots[neighbour], similarity[row, rank]
+            rows = rows[near.all(1)]  # whose page was full: there may be more
+            skip, page = skip + page, 2 * page
+        tell(Progress(end, len(slots)))
 
 
-def _grouped(stored: StoredBank, across: Across) -> tuple[NegativeBank, Frames, NDArray[np.int64]]:
+def _grouped(
+    bank: NegativeBank, contents: Contents, across: Across
+) -> tuple[NegativeBank, Frames, NDArray[np.int64]]:
     """Bank and anchors such that the bank's own rule excludes what is not asked for; the slots."""
-    columns = stored.bank.frames()
+    columns = bank.frames()
     if across == "fold":
-        folds = np.array([-1 if v.fold is None else v.fold for v in stored.videos])[stored.video]
-        slots = np.flatnonzero(folds >= 0)
-        bank = stored.part(slots, folds[slots])  # a fold in place of a video
+        folds = np.array([-1 if v.fold is None else v.fold for v in contents.videos])
+        fold = folds[contents.video]
+        slots = np.flatnonzero(fold >= 0)
+        bank = subset(bank, slots, fold[slots])  # a fold in place of a video
         return bank, bank.frames(), slots
-    slots = np.arange(len(stored.bank))
     if across == "video":
         columns = columns._replace(patient=None)
-    return stored.bank, columns, slots
+    return bank, columns, np.arange(len(bank))

@@ -61,7 +61,7 @@ class Parts:
         return Task(entry, tuple(frames), part)
 
     def load(self, task: Task) -> Tensor | None:
-        """The embeddings [n, D], or None where they are missing or damaged."""
+        """The embeddings ``[n, D]``, or None where they are missing or damaged."""
         try:
             return safetensors.torch.load(self._file(task.part).read_bytes())["embedding"]
         except (OSError, SafetensorError, KeyError):
@@ -83,3 +83,11 @@ class Parts:
 
     def _file(self, part: str) -> Path:
         return self.folder / f"{part}.safetensors"
+
+
+def encoder_fingerprint(run: Path) -> str:
+    """SHA-256 of the encoder's weights and configuration, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in ("encoder.json", "encoder.safetensors"):
+        digest.update((run / name).read_bytes())
+    return digest.hexdigest()

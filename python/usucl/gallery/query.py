@@ -1,4 +1,4 @@
-"""What is looked for: an image, a frame of a video or of a DICOM file, or a slot of the bank."""
+"""What is looked for: an image, a frame of a video or of a DICOM file, or a slot of the gallery."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from usucl.cli.bank.stored import StoredBank, encoder_fingerprint
+from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
 from usucl.data.dicom import dicom_frame
 from usucl.data.search import DICOM_SUFFIXES
 from usucl.data.transforms import resize_short_side
 from usucl.data.video import IMAGE_SUFFIXES
-from usucl.models import load_encoder
+from usucl.gallery.contents import Contents
+from usucl.models import FrameEncoder
 
 SHOWN = 320
 """Side in pixels of a query in a sheet."""
@@ -25,7 +26,14 @@ SHOWN = 320
 
 @dataclass(frozen=True)
 class Query:
-    """``embedding`` [1, D]; ``image`` uint8 [3, S, S], or why there is none; ``slot`` if stored."""
+    """A frame that is looked for.
+
+    Attributes:
+        name: of the file with the frame's number, or of the stored frame.
+        embedding: ``[1, D]``.
+        image: uint8 ``[3, S, S]``, or why there is none.
+        slot: where it is stored, None for a frame from elsewhere.
+    """
 
     name: str
     embedding: Tensor
@@ -33,49 +41,33 @@ class Query:
     slot: int | None = None
 
 
-def query_of_slot(stored: StoredBank, slot: int) -> Query:
-    """A frame of the bank itself: no encoder is needed.
+def query_of_slot(bank: NegativeBank, contents: Contents, slot: int) -> Query:
+    """A stored frame: no encoder is needed.
 
     Raises:
         ValueError: there is no such slot.
     """
-    if not 0 <= slot < len(stored.bank):
-        raise ValueError(f"slot must be 0 to {len(stored.bank) - 1}, got {slot}")
-    image = stored.pictures([slot], SHOWN)[slot]
-    embedding = stored.bank.frames().embedding[slot : slot + 1]
-    return Query(stored.name(slot), embedding, image, slot)
+    if not 0 <= slot < len(bank):
+        raise ValueError(f"slot must be 0 to {len(bank) - 1}, got {slot}")
+    image = contents.pictures([slot], SHOWN)[slot]
+    embedding = bank.frames().embedding[slot : slot + 1]
+    return Query(contents.describe(slot).name, embedding, image, slot)
 
 
-def query_of_file(stored: StoredBank, text: str, run: Path | None) -> Query:
+def query_of_file(encoder: FrameEncoder, text: str) -> Query:
     """A file or folder of frames, ``@`` and a frame number for one that holds several.
 
     Raises:
-        ValueError: it cannot be read, has no such frame, or the encoder is another than the bank's.
-        FileNotFoundError: the encoder is not where it was.
+        ValueError: it cannot be read, or has no such frame.
     """
-    encoder = load_encoder(_encoder_folder(stored, run))
     image, name = _read(text)
-    size = encoder.config.image_size
     with torch.no_grad():
-        embedding = encoder(normalise(_square(image, size)[None]))
-    return Query(name, embedding.to(stored.bank.frames().embedding.device), _square(image, SHOWN))
-
-
-def _encoder_folder(stored: StoredBank, run: Path | None) -> Path:
-    """The run whose encoder made the bank: similarities with another's mean nothing."""
-    folder = Path(stored.source["run"]) if run is None else run
-    if not (folder / "encoder.safetensors").is_file():
-        hint = "; name it with --run" if run is None else ""
-        raise FileNotFoundError(f"{folder} holds no encoder{hint}")
-    if encoder_fingerprint(folder) != stored.source["encoder"]:
-        raise ValueError(
-            f"the encoder in {folder} is not the one that made the bank in {stored.folder}"
-        )
-    return folder
+        embedding = encoder(normalise(_square(image, encoder.config.image_size)[None]))
+    return Query(name, embedding, _square(image, SHOWN))
 
 
 def _read(text: str) -> tuple[Tensor, str]:
-    """The frame meant, uint8 [3, H, W], and its name."""
+    """The frame meant, uint8 ``[3, H, W]``, and its name."""
     path, number = _parted(text)
     ending = path.suffix.lower()
     if ending in IMAGE_SUFFIXES and path.is_file():

@@ -11,11 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from usucl.cli.bank.pairs import Pair
-from usucl.cli.bank.query import Query
-from usucl.cli.bank.stored import StoredBank
+from usucl import _style as style
 from usucl.data import VideoError
-from usucl.report import style
+from usucl.gallery import Found, Gallery, Pair
 
 TILE = 224
 GAP = 0.07  # inches between pictures
@@ -28,29 +26,25 @@ SAME = style.CATEGORIES[3]
 ALIKE = style.CROSS
 
 
-def search_sheet(
-    stored: StoredBank,
-    query: Query,
-    found: Sequence[tuple[int, float]],
-    searched: int,
-    path: Path,
-) -> Path:
+def search_sheet(gallery: Gallery, found: Found, path: Path) -> Path:
     """The query at the left, twice as large, and what was found in reading order."""
-    columns = min(len(found), 4 if len(found) <= 8 else 6)
-    lines = -(-len(found) // columns)
+    query, matches = found.query, found.matches
+    columns = min(len(matches), 4 if len(matches) <= 8 else 6)
+    lines = -(-len(matches) // columns)
     span = 2 if lines > 1 else 1
-    pictures = stored.pictures([slot for slot, _ in found], TILE)
+    pictures = gallery.contents.pictures([match.slot for match in matches], TILE)
     with style.styled():
-        sheet = _Sheet(columns + span, lines, f"Nearest to {query.name}", f"of {searched:,} frames")
+        note = f"of {found.searched:,} frames"
+        sheet = _Sheet(columns + span, lines, f"Nearest to {query.name}", note)
         axes = sheet.cell(0, 0, span)
         _picture(axes, query.image)
         _caption(axes, "Query", style.ANCHOR, [query.name])
-        for i, (slot, similarity) in enumerate(found):
+        for i, (slot, similarity) in enumerate(matches):
             axes = sheet.cell(i // columns, span + i % columns)
             _picture(axes, pictures[slot])
-            video = stored.video_of(slot)
-            about = " · ".join(filter(None, (video.label, video.patient)))
-            _caption(axes, f"{similarity:.3f}", style.CROSS, [stored.name(slot), about])
+            frame = gallery.describe(slot)
+            about = " · ".join(filter(None, (frame.label, frame.patient)))
+            _caption(axes, f"{similarity:.3f}", style.CROSS, [frame.name, about])
         return style.save(sheet.figure, path)
 
 
@@ -110,27 +104,23 @@ def _caption(axes: Axes, bold: str, colour: str, lines: Sequence[str]) -> None:
     for number, text in enumerate(lines):
         shade = style.MUTED if number else style.INK
         y = -(0.19 + 0.125 * number) / inches
-        shown = _short(text, int(inches * LETTERS_PER_INCH))
+        shown = style.shortened(text, int(inches * LETTERS_PER_INCH))
         axes.text(0, y, shown, fontsize=6.6, color=shade, **below)
 
 
-def _short(text: str, length: int) -> str:
-    """The middle gives way: names often differ at their ends."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
-
-
 def pairs_sheet(
-    stored: StoredBank, pairs: Sequence[Pair], total: int, threshold: float, path: Path
+    gallery: Gallery, pairs: Sequence[Pair], total: int, threshold: float, path: Path
 ) -> Path:
-    """Two pairs a line, each with the difference of its pictures; leaks are marked."""
-    pictures = stored.pictures([slot for pair in pairs for slot in (pair.a, pair.b)], TILE)
+    """Two pairs per line, each with the difference of its pictures; leaks are marked."""
+    pictures = gallery.contents.pictures(
+        [slot for pair in pairs for slot in (pair.a, pair.b)], TILE
+    )
     with style.styled():
         lines = max(1, -(-len(pairs) // 2))
         note = f"{len(pairs)} of {total} pairs with a similarity of {threshold:g} or more"
         sheet = _Sheet(6.4, lines, "Near-identical frames, and where they differ", note)
         for i, pair in enumerate(pairs):
-            _pair(sheet, stored, pictures, pair, i // 2, 3.4 * (i % 2))
+            _pair(sheet, gallery, pictures, pair, i // 2, 3.4 * (i % 2))
         if not pairs:
             sheet.figure.text(0.5, 0.5, "no pair", ha="center", color=style.MUTED)
         return style.save(sheet.figure, path)
@@ -138,7 +128,7 @@ def pairs_sheet(
 
 def _pair(
     sheet: _Sheet,
-    stored: StoredBank,
+    gallery: Gallery,
     pictures: dict[int, Tensor | VideoError],
     pair: Pair,
     line: int,
@@ -154,10 +144,10 @@ def _pair(
     ]
     for one, slot, (mark, colour) in zip(axes, (pair.a, pair.b), marks, strict=False):
         _picture(one, pictures[slot])
-        video = stored.video_of(slot)
-        fold = None if video.fold is None else f"fold {video.fold}"
-        about = " · ".join(filter(None, (video.patient, fold)))
-        _caption(one, mark, colour, [stored.name(slot), about])
+        frame = gallery.describe(slot)
+        fold = None if frame.fold is None else f"fold {frame.fold}"
+        about = " · ".join(filter(None, (frame.patient, fold)))
+        _caption(one, mark, colour, [frame.name, about])
     if leak:
         sheet.mark(axes, LEAK)
     if isinstance(a, Tensor) and isinstance(b, Tensor):

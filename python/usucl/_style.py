@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 INK = "#1f2a37"
 MUTED = "#6b7785"
 RULE = "#d8dee5"
+GRID = "#edf0f3"
 PAPER = "#ffffff"
 MAP = "#f6f8fa"
 """Ground of a panel without axes."""
@@ -41,7 +42,7 @@ WIDTH = 9.6
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib settings of the report, only inside the block."""
+    """Matplotlib settings of every picture, only inside the block."""
     with matplotlib.rc_context(
         {
             "font.family": "DejaVu Sans",
@@ -57,7 +58,7 @@ def styled() -> Iterator[None]:
             "axes.spines.right": False,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "grid.color": "#edf0f3",
+            "grid.color": GRID,
             "grid.linewidth": 0.8,
             "xtick.color": MUTED,
             "ytick.color": MUTED,
@@ -74,7 +75,7 @@ def styled() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, its folder made if need be."""
+    """Writes a PNG, and makes its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
@@ -86,3 +87,9 @@ def bare(axes: Axes) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def shortened(text: str, length: int) -> str:
+    """The middle gives way: names often differ at their ends."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
