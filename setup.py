@@ -205,7 +205,6 @@ setup(
     package_data={
         "usucl_ext": ["py.typed", "*.pyi"],
         "usucl": ["py.typed"],
-        "usucl.training.presets": ["*.yaml"],
     },
     ext_modules=extensions,
     cmdclass={"build_ext": BuildExtension},

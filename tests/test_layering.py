@@ -1,8 +1,8 @@
 """Imports run in one direction only; the tree, not a document, is what is read here.
 
 csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data, usucl.models
--> usucl.embedding -> usucl.training, usucl.evaluation, usucl.gallery -> usucl.report -> usucl.demo
--> usucl.cli
+-> usucl.methods, usucl.embedding -> usucl.training, usucl.evaluation, usucl.gallery -> usucl.report
+-> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl_ext"}),
     frozenset({"usucl.losses", "usucl.bank"}),
     frozenset({"usucl.data", "usucl.models"}),
-    frozenset({"usucl.embedding"}),
+    frozenset({"usucl.methods", "usucl.embedding"}),
     frozenset({"usucl.training", "usucl.evaluation", "usucl.gallery"}),
     frozenset({"usucl.report"}),
     frozenset({"usucl.demo"}),

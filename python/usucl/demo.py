@@ -85,7 +85,7 @@ def _seconds_per_step() -> float:
     if torch.cuda.is_available():
         encoder = encoder.cuda()
     device = next(encoder.parameters()).device
-    augment = Augmentation("dense", ENCODER.image_size)
+    augment = Augmentation("crop-flip-jitter", ENCODER.image_size)
     frames = [torch.zeros(3, augment.short_side, augment.short_side, dtype=torch.uint8)]
     views = 2 * VIDEOS * FRAMES
     seconds = []

@@ -103,7 +103,7 @@ def temporal_retrieval(
     """
     device = default_device()
     encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
-    augment = Augmentation("dense", image_size)
+    augment = Augmentation("crop-flip-jitter", image_size)
     videos = []
     for number, entry in enumerate(entries):
         frames, is_query, is_spread = gallery_frames(

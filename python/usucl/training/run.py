@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usucl._files import write_atomically
-from usucl.data import DenseSampler, FrameSampler, VideoCatalog, VideoDataModule
+from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.training.config import TrainingConfig, read_config
 from usucl.training.module import ContrastiveTraining
@@ -209,17 +209,10 @@ def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog,
 
 def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
     sampling = config.sampling
-    radius = sampling.positive_radius
-    sampler: DenseSampler | FrameSampler
-    if config.method == "dense":
-        sampler = DenseSampler(sampling.videos, sampling.frames, radius, sampling.steps_per_epoch)
-    else:
-        sampler = FrameSampler(sampling.videos, sampling.negatives, radius)
     return VideoDataModule(
         catalog,
-        mode="dense" if config.method == "dense" else "paper",
+        config.make_method().sampler(),
         image_size=config.encoder.image_size,
-        sampler=sampler,
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,

@@ -14,7 +14,6 @@ from usucl.data import VideoCatalog
 from usucl.embedding import encode
 from usucl.evaluation import Embeddings, embed, evaluate
 from usucl.evaluation.embed import PixelEncoder, held_out_videos
-from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -222,7 +222,7 @@ def test_broken_files_are_named_and_left_out(
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"held_out": (0, 1, 2, 3, 4)}, "held_out"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
-        ({**PAPER, "steps_per_epoch": 3}, "steps_per_epoch is for method 'dense' only: 'paper'"),
+        (PAPER, r"sampling\.frames is for method 'dense' only: 'paper' has no such option, got 4"),
     ],
 )
 def test_wrong_arguments_create_nothing(
