@@ -224,6 +224,7 @@ def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
     assert dense.check(problem).unsettled == 3
 
 
+@pytest.mark.schedules_in_turn
 def test_a_bar_that_too_few_keys_reach(dense: Dense) -> None:
     """A sample that has more of the hardest keys than can be expected sets the bar too high."""
     keys, stride = 70_000, 8

@@ -230,16 +230,18 @@ void compare_all() {
 
 }  // namespace
 
-// Takes the type of the accumulation, so that both may run at the same time.
+// Takes the schedule's name, so that several may run at the same time.
 int main(int, char** arguments) {
-  const std::string type = arguments[1] == nullptr ? "" : arguments[1];
-  CHECK(type == "float" || type == "double");
+  using emulation::Schedule;
+  const std::string name = arguments[1] == nullptr ? "" : arguments[1];
+  CHECK(name == "forward" || name == "reverse" || name == "random");
+  const auto schedule = name == "forward"   ? Schedule::kForward
+                        : name == "reverse" ? Schedule::kReverse
+                                            : Schedule::kRandom;
   cpu::set_num_threads(1);
-  for (const auto schedule : {emulation::Schedule::kForward, emulation::Schedule::kReverse,
-                              emulation::Schedule::kRandom}) {
-    emulation::settings = {schedule, 5, 0, false};
-    type == "float" ? compare_all<float>() : compare_all<double>();
-  }
+  emulation::settings = {schedule, 5, 0, false};
+  compare_all<float>();
+  compare_all<double>();
   std::printf("%zu kernels\n", emulation::kernels_run().size());
   return 0;
 }
