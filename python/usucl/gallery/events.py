@@ -39,6 +39,6 @@ Callback: TypeAlias = Callable[[Progress | Resumed | Skipped], None]
 
 
 def log_skipped(event: Progress | Resumed | Skipped) -> None:
-    """In place of no callback: a video that cannot be read is worth a line in the log."""
+    """The callback where none is given: a video that cannot be read is named in the log."""
     if isinstance(event, Skipped):
         logger.warning("left out: %s: %s", event.path, event.reason)

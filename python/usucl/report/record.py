@@ -40,7 +40,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, run: str | Path) -> RunRecord:
-        """Read a run folder.
+        """Reads a run folder.
 
         Raises:
             FileNotFoundError: ``run`` is not a folder written by training.

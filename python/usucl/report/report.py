@@ -20,7 +20,7 @@ COLLAPSED = -0.1
 
 
 def write_report(run: str | Path) -> Path:
-    """Write ``report.html`` and ``figures/*.png`` into a run folder.
+    """Writes ``report.html`` and ``figures/*.png`` into a run folder.
 
     Whatever the run lacks is left out: without ``evaluation.json`` there are the training curves
     and the data, without labels no probes, without the data folder no contact sheet.
@@ -32,7 +32,7 @@ def write_report(run: str | Path) -> Path:
         The path of ``report.html``. It holds its pictures and refers to nothing outside itself.
 
     Raises:
-        FileNotFoundError: if ``run`` is not a run folder.
+        FileNotFoundError: ``run`` is not a run folder.
     """
     record = RunRecord.read(run)
     pictures = record.folder / "figures"
