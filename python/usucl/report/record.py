@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
 from usucl.training import TrainingConfig, read_config
 
@@ -25,7 +26,7 @@ class RunRecord:
         split, skipped: rows of the files of that name.
         encoder: content of ``encoder.json``.
         config, config_text: ``config.yaml``, parsed and as it stands.
-        evaluation: content of ``evaluation.json``, None before the evaluation.
+        evaluation: None before the evaluation.
     """
 
     folder: Path
@@ -35,14 +36,15 @@ class RunRecord:
     encoder: Mapping[str, Any]
     config: TrainingConfig
     config_text: str
-    evaluation: Mapping[str, Any] | None
+    evaluation: Evaluation | None
 
     @classmethod
     def read(cls, run: str | Path) -> RunRecord:
-        """Read a run folder.
+        """Reads a run folder.
 
         Raises:
-            FileNotFoundError: if ``run`` is not a folder written by training.
+            FileNotFoundError: ``run`` is not a folder written by training.
+            ValueError: ``evaluation.json`` is not one.
         """
         folder = Path(run)
         if not (folder / "encoder.json").is_file():
@@ -50,6 +52,7 @@ class RunRecord:
         config = folder / "config.yaml"
         written = config.is_file()
         rows = _rows(folder / "metrics.csv")
+        measured = _json(folder / "evaluation.json")
         return cls(
             folder=folder,
             metrics={
@@ -61,7 +64,7 @@ class RunRecord:
             encoder=_json(folder / "encoder.json") or {},
             config=read_config(config, {}) if written else TrainingConfig(),
             config_text=config.read_text(encoding="utf-8") if written else "",
-            evaluation=_json(folder / "evaluation.json"),
+            evaluation=None if measured is None else Evaluation.from_json(measured),
         )
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
