@@ -105,7 +105,7 @@ def test_options_of_another_method_are_refused() -> None:
         read_config("paper", {"steps_per_epoch": 3})
     with pytest.raises(ValueError, match=r"key\.momentum is for method 'paper' or 'paper-code' on"):
         read_config("dense", {"key.momentum": 0.9})
-    with pytest.raises(ValueError, match="method must be one of dense, paper, .*got 'x'"):
+    with pytest.raises(ValueError, match=r"method must be one of dense, paper, .*got 'x'"):
         read_config("dense", {"method": "x"})
     with pytest.raises(TypeError, match="sampling must be PaperSampling for method 'paper'"):
         TrainingConfig(method="paper")

@@ -13,6 +13,7 @@ from usucl.report import figures, results
 from usucl.report.contact import contact_sheet
 from usucl.report.page import page, paragraph, picture, section, table
 from usucl.report.record import RunRecord
+from usucl.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ def write_report(run: str | Path) -> Path:
         FileNotFoundError: if ``run`` is not a run folder.
     """
     record = RunRecord.read(run)
-    pictures = record.folder / "figures"
     evaluation = record.evaluation
     parts = [_head(record)]
     if evaluation is not None:
@@ -49,12 +49,12 @@ def write_report(run: str | Path) -> Path:
             parts.append(paragraph(words, "lower"))
         words = "One run with one seed; brackets are 95 % intervals over patients."
         parts += [results.summary(evaluation), paragraph(words, "note")]
-        parts.append(_figures(evaluation, pictures))
-    parts.append(_training(record, pictures))
+        parts.append(_figures(evaluation, record.folder))
+    parts.append(_training(record))
     if evaluation is not None:
-        parts += [_map(record, pictures), _contact(record, str(evaluation["data"]), pictures)]
+        parts += [_map(record), _contact(record, str(evaluation["data"]))]
     parts += [_data(record), _setting(record)]
-    path = record.folder / "report.html"
+    path = record.folder.report
     path.write_text(page(_title(record), "\n".join(filter(None, parts))), encoding="utf-8")
     return path
 
@@ -88,9 +88,9 @@ def _head(record: RunRecord) -> str:
     return "\n".join([f"<h1>{escape(_title(record))}</h1>", paragraph(lead, "lead")])
 
 
-def _figures(evaluation: Mapping[str, Any], pictures: Path) -> str:
+def _figures(evaluation: Mapping[str, Any], folder: RunFolder) -> str:
     rows = [*results.retrieval_rows(evaluation), *results.probe_rows(evaluation)]
-    chart = figures.results(rows, pictures / "results.png")
+    chart = figures.results(rows, folder.results_figure)
     protocol = evaluation["protocol"]
     patients = evaluation["retrieval"]["temporal"]["trained"]["groups"]
     method = (
@@ -117,10 +117,10 @@ def _figures(evaluation: Mapping[str, Any], pictures: Path) -> str:
     return section("What it learned", *parts)
 
 
-def _training(record: RunRecord, pictures: Path) -> str:
+def _training(record: RunRecord) -> str:
     if not record.metrics:
         return ""
-    curves = figures.training_curves(record, pictures / "curves.png")
+    curves = figures.training_curves(record, record.folder.curves_figure)
     words = (
         "Negatives are those the loss selected, the hardest it was given: their similarity can "
         "rise while the encoder improves, because the window narrows. Faint lines are single "
@@ -129,13 +129,13 @@ def _training(record: RunRecord, pictures: Path) -> str:
     return section("Training", picture(curves, "Training curves"), paragraph(words, "note"))
 
 
-def _map(record: RunRecord, pictures: Path) -> str:
-    folder = record.folder / "embeddings"
+def _map(record: RunRecord) -> str:
+    folder = record.folder.embeddings
     names = [n for n in ("trained", "random") if (folder / f"{n}.safetensors").is_file()]
     if not names:
         return ""
     embeddings = {name: Embeddings.load(folder, name) for name in names}
-    path = figures.embedding_map(embeddings, pictures / "map.png")
+    path = figures.embedding_map(embeddings, record.folder.map_figure)
     words = (
         "Frames of held-out videos by t-SNE of the embeddings; lines join a video's frames in "
         "order. Neighbours on the map are neighbours in the embedding; the distances between "
@@ -144,11 +144,11 @@ def _map(record: RunRecord, pictures: Path) -> str:
     return section("Embedding map", picture(path, "Map of embeddings"), paragraph(words, "note"))
 
 
-def _contact(record: RunRecord, data: str, pictures: Path) -> str:
+def _contact(record: RunRecord, data: str) -> str:
     if not Path(data).is_dir():
         logger.warning("no contact sheet: the data folder %s is gone", data)
         return ""
-    path = contact_sheet(record, data, pictures / "contact.png")
+    path = contact_sheet(record, data, record.folder.contact_sheet)
     if path is None:
         return ""
     words = (
