@@ -1,8 +1,8 @@
 """Imports run in one direction only; the tree, not a document, is what is read here.
 
-csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data, usucl.models
--> usucl.methods, usucl.embedding -> usucl.training, usucl.evaluation, usucl.gallery -> usucl.report
--> usucl.demo -> usucl.cli
+csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data
+-> usucl.run_folder -> usucl.models -> usucl.methods, usucl.embedding
+-> usucl.training, usucl.evaluation, usucl.gallery -> usucl.report -> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ CSRC = ROOT / "csrc"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl_ext"}),
     frozenset({"usucl.losses", "usucl.bank"}),
-    frozenset({"usucl.data", "usucl.models"}),
+    frozenset({"usucl.data"}),
+    frozenset({"usucl.run_folder"}),
+    frozenset({"usucl.models"}),
     frozenset({"usucl.methods", "usucl.embedding"}),
     frozenset({"usucl.training", "usucl.evaluation", "usucl.gallery"}),
     frozenset({"usucl.report"}),
@@ -128,6 +130,68 @@ def test_only_two_files_call_the_operators(source: Path) -> None:
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.ops.usucl":
             assert _name(source) in CALLERS_OF_THE_OPERATORS
+
+
+def _tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / "python" / "usucl" / name).read_text(encoding="utf-8"))
+
+
+def _strings(node: ast.AST) -> set[str]:
+    """Every string that is written in a piece of code."""
+    values = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+    return {value for value in values if isinstance(value, str)}
+
+
+def _method_names() -> set[str]:
+    """What the classes of usucl.methods assign to ``name``."""
+    return {
+        name
+        for source in (ROOT / "python" / "usucl" / "methods").glob("*.py")
+        for node in ast.walk(_tree(f"methods/{source.name}"))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "name"
+        for name in _strings(node.value)
+    }
+
+
+def _joined(tree: ast.AST) -> Iterator[str]:
+    """Names that are appended to a path by ``/``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield from _strings(node.right)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            body[:] = [
+                n
+                for n in body
+                if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
+            ]
+    return tree
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_only_methods_know_which_method_it_is(source: Path) -> None:
+    """Elsewhere what a method does is asked of the method, not concluded from its name."""
+    names = _method_names()
+    assert names >= {"dense", "paper"}
+    if not _module(source).startswith("usucl.methods"):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare | ast.MatchValue):
+                assert not names & _strings(node), ast.unparse(node)
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_only_the_run_folder_spells_its_files(source: Path) -> None:
+    """File names anywhere in the code, names of folders where a path is made of them."""
+    names = set(_joined(_tree("run_folder.py")))
+    assert names >= {"config.yaml", "last.ckpt", "initial"}
+    if _module(source) != "usucl.run_folder":
+        tree = _without_docstrings(ast.parse(source.read_text(encoding="utf-8")))
+        assert not names & set(_joined(tree))
+        files = "|".join(re.escape(name) for name in names if "." in name)
+        assert not re.findall(rf"(?<![\w-])(?:{files})", "\n".join(_strings(tree)))
 
 
 def _includes(source: Path) -> list[tuple[str, str]]:

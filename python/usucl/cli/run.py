@@ -110,6 +110,7 @@ def embed(
         overwrite: replace what an earlier call wrote there.
     """
     from usucl import evaluation
+    from usucl.run_folder import RunFolder
 
     result = evaluation.embed(
         run=run,
@@ -122,7 +123,7 @@ def embed(
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
-    say(f"Embeddings: {out or run / 'embedded'}")
+    say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
 def evaluate(
@@ -153,6 +154,7 @@ def evaluate(
         no_report: write evaluation.json only.
     """
     from usucl import evaluation
+    from usucl.run_folder import RunFolder
 
     result = evaluation.evaluate(
         run=run,
@@ -165,7 +167,7 @@ def evaluate(
         seed=seed,
     )
     _show(result)
-    say(f"Evaluation: {(out or run) / 'evaluation.json'}")
+    say(f"Evaluation: {RunFolder(out or run).evaluation}")
     if not no_report and out is None:
         from usucl.report import write_report
 

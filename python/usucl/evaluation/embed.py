@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl.data import VideoCatalog, VideoEntry
+from usucl.data import VideoCatalog
 from usucl.embedding import Embeddings, embed_entries
 from usucl.models import load_encoder
+from usucl.run_folder import RunFolder
 
 EncoderName = Literal["trained", "random", "pixels"]
 ENCODERS: tuple[EncoderName, ...] = ("trained", "random", "pixels")
@@ -46,42 +46,11 @@ def load_encoders(run: str | Path, names: Sequence[EncoderName] = ENCODERS) -> d
     unknown = set(names) - set(ENCODERS)
     if unknown:
         raise ValueError(f"encoder must be one of {ENCODERS}, got {sorted(unknown)}")
-    folder = {"trained": run, "random": run / "initial"}
+    folder = {"trained": run, "random": RunFolder(run).initial}
     return {
         name: (PixelEncoder() if name == "pixels" else load_encoder(folder[name])).eval()
         for name in names
     }
-
-
-def held_out_videos(run: str | Path, catalog: VideoCatalog) -> tuple[bool, ...]:
-    """For each video, whether pretraining saw neither it nor another video of its patient.
-
-    Ids depend on the folder scanned and on what else it holds, so a video's part is that of the
-    longest end of its path that ``split.csv`` lists. Its patient was seen if pretraining had a
-    patient of that name, or if a video that today's labels give to the patient was trained on.
-    """
-    path = Path(run) / "split.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    parts = {row["video_id"]: row["part"] for row in rows}
-    patients = {row["group"] for row in rows if row["part"] == "train"}
-
-    def seen(entry: VideoEntry) -> bool:
-        known = next((parts[name] for name in _names(entry.path) if name in parts), None)
-        return known == "train" or (entry.patient_known and entry.group in patients)
-
-    groups = {entry.group for entry in catalog if seen(entry)}
-    return tuple(entry.group not in groups for entry in catalog)
-
-
-def _names(path: Path) -> Iterator[str]:
-    """Every id a catalogue may have given the video, the most specific first."""
-    paths = [path.absolute(), path.resolve()]  # what a link is called, and where it leads
-    if path.is_file():
-        paths += [p.with_suffix("") for p in paths]
-    for length in range(max(len(p.parts) for p in paths), 0, -1):
-        for p in paths:
-            yield "/".join(p.parts[-length:])
 
 
 def embed(
@@ -115,7 +84,7 @@ def embed(
         ValueError: ``data`` has no readable video.
     """
     encoders = load_encoders(run, [encoder])
-    out = Path(run) / "embedded" if out is None else Path(out)
+    out = RunFolder(run).embedded if out is None else Path(out)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"out must be a folder, {out} is a file")
     if out.exists() and not overwrite and any(out.iterdir()):
@@ -125,7 +94,7 @@ def embed(
         catalog.entries,
         encoders,
         image_size=image_size_of(run),
-        held_out=held_out_videos(run, catalog),
+        held_out=RunFolder(run).held_out_videos(catalog),
         frames_per_video=frames_per_video,
         batch_size=batch_size,
     )[encoder]

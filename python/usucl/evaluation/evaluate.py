@@ -17,7 +17,7 @@ from usucl.data import VideoCatalog, VideoEntry
 from usucl.embedding import Embeddings, embed_entries
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
-from usucl.evaluation.embed import held_out_videos, image_size_of, load_encoders
+from usucl.evaluation.embed import image_size_of, load_encoders
 from usucl.evaluation.metrics import Statistic, group_mean
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
@@ -34,6 +34,7 @@ from usucl.evaluation.schema import (
     ProbeResult,
     Protocol,
 )
+from usucl.run_folder import RunFolder
 
 PACKAGES = ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
 
@@ -85,14 +86,14 @@ def evaluate(
     ):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    out = Path(run) if out is None else Path(out)
+    target = RunFolder(run if out is None else out)
     encoders = load_encoders(run)
     image_size = image_size_of(run)
     catalog = VideoCatalog.scan(data)
     patients = len({entry.group for entry in catalog})
     if patients > 1:
         catalog = catalog.with_folds(n=min(folds, patients), seed=seed)
-    held_out = held_out_videos(run, catalog)
+    held_out = RunFolder(run).held_out_videos(catalog)
     embeddings = embed_entries(
         catalog.entries,
         encoders,
@@ -101,7 +102,7 @@ def evaluate(
         frames_per_video=frames_per_video,
     )
     for name, embedding in embeddings.items():
-        embedding.save(out / "embeddings", name)
+        embedding.save(target.embeddings, name)
 
     # a run on every video has nothing held out: measured on what it saw, and said so
     measured = [e for e, kept in zip(catalog.entries, held_out, strict=True) if kept]
@@ -153,9 +154,9 @@ def evaluate(
         },
         machine=Machine.here(),
     )
-    out.mkdir(parents=True, exist_ok=True)
+    target.path.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.to_json(), indent=2, allow_nan=False)
-    (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    target.evaluation.write_text(text + "\n", encoding="utf-8")
     return result
 
 

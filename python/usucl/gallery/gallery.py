@@ -18,6 +18,7 @@ from usucl.gallery.parts import encoder_fingerprint
 from usucl.gallery.query import query_of_file, query_of_slot
 from usucl.gallery.search import Filters, Found, nearest
 from usucl.models import FrameEncoder, load_encoder
+from usucl.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class Gallery:
     def _encoder(self, run: str | Path | None) -> FrameEncoder:
         """The encoder that made the gallery: similarities with another's mean nothing."""
         folder = Path(self.contents.source["run"] if run is None else run)
-        if not (folder / "encoder.safetensors").is_file():
+        if not RunFolder(folder).encoder_weights.is_file():
             hint = "; name it with run=" if run is None else ""
             raise FileNotFoundError(f"{folder} holds no encoder{hint}")
         if encoder_fingerprint(folder) != self.contents.source["encoder"]:

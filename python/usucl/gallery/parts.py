@@ -16,6 +16,7 @@ from torch import Tensor
 from usucl._files import write_atomically
 from usucl.data import VideoEntry
 from usucl.data.video import frame_files
+from usucl.run_folder import RunFolder
 
 FORMAT = "usucl-bank-part-1"
 
@@ -88,6 +89,7 @@ class Parts:
 def encoder_fingerprint(run: Path) -> str:
     """SHA-256 of the encoder's weights and configuration, in hexadecimal."""
     digest = hashlib.sha256()
-    for name in ("encoder.json", "encoder.safetensors"):
-        digest.update((run / name).read_bytes())
+    files = RunFolder(run)
+    for file in (files.encoder_config, files.encoder_weights):
+        digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -21,7 +21,6 @@ from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
 from usucl.data.datamodule import Clock
 from usucl.data.sampling import clamp_window
 from usucl.embedding import Embeddings, default_device, embed_entries, encode, evenly_spaced
-from usucl.evaluation.embed import held_out_videos
 from usucl.losses import Frames
 from usucl.models import load_encoder
 from usucl.report.record import RunRecord
@@ -60,7 +59,7 @@ def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | Non
         ``path``, or None if there is no other video to compare with.
     """
     catalog = VideoCatalog.scan(data)
-    held_out = held_out_videos(record.folder, catalog)
+    held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)
     if len({e.group for e in entries}) < 2:
         return None
@@ -73,7 +72,7 @@ def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | Non
 
 
 def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
-    encoder = load_encoder(record.folder)
+    encoder = load_encoder(record.folder.path)
     size, radius = encoder.config.image_size, record.config.sampling.positive_radius
     embeddings = embed_entries(
         catalog.entries,

@@ -12,6 +12,7 @@ from usucl.report import figures, results
 from usucl.report.contact import contact_sheet
 from usucl.report.page import page, paragraph, picture, section, table
 from usucl.report.record import RunRecord
+from usucl.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ def write_report(run: str | Path) -> Path:
         FileNotFoundError: ``run`` is not a run folder.
     """
     record = RunRecord.read(run)
-    pictures = record.folder / "figures"
     evaluation = record.evaluation
     parts = [_head(record)]
     if evaluation is not None:
@@ -48,12 +48,12 @@ def write_report(run: str | Path) -> Path:
             parts.append(paragraph(words, "lower"))
         words = "One run with one seed; brackets are 95 % intervals over patients."
         parts += [results.summary(evaluation), paragraph(words, "note")]
-        parts.append(_figures(evaluation, pictures))
-    parts.append(_training(record, pictures))
+        parts.append(_figures(evaluation, record.folder))
+    parts.append(_training(record))
     if evaluation is not None:
-        parts += [_map(record, pictures), _contact(record, evaluation.data, pictures)]
+        parts += [_map(record), _contact(record, evaluation.data)]
     parts += [_data(record), _setting(record)]
-    path = record.folder / "report.html"
+    path = record.folder.report
     path.write_text(page(_title(record), "\n".join(filter(None, parts))), encoding="utf-8")
     return path
 
@@ -87,9 +87,9 @@ def _head(record: RunRecord) -> str:
     return "\n".join([f"<h1>{escape(_title(record))}</h1>", paragraph(lead, "lead")])
 
 
-def _figures(evaluation: Evaluation, pictures: Path) -> str:
+def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
     rows = [*results.retrieval_rows(evaluation), *results.probe_rows(evaluation)]
-    chart = figures.results(rows, pictures / "results.png")
+    chart = figures.results(rows, folder.results_figure)
     temporal = evaluation.retrieval["temporal"]["trained"]
     patients, note = temporal.groups, temporal.note
     method = (
@@ -115,10 +115,10 @@ def _figures(evaluation: Evaluation, pictures: Path) -> str:
     return section("What it learned", *parts)
 
 
-def _training(record: RunRecord, pictures: Path) -> str:
+def _training(record: RunRecord) -> str:
     if not record.metrics:
         return ""
-    curves = figures.training_curves(record, pictures / "curves.png")
+    curves = figures.training_curves(record, record.folder.curves_figure)
     words = (
         "Negatives are those the loss selected, the hardest it was given: their similarity can "
         "rise while the encoder improves, because the window narrows. Faint lines are single "
@@ -127,13 +127,13 @@ def _training(record: RunRecord, pictures: Path) -> str:
     return section("Training", picture(curves, "Training curves"), paragraph(words, "note"))
 
 
-def _map(record: RunRecord, pictures: Path) -> str:
-    folder = record.folder / "embeddings"
+def _map(record: RunRecord) -> str:
+    folder = record.folder.embeddings
     names = [n for n in ("trained", "random") if (folder / f"{n}.safetensors").is_file()]
     if not names:
         return ""
     embeddings = {name: Embeddings.load(folder, name) for name in names}
-    path = figures.embedding_map(embeddings, pictures / "map.png")
+    path = figures.embedding_map(embeddings, record.folder.map_figure)
     words = (
         "Frames of held-out videos by t-SNE of the embeddings; lines join a video's frames in "
         "order. Neighbours on the map are neighbours in the embedding; the distances between "
@@ -142,11 +142,11 @@ def _map(record: RunRecord, pictures: Path) -> str:
     return section("Embedding map", picture(path, "Map of embeddings"), paragraph(words, "note"))
 
 
-def _contact(record: RunRecord, data: str, pictures: Path) -> str:
+def _contact(record: RunRecord, data: str) -> str:
     if not Path(data).is_dir():
         logger.warning("no contact sheet: the data folder %s is gone", data)
         return ""
-    path = contact_sheet(record, data, pictures / "contact.png")
+    path = contact_sheet(record, data, record.folder.contact_sheet)
     if path is None:
         return ""
     words = (

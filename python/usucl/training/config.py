@@ -47,7 +47,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A whole run; ``config.yaml`` in the run folder.
+    """A whole run; the config in its :class:`usucl.run_folder.RunFolder`.
 
     Attributes:
         data: folder of videos.

@@ -13,7 +13,7 @@ from runs import make_data, make_run
 from usucl.data import VideoCatalog
 from usucl.embedding import encode
 from usucl.evaluation import Embeddings, Evaluation, embed, evaluate
-from usucl.evaluation.embed import PixelEncoder, held_out_videos
+from usucl.evaluation.embed import PixelEncoder
 from usucl.evaluation.schema import Count
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,56 +46,6 @@ def test_embeddings_come_back_from_their_files(tmp_path: Path) -> None:
     for name in ("video_id", "group", "label", "held_out", "frame_label"):
         assert getattr(read, name) == getattr(made, name)
     assert len(embed(run=run, data=data, out=tmp_path / "all", encoder="pixels")) == 96
-
-
-def test_unknown_videos_of_a_known_patient_are_not_held_out(tmp_path: Path) -> None:
-    data = make_data(tmp_path / "data", videos=6)
-    run = make_run(tmp_path / "run", data)
-    text = (run / "split.csv").read_text().splitlines()
-    (run / "split.csv").write_text("\n".join(line for line in text if "video_3" not in line))
-    held_out = held_out_videos(run, VideoCatalog.scan(data))
-    assert held_out == (True, True, False, False, False, False)
-
-
-def test_patients_named_after_training_count(tmp_path: Path) -> None:
-    """A held-out video whose patient, by today's labels, was trained on is not held out."""
-    data = make_data(tmp_path / "data", videos=4)
-    table = (data / "labels.csv").rename(tmp_path / "labels.csv")
-    run = make_run(tmp_path / "run", data)  # holds out video_0, on its own
-    assert held_out_videos(run, VideoCatalog.scan(data)) == (True, False, False, False)
-    table.rename(data / "labels.csv")  # video_0 and video_1 are of one patient
-    assert not any(held_out_videos(run, VideoCatalog.scan(data)))
-
-
-def make_two_sources(tmp_path: Path) -> tuple[Path, Path]:
-    """Videos a/video_0, a/video_1, b/video_0, b/video_1, the first held out, and their run."""
-    data = tmp_path / "data"
-    for source in "ab":
-        make_data(data / source, videos=2, frames=2, labels=False)
-    return data, make_run(tmp_path / "run", data)
-
-
-def test_trained_videos_are_known_from_a_part_of_the_folder(tmp_path: Path) -> None:
-    data, run = make_two_sources(tmp_path)
-    assert held_out_videos(run, VideoCatalog.scan(data)) == (True, False, False, False)
-    assert held_out_videos(run, VideoCatalog.scan(data / "a")) == (True, False)
-    assert held_out_videos(run, VideoCatalog.scan(data / "b")) == (False, False)
-    (tmp_path / "link").symlink_to(data / "b")
-    assert held_out_videos(run, VideoCatalog.scan(tmp_path / "link")) == (False, False)
-    moved = data.rename(tmp_path / "moved")
-    assert held_out_videos(run, VideoCatalog.scan(moved)) == (True, False, False, False)
-    assert held_out_videos(run, VideoCatalog.scan(moved / "b")) == (False, False)
-
-
-def test_trained_videos_are_known_beside_new_ones_of_their_name(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    make_data(data / "a", videos=2, frames=2, labels=False)
-    run = make_run(tmp_path / "run", data)
-    make_data(data / "b", videos=3, frames=2, labels=False)
-    catalog = VideoCatalog.scan(data)
-    assert [entry.id for entry in catalog][:2] == ["a/video_0", "a/video_1"]
-    # b/video_1 is new, but nothing tells it from the trained video_1: rather seen than leaked
-    assert held_out_videos(run, catalog) == (True, False, True, False, True)
 
 
 def test_embed_keeps_what_is_there(tmp_path: Path) -> None:
