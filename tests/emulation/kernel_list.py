@@ -15,7 +15,7 @@ RUN: dict[str, set[str]] = {}  # names with template arguments, and the tests
 def kernels_in_source() -> set[str]:
     bounds = r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)"
     pattern = re.compile(rf"__global__\s+void\s+(?:{bounds}\s*)?(\w+)\s*\(")
-    sources = [*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/cuda/*.h")]
+    sources = [*ROOT.glob("csrc/cuda/**/*.cu"), *ROOT.glob("csrc/cuda/**/*.h")]
     return {name for source in sources for name in pattern.findall(source.read_text())}
 
 
