@@ -8,6 +8,7 @@ csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.d
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,6 +232,49 @@ def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
     for bracket, name in _includes(source):
         if bracket == '"':
             assert not re.search(rf"(^|/){other}/", name), f"{here} includes {name}"
+
+
+def _included(source: Path) -> set[Path]:
+    """The files of csrc that a file includes."""
+    names = [name for bracket, name in _includes(source) if bracket == '"']
+    found = {(start / name).resolve() for name in names for start in (source.parent, CSRC)}
+    return {path for path in found if path.is_file() and CSRC in path.parents}
+
+
+@pytest.mark.parametrize("source", _native("cpu/tile"), ids=_name)
+def test_tiles_know_core_only(source: Path) -> None:
+    """What is compiled for one instruction set does not know what it is used for."""
+    for path in _included(source):
+        assert path.parent in (CSRC / "core", CSRC / "cpu" / "tile"), f"includes {_name(path)}"
+
+
+@pytest.mark.parametrize(
+    "source", sorted({*_native("cuda")} - {*_native("cuda/tensor_cores")}), ids=_name
+)
+def test_tensor_cores_are_called_through_passes(source: Path) -> None:
+    for path in _included(source):
+        assert path.parent != CSRC / "cuda" / "tensor_cores", f"includes {_name(path)}"
+
+
+NESTED = r"\((?:[^;{}()]|\((?:[^()]|\([^()]*\))*\))*\)"
+FUNCTION = rf"^(?:[\w:<>*&]+ )+[*&]?(\w+){NESTED}"
+
+
+@pytest.mark.parametrize("folder", ["core", "cpu", "cuda"])
+def test_no_files_need_each_other(folder: str) -> None:
+    """By what they include, and by what one source file calls that another defines."""
+    needs = {source: _included(source) for source in _native(folder)}
+    text = {source: re.sub(r"//.*", "", source.read_text()) for source in needs}
+    sources = [source for source in needs if source.suffix != ".h"]
+    headers = "\n".join(text[source] for source in needs if source.suffix == ".h")
+    declared = set(re.findall(FUNCTION + ";", headers, re.MULTILINE))
+    for definer in sources:
+        defined = declared & set(re.findall(FUNCTION + r" \{", text[definer], re.MULTILINE))
+        called = re.compile(rf"(?<![.>\w])(?:{'|'.join(defined)})(?:<\w+>)?\(") if defined else None
+        for caller in sources:
+            if called and caller != definer and called.search(text[caller]):
+                needs[caller].add(definer)
+    graphlib.TopologicalSorter(needs).prepare()  # raises CycleError, with the files of the circle
 
 
 @pytest.mark.parametrize("source", _native("cuda"), ids=_name)

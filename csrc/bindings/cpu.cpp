@@ -8,7 +8,7 @@
 #include "../core/relation.h"
 #include "../core/similarity.h"
 #include "../cpu/backend.h"
-#include "../cpu/tile.h"
+#include "../cpu/tile/capability.h"
 #include "direct.h"
 #include "pybind.h"
 

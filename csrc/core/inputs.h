@@ -9,8 +9,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "results.h"
 #include "problem.h"
+#include "results.h"
 
 namespace usucl {
 

@@ -13,8 +13,7 @@
 //       depends on the instruction.
 //   comparisons: of what is computed with the margin and a nomination, and rounded.
 //   lost: subnormal numbers that are read or written as zeros, and squares too small to be part of
-//   a
-//       norm, per unit of |q| + |k| + 1.
+//       a norm, per unit of |q| + |k| + 1.
 // The margin is above the sum of these by a factor for its own roundings. All this holds where
 // nothing overflows: norms that could must not be nominated.
 #pragma once
@@ -31,7 +30,7 @@ USUCL_HD double growth(int64_t n, double u) {
   return error / (1 - error);
 }
 
-// Of the canonical chain over `dim` elements.
+// What the canonical chain over `dim` elements may be off by.
 USUCL_HD double chain_error(int64_t dim) { return growth(dim, 0x1p-24); }
 
 struct NominationErrors {

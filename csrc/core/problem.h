@@ -68,8 +68,8 @@ struct Ranks {
   int64_t k;
   int64_t skip;
 
-  // How many of `count` candidates, the hardest, must be kept to know these ranks; 0: there are
-  // none.
+  // How many of `count` candidates, the hardest, must be kept to know these ranks. 0: none are
+  // there.
   USUCL_HD int64_t depth(int64_t count) const {
     if (k == 0 || skip >= count) return 0;
     return skip + (k < count - skip ? k : count - skip);

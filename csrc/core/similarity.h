@@ -1,7 +1,8 @@
 // What a similarity is: a chain of fused multiply-adds over d = 0 .. D-1.
 //
 // This is the meaning. For speed the kernels restate it in registers, many chains side by side
-// (cpu/tile_kernels.h, cuda/problem.h, cuda/cross.cu); tests hold every one of them to these bits.
+// (cpu/tile/tile_kernels.h, cuda/device_problem.h, cuda/chain.cu); tests hold every one of them to
+// these bits.
 #pragma once
 
 #include <cstdint>

@@ -4,10 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "gradient.h"
-#include "loss.h"
-#include "pairs.h"
-#include "select.h"
+#include "kernels.h"
 
 namespace usucl::cpu {
 

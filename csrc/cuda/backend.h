@@ -61,7 +61,7 @@ class Cuda {
   template <typename T>
   void hard_negative_nce_backward(const BackwardArguments<T>& arguments,
                                   const BackwardArrays<T>& out) {
-    row_gradients(arguments, out, session_.call());
+    cuda::hard_negative_nce_backward(arguments, out, session_.call());
     session_.check();
   }
 

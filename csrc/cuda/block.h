@@ -3,7 +3,7 @@
 
 #include "../core/ordering.h"
 #include "../core/similarity.h"
-#include "problem.h"
+#include "device_problem.h"
 
 namespace usucl::cuda {
 

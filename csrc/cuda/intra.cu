@@ -63,7 +63,7 @@ struct Members {
 
   USUCL_HD int64_t slots() const { return static_cast<int64_t>(table.mask + 1); }
 
-  // Of an item, a key or, from num_keys on, an anchor; or -1.
+  // The place of an item, a key or, from num_keys on, an anchor; or -1.
   __device__ int64_t slot_of(const Problem& problem, int64_t item) const {
     if (item >= num_keys) {
       const int64_t place = table.find(problem.anchors.video[item - num_keys]);
@@ -145,7 +145,7 @@ class IntraSearch {
   static constexpr int kTogether = Members::kTogether;
 
   __device__ IntraSearch(const Problem& problem, const Members& members, Candidate<T>* lists,
-                         int64_t capacity, const Kept<T>& kept, IntraShared<T>& shared)
+                         int64_t capacity, const CandidateLists<T>& kept, IntraShared<T>& shared)
       : problem_(problem),
         members_(members),
         lists_(lists),
@@ -195,7 +195,7 @@ class IntraSearch {
 
   __device__ Candidate<T>* list(int a) const { return lists_ + a * capacity_; }
 
-  // A key a thread.
+  // One key per thread.
   __device__ void append(Count item, Count end, bool staged) {
     const bool there = item < end;
     const int64_t index = there ? static_cast<int64_t>(members_.key[item]) : 0;
@@ -250,7 +250,7 @@ class IntraSearch {
   const Members& members_;
   Candidate<T>* lists_;
   int64_t capacity_;
-  const Kept<T>& kept_;
+  const CandidateLists<T>& kept_;
   IntraShared<T>& shared_;
 };
 
@@ -259,7 +259,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     intra_kernel(const __grid_constant__ DeviceProblem device,
                  const __grid_constant__ Members members, Candidate<T>* lists, int64_t capacity,
-                 const __grid_constant__ Kept<T> kept) {
+                 const __grid_constant__ CandidateLists<T> kept) {
   IntraShared<T>& shared = shared_memory<IntraShared<T>>();
   const Problem problem = device.view();
   Candidate<T>* const own =
@@ -303,7 +303,8 @@ void group_members(const Members& members, const Problem& problem, const DeviceP
 }  // namespace
 
 template <typename T>
-Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call) {
+CandidateLists<T> intra_pass(const Problem& problem, const DeviceProblem& device,
+                             const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows, keys = problem.num_keys();
   const int64_t depth = problem.windows == nullptr ? 0 : problem.intra.depth(keys);
   if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
@@ -313,7 +314,7 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   // One tile more than must fit, so that the list is not sorted after every tile.
   const int64_t capacity = depth + (near ? 1 : 2) * kThreads;
   const int64_t grid = grid_for(rows, 1, call);
-  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
+  const CandidateLists<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
   Candidate<T>* lists = nullptr;
   if (!near) lists = call.memory.array<Candidate<T>>(grid * Members::kTogether * capacity);
   // All memory is there before the streams part: what is zero was made so on the call's own.
@@ -324,7 +325,7 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   return kept;
 }
 
-template Kept<float> intra_pass(const Problem&, const DeviceProblem&, const Call&);
-template Kept<double> intra_pass(const Problem&, const DeviceProblem&, const Call&);
+template CandidateLists<float> intra_pass(const Problem&, const DeviceProblem&, const Call&);
+template CandidateLists<double> intra_pass(const Problem&, const DeviceProblem&, const Call&);
 
 }  // namespace usucl::cuda

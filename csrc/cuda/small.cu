@@ -1,5 +1,5 @@
-// A small problem in one launch, which is all it costs: a thread block an anchor, its candidates in
-// shared memory.
+// A small problem in one launch, which is all it costs: a thread block per anchor, its candidates
+// in shared memory.
 #include "../core/relation.h"
 #include "finish.h"
 
@@ -53,16 +53,17 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     small_kernel(const __grid_constant__ DeviceProblem device,
-                 const __grid_constant__ Wanted<T> wanted) {
+                 const __grid_constant__ Outputs<T> outputs) {
   SmallShared<T>& shared = shared_memory<SmallShared<T>>();
   const Problem problem = device.view();
   for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
     find_candidates(problem, i, shared);
-    const Ranked<T> intra{shared.candidate, shared.num_intra};
-    const Ranked<T> cross{shared.candidate + kSmallKeys - shared.num_cross, shared.num_cross};
+    const SortedCandidates<T> intra{shared.candidate, shared.num_intra};
+    const SortedCandidates<T> cross{shared.candidate + kSmallKeys - shared.num_cross,
+                                    shared.num_cross};
     sort_candidates<BlockTeam>(shared.candidate, intra.count);
     sort_candidates<BlockTeam>(shared.candidate + kSmallKeys - cross.count, cross.count);
-    AnchorFinish<T, BlockTeam>(problem, wanted, i, shared.finish)
+    AnchorFinish<T, BlockTeam>(problem, outputs, i, shared.finish)
         .run(intra, cross, problem.num_keys() > 0);
   }
 }
@@ -77,15 +78,15 @@ bool is_small(const Problem& problem) {
 }
 
 template <typename T>
-void small_problem(const Problem& problem, const DeviceProblem& device, const Wanted<T>& wanted,
+void small_problem(const Problem& problem, const DeviceProblem& device, const Outputs<T>& outputs,
                    const Call& call) {
   launch<small_kernel<T>>(grid_for(problem.anchors.embedding.rows, 1, call), kThreads,
-                          sizeof(SmallShared<T>), call.stream, device, wanted);
+                          sizeof(SmallShared<T>), call.stream, device, outputs);
 }
 
-template void small_problem(const Problem&, const DeviceProblem&, const Wanted<float>&,
+template void small_problem(const Problem&, const DeviceProblem&, const Outputs<float>&,
                             const Call&);
-template void small_problem(const Problem&, const DeviceProblem&, const Wanted<double>&,
+template void small_problem(const Problem&, const DeviceProblem&, const Outputs<double>&,
                             const Call&);
 
 }  // namespace usucl::cuda

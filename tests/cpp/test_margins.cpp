@@ -2,8 +2,8 @@
 // smaller by accident, and none may change unless the proof in core/nomination.h does.
 #include "check.h"
 #include "core/nomination.h"
-#include "cpu/nominate.h"
-#include "cuda/margin.h"
+#include "cpu/tile/bfloat16.h"
+#include "cuda/tensor_cores/rounding.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // structs of csrc/core/problem.h and csrc/core/results.h.
 #include <string>
 
-#include "cuda/margin.h"
+#include "cuda/tensor_cores/rounding.h"
 #include "emulation.h"
 #include "host_memory.h"
 
@@ -87,7 +87,8 @@ USUCL_ENTRY const char* take_kernels() {
   }                                                                                                \
   USUCL_ENTRY const char* backward_##suffix(const BackwardArguments<T>* arguments,                 \
                                             const BackwardArrays<T>* out) {                        \
-    return run([&](const cuda::Call& c) { cuda::row_gradients<T>(*arguments, *out, c); });         \
+    return run(                                                                                    \
+        [&](const cuda::Call& c) { cuda::hard_negative_nce_backward<T>(*arguments, *out, c); });   \
   }                                                                                                \
   USUCL_ENTRY const char* keys_##suffix(const BackwardArguments<T>* arguments,                     \
                                         const KeyGradient<T>* wanted) {                            \

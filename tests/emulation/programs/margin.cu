@@ -1,5 +1,5 @@
-// The products of mma_core.cu, and beside them what csrc/cuda/margin.h lets a score be off by.
-#include "cuda/margin.h"
+// The products of mma_core.cu, and beside them what csrc/core/nomination.h lets a score be off by.
+#include "cuda/tensor_cores/rounding.h"
 
 #include "mma_core.cu"
 
