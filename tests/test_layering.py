@@ -33,6 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 DEVICE_VOCABULARY = {"device.h", "hopper.h"}
 CUDA_KNOWS_PYTORCH = {"operators.cpp", "session.cpp"}
 CALLERS_OF_THE_EXTENSION = {"usucl_ext", "usucl.losses", "usucl.bank"}
+SPEAK_THROUGH_CALLBACKS = ("usucl.embedding", "usucl.evaluation", "usucl.gallery")
 CALLERS_OF_THE_OPERATORS = {"usucl_ext/ops.py", "usucl_ext/_registrations.py"}
 
 
@@ -109,6 +110,18 @@ def test_only_losses_and_bank_know_the_extension(source: Path) -> None:
     elif names:
         here = _layer(_module(source))
         assert here is not None and here[1] in CALLERS_OF_THE_EXTENSION
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_embedding_evaluation_and_gallery_print_nothing(source: Path) -> None:
+    """They tell their caller how far they are; the shell draws it."""
+    module = _module(source)
+    if not any(module == part or module.startswith(part + ".") for part in SPEAK_THROUGH_CALLBACKS):
+        return
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.Name) and node.id == "print"), f"{module} prints"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert "rich" not in ast.unparse(node).split(".")[0].split(), f"{module} imports rich"
 
 
 @pytest.mark.parametrize("source", _sources(), ids=_name)

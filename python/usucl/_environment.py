@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -18,11 +18,21 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def machine() -> dict[str, Any]:
-    """What a figure of speed depends on."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+@dataclass(frozen=True)
+class Machine:
+    """What a figure of speed depends on; ``accelerator`` is None without one."""
+
+    system: str
+    cpu_cores: int | None
+    threads: int
+    accelerator: str | None
+
+    @classmethod
+    def here(cls) -> Machine:
+        """The machine that this runs on."""
+        return cls(
+            system=f"{platform.system()} {platform.machine()}",
+            cpu_cores=os.cpu_count(),
+            threads=torch.get_num_threads(),
+            accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        )

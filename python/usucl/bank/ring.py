@@ -161,7 +161,7 @@ class Ring:
                 continue
             if column.shape != rows:
                 raise ValueError(
-                    f"frames.{name} must have shape [{embedding.shape[0]}], one value a frame, "
+                    f"frames.{name} must have shape [{embedding.shape[0]}], one value per frame, "
                     f"got {list(column.shape)}"
                 )
             if name != "time" and column.dtype != torch.int64:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from usucl.cli.console import console, progress, say, table
 
 if TYPE_CHECKING:
-    from usucl.gallery import Found, Gallery, LeftOut, Pair, Progress, Resumed
+    from usucl.data import Skipped
+    from usucl.gallery import Found, Gallery, Pair, Progress, Resumed
 
 DType = Literal["float32", "bfloat16", "float16"]
 Across = Literal["video", "patient", "fold"]
@@ -249,14 +250,15 @@ class _Shown:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, event: Progress | Resumed | LeftOut) -> None:
-        from usucl.gallery import LeftOut, Progress
+    def __call__(self, event: Progress | Resumed | Skipped) -> None:
+        from usucl.data import Skipped
+        from usucl.gallery import Progress
 
         if isinstance(event, Progress):
             self.bar.start()
             name = event.video or self.description
             self.bar.update(self.frames, completed=event.done, total=event.total, description=name)
-        elif isinstance(event, LeftOut):
+        elif isinstance(event, Skipped):
             line = f"left out: {event.path}: {event.reason}"
             console(stderr=True).print(line, markup=False)
         elif event.complete:

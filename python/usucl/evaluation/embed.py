@@ -63,7 +63,7 @@ def embed(
     batch_size: int = 64,
     overwrite: bool = False,
 ) -> Embeddings:
-    """Embed the frames of a data folder with an encoder of a run.
+    """Embeds the frames of a data folder with an encoder of a run.
 
     Args:
         run: run folder written by :func:`usucl.train`.
@@ -79,9 +79,9 @@ def embed(
         The :class:`Embeddings`, also written to ``out``.
 
     Raises:
-        FileNotFoundError: if ``run`` is not a run folder.
-        FileExistsError: if ``out`` is not empty, without ``overwrite``, or is a file.
-        ValueError: if ``data`` has no readable video.
+        FileNotFoundError: ``run`` is not a run folder.
+        FileExistsError: ``out`` is not empty, without ``overwrite``, or is a file.
+        ValueError: ``data`` has no readable video.
     """
     encoders = load_encoders(run, [encoder])
     out = RunFolder(run).embedded if out is None else Path(out)

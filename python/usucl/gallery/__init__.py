@@ -6,7 +6,7 @@ finds near-identical frames; gallery.py is all of it as one object.
 """
 
 from usucl.gallery.contents import StoredFrame, StoredVideo
-from usucl.gallery.events import LeftOut, Progress, Resumed
+from usucl.gallery.events import Progress, Resumed
 from usucl.gallery.gallery import Gallery
 from usucl.gallery.pairs import Pair
 from usucl.gallery.search import Found, Match
@@ -14,7 +14,6 @@ from usucl.gallery.search import Found, Match
 __all__ = [
     "Found",
     "Gallery",
-    "LeftOut",
     "Match",
     "Pair",
     "Progress",

@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 
 from usucl.bank import NegativeBank
-from usucl.data import VideoCatalog, VideoError
+from usucl.data import Skipped, VideoCatalog, VideoError
 from usucl.embedding import embed_videos, evenly_spaced
 from usucl.gallery import contents
 from usucl.gallery.contents import UNFINISHED, Contents, StoredVideo
-from usucl.gallery.events import Callback, LeftOut, Progress, Resumed
+from usucl.gallery.events import Callback, Progress, Resumed
 from usucl.gallery.parts import Parts, Task, encoder_fingerprint
 from usucl.losses import Frames
 from usucl.models import FrameEncoder, load_encoder
@@ -57,8 +57,8 @@ def embed_folder(
         tell(Resumed(len(known.videos), len(tasks), complete=True))
         return bank, known
     _new_bank(tasks, encoder, search, dtype)  # refused now rather than after the work
-    for path, reason in catalog.skipped:
-        tell(LeftOut(path, reason))
+    for skipped in catalog.skipped:
+        tell(skipped)
     done = _embed(tasks, encoder, parts, batch_size, tell)
     if not done:
         raise ValueError(f"data must hold at least one readable video, {data} has none")
@@ -91,7 +91,7 @@ def _embed(
     missing = {task.entry.id: task for task in tasks if task.part not in finished}
 
     def left_out(error: VideoError) -> None:
-        tell(LeftOut(error.path, error.reason))
+        tell(Skipped(error.path, error.reason))
 
     for entry, frames, encoded in embed_videos(
         ((task.entry, task.frames) for task in missing.values()),

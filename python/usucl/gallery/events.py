@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
+
+from usucl.data import Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +35,10 @@ class Resumed(NamedTuple):
     complete: bool = False
 
 
-class LeftOut(NamedTuple):
-    """A video that cannot be read, and why."""
-
-    path: Path
-    reason: str
+Callback: TypeAlias = Callable[[Progress | Resumed | Skipped], None]
 
 
-Callback: TypeAlias = Callable[[Progress | Resumed | LeftOut], None]
-
-
-def log_left_out(event: Progress | Resumed | LeftOut) -> None:
-    """Stands in where no callback is given: a video left out is worth a line in the log."""
-    if isinstance(event, LeftOut):
+def log_skipped(event: Progress | Resumed | Skipped) -> None:
+    """The callback where none is given: a video that cannot be read is named in the log."""
+    if isinstance(event, Skipped):
         logger.warning("left out: %s: %s", event.path, event.reason)

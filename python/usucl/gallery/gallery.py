@@ -12,7 +12,7 @@ from usucl.bank import NegativeBank
 from usucl.gallery import contents
 from usucl.gallery.build import DType, embed_folder
 from usucl.gallery.contents import Contents, StoredFrame
-from usucl.gallery.events import Callback, log_left_out
+from usucl.gallery.events import Callback, log_skipped
 from usucl.gallery.pairs import Across, Pair, compare, find_pairs
 from usucl.gallery.parts import encoder_fingerprint
 from usucl.gallery.query import query_of_file, query_of_slot
@@ -72,8 +72,8 @@ class Gallery:
             batch_size: frames encoded at once.
             overwrite: replace an earlier gallery in this folder.
             progress: called with :class:`~usucl.gallery.Progress` after each video, and with
-                :class:`~usucl.gallery.Resumed` and :class:`~usucl.gallery.LeftOut` where there
-                is reason to. Without it, videos that are left out are named in the log.
+                :class:`~usucl.gallery.Resumed` and :class:`~usucl.data.Skipped` where there
+                is reason to. Without it, videos that cannot be read are named in the log.
 
         Raises:
             FileNotFoundError: ``run`` holds no encoder.
@@ -92,7 +92,7 @@ class Gallery:
             dtype=dtype,
             batch_size=batch_size,
             overwrite=overwrite,
-            tell=progress or log_left_out,
+            tell=progress or log_skipped,
         )
         return cls(folder, bank, known)
 
@@ -209,7 +209,7 @@ class Gallery:
             threshold,
             across,
             every_frame=every_frame,
-            tell=progress or log_left_out,
+            tell=progress or log_skipped,
         )
         return compare(self.contents, pairs)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
 from usucl.run_folder import RunFolder, read_table
 from usucl.training import TrainingConfig, read_config
@@ -25,7 +26,7 @@ class RunRecord:
         split, skipped: rows of the files of that name.
         encoder: content of ``encoder.json``.
         config, config_text: ``config.yaml``, parsed and as it stands.
-        evaluation: content of ``evaluation.json``, None before the evaluation.
+        evaluation: None before the evaluation.
     """
 
     folder: RunFolder
@@ -35,14 +36,15 @@ class RunRecord:
     encoder: Mapping[str, Any]
     config: TrainingConfig
     config_text: str
-    evaluation: Mapping[str, Any] | None
+    evaluation: Evaluation | None
 
     @classmethod
     def read(cls, run: str | Path) -> RunRecord:
-        """Read a run folder.
+        """Reads a run folder.
 
         Raises:
-            FileNotFoundError: if ``run`` is not a folder written by training.
+            FileNotFoundError: ``run`` is not a folder written by training.
+            ValueError: ``evaluation.json`` is not one.
         """
         folder = RunFolder(run)
         if not folder.encoder_config.is_file():
@@ -50,6 +52,7 @@ class RunRecord:
             raise FileNotFoundError(f"run must be a run folder, but {folder.path} has no {name}")
         written = folder.config.is_file()
         rows = _rows(folder.metrics)
+        measured = _json(folder.evaluation)
         return cls(
             folder=folder,
             metrics={
@@ -61,7 +64,7 @@ class RunRecord:
             encoder=_json(folder.encoder_config) or {},
             config=read_config(folder.config, {}) if written else TrainingConfig(),
             config_text=folder.config.read_text(encoding="utf-8") if written else "",
-            evaluation=_json(folder.evaluation),
+            evaluation=None if measured is None else Evaluation.from_json(measured),
         )
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:

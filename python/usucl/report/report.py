@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from usucl.embedding import Embeddings
+from usucl.evaluation import Evaluation
 from usucl.report import figures, results
 from usucl.report.contact import contact_sheet
 from usucl.report.page import page, paragraph, picture, section, table
@@ -22,7 +21,7 @@ COLLAPSED = -0.1
 
 
 def write_report(run: str | Path) -> Path:
-    """Write ``report.html`` and ``figures/*.png`` into a run folder.
+    """Writes ``report.html`` and ``figures/*.png`` into a run folder.
 
     Whatever the run lacks is left out: without ``evaluation.json`` there are the training curves
     and the data, without labels no probes, without the data folder no contact sheet.
@@ -34,13 +33,13 @@ def write_report(run: str | Path) -> Path:
         The path of ``report.html``. It holds its pictures and refers to nothing outside itself.
 
     Raises:
-        FileNotFoundError: if ``run`` is not a run folder.
+        FileNotFoundError: ``run`` is not a run folder.
     """
     record = RunRecord.read(run)
     evaluation = record.evaluation
     parts = [_head(record)]
     if evaluation is not None:
-        spread = evaluation["geometry"]["uniformity"]["trained"]
+        spread = evaluation.geometry["uniformity"]["trained"]
         if spread is not None and spread > COLLAPSED:
             words = (
                 f"The trained embeddings nearly coincide (uniformity {spread:.2f}): this encoder "
@@ -52,7 +51,7 @@ def write_report(run: str | Path) -> Path:
         parts.append(_figures(evaluation, record.folder))
     parts.append(_training(record))
     if evaluation is not None:
-        parts += [_map(record), _contact(record, str(evaluation["data"]))]
+        parts += [_map(record), _contact(record, evaluation.data)]
     parts += [_data(record), _setting(record)]
     path = record.folder.report
     path.write_text(page(_title(record), "\n".join(filter(None, parts))), encoding="utf-8")
@@ -60,7 +59,7 @@ def write_report(run: str | Path) -> Path:
 
 
 def _title(record: RunRecord) -> str:
-    data = Path(record.evaluation["data"] if record.evaluation else record.config.data).name
+    data = Path(record.evaluation.data if record.evaluation else record.config.data).name
     return f"Pretraining on {data}" if data else "Pretraining report"
 
 
@@ -75,11 +74,11 @@ def _head(record: RunRecord) -> str:
     lead = f"{what}, pretrained without labels on {_videos(seen)}{length}"
     if record.evaluation is None:
         lead += ". Not evaluated yet."
-    elif record.evaluation["protocol"]["measured_on"] == "held-out videos":
-        counts = record.evaluation["counts"]["held_out"]
+    elif record.evaluation.protocol.measured_on == "held-out videos":
+        counts = record.evaluation.counts["held_out"]
         lead += (
-            f", and measured on {_count(counts['videos'], 'video')} of "
-            f"{_count(counts['patients'], 'patient')} it never saw."
+            f", and measured on {_count(counts.videos, 'video')} of "
+            f"{_count(counts.patients, 'patient')} it never saw."
         )
     else:
         lead += ". No video was held out: every figure is measured on what pretraining saw."
@@ -88,18 +87,17 @@ def _head(record: RunRecord) -> str:
     return "\n".join([f"<h1>{escape(_title(record))}</h1>", paragraph(lead, "lead")])
 
 
-def _figures(evaluation: Mapping[str, Any], folder: RunFolder) -> str:
+def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
     rows = [*results.retrieval_rows(evaluation), *results.probe_rows(evaluation)]
     chart = figures.results(rows, folder.results_figure)
-    protocol = evaluation["protocol"]
-    patients = evaluation["retrieval"]["temporal"]["trained"]["groups"]
+    temporal = evaluation.retrieval["temporal"]["trained"]
+    patients, note = temporal.groups, temporal.note
     method = (
         f"Beside the trained encoder stand the same network before training and the bare pixels. "
-        f"Brackets are 95 % intervals from {protocol['resamples']} resamples of the patients; "
-        f"differences are paired on the same resamples. Retrieval rests on "
+        f"Brackets are 95 % intervals from {evaluation.protocol.resamples} resamples of the "
+        f"patients; differences are paired on the same resamples. Retrieval rests on "
         f"{_count(patients, 'patient')}"
     )
-    note = evaluation["retrieval"]["temporal"]["trained"]["note"]
     if note:
         method += f" ({note})."
     else:
@@ -194,12 +192,9 @@ def _setting(record: RunRecord) -> str:
     if record.config_text:
         parts += ["<h3>Configuration</h3>", f"<pre>{escape(record.config_text.strip())}</pre>"]
     if record.evaluation is not None:
-        machine, versions = record.evaluation["machine"], record.evaluation["versions"]
-        device = machine["accelerator"] or "no accelerator"
-        text = (
-            f"Evaluated on {machine['system']}, {_count(machine['cpu_cores'], 'CPU core')}, "
-            f"{device}; "
-        )
+        machine, versions = record.evaluation.machine, record.evaluation.versions
+        device = machine.accelerator or "no accelerator"
+        text = f"Evaluated on {machine.system}, {_count(machine.cpu_cores, 'CPU core')}, {device}; "
         text += ", ".join(f"{name} {v}" for name, v in versions.items() if v) + "."
         parts += ["<h3>Machine and versions</h3>", paragraph(text)]
     return section("Setting", *parts) if parts else ""
@@ -210,5 +205,5 @@ def _videos(rows: list[dict[str, str]]) -> str:
     return f"{_count(len(rows), 'video')} of {_count(patients, 'patient')}"
 
 
-def _count(number: int, noun: str) -> str:
+def _count(number: int | None, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,7 +15,8 @@ import pytest
 from shell import write_run
 from small_gallery import assert_same_gallery, interrupt
 
-from usucl.gallery import Gallery, LeftOut, Progress, Resumed
+from usucl.data import Skipped
+from usucl.gallery import Gallery, Progress, Resumed
 from usucl.gallery.contents import UNFINISHED
 
 
@@ -46,9 +47,9 @@ def test_a_build_tells_how_far_it_is(
     videos: Path, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each video counts when it is done; an interrupted build says what it need not do again."""
-    events: list[Progress | Resumed | LeftOut] = []
+    events: list[Progress | Resumed | Skipped] = []
 
-    def stop_after_b(event: Progress | Resumed | LeftOut) -> None:
+    def stop_after_b(event: Progress | Resumed | Skipped) -> None:
         events.append(event)
         if isinstance(event, Progress) and event.video == "b":
             raise KeyboardInterrupt
@@ -56,8 +57,7 @@ def test_a_build_tells_how_far_it_is(
     build = partial(Gallery.build, run=run, data=videos, out=tmp_path / "gallery")
     with pytest.raises(KeyboardInterrupt):
         build(progress=stop_after_b)
-    broken = LeftOut(videos / "broken.mp4", "no frame could be decoded")
-    assert isinstance(events[0], LeftOut) and events[0].path == broken.path
+    assert isinstance(events[0], Skipped) and events[0].path == videos / "broken.mp4"
     assert events[1:] == [Progress(0, 19), Progress(4, 19, "a"), Progress(8, 19, "b")]
     events.clear()
     build(progress=events.append)
