@@ -43,8 +43,7 @@ class Flat(Index):
         faiss = import_faiss()
         self._index = faiss.IndexFlatIP(ring.dim)
         self._index.add(np.zeros((ring.capacity, ring.dim), np.float32))
-        room = faiss.rev_swig_ptr(self._index.get_xb(), ring.capacity * ring.dim)
-        self._room = torch.from_numpy(room.reshape(ring.capacity, ring.dim))
+        self._room = torch.from_numpy(np.asarray(_Vectors(self._index)).reshape(-1, ring.dim))
         if len(ring) == 0 and ring.embedding.is_cpu and ring.embedding.dtype == torch.float32:
             ring.live_in(self._room)
         super().__init__(ring, options)
@@ -61,6 +60,15 @@ class Flat(Index):
 
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return proposals(self._index, queries, count)
+
+
+class _Vectors:
+    """The memory of an IndexFlatIP, which keeps the index alive for whoever still looks at it."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        vectors = import_faiss().rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+        self.__array_interface__ = vectors.__array_interface__
 
 
 def proposals(index: Any, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -190,9 +190,7 @@ class Evaluation:
                 machine=Machine(**content["machine"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"content must be that of an evaluation.json, got {error!r}"
-            ) from error
+            raise ValueError(f"content must be that of an evaluation, got {error!r}") from error
 
 
 def _plain(value: Any) -> Any:

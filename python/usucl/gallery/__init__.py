@@ -1,8 +1,9 @@
 """The embedded frames of a folder of videos, with what each frame is: built, searched, compared.
 
-contents.py knows which frame of which video is in which slot of the bank; build.py embeds a folder
+contents.py knows which frame of which video is in which slot of the bank; build.py embeds frames
 and keeps its work in parts.py; query.py reads what is looked for and search.py finds it; pairs.py
-finds near-identical frames; gallery.py is all of it as one object.
+finds near-identical frames. gallery.py is all of it as one object, and events.py what it tells its
+caller meanwhile.
 """
 
 from usucl.gallery.contents import StoredFrame, StoredVideo

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from usucl.bank import NegativeBank
+from usucl.data import VideoCatalog
+from usucl.embedding import evenly_spaced
 from usucl.gallery import contents
-from usucl.gallery.build import DType, embed_folder
-from usucl.gallery.contents import Contents, StoredFrame
-from usucl.gallery.events import Callback, log_skipped
+from usucl.gallery.build import DType, clean, embed, fill, new_bank
+from usucl.gallery.contents import UNFINISHED, Contents, StoredFrame, StoredVideo
+from usucl.gallery.events import Callback, Resumed, log_skipped
 from usucl.gallery.pairs import Across, Pair, compare, find_pairs
-from usucl.gallery.parts import encoder_fingerprint
+from usucl.gallery.parts import Parts, encoder_fingerprint
 from usucl.gallery.query import query_of_file, query_of_slot
 from usucl.gallery.search import Filters, Found, nearest
 from usucl.models import FrameEncoder, load_encoder
@@ -82,19 +86,48 @@ class Gallery:
                 below 1, or the encoder gives values that are not finite.
             OSError: ``out`` cannot be written.
         """
-        folder = Path(out)
-        bank, known = embed_folder(
-            Path(run),
-            Path(data),
-            folder,
-            frames_per_video=frames_per_video,
-            search=search,
-            dtype=dtype,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            tell=progress or log_skipped,
-        )
-        return cls(folder, bank, known)
+        for name, value in (("frames_per_video", frames_per_video), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        tell = progress or log_skipped
+        run, data, out = Path(run), Path(data), Path(out)
+        refused = FileExistsError(f"{out} holds a bank: give overwrite=True to replace it")
+        keep = (out / "bank.json").exists() and not overwrite
+        if keep and not (out / UNFINISHED).exists():
+            raise refused
+        encoder = load_encoder(run)
+        parts = Parts(out / UNFINISHED, encoder_fingerprint(run))
+        catalog = VideoCatalog.scan(data)
+        tasks = [parts.task(e, evenly_spaced(e.num_frames, frames_per_video)) for e in catalog]
+        asked = json.dumps([[task.part for task in tasks], search, dtype])
+        request = hashlib.sha256(asked.encode()).hexdigest()
+        if keep:
+            gallery = cls.open(out)
+            if gallery.contents.source.get("request") != request:
+                raise refused
+            clean(out, parts)  # killed when this alone was left to do
+            tell(Resumed(len(tasks), len(tasks), complete=True))
+            return gallery
+        new_bank(tasks, encoder, search, dtype)  # refused now rather than after the work
+        for skipped in catalog.skipped:
+            tell(skipped)
+        done = embed(tasks, encoder, parts, batch_size, tell)
+        if not done:
+            raise ValueError(f"data must hold at least one readable video, {data} has none")
+        bank = new_bank(done, encoder, search, dtype)
+        fill(bank, done, parts)
+        source = {
+            "run": str(run.absolute()),
+            "encoder": parts.encoder,
+            "data": str(data.absolute()),
+            "search": search,
+            "request": request,
+        }
+        videos = tuple(StoredVideo.of(task.entry, task.frames) for task in done)
+        gallery = cls(out, bank, Contents(videos, source))
+        gallery.save()
+        clean(out, parts)
+        return gallery
 
     @classmethod
     def open(cls, folder: str | Path) -> Gallery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,16 @@ def test_frames_above_the_age_are_never_found(name: str) -> None:
     bank.reembed(old, frames(3, 7).embedding)
     found = bank.hardest(frames(8, 99), 150)
     assert set(old.tolist()) <= set(found.cross_index.flatten().tolist())
+
+
+def test_frames_outlive_their_bank() -> None:
+    """Those of "Flat" lie in memory of FAISS, large enough here to be given back at once."""
+    bank = NegativeBank(100_000, 64, search="Flat")
+    bank.enqueue(Frames(torch.ones(8, 64), torch.arange(8), torch.zeros(8)))
+    keys = bank.frames().embedding[:9]
+    del bank
+    gc.collect()
+    assert keys.sum() == 8 * 64
 
 
 def real_frames(folder: Path) -> Frames:
