@@ -108,8 +108,8 @@ def limit_jobs() -> None:
         os.environ["MAX_JOBS"] = str(max(1, min(os.cpu_count() or 1, memory // BYTES_PER_JOB)))
 
 
-def sources(folder: str) -> list[str]:
-    paths = [*(ROOT / folder).glob("*.cpp"), *(ROOT / folder).glob("*.cu")]
+def sources(*patterns: str) -> list[str]:
+    paths = {path for pattern in patterns for path in ROOT.glob(pattern)}
     return [str(path.relative_to(ROOT)) for path in sorted(paths)]
 
 
@@ -169,7 +169,7 @@ except ImportError:  # those inside torch serve as well, where nothing can be in
 extensions = [
     CppExtension(
         "usucl_ext._C",
-        [*sources("csrc"), *sources("csrc/cpu")],
+        sources("csrc/torch/schemas.cpp", "csrc/*/cpu.cpp", "csrc/cpu/**/*.cpp"),
         include_dirs=pybind11_headers,
         define_macros=[*target, *((name, text(value)) for name, value in facts.items())],
         extra_compile_args={"cxx": cxx},
@@ -181,7 +181,7 @@ if not absent:
     extensions.append(
         CUDAExtension(
             "usucl_ext._C_cuda",
-            sources("csrc/cuda"),
+            sources("csrc/*/cuda.cpp", "csrc/cuda/**/*.cpp", "csrc/cuda/**/*.cu"),
             include_dirs=pybind11_headers,
             define_macros=[*target, ("USE_CUDA", None), *hopper],
             extra_compile_args={"cxx": cxx, "nvcc": nvcc},
@@ -200,7 +200,6 @@ setup(
     package_data={
         "usucl_ext": ["py.typed", "*.pyi"],
         "usucl": ["py.typed"],
-        "usucl.training.presets": ["*.yaml"],
     },
     ext_modules=extensions,
     cmdclass={"build_ext": BuildExtension},

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from usucl_ext import Frames, _direct, _repeats, hard_negative_nce
-from usucl_ext._validation import check_positives, check_problem, check_temperature
+from usucl_ext._problem import Inputs, check_problem, with_loss
 
 from . import stub_cuda
 
@@ -42,18 +42,18 @@ def parts(anchors: Frames, keys: Frames) -> dict[str, Callable[[], object]]:
     options = {"window": WINDOW, "intra_k": INTRA_K, "cross_k": CROSS_K}
     skips = {"intra_skip": 0, "cross_skip": 0, "max_similarity": None}
 
-    def check() -> tuple[_direct.Plan, _direct.Inputs]:
-        problem = check_problem(anchors, keys, **options, **skips, positives=positives)  # type: ignore[arg-type]
-        tau = check_temperature("temperature", TEMPERATURE, problem)
-        inputs = _direct.inputs_of(problem, check_positives(positives, problem), tau, None)
+    def check() -> tuple[_direct.Plan, Inputs]:
+        selection = check_problem(anchors, keys, **options, **skips, positives=positives)  # type: ignore[arg-type]
+        loss = {"temperature": TEMPERATURE, "soft_nn_temperature": None, "reduction": "mean"}
+        problem = with_loss(selection, positives, **loss)
+        inputs = problem.inputs()
         assert _direct.applies(problem, inputs)
-        return _direct.Plan(problem, inputs, "mean"), inputs
+        return _direct.Plan(problem, inputs), inputs
 
     def recall() -> object:
-        losses = (positives, TEMPERATURE, None)
-        seen = _repeats.look(
-            anchors, keys, WINDOW, losses, (INTRA_K, CROSS_K, 0, 0, None, "mean", "native")
-        )
+        values = (WINDOW, positives, TEMPERATURE, None)
+        rest = (INTRA_K, CROSS_K, 0, 0, None, "mean", "native")
+        seen = _repeats.look(anchors, keys, values, rest)
         return seen and _repeats.recall(seen)
 
     def forward(queries: Frames) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -16,37 +15,10 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.rows import CHUNKED, EAGER, MATMUL, OURS, Result, Row
 from benchmarks.targets import LEAST_SHARE, MOST_MEMORY, share_of_peak
+from usucl._style import GRID, INK, MUTED, WIDTH, styled
 
-INK, MUTED, RULE, GRID = "#1f2a37", "#6b7785", "#d8dee5", "#edf0f3"
 COLOUR = {OURS: "#0f766e", MATMUL: "#c2571a"}  # the colours of trained and intra in a run's report
 SHADES = ("#9ecfd1", "#5fb0b0", "#2f8f8c", "#166b69", "#0b4a50", "#08303a")  # small to large
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": RULE,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-    "figure.constrained_layout.w_pad": 0.08,
-    "savefig.dpi": 160,
-}
-WIDTH = 9.6  # inches
 
 
 def draw(result: Result, folder: Path, stem: str) -> dict[str, Path]:
@@ -57,7 +29,7 @@ def draw(result: Result, folder: Path, stem: str) -> dict[str, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Path] = {}
-    with matplotlib.rc_context(STYLE):
+    with styled(), matplotlib.rc_context({"figure.constrained_layout.w_pad": 0.08}):
         for name, what, make in (
             ("shapes", "time over that of usucl, and share of the FMA peak, by shape", _shapes),
             ("sweeps", "sweeps over sizes, negatives, dtype, order of the keys, threads", _sweeps),

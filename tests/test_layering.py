@@ -1,12 +1,14 @@
 """Imports run in one direction only; the tree, not a document, is what is read here.
 
-csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data, usucl.models
--> usucl.training, usucl.evaluation -> usucl.report -> usucl.demo -> usucl.cli
+csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data
+-> usucl.run_folder -> usucl.models -> usucl.methods, usucl.embedding
+-> usucl.training, usucl.evaluation, usucl.gallery -> usucl.report -> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +22,19 @@ CSRC = ROOT / "csrc"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl_ext"}),
     frozenset({"usucl.losses", "usucl.bank"}),
-    frozenset({"usucl.data", "usucl.models"}),
-    frozenset({"usucl.training", "usucl.evaluation"}),
+    frozenset({"usucl.data"}),
+    frozenset({"usucl.run_folder"}),
+    frozenset({"usucl.models"}),
+    frozenset({"usucl.methods", "usucl.embedding"}),
+    frozenset({"usucl.training", "usucl.evaluation", "usucl.gallery"}),
     frozenset({"usucl.report"}),
     frozenset({"usucl.demo"}),
     frozenset({"usucl.cli"}),
 )
 DEVICE_VOCABULARY = {"device.h", "hopper.h"}
-CUDA_KNOWS_PYTORCH = {"operators.cpp", "session.cpp"}
+CUDA_KNOWS_PYTORCH = {"session.cpp"}
 CALLERS_OF_THE_EXTENSION = {"usucl_ext", "usucl.losses", "usucl.bank"}
+SPEAK_THROUGH_CALLBACKS = ("usucl.embedding", "usucl.evaluation", "usucl.gallery")
 CALLERS_OF_THE_OPERATORS = {"usucl_ext/ops.py", "usucl_ext/_registrations.py"}
 
 
@@ -108,11 +114,85 @@ def test_only_losses_and_bank_know_the_extension(source: Path) -> None:
 
 
 @pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_embedding_evaluation_and_gallery_print_nothing(source: Path) -> None:
+    """They tell their caller how far they are; the shell draws it."""
+    module = _module(source)
+    if not any(module == part or module.startswith(part + ".") for part in SPEAK_THROUGH_CALLBACKS):
+        return
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.Name) and node.id == "print"), f"{module} prints"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert "rich" not in ast.unparse(node).split(".")[0].split(), f"{module} imports rich"
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
 def test_only_two_files_call_the_operators(source: Path) -> None:
     """torch.ops.usucl, read as code: a mention in a docstring is no call."""
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.ops.usucl":
             assert _name(source) in CALLERS_OF_THE_OPERATORS
+
+
+def _tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / "python" / "usucl" / name).read_text(encoding="utf-8"))
+
+
+def _strings(node: ast.AST) -> set[str]:
+    """Every string that is written in a piece of code."""
+    values = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+    return {value for value in values if isinstance(value, str)}
+
+
+def _method_names() -> set[str]:
+    """What the classes of usucl.methods assign to ``name``."""
+    return {
+        name
+        for source in (ROOT / "python" / "usucl" / "methods").glob("*.py")
+        for node in ast.walk(_tree(f"methods/{source.name}"))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "name"
+        for name in _strings(node.value)
+    }
+
+
+def _joined(tree: ast.AST) -> Iterator[str]:
+    """Names that are appended to a path by ``/``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield from _strings(node.right)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            body[:] = [
+                n
+                for n in body
+                if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
+            ]
+    return tree
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_only_methods_know_which_method_it_is(source: Path) -> None:
+    """Elsewhere what a method does is asked of the method, not concluded from its name."""
+    names = _method_names()
+    assert names >= {"dense", "paper"}
+    if not _module(source).startswith("usucl.methods"):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare | ast.MatchValue):
+                assert not names & _strings(node), ast.unparse(node)
+
+
+@pytest.mark.parametrize("source", _sources(), ids=_name)
+def test_only_the_run_folder_spells_its_files(source: Path) -> None:
+    """File names anywhere in the code, names of folders where a path is made of them."""
+    names = set(_joined(_tree("run_folder.py")))
+    assert names >= {"config.yaml", "last.ckpt", "initial"}
+    if _module(source) != "usucl.run_folder":
+        tree = _without_docstrings(ast.parse(source.read_text(encoding="utf-8")))
+        assert not names & set(_joined(tree))
+        files = "|".join(re.escape(name) for name in names if "." in name)
+        assert not re.findall(rf"(?<![\w-])(?:{files})", "\n".join(_strings(tree)))
 
 
 def _includes(source: Path) -> list[tuple[str, str]]:
@@ -135,6 +215,16 @@ def test_core_includes_itself_and_the_standard_library_only(source: Path) -> Non
             assert re.fullmatch(r"[a-z_]+", name), f"<{name}> is no standard C++ header"
 
 
+@pytest.mark.parametrize("source", sorted({*_native(".")} - {*_native("core")}), ids=_name)
+def test_only_core_compares_ids(source: Path) -> None:
+    """Which key counts for which anchor is judged in csrc/core/relation.h, and nowhere else."""
+    text = re.sub(r"//.*", "", source.read_text())
+    operand = r"\b(?:videos?|patients?)\b(?:\[[^]]*\])?"
+    compared = rf"{operand}\s*(?:[=!<>]=|[<>])(?!\s*nullptr)|[=!]=\s*[\w.>-]*{operand}"
+    found = re.search(compared, text)
+    assert found is None, f"{_name(source)} compares ids: {found and found.group()}"
+
+
 @pytest.mark.parametrize("source", [*_native("cpu"), *_native("cuda")], ids=_name)
 def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
     here = source.relative_to(CSRC).parts[0]
@@ -142,6 +232,49 @@ def test_cpu_and_cuda_do_not_know_each_other(source: Path) -> None:
     for bracket, name in _includes(source):
         if bracket == '"':
             assert not re.search(rf"(^|/){other}/", name), f"{here} includes {name}"
+
+
+def _included(source: Path) -> set[Path]:
+    """The files of csrc that a file includes."""
+    names = [name for bracket, name in _includes(source) if bracket == '"']
+    found = {(start / name).resolve() for name in names for start in (source.parent, CSRC)}
+    return {path for path in found if path.is_file() and CSRC in path.parents}
+
+
+@pytest.mark.parametrize("source", _native("cpu/tile"), ids=_name)
+def test_tiles_know_core_only(source: Path) -> None:
+    """What is compiled for one instruction set does not know what it is used for."""
+    for path in _included(source):
+        assert path.parent in (CSRC / "core", CSRC / "cpu" / "tile"), f"includes {_name(path)}"
+
+
+@pytest.mark.parametrize(
+    "source", sorted({*_native("cuda")} - {*_native("cuda/tensor_cores")}), ids=_name
+)
+def test_tensor_cores_are_called_through_passes(source: Path) -> None:
+    for path in _included(source):
+        assert path.parent != CSRC / "cuda" / "tensor_cores", f"includes {_name(path)}"
+
+
+NESTED = r"\((?:[^;{}()]|\((?:[^()]|\([^()]*\))*\))*\)"
+FUNCTION = rf"^(?:[\w:<>*&]+ )+[*&]?(\w+){NESTED}"
+
+
+@pytest.mark.parametrize("folder", ["core", "cpu", "cuda"])
+def test_no_files_need_each_other(folder: str) -> None:
+    """By what they include, and by what one source file calls that another defines."""
+    needs = {source: _included(source) for source in _native(folder)}
+    text = {source: re.sub(r"//.*", "", source.read_text()) for source in needs}
+    sources = [source for source in needs if source.suffix != ".h"]
+    headers = "\n".join(text[source] for source in needs if source.suffix == ".h")
+    declared = set(re.findall(FUNCTION + ";", headers, re.MULTILINE))
+    for definer in sources:
+        defined = declared & set(re.findall(FUNCTION + r" \{", text[definer], re.MULTILINE))
+        called = re.compile(rf"(?<![.>\w])(?:{'|'.join(defined)})(?:<\w+>)?\(") if defined else None
+        for caller in sources:
+            if called and caller != definer and called.search(text[caller]):
+                needs[caller].add(definer)
+    graphlib.TopologicalSorter(needs).prepare()  # raises CycleError, with the files of the circle
 
 
 @pytest.mark.parametrize("source", _native("cuda"), ids=_name)

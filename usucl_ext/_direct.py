@@ -7,55 +7,33 @@ many times the host time of the kernels themselves, so a call on plain tensors g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ._autograd import LossGradients, Saved, Wanted, gradients, look_of
 from ._derivatives import refuse_gradient
 from ._library import _native, _native_cuda
+from ._problem import TEMPERATURE, Inputs, Problem, leaves
 from ._types import Selection
-from ._validation import Problem
+from ._validation import REDUCTIONS
 
 PLAIN = (Tensor, nn.Parameter)
 # As csrc/core/dtypes.h numbers them.
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-Inputs = Sequence[Tensor | None]
-
-
-class _Kernels(NamedTuple):
-    """A backend's side of csrc/direct.h, for one accumulation dtype."""
-
-    Plan: Any
-    select: Any
-    forward: Any
-    backward: Any
-
-
-def _kernels(module: ModuleType | None) -> dict[torch.dtype, _Kernels]:
-    names = ("select", "forward", "backward")
-    return {
-        dtype: _Kernels(module.Plan, *(getattr(module, f"{name}_{suffix}") for name in names))
-        for dtype, suffix in ((torch.float32, "float32"), (torch.float64, "float64"))
-        if module is not None
-    }
-
-
-_KERNELS = {"cpu": _kernels(_native), "cuda": _kernels(_native_cuda)}
-
-
-def inputs_of(
-    problem: Problem,
-    positives: Tensor | None = None,
-    temperature: Tensor | None = None,
-    soft_nn_temperature: Tensor | None = None,
-) -> list[Tensor | None]:
-    """What a call reads, in the order of csrc/direct.h."""
-    keys = [tensor for block in problem.blocks for tensor in block]
-    losses = (positives, temperature, soft_nn_temperature)
-    return [*problem.anchors, *keys, problem.window, *losses]
+_DTYPES = {
+    dtype: number
+    for number, dtype in enumerate(
+        (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64)
+    )
+}
+_ABSENT = (0, 0)
+# A backend's side of csrc/bindings/direct.h.
+_KERNELS = {
+    device: module
+    for device, module in (("cpu", _native), ("cuda", _native_cuda))
+    if module is not None
+}
 
 
 def applies(problem: Problem, inputs: Inputs) -> bool:
@@ -80,31 +58,23 @@ def applies(problem: Problem, inputs: Inputs) -> bool:
 class Plan:
     """A checked call without its tensors, to be run on these and on all that look the same."""
 
-    def __init__(self, problem: Problem, inputs: Inputs, reduction: str = "none") -> None:
-        embedding, positives = problem.anchors.embedding, inputs[-3]
-        self.kernels = _KERNELS[embedding.device.type][problem.accumulate]
+    def __init__(self, problem: Problem, inputs: Inputs) -> None:
+        embedding = problem.anchors.embedding
+        self.kernels = _KERNELS[embedding.device.type]
         self.dtype = problem.accumulate
         self.rows, self.dim = embedding.shape
         self.intra_k, self.cross_k = problem.intra_k, problem.cross_k
-        self.divisor = 0 if reduction == "none" else max(self.rows, 1) if reduction == "mean" else 1
-        several = positives is not None and positives.dim() == 3
-        self.num_positives = positives.shape[1] if positives is not None and several else 1
-        leaves, window, limit = _leaves(inputs), problem.window, problem.max_similarity
-        self.leaves = [None if x is None else (x.shape, x.dtype) for x in leaves]
-        self.requires_grad = any([x is not None and x.requires_grad for x in leaves])
+        self.num_positives = problem.num_positives
+        self.reduction = problem.reduction
+        self.leaves: list[Any] = look_of(leaves(inputs))
+        self.requires_grad = any([x is not None and x.requires_grad for x in leaves(inputs)])
         self.native = self.kernels.Plan(
             embedding.get_device(),
             self.dim,
-            [(_DTYPES[x.dtype], x.shape[0]) for x in inputs[:-4:4] if x is not None],
-            window is not None and window.shape == (self.rows, 2),
-            problem.intra_k,
-            problem.intra_skip,
-            problem.cross_k,
-            problem.cross_skip,
-            torch.inf if limit is None else limit,
-            0 if positives is None else _DTYPES[positives.dtype],
-            self.num_positives,
-            self.divisor,
+            [_ABSENT if x is None else (_DTYPES[x.dtype], x.numel()) for x in inputs],
+            problem.ranks,
+            problem.max_similarity,
+            REDUCTIONS.index(problem.reduction),
         )
         self._contiguous = all([x is None or x.is_contiguous() for x in inputs])
 
@@ -113,7 +83,7 @@ class Plan:
         return inputs if self._contiguous else [x if x is None else x.contiguous() for x in inputs]
 
     def new_selection(self, like: Tensor) -> Selection:
-        """Where the selection goes, uninitialised; on the device of ``like``."""
+        """Uninitialised memory for the selection, on the device of ``like``."""
         rows, dtype = self.rows, self.dtype
         return Selection(
             like.new_empty(rows, self.intra_k, dtype=torch.int64),
@@ -123,7 +93,7 @@ class Plan:
         )
 
     def new_weights(self, like: Tensor) -> Tensor:
-        """Where the weights of all pairs, and of the two temperatures, go, uninitialised."""
+        """Uninitialised memory for the weights of all pairs and of the two temperatures."""
         pairs = self.num_positives + self.intra_k + self.cross_k
         return like.new_empty(self.rows * (pairs + 2), dtype=self.dtype)
 
@@ -144,13 +114,8 @@ def hard_negative_nce(
     if return_selection:
         call.selection = plan.new_selection(call.like)
     if plan.requires_grad and torch.is_grad_enabled():
-        return _apply(call, *_leaves(inputs)), call.selection
+        return _apply(call, *leaves(inputs)), call.selection
     return call.forward(None, None), call.selection
-
-
-def _leaves(inputs: Inputs) -> tuple[Tensor | None, ...]:
-    """What gradients can flow to: anchors, positives, both temperatures and the keys."""
-    return (inputs[0], *inputs[-3:], *inputs[4:-4:4])
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -168,13 +133,13 @@ class _Call:
         self.plan = plan
         self.inputs = plan.contiguous(inputs)
         # The temperature: a number of the dtype and on the device of the loss.
-        self.like: Tensor = inputs[-2]  # type: ignore[assignment]
+        self.like: Tensor = inputs[TEMPERATURE]  # type: ignore[assignment]
         self.selection: Selection | None = None
 
     def forward(self, anchor_gradient: Tensor | None, weights: Tensor | None) -> Tensor:
         """The loss; fills the selection, ``[N, D]`` d loss_i / d q_i, and weights, where given."""
         plan, like = self.plan, self.like
-        loss = torch.empty_like(like) if plan.divisor else like.new_empty(plan.rows)
+        loss = torch.empty_like(like) if plan.reduction != "none" else like.new_empty(plan.rows)
         plan.kernels.forward(
             plan.native,
             [0 if x is None else x.data_ptr() for x in self.inputs],
@@ -199,14 +164,15 @@ class _HardNegativeNCE(torch.autograd.Function):
         witness = leaves[needs.index(True) - 1]
         ctx.save_for_backward(
             witness,
-            gradient,
-            weights,
-            anchors,
-            None if indices is None else indices.intra_index,
-            None if indices is None else indices.cross_index,
+            *Saved(
+                anchors,
+                gradient,
+                weights,
+                None if indices is None else indices.intra_index,
+                None if indices is None else indices.cross_index,
+            ),
         )
         ctx.set_materialize_grads(False)
-        # Keys are not kept: a bank may be overwritten before backward.
         ctx.plan = plan
         return call.forward(gradient, weights)
 
@@ -214,12 +180,17 @@ class _HardNegativeNCE(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor | None) -> tuple[Any, ...]:
         if grad_loss is None:
             return (None,) * len(ctx.needs_input_grad)
-        witness, *saved = ctx.saved_tensors
+        plan, needed = ctx.plan, ctx.needs_input_grad[1:]
+        witness, *tensors = ctx.saved_tensors
+        saved = Saved(*tensors)
         functorch = torch._C._functorch
         if functorch.is_batchedtensor(grad_loss) or functorch.is_legacy_batchedtensor(grad_loss):
-            grads = _batched_gradients(ctx, grad_loss, *saved)
+            grads = _batched_gradients(plan, needed, grad_loss, saved)
         else:
-            grads = _gradients(ctx, grad_loss.contiguous(), *saved)
+            upstream = grad_loss.contiguous()
+            grads = gradients(
+                plan.leaves, needed, lambda wanted: _gradients(plan, wanted, upstream, saved)
+            )
         if torch.is_grad_enabled():  # the caller wants a graph of these gradients
             grads = [None if grad is None else refuse_gradient(grad, witness) for grad in grads]
         return None, *grads
@@ -229,60 +200,38 @@ class _HardNegativeNCE(torch.autograd.Function):
 _apply: Any = super(torch.autograd.Function, _HardNegativeNCE).apply
 
 
-def _gradients(
-    ctx: Any,
-    grad_loss: Tensor,
-    anchor_gradient: Tensor | None,
-    weights: Tensor | None,
-    anchors: Tensor | None,
-    intra_index: Tensor | None,
-    cross_index: Tensor | None,
-) -> list[Tensor | None]:
-    """The gradients of the leaves, where they are needed, each in its leaf's dtype."""
-    plan, needs = ctx.plan, ctx.needs_input_grad[1:]
-    anchors = None if anchors is None else anchors.contiguous()
-    temperatures = grad_loss.new_empty(2) if needs[2] or needs[3] else None
-    grads = [
-        grad_loss.new_empty(*leaf[0]) if need and i not in (2, 3) else None
-        for i, (need, leaf) in enumerate(zip(needs, plan.leaves, strict=True))
-    ]
-    key_gradients, first = [], 0
-    for grad, ((num_keys, _), _) in zip(grads[4:], plan.leaves[4:], strict=True):
-        if grad is not None:
-            key_gradients.append((first, num_keys, grad.data_ptr()))
-        first += num_keys
+def _gradients(plan: Plan, wanted: Wanted, grad_loss: Tensor, saved: Saved) -> LossGradients:
+    """What is wanted, in the dtype of the loss."""
+    rows, dim = plan.rows, plan.dim
+    by_anchors = grad_loss.new_empty(rows, dim) if wanted.anchors else None
+    by_positives = grad_loss.new_empty(rows, plan.num_positives, dim) if wanted.positives else None
+    by_temperatures = grad_loss.new_empty(2) if wanted.temperatures else None
+    by_keys = [grad_loss.new_empty(count, dim) for _, count in wanted.keys]
+    anchors = None if saved.anchors is None else saved.anchors.contiguous()
     plan.kernels.backward(
         plan.native,
         grad_loss.data_ptr(),
-        _address(anchors),
-        _address(anchor_gradient),
-        _address(weights),
-        _address(intra_index),
-        _address(cross_index),
-        _address(grads[0]),
-        _address(grads[1]),
-        _address(temperatures),
-        key_gradients,
+        *[_address(x) for x in saved._replace(anchors=anchors)],
+        plan.num_positives,
+        _address(by_anchors),
+        _address(by_positives),
+        _address(by_temperatures),
+        [(*keys, grad.data_ptr()) for keys, grad in zip(wanted.keys, by_keys, strict=True)],
     )
-    if temperatures is not None:
-        grads[2:4] = [temperatures[i] if needs[2 + i] else None for i in (0, 1)]
-    return [
-        None if grad is None else grad.to(leaf[1])
-        for grad, leaf in zip(grads, plan.leaves, strict=True)
-    ]
+    return by_anchors, by_positives, by_temperatures, by_keys
 
 
 def _batched_gradients(
-    ctx: Any, grad_loss: Tensor, anchor_gradient: Tensor | None, *_: Any
+    plan: Plan, needed: tuple[bool, ...], grad_loss: Tensor, saved: Saved
 ) -> list[Tensor | None]:
     """The anchors' gradient, which alone can be had for many upstream gradients at a time."""
-    if True in ctx.needs_input_grad[2:] or anchor_gradient is None:
+    if True in needed[1:] or saved.anchor_gradient is None:
         raise RuntimeError(
             "hard_negative_nce takes one upstream gradient at a time, got a batch of them "
             "(is_grads_batched, or a vectorised Jacobian)"
         )
-    divisor = ctx.plan.divisor
-    upstream = grad_loss / divisor if divisor else grad_loss[:, None]
-    grads: list[Tensor | None] = [None] * len(ctx.plan.leaves)
-    grads[0] = (upstream * anchor_gradient).to(ctx.plan.leaves[0][1])
+    rows = max(plan.rows, 1)
+    upstream = {"none": grad_loss[..., None], "mean": grad_loss / rows, "sum": grad_loss}
+    grads: list[Tensor | None] = [None] * len(plan.leaves)
+    grads[0] = (upstream[plan.reduction] * saved.anchor_gradient).to(plan.leaves[0].dtype)
     return grads

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ._constants import is_kept, may_be_read
-from ._direct import PLAIN, Inputs, Plan
+from ._direct import PLAIN, Plan
 from ._interception import is_intercepted
+from ._problem import Inputs
 from ._types import Frames
 
 MOST = 16  # plans, the latest first
@@ -30,7 +31,7 @@ _SIMPLE = {bool, float, int, object, str, type(None)}
 class Look(NamedTuple):
     """The arguments of a call, taken apart."""
 
-    arguments: list[Any]  # those that become inputs, in the order of csrc/direct.h
+    arguments: list[Any]  # those that become inputs, in the order of csrc/core/inputs.h
     tensors: list[Any]  # of them and of none else, each once
     others: list[object]
     types: list[type]
@@ -48,17 +49,13 @@ _known: list[_Known] = []
 
 
 def look(
-    anchors: object,
-    negatives: object,
-    window: object,
-    losses: tuple[object, object, object],
-    options: tuple[object, ...],
+    anchors: object, negatives: object, values: tuple[object, ...], options: tuple[object, ...]
 ) -> Look | None:
     """How a call looks, or None where that is not all that there is to it.
 
     Args:
-        anchors, negatives, window: as given.
-        losses: positives, temperature and soft_nn_temperature, as given.
+        anchors, negatives: as given.
+        values: what becomes the tensors between theirs, in that order, as given; the window first.
         options: everything else.
     """
     if type(anchors) is not Frames or is_intercepted() or forward_ad._current_level >= 0:
@@ -67,20 +64,20 @@ def look(
         negatives = (negatives,)
     elif type(negatives) is not list and type(negatives) is not tuple:
         return None
-    arguments: list[Any] = []
-    tensors: list[Any] = []
-    others: list[object] = []
-    for frames in (anchors, *negatives):
-        if type(frames) is not Frames:
-            return None
-        arguments += frames
-        tensors += frames if frames[3] is not None else frames[:3]
-        others.append(frames[3] is None)
+    window = values[0]
     if type(window) is tuple:
         options += window
-        window = None
-    for value in (window, *losses):
-        arguments.append(value)
+        values = (None, *values[1:])
+    arguments: list[Any] = [*anchors, *values]
+    tensors: list[Any] = [*anchors] if anchors[3] is not None else [*anchors[:3]]
+    others: list[object] = [anchors[3] is None]
+    for block in negatives:
+        if type(block) is not Frames:
+            return None
+        arguments += block
+        tensors += block if block[3] is not None else block[:3]
+        others.append(block[3] is None)
+    for value in values:
         if type(value) in PLAIN:
             tensors.append(value)
             value = _TENSOR

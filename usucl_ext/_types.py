@@ -1,14 +1,19 @@
-"""The two records that go in and come out of every operation."""
+"""What goes into every operation and comes out: frames and selections."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+Window = tuple[float, float] | Sequence[float] | Tensor | None
+Reduction = Literal["mean", "sum", "none"]
+Implementation = Literal["auto", "native", "reference"]
+
 
 class Frames(NamedTuple):
-    """Embedded frames and where they come from; one row a frame.
+    """Embedded frames and where they come from; one row per frame.
 
     Attributes:
         embedding: ``[M, D]`` float32, bfloat16, float16 or float64; L2-normalised by the caller.
@@ -22,6 +27,11 @@ class Frames(NamedTuple):
     video: Tensor
     time: Tensor
     patient: Tensor | None = None
+
+    def take(self, rows: Tensor) -> Frames:
+        """The frames of some rows: an index ``[K]`` int64, or a mask ``[M]`` bool."""
+        patient = None if self.patient is None else self.patient[rows]
+        return Frames(self.embedding[rows], self.video[rows], self.time[rows], patient)
 
 
 class Selection(NamedTuple):

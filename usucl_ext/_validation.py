@@ -1,18 +1,16 @@
-"""Turns what a caller passes into one checked problem; every message names the argument."""
+"""Checks one argument at a time; every message names it, what it must be and what came."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._constants import constant
-from ._interception import is_intercepted
-from ._types import Frames
+from ._types import Frames, Window
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # The least normal number and the greatest one.
@@ -24,26 +22,12 @@ _GREATEST = _LIMITS[torch.float32][1]
 REDUCTIONS = ("none", "mean", "sum")
 MAX_K = 2**31 - 1
 MAX_SKIP = 2**62  # beyond all keys there can be; skip + k stays within int64
-Window = tuple[float, float] | Sequence[float] | Tensor | None
 
 
-class Problem(NamedTuple):
-    """A checked selection problem: N anchors against the keys of all blocks.
-
-    ``accumulate`` is the dtype of similarities and of the loss: float64 if any embedding is
-    float64, else float32. ``intercepted``: whether something beside the kernels sees this call.
-    """
-
-    anchors: Frames
-    blocks: tuple[Frames, ...]
-    window: Tensor | None  # [2], [1, 2] or [N, 2] float32
-    intra_k: int
-    cross_k: int
-    intra_skip: int
-    cross_skip: int
-    max_similarity: float | None
-    accumulate: torch.dtype
-    intercepted: bool
+def accumulation_dtype(embeddings: Sequence[object]) -> torch.dtype:
+    """float64 if any embedding is float64, else float32."""
+    double = any([isinstance(e, Tensor) and e.dtype == torch.float64 for e in embeddings])
+    return torch.float64 if double else torch.float32
 
 
 def _shape(tensor: Tensor) -> list[int]:
@@ -63,7 +47,7 @@ def _check_embedding(name: str, embedding: object, ndim: tuple[int, ...], layout
 
 
 def _check_column(name: str, column: object, like: Tensor, kind: str) -> Tensor:
-    """One value a frame: ids become int64, times float32."""
+    """One value per frame: ids become int64, times float32."""
     if not isinstance(column, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(column).__name__}")
     integral = not (column.is_floating_point() or column.is_complex())
@@ -74,16 +58,18 @@ def _check_column(name: str, column: object, like: Tensor, kind: str) -> Tensor:
     rows = like.shape[0]
     if column.dim() != 1 or column.shape[0] != rows:
         raise ValueError(
-            f"{name} must have one value a frame, shape [{rows}], got {_shape(column)}"
+            f"{name} must have one value per frame, shape [{rows}], got {_shape(column)}"
         )
     if column.device != like.device:
         raise ValueError(f"{name} must be on {like.device}, got {column.device}")
     return column.to(torch.int64 if kind == "id" else torch.float32).detach()
 
 
-def _is_as_it_should_be(frames: object) -> bool:
-    """Whether there is nothing to say about frames and nothing to convert: the usual case, told in
-    a fraction of the time that saying it would take."""
+def _is_valid(frames: object) -> bool:
+    """Whether frames need neither a message nor a conversion.
+
+    That is the usual case, and this finds it in a fraction of the time of the full check.
+    """
     if type(frames) is not Frames:
         return False
     embedding, video, time, patient = frames
@@ -115,8 +101,8 @@ def _is_as_it_should_be(frames: object) -> bool:
     )
 
 
-def _check_frames(name: str, frames: object) -> Frames:
-    if _is_as_it_should_be(frames):
+def check_frames(name: str, frames: object) -> Frames:
+    if _is_valid(frames):
         return frames  # type: ignore[return-value]
     if not isinstance(frames, Frames):
         raise TypeError(f"{name} must be a usucl_ext.Frames, got {type(frames).__name__}")
@@ -143,14 +129,19 @@ def _check_count(name: str, value: object) -> int:
     return count
 
 
-def _check_k(name: str, value: object) -> int:
+def check_skip(name: str, value: object) -> int:
+    """The skip, at most as many as there can be keys."""
+    return min(_check_count(name, value), MAX_SKIP)
+
+
+def check_k(name: str, value: object) -> int:
     k = _check_count(name, value)
     if k > MAX_K:
         raise ValueError(f"{name} must be at most {MAX_K}, got {k}")
     return k
 
 
-def _check_window(
+def check_window(
     window: Window, intra_k: int, embedding: Tensor, intercepted: bool
 ) -> Tensor | None:
     if window is None:
@@ -203,23 +194,27 @@ def _check_real(name: str, value: object) -> float:
     return number
 
 
-def check_temperature(name: str, value: object, problem: Problem) -> Tensor:
+def check_temperature(
+    name: str, value: object, like: Tensor, dtype: torch.dtype, intercepted: bool
+) -> Tensor:
     """A 0-dim tensor of the accumulation dtype on the anchors' device, gradient kept."""
-    device = problem.anchors.embedding.device
     if isinstance(value, Tensor):
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(
                 f"{name} must be a positive float or a 0-dim float tensor, "
                 f"got a {value.dtype} tensor of shape {_shape(value)}"
             )
-        return value.to(device=device, dtype=problem.accumulate)
+        return value.to(device=like.device, dtype=dtype)
     number = _check_real(name, value)
-    least, greatest = _LIMITS[problem.accumulate]
+    least, greatest = _LIMITS[dtype]
     if not least <= number <= greatest:
-        raise ValueError(
-            f"{name} must be positive and finite in {problem.accumulate}, got {number}"
-        )
-    return constant(number, problem.accumulate, device, problem.intercepted)
+        raise ValueError(f"{name} must be positive and finite in {dtype}, got {number}")
+    return constant(number, dtype, like.device, intercepted)
+
+
+def check_limit(name: str, value: object, dtype: torch.dtype) -> float:
+    """A number, or infinity for None; infinite too where it is beyond the range of ``dtype``."""
+    return math.inf if value is None else _rounded(_check_real(name, value), dtype)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
@@ -229,27 +224,20 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def check_positives(positives: object, problem: Problem) -> Tensor:
+def check_positives(positives: object, like: Tensor) -> Tensor:
     """``[N, D]`` or ``[N, R, D]``, as given."""
     layout = "[N, D] or [N, R, D]"
     positives = _check_embedding("positives", positives, (2, 3), layout)
-    rows, dim = problem.anchors.embedding.shape
+    rows, dim = like.shape
     shape = positives.shape
     if shape[0] != rows or shape[-1] != dim or (len(shape) == 3 and shape[1] < 1):
         raise ValueError(
             f"positives must have shape [N, D] or [N, R, D] with N = {rows}, D = {dim}, R >= 1, "
             f"got {_shape(positives)}"
         )
-    if positives.device != problem.anchors.embedding.device:
-        raise ValueError(
-            f"positives must be on {problem.anchors.embedding.device}, got {positives.device}"
-        )
+    if positives.device != like.device:
+        raise ValueError(f"positives must be on {like.device}, got {positives.device}")
     return positives
-
-
-def stacked(positives: Tensor) -> Tensor:
-    """``[N, R, D]`` from ``[N, D]`` or ``[N, R, D]``."""
-    return positives.unsqueeze(1) if positives.dim() == 2 else positives
 
 
 def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -270,7 +258,7 @@ def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, T
         raise TypeError(f"index must be an int64 tensor, got {index.dtype}")
     if index.dim() != 2 or index.shape[0] != rows:
         raise ValueError(
-            f"index must have shape [N, C] with N = {rows}, one row an anchor, got {_shape(index)}"
+            f"index must have shape [N, C] with N = {rows}, one row per anchor, got {_shape(index)}"
         )
     for name, tensor in (("keys", keys), ("index", index)):
         if tensor.device != anchors.device:
@@ -278,7 +266,7 @@ def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, T
     return anchors, keys, index
 
 
-def _check_blocks(negatives: object, anchors: Frames) -> tuple[Frames, ...]:
+def check_key_blocks(negatives: object, anchors: Frames) -> tuple[Frames, ...]:
     if isinstance(negatives, Frames):
         return (_check_block("negatives", negatives, anchors),)
     if isinstance(negatives, (str, Tensor)) or not isinstance(negatives, Sequence):
@@ -293,7 +281,7 @@ def _check_blocks(negatives: object, anchors: Frames) -> tuple[Frames, ...]:
 
 
 def _check_block(name: str, block: object, anchors: Frames) -> Frames:
-    frames = _check_frames(name, block)
+    frames = check_frames(name, block)
     dim = anchors.embedding.shape[1]
     if frames.embedding.shape[1] != dim:
         raise ValueError(
@@ -311,40 +299,3 @@ def _check_block(name: str, block: object, anchors: Frames) -> Frames:
             f"{have} has patient ids, {lack} has none"
         )
     return frames
-
-
-def check_problem(
-    anchors: object,
-    negatives: object,
-    *,
-    window: Window,
-    intra_k: object,
-    cross_k: object,
-    intra_skip: object,
-    cross_skip: object,
-    max_similarity: object,
-    positives: object = None,
-) -> Problem:
-    """The checked problem; ``positives`` only takes part in choosing the accumulation dtype."""
-    checked = _check_frames("anchors", anchors)
-    blocks = _check_blocks(negatives, checked)
-    dtypes = [block.embedding.dtype for block in (checked, *blocks)]
-    if isinstance(positives, Tensor):
-        dtypes.append(positives.dtype)
-    accumulate = torch.float64 if torch.float64 in dtypes else torch.float32
-    intra = _check_k("intra_k", intra_k)
-    intercepted = is_intercepted()
-    return Problem(
-        anchors=checked,
-        blocks=blocks,
-        window=_check_window(window, intra, checked.embedding, intercepted),
-        intra_k=intra,
-        cross_k=_check_k("cross_k", cross_k),
-        intra_skip=min(_check_count("intra_skip", intra_skip), MAX_SKIP),
-        cross_skip=min(_check_count("cross_skip", cross_skip), MAX_SKIP),
-        max_similarity=None
-        if max_similarity is None
-        else _rounded(_check_real("max_similarity", max_similarity), accumulate),
-        accumulate=accumulate,
-        intercepted=intercepted,
-    )

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from ._types import Frames, Selection
+from ._types import Frames, Implementation, Selection
 from ._validation import check_bounds
-from .ops import Implementation, Reduction, hard_negative_nce
+from .ops import LossOptions, hard_negative_nce
+
+_OPTIONS = inspect.Signature(
+    [
+        parameter
+        for parameter in inspect.signature(hard_negative_nce).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+)
+_NAMES = tuple(_OPTIONS.parameters)
 
 
 class HardNegativeNCE(nn.Module):
@@ -17,50 +29,38 @@ class HardNegativeNCE(nn.Module):
 
     The window lives in a non-persistent buffer ``window`` ``[2]`` float32: :meth:`set_window`
     changes its values only, so a schedule over epochs never recompiles a compiled graph, and
-    checkpoints do not hold it.
+    checkpoints do not hold it. Every other option is an attribute of its name.
 
     Args:
-        window: a pair ``(lo, hi)`` in the unit of the frames' times; ``None`` is an empty window,
-            legal with ``intra_k = 0``.
-        intra_k, cross_k, intra_skip, cross_skip, temperature, soft_nn_temperature,
-            max_similarity, reduction, return_selection, impl: as for the function. A temperature
-            that is an ``nn.Parameter`` becomes a parameter of the module.
+        return_selection, impl: as for the function.
+        options: the other options of the function. ``window`` is a pair ``(lo, hi)`` in the unit
+            of the frames' times; ``None`` is an empty window, legal with ``intra_k = 0``. A
+            temperature that is an ``nn.Parameter`` becomes a parameter of the module.
 
     Raises:
-        TypeError, ValueError: ``window`` is no pair of numbers, or None with ``intra_k > 0``. All
-            else is checked when called.
+        TypeError, ValueError: an option is unknown or missing, or ``window`` is no pair of
+            numbers, or None with ``intra_k > 0``. All else is checked when called.
     """
 
+    __signature__ = _OPTIONS
     window: Tensor
 
     def __init__(
         self,
         *,
-        window: tuple[float, float] | None,
-        intra_k: int,
-        cross_k: int,
-        intra_skip: int = 0,
-        cross_skip: int = 0,
-        temperature: float | Tensor = 0.07,
-        soft_nn_temperature: float | Tensor | None = None,
-        max_similarity: float | None = None,
-        reduction: Reduction = "mean",
         return_selection: bool = False,
         impl: Implementation = "auto",
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__()
+        bound = _OPTIONS.bind(**options, return_selection=return_selection, impl=impl)
+        bound.apply_defaults()
+        given: dict[str, Any] = bound.arguments
+        window, intra_k = given.pop("window"), given["intra_k"]
         if window is None and intra_k > 0:
             raise ValueError(f"window must be given with intra_k = {intra_k}, got None")
-        self.intra_k = intra_k
-        self.cross_k = cross_k
-        self.intra_skip = intra_skip
-        self.cross_skip = cross_skip
-        self.temperature = temperature
-        self.soft_nn_temperature = soft_nn_temperature
-        self.max_similarity = max_similarity
-        self.reduction: Reduction = reduction
-        self.return_selection = return_selection
-        self.impl: Implementation = impl
+        for name, value in given.items():
+            setattr(self, name, value)
         self.register_buffer("window", torch.empty(2, dtype=torch.float32), persistent=False)
         self.set_window(*((1.0, 0.0) if window is None else check_bounds(window)))
 
@@ -83,34 +83,19 @@ class HardNegativeNCE(nn.Module):
         self, anchors: Frames, positives: Tensor, negatives: Frames | Sequence[Frames]
     ) -> Tensor | tuple[Tensor, Selection]:
         """The loss, or ``(loss, Selection)`` with ``return_selection``."""
-        return hard_negative_nce(
-            anchors,
-            positives,
-            negatives,
-            window=self.window,
-            intra_k=self.intra_k,
-            cross_k=self.cross_k,
-            intra_skip=self.intra_skip,
-            cross_skip=self.cross_skip,
-            temperature=self.temperature,
-            soft_nn_temperature=self.soft_nn_temperature,
-            max_similarity=self.max_similarity,
-            reduction=self.reduction,
-            return_selection=self.return_selection,
-            impl=self.impl,
+        options: Any = {name: getattr(self, name) for name in _NAMES}
+        result: Tensor | tuple[Tensor, Selection] = hard_negative_nce(
+            anchors, positives, negatives, **options
         )
+        return result
 
     def extra_repr(self) -> str:
         """The options, as printed inside a model."""
         lo, hi = (torch.nan, torch.nan) if self.window.is_meta else self.window.tolist()
 
-        def shown(temperature: float | Tensor | None) -> str:
-            return "learnt" if isinstance(temperature, Tensor) else f"{temperature}"
+        def shown(value: object) -> str:
+            return "learnt" if isinstance(value, Tensor) else repr(value)
 
-        return (
-            f"window=({lo:g}, {hi:g}), intra_k={self.intra_k}, cross_k={self.cross_k}, "
-            f"intra_skip={self.intra_skip}, cross_skip={self.cross_skip}, "
-            f"temperature={shown(self.temperature)}, "
-            f"soft_nn_temperature={shown(self.soft_nn_temperature)}, "
-            f"max_similarity={self.max_similarity}, reduction={self.reduction!r}"
-        )
+        hidden = ("window", "return_selection", "impl")
+        options = [f"{name}={shown(getattr(self, name))}" for name in _NAMES if name not in hidden]
+        return ", ".join([f"window=({lo:g}, {hi:g})", *options])

@@ -5,30 +5,40 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import Required, Unpack
 
-from . import _direct, _registrations, _repeats, reference
+from . import _direct, _plain, _registrations, _repeats
 from ._derivatives import refuse_tangents
 from ._library import absent_reason
-from ._types import Frames, Selection
-from ._validation import (
-    REDUCTIONS,
-    Window,
-    check_choice,
-    check_pairs,
-    check_positives,
-    check_problem,
-    check_temperature,
-    stacked,
-)
+from ._problem import check_problem, leaves, with_loss
+from ._types import Frames, Implementation, Reduction, Selection, Window
+from ._validation import check_choice, check_pairs
 
 IMPLEMENTATIONS = ("auto", "native", "reference")
-Reduction = Literal["mean", "sum", "none"]
-Implementation = Literal["auto", "native", "reference"]
 _log = logging.getLogger("usucl_ext")
+
+
+class SelectionOptions(TypedDict, total=False):
+    """The options of :func:`select_negatives`."""
+
+    window: Required[Window]
+    intra_k: Required[int]
+    cross_k: Required[int]
+    intra_skip: int
+    cross_skip: int
+    max_similarity: float | None
+
+
+class LossOptions(SelectionOptions, total=False):
+    """The options of :func:`hard_negative_nce`."""
+
+    temperature: float | Tensor
+    soft_nn_temperature: float | Tensor | None
+    reduction: Reduction
 
 
 def select_negatives(
@@ -61,7 +71,7 @@ def select_negatives(
         anchors: N frames; D >= 1. An anchor with a negative video id selects nothing.
         negatives: one block of keys or several, of any mix of dtypes; never concatenated.
         window: ``(lo, hi)`` in the unit of ``time``, or a float tensor ``[2]``, ``[1, 2]`` or
-            ``[N, 2]`` (one an anchor). ``lo > hi`` is an empty window. ``None`` with
+            ``[N, 2]`` (one per anchor). ``lo > hi`` is an empty window. ``None`` with
             ``intra_k = 0``.
         intra_k, cross_k: negatives wanted of each group, >= 0.
         intra_skip, cross_skip: hardest negatives left out of each group, >= 0.
@@ -88,8 +98,8 @@ def select_negatives(
         max_similarity=max_similarity,
     )
     if not _use_native(impl, problem.anchors.embedding.device):
-        return reference.select(problem)
-    inputs = _direct.inputs_of(problem)
+        return _plain.select(problem)
+    inputs = problem.inputs()
     if _direct.applies(problem, inputs):
         return _direct.select_negatives(problem, inputs)
     return _registrations.select_negatives(problem)
@@ -120,7 +130,7 @@ def similarities(
     """
     anchors, keys, index = check_pairs(anchors, keys, index)
     if not _use_native(impl, anchors.device):
-        return reference.score_pairs(anchors, keys, index)
+        return _plain.score_pairs(anchors, keys, index)
     return _registrations.similarities(anchors, keys, index)
 
 
@@ -130,17 +140,9 @@ def hard_negative_nce(
     positives: Tensor,
     negatives: Frames | Sequence[Frames],
     *,
-    window: Window,
-    intra_k: int,
-    cross_k: int,
-    intra_skip: int = ...,
-    cross_skip: int = ...,
-    temperature: float | Tensor = ...,
-    soft_nn_temperature: float | Tensor | None = ...,
-    max_similarity: float | None = ...,
-    reduction: Reduction = ...,
     return_selection: Literal[False] = ...,
     impl: Implementation = ...,
+    **options: Unpack[LossOptions],
 ) -> Tensor: ...
 
 
@@ -150,17 +152,9 @@ def hard_negative_nce(
     positives: Tensor,
     negatives: Frames | Sequence[Frames],
     *,
-    window: Window,
-    intra_k: int,
-    cross_k: int,
-    intra_skip: int = ...,
-    cross_skip: int = ...,
-    temperature: float | Tensor = ...,
-    soft_nn_temperature: float | Tensor | None = ...,
-    max_similarity: float | None = ...,
-    reduction: Reduction = ...,
     return_selection: bool,
     impl: Implementation = ...,
+    **options: Unpack[LossOptions],
 ) -> Tensor | tuple[Tensor, Selection]: ...
 
 
@@ -210,7 +204,7 @@ def hard_negative_nce(
             ``intra_skip``, ``cross_skip``, ``max_similarity`` and ``impl``. No gradient flows
             through the limit of ``max_similarity``.
         temperature: > 0; a float or a 0-dim float tensor, which may require a gradient.
-        soft_nn_temperature: > 0, likewise; ``None`` for one logit a cross-video negative.
+        soft_nn_temperature: > 0, likewise; ``None`` for one logit per cross-video negative.
         reduction: ``"mean"`` divides by N (0 for N = 0), ``"sum"``, or ``"none"``.
         return_selection: also return the :class:`Selection`.
 
@@ -226,8 +220,7 @@ def hard_negative_nce(
     seen = _repeats.look(
         anchors,
         negatives,
-        window,
-        (positives, temperature, soft_nn_temperature),
+        (window, positives, temperature, soft_nn_temperature),
         (intra_k, cross_k, intra_skip, cross_skip, max_similarity, reduction, impl),
     )
     loss: Tensor
@@ -235,39 +228,34 @@ def hard_negative_nce(
     if seen is not None and (known := _repeats.recall(seen)) is not None:
         loss, selection = _direct.hard_negative_nce(*known, return_selection)
         return (loss, selection) if selection is not None and return_selection else loss
-    problem = check_problem(
-        anchors,
-        negatives,
-        window=window,
-        intra_k=intra_k,
-        cross_k=cross_k,
-        intra_skip=intra_skip,
-        cross_skip=cross_skip,
-        max_similarity=max_similarity,
-        positives=positives,
+    problem = with_loss(
+        check_problem(
+            anchors,
+            negatives,
+            window=window,
+            intra_k=intra_k,
+            cross_k=cross_k,
+            intra_skip=intra_skip,
+            cross_skip=cross_skip,
+            max_similarity=max_similarity,
+            positives=positives,
+        ),
+        positives,
+        temperature=temperature,
+        soft_nn_temperature=soft_nn_temperature,
+        reduction=reduction,
     )
-    positives = check_positives(positives, problem)
-    tau = check_temperature("temperature", temperature, problem)
-    soft = (
-        None
-        if soft_nn_temperature is None
-        else check_temperature("soft_nn_temperature", soft_nn_temperature, problem)
-    )
-    check_choice("reduction", reduction, REDUCTIONS)
-    keys = [block.embedding for block in problem.blocks]
-    refuse_tangents(problem.anchors.embedding, positives, tau, soft, *keys)
-    inputs = _direct.inputs_of(problem, positives, tau, soft)
+    inputs = problem.inputs()
+    refuse_tangents(*leaves(inputs))
     if not _use_native(impl, problem.anchors.embedding.device):
-        loss, selection = reference.nce(problem, stacked(positives), tau, soft, reduction)
+        loss, selection = _plain.nce(problem)
     elif _direct.applies(problem, inputs):
-        plan = _direct.Plan(problem, inputs, reduction)
+        plan = _direct.Plan(problem, inputs)
         if seen is not None:
             _repeats.remember(seen, plan, inputs)
         loss, selection = _direct.hard_negative_nce(plan, inputs, return_selection)
     else:
-        loss, selection = _registrations.hard_negative_nce(
-            problem, stacked(positives), tau, soft, reduction
-        )
+        loss, selection = _registrations.hard_negative_nce(problem)
     if not return_selection:
         return loss
     assert selection is not None

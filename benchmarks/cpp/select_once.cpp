@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/select.h"
+#include "cpu/kernels.h"
 
 namespace {
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "macros.h"
 
@@ -17,6 +18,42 @@ struct Candidate {
 template <typename T>
 USUCL_HD bool ranks_before(const Candidate<T>& a, const Candidate<T>& b) {
   return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
+}
+
+// The unsigned integer that is as wide as T.
+template <typename T>
+struct BitsOf;
+
+template <>
+struct BitsOf<float> {
+  using Type = uint32_t;
+};
+
+template <>
+struct BitsOf<double> {
+  using Type = uint64_t;
+};
+
+// A number as an integer of the same order: of two numbers, neither NaN, the greater has the
+// greater bits. Only +0 stands for zero: -0 would come before it. No number has the bits 0.
+template <typename T>
+USUCL_HD typename BitsOf<T>::Type ordered_bits(T value) {
+  using Bits = typename BitsOf<T>::Type;
+  constexpr Bits kSign = Bits{1} << (8 * sizeof(Bits) - 1);
+  Bits bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+}
+
+// The number that has these ordered bits.
+template <typename T>
+USUCL_HD T from_ordered_bits(typename BitsOf<T>::Type bits) {
+  using Bits = typename BitsOf<T>::Type;
+  constexpr Bits kSign = Bits{1} << (8 * sizeof(Bits) - 1);
+  bits = (bits & kSign) != 0 ? bits ^ kSign : ~bits;
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 }  // namespace usucl

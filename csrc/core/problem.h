@@ -1,4 +1,4 @@
-// What both operators take: plain pointers to contiguous rows, and counts.
+// What every operator takes: plain pointers to contiguous rows, and counts.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +39,8 @@ struct FrameTag {
   int64_t video;    // negative: empty slot
   float time;       // NaN: inside no window
   int64_t patient;  // negative: unknown
+
+  USUCL_HD bool is_empty() const { return video < 0; }
 };
 
 // Embedded frames. patient is null where a call has no patient ids.
@@ -47,6 +49,8 @@ struct Frames {
   const int64_t* video;    // [M]
   const float* time;       // [M]
   const int64_t* patient;  // [M] or null
+
+  USUCL_HD bool is_empty(int64_t row) const { return video[row] < 0; }
 
   USUCL_HD FrameTag tag(int64_t row) const {
     return {video[row], time[row], patient == nullptr ? -1 : patient[row]};
@@ -59,14 +63,30 @@ struct Window {
   float hi;
 };
 
-// How many negatives of one group are wanted, and which ranks.
+// Which negatives of one group are wanted: ranks skip .. skip + k - 1.
 struct Ranks {
   int64_t k;
   int64_t skip;
 
-  // Candidates that must be kept to know the ranks skip .. skip + k - 1.
-  USUCL_HD int64_t depth() const { return k == 0 ? 0 : skip + k; }
+  // How many of `count` candidates, the hardest, must be kept to know these ranks. 0: none are
+  // there.
+  USUCL_HD int64_t depth(int64_t count) const {
+    if (k == 0 || skip >= count) return 0;
+    return skip + (k < count - skip ? k : count - skip);
+  }
 };
+
+// A key by its block and its row there.
+struct KeyPlace {
+  const Frames* block;
+  int64_t row;
+};
+
+// Where key number `index` of all blocks lies; empty blocks hold none.
+USUCL_HD KeyPlace place_of(const Frames* blocks, int64_t index) {
+  while (index >= blocks->embedding.rows) index -= (blocks++)->embedding.rows;
+  return {blocks, index};
+}
 
 struct Problem {
   Frames anchors;        // N
@@ -82,6 +102,18 @@ struct Problem {
     if (windows == nullptr) return {1.0f, 0.0f};
     const float* pair = windows + (window_per_anchor ? 2 * anchor : 0);
     return {pair[0], pair[1]};
+  }
+
+  // The greatest similarity that a negative of this anchor may have. Every kernel asks here.
+  template <typename T>
+  USUCL_HD T greatest_valid(int64_t /*anchor*/) const {
+    return static_cast<T>(max_similarity);
+  }
+
+  USUCL_HD int64_t num_keys() const {
+    int64_t count = 0;
+    for (int64_t b = 0; b < num_blocks; ++b) count += blocks[b].embedding.rows;
+    return count;
   }
 };
 

@@ -1,4 +1,4 @@
-// Which key counts for which anchor.
+// Which key counts for which anchor: the only place that compares ids of videos and patients.
 #pragma once
 
 #include <cmath>
@@ -15,23 +15,80 @@ USUCL_HD bool inside(const Window& window, float anchor_time, float key_time) {
   return distance > 0.0f && window.lo <= distance && distance <= window.hi;
 }
 
-USUCL_HD bool same_known_patient(const FrameTag& anchor, const FrameTag& key) {
-  return anchor.patient >= 0 && anchor.patient == key.patient;
+USUCL_HD bool same_video(const FrameTag& a, const FrameTag& b) { return a.video == b.video; }
+
+USUCL_HD bool same_known_patient(const FrameTag& a, const FrameTag& b) {
+  return a.patient >= 0 && a.patient == b.patient;
+}
+
+// Whether two frames are of different videos, and not known to be of the same patient.
+USUCL_HD bool crosses(const FrameTag& a, const FrameTag& b) {
+  return !a.is_empty() && !b.is_empty() && !same_video(a, b) && !same_known_patient(a, b);
 }
 
 // The same video wins over contradicting patient ids.
 USUCL_HD Relation relation(const FrameTag& anchor, const FrameTag& key, const Window& window) {
-  if (anchor.video < 0 || key.video < 0) return Relation::kIgnored;
-  if (anchor.video == key.video) {
-    return inside(window, anchor.time, key.time) ? Relation::kIntraVideo : Relation::kIgnored;
-  }
-  return same_known_patient(anchor, key) ? Relation::kIgnored : Relation::kCrossVideo;
+  if (crosses(anchor, key)) return Relation::kCrossVideo;
+  const bool intra =
+      !anchor.is_empty() && same_video(anchor, key) && inside(window, anchor.time, key.time);
+  return intra ? Relation::kIntraVideo : Relation::kIgnored;
 }
 
-// Finite, and not above the guard against false negatives. The comparison is in T.
+// Finite, and not above the greatest that a negative may have. The comparison is in T.
 template <typename T>
-USUCL_HD bool valid_similarity(T similarity, T max_similarity) {
-  return similarity - similarity == T(0) && !(similarity > max_similarity);
+USUCL_HD bool valid_similarity(T similarity, T greatest) {
+  return similarity - similarity == T(0) && !(similarity > greatest);
+}
+
+// What follows for many frames at once, and from less than the whole ids.
+
+// The ids that all frames of a group have in common.
+struct CommonIds {
+  static constexpr int64_t kNone = -1;
+
+  int64_t video;    // negative: no such one
+  int64_t patient;  // negative: no such one
+};
+
+// The id >= 0 that all of `count` > 0 rows have, or CommonIds::kNone. ids may be null: none known.
+USUCL_HD int64_t common_id(const int64_t* ids, const int64_t* rows, int64_t count) {
+  if (ids == nullptr || ids[rows[0]] < 0) return CommonIds::kNone;
+  for (int64_t r = 1; r < count; ++r) {
+    if (ids[rows[r]] != ids[rows[0]]) return CommonIds::kNone;
+  }
+  return ids[rows[0]];
+}
+
+// Whether it is certain that no frame of the one group crosses() one of the other.
+USUCL_HD bool never_cross(const CommonIds& a, const CommonIds& b) {
+  return (a.video >= 0 && a.video == b.video) || (a.patient >= 0 && a.patient == b.patient);
+}
+
+// The low bits of a frame's video and patient. Ids that differ in them differ; ids that do not may
+// still differ in the others.
+struct ShortTag {
+  static constexpr uint32_t kNone = 0x80000000u;  // an empty slot, or no key; an unknown patient
+
+  uint32_t video;
+  uint32_t patient;
+
+  static USUCL_HD ShortTag of_key(const FrameTag& tag) { return of(tag, kNone); }
+  // An unknown patient of an anchor is not that of a key.
+  static USUCL_HD ShortTag of_anchor(const FrameTag& tag) { return of(tag, ~0u); }
+  static USUCL_HD ShortTag none() { return {kNone, kNone}; }
+
+  USUCL_HD bool is_empty() const { return video == kNone; }
+
+ private:
+  static USUCL_HD ShortTag of(const FrameTag& tag, uint32_t unknown) {
+    return {tag.is_empty() ? kNone : static_cast<uint32_t>(tag.video) & ~kNone,
+            tag.patient < 0 ? unknown : static_cast<uint32_t>(tag.patient) & ~kNone};
+  }
+};
+
+// Whether an anchor that is no empty slot is certain to cross() a key.
+USUCL_HD bool surely_crosses(const ShortTag& anchor, const ShortTag& key) {
+  return !key.is_empty() && !(anchor.video == key.video || anchor.patient == key.patient);
 }
 
 }  // namespace usucl

@@ -1,4 +1,8 @@
-// The one definition of a similarity: a chain of fused multiply-adds over d = 0 .. D-1.
+// What a similarity is: a chain of fused multiply-adds over d = 0 .. D-1.
+//
+// This is the meaning. For speed the kernels restate it in registers, many chains side by side
+// (cpu/tile/tile_kernels.h, cuda/device_problem.h, cuda/chain.cu); tests hold every one of them to
+// these bits.
 #pragma once
 
 #include <cstdint>

@@ -1,13 +1,10 @@
-// The CPU kernels, as operators.h and direct.h call them.
+// The CPU kernels, as core/calls.h calls them.
 #pragma once
 
 #include <memory>
 #include <vector>
 
-#include "gradient.h"
-#include "loss.h"
-#include "pairs.h"
-#include "select.h"
+#include "kernels.h"
 
 namespace usucl::cpu {
 

@@ -1,10 +1,10 @@
-#include "gradient.h"
+#include "kernels.h"
 
 #include <algorithm>
 #include <vector>
 
 #include "parallel.h"
-#include "rows.h"
+#include "tile/rows.h"
 
 namespace usucl::cpu {
 namespace {

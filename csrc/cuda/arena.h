@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "../core/divide.h"
 #include "kernels.h"
 
 namespace usucl::cuda {
@@ -57,7 +58,7 @@ class Arena : public Memory {
 
   // Nothing has an address too: a null pointer means absence to the kernels.
   static int64_t aligned(int64_t bytes) {
-    return (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+    return round_up(std::max<int64_t>(bytes, 1), kAlignment);
   }
 
   void* new_piece(int64_t bytes) {

@@ -1,4 +1,4 @@
-// The CUDA kernels, as operators.h and direct.h call them.
+// The CUDA kernels, as core/calls.h calls them.
 #pragma once
 
 #include <memory>
@@ -61,7 +61,7 @@ class Cuda {
   template <typename T>
   void hard_negative_nce_backward(const BackwardArguments<T>& arguments,
                                   const BackwardArrays<T>& out) {
-    row_gradients(arguments, out, session_.call());
+    cuda::hard_negative_nce_backward(arguments, out, session_.call());
     session_.check();
   }
 

@@ -3,7 +3,7 @@
 
 #include "../core/ordering.h"
 #include "../core/similarity.h"
-#include "problem.h"
+#include "device_problem.h"
 
 namespace usucl::cuda {
 
@@ -15,7 +15,7 @@ struct BlockTeam {
 
 struct WarpTeam {
   static constexpr int kSize = 32;
-  static __device__ int rank() { return static_cast<int>(threadIdx.x) % 32; }
+  static __device__ int rank() { return lane(); }
   static __device__ void sync() { __syncwarp(); }
 
   // The same bits in every lane: what two lanes add is the same two values.
@@ -34,36 +34,6 @@ struct WarpTeam {
     return own;
   }
 };
-
-// The bits of a value, in its order. Those of a double are what atomicMax takes, and 0 is below
-// all.
-using Ordered = unsigned long long;
-
-__device__ inline Ordered ordered(double value) {
-  Ordered bits;
-  memcpy(&bits, &value, sizeof bits);
-  constexpr Ordered kSign = Ordered{1} << 63;
-  return (bits & kSign) != 0 ? ~bits : bits | kSign;
-}
-
-__device__ inline double from_ordered(Ordered bits) {
-  if (bits == 0) return -static_cast<double>(INFINITY);
-  constexpr Ordered kSign = Ordered{1} << 63;
-  bits = (bits & kSign) != 0 ? bits & ~kSign : ~bits;
-  double value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-__device__ inline uint32_t ordered(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-__device__ inline float from_ordered(uint32_t bits) {
-  return float_from_bits((bits >> 31) != 0 ? bits & 0x7fffffffu : ~bits);
-}
 
 // A bitonic network whose every comparison puts the lesser element first: elements past the end
 // would stay there, so they need not exist. `before` is a strict total order: the result does not
@@ -104,12 +74,11 @@ __device__ Candidate<T> no_candidate() {
 // Brings the `depth` best of a list to its front, in their order, by a warp: for few of them.
 template <typename T>
 __device__ void select_best(Candidate<T>* list, int64_t count, int64_t depth) {
-  const int lane = WarpTeam::rank();
   __syncwarp();
   for (int64_t rank = 0; rank < depth && rank < count; ++rank) {
     Candidate<T> best = no_candidate<T>();
     int64_t place = rank;
-    for (int64_t i = rank + lane; i < count; i += 32) {
+    for (int64_t i = rank + lane(); i < count; i += 32) {
       if (!ranks_before(list[i], best)) continue;
       best = list[i];
       place = i;
@@ -123,7 +92,7 @@ __device__ void select_best(Candidate<T>* list, int64_t count, int64_t depth) {
       place = others;
     }
     __syncwarp();  // all have read
-    if (lane == 0) {
+    if (lane() == 0) {
       list[place] = list[rank];
       list[rank] = best;
     }

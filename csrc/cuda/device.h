@@ -53,7 +53,7 @@ __device__ Struct& shared_memory() {
   return *reinterpret_cast<Struct*>(memory);
 }
 
-// Of memory that other thread blocks may change with atomic operations meanwhile.
+// Reads what other thread blocks may change with atomic operations meanwhile.
 __device__ inline unsigned long long load_relaxed(const unsigned long long* global) {
   unsigned long long value;
   asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(global) : "memory");

@@ -23,11 +23,11 @@ __device__ void sort_staged(Candidate<T>* candidates, int64_t count,
   Team::sync();
 }
 
-// One team an anchor. What a whole block does needs a few registers more.
+// One team per anchor. Whole thread blocks need a few registers more.
 template <typename T, typename Team>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T> - (Team::kSize == kThreads ? 1 : 0))
-    finish_kernel(const __grid_constant__ DeviceProblem device, Kept<T> intra, Kept<T> cross,
-                  const __grid_constant__ Wanted<T> wanted) {
+    finish_kernel(const __grid_constant__ DeviceProblem device, CandidateLists<T> intra,
+                  CandidateLists<T> cross, const __grid_constant__ Outputs<T> outputs) {
   constexpr int kTeams = kThreads / Team::kSize;
   using Shared = FinishKernelShared<T, Team>;
   Shared& shared = (&shared_memory<Shared>())[threadIdx.x / Team::kSize];
@@ -35,13 +35,13 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T> - (Team::kSize == kT
   const int64_t step = int64_t{gridDim.x} * kTeams;
   for (int64_t i = blockIdx.x * kTeams + threadIdx.x / Team::kSize;
        i < problem.anchors.embedding.rows; i += step) {
-    const auto ranked = [&](const Kept<T>& kept) {
+    const auto ranked = [&](const CandidateLists<T>& kept) {
       const int64_t size = kept.count == nullptr ? kept.size() : kept.count[i];
       if (kept.lists > 1 || kept.count != nullptr) sort_staged(kept.of(i), size, shared);
-      return Ranked<T>{kept.of(i), size};
+      return SortedCandidates<T>{kept.of(i), size};
     };
-    const Ranked<T> of_intra = ranked(intra), of_cross = ranked(cross);
-    AnchorFinish<T, Team>(problem, wanted, i, shared.finish).run(of_intra, of_cross, false);
+    const SortedCandidates<T> of_intra = ranked(intra), of_cross = ranked(cross);
+    AnchorFinish<T, Team>(problem, outputs, i, shared.finish).run(of_intra, of_cross, false);
   }
 }
 
@@ -59,25 +59,26 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T, typename Team>
-void launch_finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
-                   const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
+void launch_finish(const Problem& problem, const DeviceProblem& device,
+                   const CandidateLists<T>& intra, const CandidateLists<T>& cross,
+                   const Outputs<T>& outputs, const Call& call) {
   constexpr int kTeams = kThreads / Team::kSize;
   launch<finish_kernel<T, Team>>(grid_for(problem.anchors.embedding.rows, kTeams, call), kThreads,
                                  kTeams * sizeof(FinishKernelShared<T, Team>), call.stream, device,
-                                 intra, cross, wanted);
+                                 intra, cross, outputs);
 }
 
 }  // namespace
 
-// A warp an anchor, so that many are under way at once, unless an anchor is much work.
+// A warp per anchor, so that many are under way at once, unless an anchor is much work.
 template <typename T>
-void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
-            const Kept<T>& cross, const Wanted<T>& wanted, const Call& call) {
+void finish(const Problem& problem, const DeviceProblem& device, const CandidateLists<T>& intra,
+            const CandidateLists<T>& cross, const Outputs<T>& outputs, const Call& call) {
   constexpr int64_t kMuch = 512;
   const bool much = intra.size() > kMuch || cross.size() > kMuch ||
-                    wanted.arguments.num_positives > kNearPositives;
+                    outputs.arguments.num_positives > kNearPositives;
   const auto run = much ? &launch_finish<T, BlockTeam> : &launch_finish<T, WarpTeam>;
-  run(problem, device, intra, cross, wanted, call);
+  run(problem, device, intra, cross, outputs, call);
 }
 
 template <typename T>
@@ -85,9 +86,9 @@ void sum_rows(const T* loss, int64_t rows, double divisor, T* total, const Call&
   launch<sum_kernel<T>>(1, kThreads, sizeof(SumShared<T>), call.stream, loss, rows, divisor, total);
 }
 
-#define USUCL_INSTANTIATE(T)                                                                 \
-  template void finish(const Problem&, const DeviceProblem&, const Kept<T>&, const Kept<T>&, \
-                       const Wanted<T>&, const Call&);                                       \
+#define USUCL_INSTANTIATE(T)                                                           \
+  template void finish(const Problem&, const DeviceProblem&, const CandidateLists<T>&, \
+                       const CandidateLists<T>&, const Outputs<T>&, const Call&);      \
   template void sum_rows(const T*, int64_t, double, T*, const Call&);
 USUCL_INSTANTIATE(float)
 USUCL_INSTANTIATE(double)

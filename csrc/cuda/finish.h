@@ -3,12 +3,13 @@
 
 #include <type_traits>
 
+#include "../core/row.h"
 #include "block.h"
 #include "passes.h"
 
 namespace usucl::cuda {
 
-// Of one team.
+// One team's.
 template <typename T, typename Team>
 struct FinishShared {
   StagedAnchor<T, Team> anchor;
@@ -20,8 +21,8 @@ struct FinishShared {
 };
 
 // Adds weight * row of the keys that are staged, which are of this type or, as double, of any, to
-// kWidth neighbouring dimensions a thread. Of one type many elements are asked for before the first
-// is there. Out of line for its registers.
+// kWidth neighbouring dimensions per thread. Where all are of one type, many elements are asked for
+// before the first is there. Out of line for its registers.
 template <typename Stored, int kWidth, typename T, typename Team>
 __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared, T* gradient,
                                              int64_t dim) {
@@ -56,7 +57,7 @@ __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared
 
 // Sorted; may end with no_candidate()s.
 template <typename T>
-struct Ranked {
+struct SortedCandidates {
   const Candidate<T>* candidates;
   int64_t count;
 };
@@ -65,27 +66,28 @@ struct Ranked {
 template <typename T, typename Team>
 class AnchorFinish {
  public:
-  __device__ AnchorFinish(const Problem& problem, const Wanted<T>& wanted, int64_t i,
+  __device__ AnchorFinish(const Problem& problem, const Outputs<T>& outputs, int64_t i,
                           FinishShared<T, Team>& shared)
-      : problem_(problem), wanted_(wanted), i_(i), shared_(shared) {}
+      : problem_(problem), outputs_(outputs), i_(i), shared_(shared) {}
 
   // staged: the anchor is in shared memory.
-  __device__ void run(const Ranked<T>& intra, const Ranked<T>& cross, bool staged) {
-    const SelectionArrays<T>& selection = wanted_.out.selection;
-    const bool with_loss = wanted_.out.loss != nullptr;
-    T* positive = wanted_.positive_similarity == nullptr
+  __device__ void run(const SortedCandidates<T>& intra, const SortedCandidates<T>& cross,
+                      bool staged) {
+    const SelectionArrays<T>& selection = outputs_.arrays.selection;
+    const bool with_loss = outputs_.arrays.loss != nullptr;
+    T* positive = outputs_.positive_similarity == nullptr
                       ? shared_.positive
-                      : wanted_.positive_similarity + i_ * wanted_.arguments.num_positives;
+                      : outputs_.positive_similarity + i_ * outputs_.arguments.num_positives;
     const bool broken = with_loss && score_positives(positive, staged);
     write_ranks(intra, problem_.intra, broken, selection.intra_index, selection.intra_similarity);
     write_ranks(cross, problem_.cross, broken, selection.cross_index, selection.cross_similarity);
     if (!with_loss) return;
     Team::sync();
     if (Team::rank() < WarpTeam::kSize) {
-      finish_row<WarpTeam>(problem_, wanted_.arguments, i_, positive, broken, wanted_.out);
+      finish_row<WarpTeam>(problem_, outputs_.arguments, i_, positive, broken, outputs_.arrays);
     }
     Team::sync();
-    if (wanted_.out.anchor_gradient != nullptr) write_gradient();
+    if (outputs_.arrays.anchor_gradient != nullptr) write_gradient();
   }
 
  private:
@@ -94,7 +96,7 @@ class AnchorFinish {
   // Whether the anchor or the similarity of a positive is not finite.
   __device__ bool score_positives(T* positive, bool staged) {
     const Matrix& anchors = problem_.anchors.embedding;
-    const int64_t num_positives = wanted_.arguments.num_positives;
+    const int64_t num_positives = outputs_.arguments.num_positives;
     const int thread = Team::rank();
     if (thread == 0) shared_.broken = 0;  // last read before the loss of the anchor before
     Team::sync();
@@ -105,7 +107,7 @@ class AnchorFinish {
     for (int64_t first = 0; first < num_positives; first += Team::kSize) {
       const int64_t r = first + thread;
       const T similarity =
-          shared_.anchor.score(anchors, i_, wanted_.arguments.positives, i_ * num_positives + r,
+          shared_.anchor.score(anchors, i_, outputs_.arguments.positives, i_ * num_positives + r,
                                r < num_positives, staged || first > 0);
       if (r >= num_positives) continue;
       positive[r] = similarity;
@@ -116,7 +118,7 @@ class AnchorFinish {
     return shared_.broken != 0;
   }
 
-  __device__ void write_ranks(const Ranked<T>& ranked, const Ranks& ranks, bool none,
+  __device__ void write_ranks(const SortedCandidates<T>& ranked, const Ranks& ranks, bool none,
                               int64_t* index, T* similarity) const {
     for (int64_t rank = Team::rank(); rank < ranks.k; rank += Team::kSize) {
       Candidate<T> found = no_candidate<T>();
@@ -130,10 +132,10 @@ class AnchorFinish {
   }
 
   // The sum of weight * row over the positives, then the intra-video, then the cross-video
-  // negatives: one thread a dimension.
+  // negatives: one thread per dimension.
   __device__ void write_gradient() {
-    const LossArguments<T>& arguments = wanted_.arguments;
-    const LossArrays<T>& out = wanted_.out;
+    const LossArguments<T>& arguments = outputs_.arguments;
+    const LossArrays<T>& out = outputs_.arrays;
     const int64_t dim = problem_.anchors.embedding.dim, num_positives = arguments.num_positives;
     for (int64_t d = Team::rank(); d < dim; d += Team::kSize) {
       T sum = 0;
@@ -166,12 +168,12 @@ class AnchorFinish {
     }
   }
 
-  // Four dimensions a lane where a warp works alone and rows allow.
+  // Four dimensions per lane where a warp works alone and rows allow.
   template <typename Stored>
   __device__ void add_staged_keys() {
     constexpr int kWidth = Team::kSize == WarpTeam::kSize ? 4 : 1;
     const int64_t dim = problem_.anchors.embedding.dim;
-    T* gradient = wanted_.out.anchor_gradient + i_ * dim;
+    T* gradient = outputs_.arrays.anchor_gradient + i_ * dim;
     bool aligned = dim % kWidth == 0;
     for (int64_t b = 0; b < problem_.num_blocks; ++b) {
       const auto address = reinterpret_cast<uintptr_t>(problem_.blocks[b].embedding.data);
@@ -190,7 +192,7 @@ class AnchorFinish {
     Team::sync();  // those staged before are added
     const bool there = thread < count && index[thread] >= 0;
     if (there) {
-      const KeyPlace place = place_of(problem_, index[thread]);
+      const KeyPlace place = place_of(problem_.blocks, index[thread]);
       const Matrix& keys = place.block->embedding;
       const auto* data = static_cast<const unsigned char*>(keys.data);
       const int64_t byte = keys.offset(place.row, 0) * bytes_of(keys.dtype);
@@ -203,7 +205,7 @@ class AnchorFinish {
     Team::sync();
   }
 
-  // Of the keys that are staged; float64 where the blocks that hold keys differ.
+  // The dtype of the keys that are staged; float64 where the blocks that hold keys differ.
   __device__ DType common_dtype() const {
     const DType dtype = shared_.key[0].dtype;
     for (int64_t b = 0; b < problem_.num_blocks; ++b) {
@@ -214,7 +216,7 @@ class AnchorFinish {
   }
 
   const Problem& problem_;
-  const Wanted<T>& wanted_;
+  const Outputs<T>& outputs_;
   int64_t i_;
   FinishShared<T, Team>& shared_;
 };

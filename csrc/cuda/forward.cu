@@ -14,15 +14,26 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-void run(const Problem& problem, const Wanted<T>& wanted, const Call& call) {
+CandidateLists<T> cross_pass(const Problem& problem, const DeviceProblem& device,
+                             const Call& call) {
+  const int64_t depth = problem.cross.depth(problem.num_keys());
+  if (depth == 0 || problem.anchors.embedding.rows == 0) return {nullptr, 0, 0, nullptr};
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (takes_dense_pass(problem, depth, call)) return dense_pass(problem, device, depth, call);
+  }
+  return chain_pass<T>(problem, device, depth, call);
+}
+
+template <typename T>
+void run(const Problem& problem, const Outputs<T>& outputs, const Call& call) {
   const DeviceProblem device = on_device(problem, call);
   if (call.small_in_one_launch && is_small(problem)) {
-    return small_problem(problem, device, wanted, call);
+    return small_problem(problem, device, outputs, call);
   }
-  const Kept<T> intra = intra_pass<T>(problem, device, call);
-  const Kept<T> cross = cross_pass<T>(problem, device, call);
+  const CandidateLists<T> intra = intra_pass<T>(problem, device, call);
+  const CandidateLists<T> cross = cross_pass<T>(problem, device, call);
   if (call.beside != nullptr) call.beside->join();
-  finish(problem, device, intra, cross, wanted, call);
+  finish(problem, device, intra, cross, outputs, call);
 }
 
 }  // namespace
@@ -47,9 +58,9 @@ DeviceProblem on_device(const Problem& problem, const Call& call) {
 
 template <typename T>
 void select_negatives(const Problem& problem, const SelectionArrays<T>& out, const Call& call) {
-  Wanted<T> wanted{};
-  wanted.out.selection = out;
-  run(problem, wanted, call);
+  Outputs<T> outputs{};
+  outputs.arrays.selection = out;
+  run(problem, outputs, call);
 }
 
 template <typename T>
@@ -57,7 +68,7 @@ void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments
                        const LossArrays<T>& out, const Call& call) {
   const int64_t positives = problem.anchors.embedding.rows * arguments.num_positives;
   const bool near = arguments.num_positives <= kNearPositives;
-  run(problem, Wanted<T>{arguments, out, near ? nullptr : call.memory.array<T>(positives)}, call);
+  run(problem, Outputs<T>{arguments, out, near ? nullptr : call.memory.array<T>(positives)}, call);
 }
 
 #define USUCL_INSTANTIATE(T)                                                                     \

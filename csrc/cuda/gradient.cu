@@ -5,7 +5,7 @@
 namespace usucl::cuda {
 namespace {
 
-// One thread block an anchor, one thread a dimension.
+// One thread block per anchor, one thread per dimension.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     row_kernel(BackwardArguments<T> arguments, BackwardArrays<T> out) {
@@ -31,7 +31,7 @@ struct TemperatureShared {
   double partial[kThreads];
 };
 
-// One thread block a temperature.
+// One thread block per temperature.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     temperature_kernel(BackwardArguments<T> arguments, T* grad_temperatures) {
@@ -78,7 +78,7 @@ struct KeyOfPair {
   }
 };
 
-// One thread block a key, one thread a dimension.
+// One thread block per key, one thread per dimension.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     key_kernel(Pairs<T> pairs, Upstream<T> upstream, Matrix anchors, KeyGradient<T> wanted,
@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
 }  // namespace
 
 template <typename T>
-void row_gradients(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
-                   const Call& call) {
+void hard_negative_nce_backward(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
+                                const Call& call) {
   if (arguments.anchor_gradient != nullptr || out.grad_positives != nullptr) {
     launch<row_kernel<T>>(grid_for(arguments.anchors.rows, 1, call), kThreads, 0, call.stream,
                           arguments, out);
@@ -124,8 +124,9 @@ void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& w
                         arguments.upstream, arguments.anchors, wanted, groups);
 }
 
-#define USUCL_INSTANTIATE(T)                                                                       \
-  template void row_gradients(const BackwardArguments<T>&, const BackwardArrays<T>&, const Call&); \
+#define USUCL_INSTANTIATE(T)                                                                      \
+  template void hard_negative_nce_backward(const BackwardArguments<T>&, const BackwardArrays<T>&, \
+                                           const Call&);                                          \
   template void key_gradient(const BackwardArguments<T>&, const KeyGradient<T>&, const Call&);
 USUCL_INSTANTIATE(float)
 USUCL_INSTANTIATE(double)

@@ -4,7 +4,7 @@
 // not depend on it.
 #pragma once
 
-#include "problem.h"
+#include "device_problem.h"
 
 namespace usucl::cuda {
 

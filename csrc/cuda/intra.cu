@@ -35,12 +35,12 @@ struct VideoTable {
 };
 
 __global__ void __launch_bounds__(kThreads, kEasyBlocks)
-    insert_videos(const int64_t* videos, int64_t rows, VideoTable table) {
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows;
+    insert_videos(const __grid_constant__ Frames anchors, VideoTable table) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < anchors.embedding.rows;
        i += int64_t{gridDim.x} * kThreads) {
-    if (videos[i] < 0) continue;
-    const Video entry = entry_of(videos[i]);
-    Video place = table.first_place(videos[i]);
+    if (anchors.is_empty(i)) continue;
+    const Video entry = entry_of(anchors.video[i]);
+    Video place = table.first_place(anchors.video[i]);
     for (;; place = (place + 1) & table.mask) {
       const Video found = atomicCAS(&table.video[place], Video{0}, entry);
       if (found == 0 || found == entry) break;
@@ -63,13 +63,13 @@ struct Members {
 
   USUCL_HD int64_t slots() const { return static_cast<int64_t>(table.mask + 1); }
 
-  // Of an item, a key or, from num_keys on, an anchor; or -1.
+  // The place of an item, a key or, from num_keys on, an anchor; or -1.
   __device__ int64_t slot_of(const Problem& problem, int64_t item) const {
     if (item >= num_keys) {
       const int64_t place = table.find(problem.anchors.video[item - num_keys]);
       return place < 0 ? -1 : slots() + place;
     }
-    const KeyPlace key = place_of(problem, item);
+    const KeyPlace key = place_of(problem.blocks, item);
     return table.find(key.block->video[key.row]);
   }
 };
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) place_members(const __grid_constant_
        slot += int64_t{gridDim.x} * kThreads) {
     const int of_anchors = slot >= members.slots() ? 1 : 0;
     const Count unit = of_anchors != 0 ? Members::kTogether : 1;
-    const Count length = (members.end[slot] + unit - 1) / unit * unit;
+    const Count length = round_up(members.end[slot], unit);
     const Count begin = length == 0 ? 0 : atomicAdd(members.total + of_anchors, length);
     members.begin[slot] = begin;
     members.end[slot] = begin;
@@ -145,7 +145,7 @@ class IntraSearch {
   static constexpr int kTogether = Members::kTogether;
 
   __device__ IntraSearch(const Problem& problem, const Members& members, Candidate<T>* lists,
-                         int64_t capacity, const Kept<T>& kept, IntraShared<T>& shared)
+                         int64_t capacity, const CandidateLists<T>& kept, IntraShared<T>& shared)
       : problem_(problem),
         members_(members),
         lists_(lists),
@@ -190,26 +190,26 @@ class IntraSearch {
   // f(number of a list) for those of this warp.
   template <typename Function>
   __device__ void for_each_list(const Function& f) const {
-    for (int a = static_cast<int>(threadIdx.x) / 32; a < kTogether; a += kThreads / 32) f(a);
+    for (int a = warp(); a < kTogether; a += kThreads / 32) f(a);
   }
 
   __device__ Candidate<T>* list(int a) const { return lists_ + a * capacity_; }
 
-  // A key a thread.
+  // One key per thread.
   __device__ void append(Count item, Count end, bool staged) {
     const bool there = item < end;
     const int64_t index = there ? static_cast<int64_t>(members_.key[item]) : 0;
-    const KeyPlace key = place_of(problem_, index);
+    const KeyPlace key = place_of(problem_.blocks, index);
     T sum[kTogether] = {};
     score(key, there, staged, sum);
     if (!there) return;
     const FrameTag tag = key.block->tag(key.row);
-    const T max_similarity = static_cast<T>(problem_.max_similarity);
 #pragma unroll
     for (int a = 0; a < kTogether; ++a) {
       const int64_t row = shared_.row[a];
       const Candidate<T> candidate{canonical(sum[a]), index};
-      if (row < 0 || !valid_similarity(candidate.similarity, max_similarity)) continue;
+      if (row < 0) continue;
+      if (!valid_similarity(candidate.similarity, problem_.greatest_valid<T>(row))) continue;
       if (!ranks_before(candidate, shared_.worst[a])) continue;
       const Window window = problem_.window(row);
       if (relation(problem_.anchors.tag(row), tag, window) != Relation::kIntraVideo) continue;
@@ -242,7 +242,7 @@ class IntraSearch {
     const int64_t kept =
         keep_best<WarpTeam>(list(a), shared_.count[a], kept_.depth, &shared_.worst[a]);
     // All have read the old count before the barriers of the sort.
-    if (threadIdx.x % 32 == 0) shared_.count[a] = static_cast<int>(kept);
+    if (lane() == 0) shared_.count[a] = static_cast<int>(kept);
     __syncwarp();
   }
 
@@ -250,7 +250,7 @@ class IntraSearch {
   const Members& members_;
   Candidate<T>* lists_;
   int64_t capacity_;
-  const Kept<T>& kept_;
+  const CandidateLists<T>& kept_;
   IntraShared<T>& shared_;
 };
 
@@ -259,7 +259,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     intra_kernel(const __grid_constant__ DeviceProblem device,
                  const __grid_constant__ Members members, Candidate<T>* lists, int64_t capacity,
-                 const __grid_constant__ Kept<T> kept) {
+                 const __grid_constant__ CandidateLists<T> kept) {
   IntraShared<T>& shared = shared_memory<IntraShared<T>>();
   const Problem problem = device.view();
   Candidate<T>* const own =
@@ -268,7 +268,7 @@ __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
   for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
     search.run(i);
     // Anchors without a video are in no group.
-    if (problem.anchors.video[i] < 0) write_padded<BlockTeam>(own, 0, kept.depth, kept.of(i));
+    if (problem.anchors.is_empty(i)) write_padded<BlockTeam>(own, 0, kept.depth, kept.of(i));
   }
 }
 
@@ -291,8 +291,8 @@ Members new_members(const Problem& problem, int64_t keys, const Call& call) {
 void group_members(const Members& members, const Problem& problem, const DeviceProblem& device,
                    cudaStream_t stream, const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows;
-  launch<insert_videos>(grid_for(rows, kThreads, call), kThreads, 0, stream, problem.anchors.video,
-                        rows, members.table);
+  launch<insert_videos>(grid_for(rows, kThreads, call), kThreads, 0, stream, problem.anchors,
+                        members.table);
   const int64_t grid = grid_for(members.num_keys + rows, kThreads, call);
   launch<count_members>(grid, kThreads, 0, stream, device, members);
   launch<place_members>(grid_for(2 * members.slots(), kThreads, call), kThreads, 0, stream,
@@ -303,9 +303,10 @@ void group_members(const Members& members, const Problem& problem, const DeviceP
 }  // namespace
 
 template <typename T>
-Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call) {
-  const int64_t rows = problem.anchors.embedding.rows, keys = num_keys(problem);
-  const int64_t depth = problem.windows == nullptr ? 0 : kept_depth(problem.intra, keys);
+CandidateLists<T> intra_pass(const Problem& problem, const DeviceProblem& device,
+                             const Call& call) {
+  const int64_t rows = problem.anchors.embedding.rows, keys = problem.num_keys();
+  const int64_t depth = problem.windows == nullptr ? 0 : problem.intra.depth(keys);
   if (depth == 0 || rows == 0) return {nullptr, 0, 0, nullptr};
   const Members members = new_members(problem, keys, call);
   constexpr int64_t kNearDepth = 64;
@@ -313,7 +314,7 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   // One tile more than must fit, so that the list is not sorted after every tile.
   const int64_t capacity = depth + (near ? 1 : 2) * kThreads;
   const int64_t grid = grid_for(rows, 1, call);
-  const Kept<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
+  const CandidateLists<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
   Candidate<T>* lists = nullptr;
   if (!near) lists = call.memory.array<Candidate<T>>(grid * Members::kTogether * capacity);
   // All memory is there before the streams part: what is zero was made so on the call's own.
@@ -324,7 +325,7 @@ Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Ca
   return kept;
 }
 
-template Kept<float> intra_pass(const Problem&, const DeviceProblem&, const Call&);
-template Kept<double> intra_pass(const Problem&, const DeviceProblem&, const Call&);
+template CandidateLists<float> intra_pass(const Problem&, const DeviceProblem&, const Call&);
+template CandidateLists<double> intra_pass(const Problem&, const DeviceProblem&, const Call&);
 
 }  // namespace usucl::cuda

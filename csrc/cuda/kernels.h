@@ -6,7 +6,7 @@
 #pragma once
 
 #include "../core/ordering.h"
-#include "../results.h"
+#include "../core/results.h"
 #include "device.h"
 
 namespace usucl::cuda {
@@ -84,8 +84,8 @@ void sum_rows(const T* loss, int64_t rows, double divisor, T* total, const Call&
 
 // Gradients of anchors, positives and temperatures.
 template <typename T>
-void row_gradients(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
-                   const Call& call);
+void hard_negative_nce_backward(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
+                                const Call& call);
 
 // Row j is the sum over the pairs (i, first_key + j) of upstream_i * weight * q_i, in the order of
 // the anchors: the same bits every time.

@@ -2,7 +2,7 @@
 // group in a pass of its own, then finish anchor by anchor.
 #pragma once
 
-#include "problem.h"
+#include "device_problem.h"
 
 namespace usucl::cuda {
 
@@ -10,7 +10,7 @@ namespace usucl::cuda {
 // filled up with no_candidate(). No list: the group selects nothing. Where there is a count, so
 // many candidates of each anchor, in any order.
 template <typename T>
-struct Kept {
+struct CandidateLists {
   Candidate<T>* candidates;  // [N, lists, depth]
   int64_t lists;
   int64_t depth;
@@ -21,53 +21,50 @@ struct Kept {
 };
 
 // Some of the anchors, known on the device only.
-struct SomeAnchors {
+struct AnchorSubset {
   const int32_t* rows;
   const int32_t* count;  // []
 };
 
-// What is computed of every anchor.
+// What a forward pass computes for every anchor.
 template <typename T>
-struct Wanted {
+struct Outputs {
   LossArguments<T> arguments;
-  LossArrays<T> out;       // loss null: the selection alone
+  LossArrays<T> arrays;    // loss null: the selection alone
   T* positive_similarity;  // [N, R] to work in, or null where R <= kNearPositives
 };
 
 constexpr int64_t kNearPositives = 32;
 
-// How many of `count` keys, the hardest, must be kept to know the ranks.
-inline int64_t kept_depth(const Ranks& ranks, int64_t count) {
-  return ranks.k == 0 || ranks.skip >= count ? 0
-                                             : ranks.skip + std::min(ranks.k, count - ranks.skip);
-}
-
 // problem: on the host, device: the same on the device.
 bool is_small(const Problem& problem);
 
 template <typename T>
-void small_problem(const Problem& problem, const DeviceProblem& device, const Wanted<T>& wanted,
+void small_problem(const Problem& problem, const DeviceProblem& device, const Outputs<T>& outputs,
                    const Call& call);
 
 template <typename T>
-Kept<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
+CandidateLists<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
 
+// The cross-video candidates by the chain, which scores every pair. depth > 0, and there are
+// anchors.
 template <typename T>
-Kept<T> cross_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
+CandidateLists<T> chain_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
+                             const Call& call);
 
-// Whether tensor cores nominate the candidates; else the chain scores every pair.
+// The same by tensor cores, which nominate, for the problems that they can take and are worth it.
 bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call);
 
-Kept<float> dense_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
-                       const Call& call);
+CandidateLists<float> dense_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
+                                 const Call& call);
 
 // Ranks every key for these anchors, of which it sets kept.count; kept has room for `depth`.
 void search_by_chain(const Problem& problem, const DeviceProblem& device,
-                     const SomeAnchors& anchors, const Kept<float>& kept, int64_t depth,
+                     const AnchorSubset& anchors, const CandidateLists<float>& kept, int64_t depth,
                      const Call& call);
 
 template <typename T>
-void finish(const Problem& problem, const DeviceProblem& device, const Kept<T>& intra,
-            const Kept<T>& cross, const Wanted<T>& wanted, const Call& call);
+void finish(const Problem& problem, const DeviceProblem& device, const CandidateLists<T>& intra,
+            const CandidateLists<T>& cross, const Outputs<T>& outputs, const Call& call);
 
 }  // namespace usucl::cuda

@@ -145,7 +145,7 @@ cudaStream_t current_stream(int32_t device) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// Of the current stream, and given to no other one before the kernels of this one are done.
+// Memory of the current stream, given to no other one before the kernels of this one are done.
 void* allocate(int64_t bytes) {
   void* piece = nullptr;
   const auto failed =

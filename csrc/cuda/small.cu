@@ -1,5 +1,5 @@
-// A small problem in one launch, which is all it costs: a thread block an anchor, its candidates in
-// shared memory.
+// A small problem in one launch, which is all it costs: a thread block per anchor, its candidates
+// in shared memory.
 #include "../core/relation.h"
 #include "finish.h"
 
@@ -25,7 +25,7 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
   if (thread == 0) shared.num_intra = shared.num_cross = 0;
   const FrameTag tag = problem.anchors.tag(i);
   const Window window = problem.window(i);
-  const T max_similarity = static_cast<T>(problem.max_similarity);
+  const T greatest = problem.greatest_valid<T>(i);
   int64_t first_index = 0;
   bool staged = false;
   for (int64_t b = 0; b < problem.num_blocks; ++b) {
@@ -37,7 +37,7 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
                                                               keys.embedding, row, there, staged),
                                    first_index + row};
       staged = true;
-      if (!there || !valid_similarity(candidate.similarity, max_similarity)) continue;
+      if (!there || !valid_similarity(candidate.similarity, greatest)) continue;
       const Relation found = relation(tag, keys.tag(row), window);
       if (found == Relation::kIntraVideo && problem.intra.k > 0) {
         shared.candidate[atomicAdd(&shared.num_intra, 1)] = candidate;
@@ -53,39 +53,40 @@ __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     small_kernel(const __grid_constant__ DeviceProblem device,
-                 const __grid_constant__ Wanted<T> wanted) {
+                 const __grid_constant__ Outputs<T> outputs) {
   SmallShared<T>& shared = shared_memory<SmallShared<T>>();
   const Problem problem = device.view();
   for (int64_t i = blockIdx.x; i < problem.anchors.embedding.rows; i += gridDim.x) {
     find_candidates(problem, i, shared);
-    const Ranked<T> intra{shared.candidate, shared.num_intra};
-    const Ranked<T> cross{shared.candidate + kSmallKeys - shared.num_cross, shared.num_cross};
+    const SortedCandidates<T> intra{shared.candidate, shared.num_intra};
+    const SortedCandidates<T> cross{shared.candidate + kSmallKeys - shared.num_cross,
+                                    shared.num_cross};
     sort_candidates<BlockTeam>(shared.candidate, intra.count);
     sort_candidates<BlockTeam>(shared.candidate + kSmallKeys - cross.count, cross.count);
-    AnchorFinish<T, BlockTeam>(problem, wanted, i, shared.finish)
-        .run(intra, cross, num_keys(problem) > 0);
+    AnchorFinish<T, BlockTeam>(problem, outputs, i, shared.finish)
+        .run(intra, cross, problem.num_keys() > 0);
   }
 }
 
 }  // namespace
 
 bool is_small(const Problem& problem) {
-  const int64_t keys = num_keys(problem);
+  const int64_t keys = problem.num_keys();
   return keys <= kSmallKeys &&
          problem.anchors.embedding.rows * keys <=
              kSmallProducts / std::max<int64_t>(1, problem.anchors.embedding.dim);
 }
 
 template <typename T>
-void small_problem(const Problem& problem, const DeviceProblem& device, const Wanted<T>& wanted,
+void small_problem(const Problem& problem, const DeviceProblem& device, const Outputs<T>& outputs,
                    const Call& call) {
   launch<small_kernel<T>>(grid_for(problem.anchors.embedding.rows, 1, call), kThreads,
-                          sizeof(SmallShared<T>), call.stream, device, wanted);
+                          sizeof(SmallShared<T>), call.stream, device, outputs);
 }
 
-template void small_problem(const Problem&, const DeviceProblem&, const Wanted<float>&,
+template void small_problem(const Problem&, const DeviceProblem&, const Outputs<float>&,
                             const Call&);
-template void small_problem(const Problem&, const DeviceProblem&, const Wanted<double>&,
+template void small_problem(const Problem&, const DeviceProblem&, const Outputs<double>&,
                             const Call&);
 
 }  // namespace usucl::cuda

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from usucl.bank import NegativeBank
     from usucl.data import VideoCatalog, open_video
     from usucl.evaluation import embed, evaluate
+    from usucl.gallery import Gallery
     from usucl.report import write_report
     from usucl.training import train
     from usucl_ext import __version__
 
 _HOME = {
+    "Gallery": "usucl.gallery",
     "NegativeBank": "usucl.bank",
     "VideoCatalog": "usucl.data",
     "__version__": "usucl_ext",
@@ -29,6 +31,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Gallery",
     "NegativeBank",
     "VideoCatalog",
     "__version__",

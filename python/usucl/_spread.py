@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,10 @@ def effective_rank(embedding: Tensor) -> float:
     singular = torch.linalg.svdvals(embedding.cpu().double())
     share = singular / singular.sum()
     return float(torch.special.entr(share).sum().exp())
+
+
+MEASURES: Mapping[str, Callable[[Tensor], float]] = {
+    "uniformity": uniformity,
+    "effective_rank": effective_rank,
+}
+"""What the evaluation measures of the embeddings ``[N, D]`` of each encoder."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from usucl.data import Augmentation, VideoCatalog, write_phantom
-from usucl.evaluation import evaluate
+from usucl.evaluation import Evaluation, evaluate
 from usucl.models import EncoderConfig, FrameEncoder
 from usucl.report import write_report
 from usucl.training import train
@@ -26,7 +26,7 @@ OTHER_WORK = 1.15  # time of a step over that of its batch and its encoder: loss
 
 def run_demo(
     *, data: str | Path | None = None, out: str | Path = "runs/demo", minutes: float = 6.0
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Evaluation]:
     """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
 
     The number of steps is what fits into the time at the speed of this machine, measured first.
@@ -85,7 +85,7 @@ def _seconds_per_step() -> float:
     if torch.cuda.is_available():
         encoder = encoder.cuda()
     device = next(encoder.parameters()).device
-    augment = Augmentation("dense", ENCODER.image_size)
+    augment = Augmentation("crop-flip-jitter", ENCODER.image_size)
     frames = [torch.zeros(3, augment.short_side, augment.short_side, dtype=torch.uint8)]
     views = 2 * VIDEOS * FRAMES
     seconds = []

@@ -17,6 +17,7 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from usucl._files import write_atomically
+from usucl.run_folder import RunFolder
 
 Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
 Head = Literal["mlp", "mlp-bn", "linear"]
@@ -167,12 +168,12 @@ def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
     Raises:
         OSError: the folder cannot be written; an earlier version of a file stays.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    files = RunFolder(folder)
+    files.path.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    write_atomically(folder / "encoder.safetensors", safetensors.torch.save(state))
+    write_atomically(files.encoder_weights, safetensors.torch.save(state))
     config = json.dumps(asdict(encoder.config), indent=2)
-    write_atomically(folder / "encoder.json", config.encode())
+    write_atomically(files.encoder_config, config.encode())
 
 
 def load_encoder(folder: str | Path) -> FrameEncoder:
@@ -182,14 +183,14 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
         FileNotFoundError: ``folder`` lacks one of the two files.
         ValueError: the files are damaged or do not fit each other.
     """
-    folder = Path(folder)
-    for name in ("encoder.json", "encoder.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no encoder: {name} is missing")
+    files = RunFolder(folder)
+    for file in (files.encoder_config, files.encoder_weights):
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder} holds no encoder: {file.name} is missing")
     try:
-        config = EncoderConfig(**json.loads((folder / "encoder.json").read_bytes()))
+        config = EncoderConfig(**json.loads(files.encoder_config.read_bytes()))
         encoder = FrameEncoder(replace(config, pretrained=False))  # nothing to fetch
-        encoder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
+        encoder.load_state_dict(safetensors.torch.load_file(files.encoder_weights))
     except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"the encoder in {folder} cannot be loaded: {error}") from error
     encoder.config = config

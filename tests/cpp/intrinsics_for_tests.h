@@ -1,6 +1,6 @@
-// The intrinsics of cpu/nominate_kernels.h in plain C++, so that its kernels run on every machine:
-// operands, roundings and subnormal numbers as Intel's manual says of each instruction. Not to be
-// included where <immintrin.h> is.
+// The intrinsics of cpu/tile/bfloat16_kernels.h in plain C++, so that its kernels run on every
+// machine: operands, roundings and subnormal numbers as Intel's manual says of each instruction.
+// Not to be included where <immintrin.h> is.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 #include "check.h"
 #include "core/dtypes.h"
-#include "cpu/nominate.h"
+#include "cpu/tile/bfloat16.h"
 
 namespace usucl::cpu {
 namespace {

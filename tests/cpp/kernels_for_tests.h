@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/tile.h"
-#include "cpu/tile_kernels.h"
+#include "cpu/tile/capability.h"
+#include "cpu/tile/tile_kernels.h"
 #include "intrinsics_for_tests.h"
 // After the intrinsics.
-#include "cpu/nominate_kernels.h"
+#include "cpu/tile/bfloat16_kernels.h"
 
 namespace usucl::cpu {
 
@@ -24,10 +24,10 @@ inline std::vector<std::pair<std::string, TileKernels<float>>> kernels_to_try() 
   }
   found.emplace_back("shape of avx2", kTileKernels<PlainLanes<float, 8>, 4, 3>);
   found.emplace_back("shape of avx512", kTileKernels<PlainLanes<float, 16>, 8, 3>);
-  for (const auto& [name, nominate] : {std::pair("avx512_bf16 in plain C++", &kNominateAvx512),
-                                       {"amx in plain C++", &kNominateAmx}}) {
+  for (const auto& [name, nominate] : {std::pair("avx512_bf16 in plain C++", &kBFloat16Avx512),
+                                       {"amx in plain C++", &kBFloat16Amx}}) {
     found.emplace_back(name, kTileKernels<PlainLanes<float, 16>, 8, 3>);
-    found.back().second.nominate = nominate;
+    found.back().second.bfloat16 = nominate;
   }
   return found;
 }

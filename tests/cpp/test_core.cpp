@@ -40,6 +40,32 @@ void test_relation() {
   CHECK(relation(anchor, {3, 1.3f, 7}, {kNan, kInf}) == Relation::kIgnored);
 }
 
+// What is known of groups of frames, or from short tags, never contradicts the pairs themselves.
+void test_shortcuts() {
+  std::vector<FrameTag> tags;
+  const int64_t far = int64_t{1} << 40;  // the same low bits as 0
+  for (const int64_t video : {int64_t{-1}, int64_t{0}, int64_t{1}, far}) {
+    for (const int64_t patient : {int64_t{-1}, int64_t{0}, int64_t{1}, far}) {
+      tags.push_back({video, 0.0f, patient});
+    }
+  }
+  const Window all{0.0f, kInf};
+  for (const FrameTag& a : tags) {
+    for (const FrameTag& b : tags) {
+      CHECK(crosses(a, b) == (relation(a, b, all) == Relation::kCrossVideo));
+      if (never_cross({a.video, a.patient}, {b.video, b.patient})) CHECK(!crosses(a, b));
+      if (a.is_empty()) continue;
+      if (surely_crosses(ShortTag::of_anchor(a), ShortTag::of_key(b))) CHECK(crosses(a, b));
+    }
+  }
+  CHECK(surely_crosses(ShortTag::of_anchor(tags[4]), ShortTag::of_key(tags[8])));
+  CHECK(!surely_crosses(ShortTag::of_anchor(tags[4]), ShortTag::none()));
+  const int64_t ids[] = {3, 3, 4, -1, -1}, rows[] = {0, 1, 2, 3, 4};
+  CHECK(common_id(ids, rows, 1) == 3 && common_id(ids, rows, 2) == 3);
+  CHECK(common_id(ids, rows, 3) == CommonIds::kNone && common_id(nullptr, rows, 1) < 0);
+  CHECK(common_id(ids, rows + 3, 2) == CommonIds::kNone);
+}
+
 void test_valid_similarity() {
   CHECK(valid_similarity(0.5f, kInf));
   CHECK(valid_similarity(0.5f, 0.5f));
@@ -64,6 +90,37 @@ void test_order() {
     }
   }
   CHECK(ranks_before<float>({0.0f, 0}, {-0.0f, 1}) && ranks_before<float>({-0.0f, 0}, {0.0f, 1}));
+}
+
+template <typename T>
+void test_ordered_bits() {
+  const T least = std::numeric_limits<T>::denorm_min(), most = std::numeric_limits<T>::max();
+  const T ascending[] = {-std::numeric_limits<T>::infinity(), -most, -1, -least, 0, least, 1, most,
+                         std::numeric_limits<T>::infinity()};
+  typename BitsOf<T>::Type before = 0;
+  for (const T x : ascending) {
+    CHECK(ordered_bits(x) > before && from_ordered_bits<T>(ordered_bits(x)) == x);
+    before = ordered_bits(x);
+  }
+}
+
+void test_depth() {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  CHECK((Ranks{3, 2}.depth(100) == 5 && Ranks{3, 2}.depth(4) == 4 && Ranks{3, 2}.depth(2) == 0));
+  CHECK((Ranks{0, 2}.depth(100) == 0 && Ranks{kMost, kMost}.depth(7) == 0));
+  CHECK((Ranks{kMost, 6}.depth(7) == 7));
+}
+
+// Keys 0 .. 4 lie in three blocks, of which the second is empty.
+void test_places() {
+  Frames blocks[3] = {};
+  blocks[0].embedding.rows = 2;
+  blocks[2].embedding.rows = 3;
+  for (int64_t index = 0; index < 5; ++index) {
+    const KeyPlace place = place_of(blocks, index);
+    CHECK(place.block == (index < 2 ? blocks : blocks + 2));
+    CHECK(place.row == (index < 2 ? index : index - 2));
+  }
 }
 
 // Every 16-bit pattern against the value that the format defines.
@@ -153,8 +210,13 @@ void test_loss_derivatives() {
 
 int main() {
   test_relation();
+  test_shortcuts();
   test_valid_similarity();
   test_order();
+  test_ordered_bits<float>();
+  test_ordered_bits<double>();
+  test_depth();
+  test_places();
   test_dtypes();
   test_similarity_is_a_fused_chain();
   test_offsets();

@@ -10,9 +10,9 @@
 #include "check.h"
 #include "core/problem.h"
 #include "core/similarity.h"
-#include "cpu/aligned.h"
-#include "cpu/rows.h"
-#include "cpu/select.h"
+#include "cpu/kernels.h"
+#include "cpu/search/aligned.h"
+#include "cpu/tile/rows.h"
 #include "kernels_for_tests.h"
 #include "parallel_for_tests.h"
 
@@ -64,7 +64,7 @@ double norm(const Matrix& matrix, int64_t row) {
 // One anchor against as many keys as there are: all nominations with their similarities.
 void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const Rows& keys) {
   const Matrix q = anchors.matrix(), k = keys.matrix();
-  const NominateKernels& nominate = *kernels.nominate;
+  const BFloat16Kernels& nominate = *kernels.bfloat16;
   const int64_t dim = q.dim, width = kernels.tile_keys, height = nominate.tile_anchors;
   const int64_t multiple = nominate.steps_multiple;
   const int64_t steps = ((dim + 1) / 2 + multiple - 1) / multiple * multiple;
@@ -80,7 +80,7 @@ void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const 
   }
   const Norms anchor{static_cast<float>(norm(q, 0)),
                      static_cast<float>(norm({lost.data(), DType::kFloat64, 1, dim}, 0))};
-  const NominationMargin margin(dim);
+  const NominationMargin margin(bfloat16_errors(dim));
   std::vector<float> dot_product(height * width);
   std::vector<uint64_t> hits(height);
   for (int64_t j = 0; j < keys.count(); ++j) {
@@ -223,7 +223,7 @@ void test_overflow(const TileKernels<float>& kernels) {
 
 int main() {
   for (const auto& [name, kernels] : kernels_to_try()) {
-    if (kernels.nominate == nullptr) continue;
+    if (kernels.bfloat16 == nullptr) continue;
     test_margin(kernels);
     test_overflow(kernels);
     for (const DType anchors : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {

@@ -7,8 +7,8 @@
 
 #include "check.h"
 #include "core/ordering.h"
-#include "cpu/rank.h"
-#include "cpu/reservoir.h"
+#include "cpu/search/rank.h"
+#include "cpu/search/reservoir.h"
 
 namespace {
 
@@ -70,7 +70,7 @@ void test_reservoirs() {
         const auto similarity = static_cast<float>(static_cast<int64_t>(random() % 1000) - 500);
         all.push_back(Rank<float>::key(similarity, i));
         if (all.back() > kept.least(0)) kept.add(0, all.back());
-        if (i % 48 == 47) kept.settle(0);
+        if (i % 48 == 47) kept.trim(0);
       }
       std::vector<int64_t> index(depth), expected_index(depth);
       std::vector<float> similarity(depth), expected(depth);

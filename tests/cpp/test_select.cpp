@@ -8,8 +8,7 @@
 #include "core/ordering.h"
 #include "core/relation.h"
 #include "core/similarity.h"
-#include "cpu/gradient.h"
-#include "cpu/select.h"
+#include "cpu/kernels.h"
 #include "kernels_for_tests.h"
 #include "parallel_for_tests.h"
 

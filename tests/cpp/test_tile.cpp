@@ -10,8 +10,8 @@
 #include "check.h"
 #include "core/problem.h"
 #include "core/similarity.h"
-#include "cpu/tile.h"
-#include "cpu/tile_kernels.h"
+#include "cpu/tile/capability.h"
+#include "cpu/tile/tile_kernels.h"
 
 namespace {
 

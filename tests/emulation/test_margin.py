@@ -1,5 +1,5 @@
-"""csrc/cuda/margin.h against real products: what tensor cores make of a score is within the margin
-of the canonical similarity, and what they round off is what the proof there assumes.
+"""csrc/cuda/tensor_cores/rounding.h against real products: what tensor cores make of a score is
+within the margin of the canonical similarity, and they round off no more than is assumed there.
 """
 
 from __future__ import annotations

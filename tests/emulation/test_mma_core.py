@@ -1,4 +1,4 @@
-"""csrc/cuda/mma_core.h alone: tiles that asynchronous copies bring, multiplied as in numpy."""
+"""csrc/cuda/tensor_cores/mma_core.h: tiles from asynchronous copies, multiplied as in numpy."""
 
 from __future__ import annotations
 

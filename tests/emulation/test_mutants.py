@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(
     not os.environ.get("USUCL_MUTANTS"), reason="minutes of compiling: set USUCL_MUTANTS=1"
 )
 
+CUDA = ROOT / "csrc" / "cuda"
 SITES = {
     "barrier": (re.compile(r"(__syncthreads|__syncwarp|Team::sync|Warpgroup::sync)\(\);"), ";"),
     "atomic": (re.compile(r"\batomicAdd\("), "plain_add("),
@@ -45,14 +46,15 @@ FLAGS = (*EMULATED, *RACE_CHECKED, "-xc++")
 
 
 def mutants() -> list[tuple[str, str, int]]:
-    """(kind, file, which of its sites)"""
+    """(kind, file in csrc/cuda, which of its sites)"""
     found = []
-    for path in sorted([*ROOT.glob("csrc/cuda/*.cu"), *ROOT.glob("csrc/cuda/*.h")]):
+    for path in sorted([*CUDA.glob("**/*.cu"), *CUDA.glob("**/*.h")]):
         if path.name in ("device.h", "hopper.h"):
             continue
         for kind, (pattern, _) in SITES.items():
             sites = len(pattern.findall(path.read_text()))
-            found += [(kind, path.name, site) for site in range(sites)]
+            name = path.relative_to(CUDA).as_posix()
+            found += [(kind, name, site) for site in range(sites)]
     return found
 
 
@@ -67,12 +69,11 @@ def mutated(kind: str, text: str, site: int) -> tuple[str, int]:
 def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> tuple[Path, int]:
     """A library with the mutant in it, and the line it is on."""
     shutil.copytree(ROOT / "csrc" / "core", folder / "csrc" / "core")
-    shutil.copytree(ROOT / "csrc" / "cuda", folder / "csrc" / "cuda")
-    shutil.copy(ROOT / "csrc" / "results.h", folder / "csrc")
-    source = folder / "csrc" / "cuda" / name
+    cuda = shutil.copytree(CUDA, folder / "csrc" / "cuda")
+    source = cuda / name
     text, line = mutated(kind, source.read_text(), site)
     source.write_text(text)
-    problem = folder / "csrc" / "cuda" / "problem.h"
+    problem = cuda / "device_problem.h"
     problem.write_text(
         problem.read_text().replace(
             "namespace usucl::cuda {", "namespace usucl::cuda {" + PLAIN_ADD
@@ -80,11 +81,11 @@ def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> 
     )
     includes = ["-I", str(folder / "csrc"), "-I", str(EMULATOR)]
     objects = []
-    for original in sorted(folder.glob("csrc/cuda/*.cu")):
+    for original in sorted(cuda.glob("**/*.cu")):
         unchanged = source.suffix == ".cu" and original != source
         kept = build_folder / "CMakeFiles" / "emulated_kernels.dir" / "__" / "__" / "csrc" / "cuda"
         if unchanged:
-            objects.append(str(kept / f"{original.name}.o"))
+            objects.append(str(kept / f"{original.relative_to(cuda)}.o"))
             continue
         objects.append(str(original.with_suffix(".o")))
         compiler = os.environ.get("CXX", "c++")

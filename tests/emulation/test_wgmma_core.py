@@ -1,4 +1,4 @@
-"""csrc/cuda/wgmma_core.h in a small pipelined kernel: emulated, by nvcc, and on a GPU."""
+"""csrc/cuda/tensor_cores/wgmma_core.h in a small pipelined kernel: emulated, and on a GPU."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "video length": (
         anchors(video=torch.zeros(4, dtype=torch.int64)),
         ValueError,
-        r"anchors\.video must have one value a frame, shape \[5\], got \[4\]",
+        r"anchors\.video must have one value per frame, shape \[5\], got \[4\]",
     ),
     "time dtype": (
         anchors(time=torch.zeros(5, dtype=torch.complex64)),
@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "time shape": (
         anchors(time=torch.zeros(5, 1)),
         ValueError,
-        r"anchors\.time must have one value a frame, shape \[5\], got \[5, 1\]",
+        r"anchors\.time must have one value per frame, shape \[5\], got \[5, 1\]",
     ),
     "patient dtype": (
         anchors(patient=torch.zeros(5)),
@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "block video length": (
         block(0, video=torch.zeros(12, dtype=torch.int64)),
         ValueError,
-        r"negatives\[0\]\.video must have one value a frame, shape \[9\], got \[12\]",
+        r"negatives\[0\]\.video must have one value per frame, shape \[9\], got \[12\]",
     ),
     # positives
     "positives no tensor": (

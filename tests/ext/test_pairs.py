@@ -70,7 +70,7 @@ def test_nothing_to_score(shape: tuple[int, int]) -> None:
         ({"keys": torch.ones(5, 4)}, r"keys must have shape \[M, D\] with D = 3.*got \[5, 4\]"),
         ({"keys": [1.0]}, "keys must be a tensor"),
         ({"index": torch.zeros(2, 2)}, "index must be an int64 tensor, got torch.float32"),
-        ({"index": torch.zeros(3, 2, dtype=torch.int64)}, "with N = 2, one row an anchor"),
+        ({"index": torch.zeros(3, 2, dtype=torch.int64)}, "with N = 2, one row per anchor"),
         ({"index": None}, "index must be a tensor"),
         ({"keys": torch.ones(5, 3, device="meta")}, "keys must be on cpu, got meta"),
     ],

@@ -11,44 +11,40 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import usucl_ext
-from usucl_ext import Frames, HardNegativeNCE, hard_negative_nce, select_negatives
+from usucl_ext import (
+    Frames,
+    HardNegativeNCE,
+    _problem,
+    _registrations,
+    hard_negative_nce,
+    select_negatives,
+)
+from usucl_ext._validation import REDUCTIONS
 
 OPS = ("select_negatives", "similarities", "hard_negative_nce", "hard_negative_nce_backward")
-REDUCTIONS = ("none", "mean", "sum")
 
 
 # --- opcheck --------------------------------------------------------------------------------------
 
 
-def selection_arguments(problem: Problem) -> tuple[Any, ...]:
-    anchors, blocks, options = problem.anchors, problem.blocks, problem.options
-    window = options["window"]
-    return (
-        *anchors,
-        [block.embedding for block in blocks],
-        [block.video for block in blocks],
-        [block.time for block in blocks],
-        [block.patient for block in blocks if block.patient is not None],
-        None
-        if window is None
-        else torch.tensor([window], dtype=torch.float32, device=anchors.time.device),
-        options["intra_k"],
-        options["cross_k"],
-        options["intra_skip"],
-        options["cross_skip"],
-        options["max_similarity"],
+def checked(problem: Problem) -> _problem.Problem:
+    options = dict(problem.options)
+    loss = {name: options.pop(name) for name in ("temperature", "soft_nn_temperature", "reduction")}
+    selection = _problem.check_problem(
+        problem.anchors, problem.blocks, positives=problem.positives, **options
     )
+    return _problem.with_loss(selection, problem.positives, **loss)
+
+
+def selection_arguments(problem: Problem) -> tuple[Any, ...]:
+    call = checked(problem)
+    return _registrations._tensors(call), call.ranks, call.max_similarity
 
 
 def loss_arguments(problem: Problem) -> tuple[Any, ...]:
-    options, device = problem.options, problem.positives.device
-    soft = options["soft_nn_temperature"]
     return (
         *selection_arguments(problem),
-        problem.positives,
-        torch.tensor(options["temperature"], dtype=problem.arithmetic, device=device),
-        None if soft is None else torch.tensor(soft, dtype=problem.arithmetic, device=device),
-        REDUCTIONS.index(options["reduction"]),
+        REDUCTIONS.index(problem.options["reduction"]),
         problem.anchors.embedding.requires_grad,
     )
 
@@ -103,9 +99,7 @@ def test_opcheck_hard_negative_nce_backward(variant: Problem) -> None:
     variant.anchors.embedding.requires_grad_()
     arguments = loss_arguments(variant)
     with torch.no_grad():
-        loss, intra, _, cross, _, by_anchor, by_positive, by_intra, by_cross, by_temperature = (
-            torch.ops.usucl.hard_negative_nce(*arguments)
-        )
+        loss, intra, _, cross, _, by_anchor, weights = torch.ops.usucl.hard_negative_nce(*arguments)
     rows = [len(block.video) for block in variant.blocks]
     torch.library.opcheck(
         torch.ops.usucl.hard_negative_nce_backward.default,
@@ -114,12 +108,10 @@ def test_opcheck_hard_negative_nce_backward(variant: Problem) -> None:
             REDUCTIONS.index(variant.options["reduction"]),
             variant.anchors.embedding.detach(),
             by_anchor,
-            by_positive,
+            weights,
             intra,
-            by_intra,
             cross,
-            by_cross,
-            by_temperature,
+            checked(variant).num_positives,
             [rows[0]],
             [rows[1]],
         ),

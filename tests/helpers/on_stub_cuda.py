@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import torch
@@ -43,18 +44,22 @@ class Problem:
     def by_operator(self, **changed: Tensor) -> Tensor:
         """The registered operator, some of its tensors replaced."""
         tensors = {
+            "anchors": self.anchors.embedding,
             "video": self.anchors.video,
-            "keys": self.keys.embedding,
+            "time": self.anchors.time,
+            "patient": self.anchors.time.new_empty(0),
             "window": torch.empty(2, device=self.anchors.embedding.device),
-            "positives": self.positives[:, None],
+            "positives": self.positives,
             "temperature": torch.empty((), device=self.anchors.embedding.device),
+            "soft_nn_temperature": self.anchors.time.new_empty(0),
+            "keys": self.keys.embedding,
+            "key_video": self.keys.video,
+            "key_time": self.keys.time,
+            "key_patient": self.anchors.time.new_empty(0),
             **changed,
         }
         outputs = torch.ops.usucl.hard_negative_nce(
-            *(self.anchors.embedding, tensors["video"], self.anchors.time, None),
-            *([tensors["keys"]], [self.keys.video], [self.keys.time], []),
-            *(tensors["window"], 3, 32, 0, 0, None),
-            *(tensors["positives"], tensors["temperature"], None, 1, False),
+            [*tensors.values()], [3, 0, 32, 0], math.inf, 1, False
         )
         loss = outputs[0]
         assert isinstance(loss, Tensor)

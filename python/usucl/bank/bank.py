@@ -11,10 +11,10 @@ from torch import Tensor
 
 from usucl._binding import ClassOrInstanceMethod
 from usucl.bank import files
-from usucl.bank.generations import Generations, SearchOptions
 from usucl.bank.hardest import hardest_cross, with_patients
-from usucl.bank.indexes import Flat, Index, flat_storage
+from usucl.bank.indexes import SearchOptions
 from usucl.bank.ring import DTYPES, Ring
+from usucl.bank.searches import index_of
 from usucl_ext import Frames, Selection, select_negatives
 
 Window = tuple[float, float] | Tensor | None
@@ -78,28 +78,13 @@ class NegativeBank:
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
         options = SearchOptions(search, nprobe, ef_search, rebuild_after)
-        where = torch.empty(0, device=device).device
-        flat = flat_storage(capacity, dim) if search == "Flat" else None
-        if flat is not None and where.type == "cpu" and dtype == torch.float32:
-            embedding = flat[1]
-        else:
-            embedding = torch.zeros(capacity, dim, dtype=dtype, device=where)
-        self._set_up(Ring(embedding), options, max_age, flat)
+        ring = Ring(torch.zeros(capacity, dim, dtype=dtype, device=device))
+        self._set_up(ring, options, max_age)
 
-    def _set_up(
-        self,
-        ring: Ring,
-        options: SearchOptions,
-        max_age: int | None,
-        flat: tuple[object, Tensor] | None = None,
-    ) -> None:
+    def _set_up(self, ring: Ring, options: SearchOptions, max_age: int | None) -> None:
         self.search, self.max_age, self._options = options.search, max_age, options
         self._ring = ring
-        self._index: Index | None = None
-        if self.search == "Flat":
-            self._index = Flat(ring, *(flat or flat_storage(ring.capacity, ring.dim)))
-        elif self.search != "exact":
-            self._index = Generations(ring, options)
+        self._index = index_of(ring, options)
 
     def _arguments(self) -> dict[str, Any]:
         """What a bank like this is made with."""
@@ -307,7 +292,7 @@ class NegativeBank:
 
         Does nothing where there is none to build, or too few frames to train it.
         """
-        if isinstance(self._index, Generations):
+        if self._index is not None:
             self._index.rebuild()
 
     def state_dict(self) -> dict[str, Tensor]:

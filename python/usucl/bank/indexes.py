@@ -1,4 +1,4 @@
-"""FAISS behind a bank: indexes that propose candidates, and are kept up with the ring.
+"""What a bank needs of an index: it proposes candidates, and is kept up with the ring.
 
 An index only proposes. It knows slots and embeddings; videos, patients, ages and the final order
 are the business of hardest.py. Index files are never read: an index is always built from the ring.
@@ -9,33 +9,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from usucl.bank.ring import Ring
-
-
-def import_faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "a bank with a search other than 'exact' needs FAISS: install faiss-cpu, or faiss-gpu, "
-            "but not both"
-        ) from error
-    return faiss
-
-
-def flat_storage(capacity: int, dim: int) -> tuple[Any, Tensor]:
-    """An IndexFlatIP with room for a bank, and that room: ``[capacity, dim]`` zeros."""
-    faiss = import_faiss()
-    index = faiss.IndexFlatIP(dim)
-    index.add(np.zeros((capacity, dim), np.float32))
-    room = faiss.rev_swig_ptr(index.get_xb(), capacity * dim).reshape(capacity, dim)
-    return index, torch.from_numpy(room)
 
 
 class Tally:
@@ -62,19 +44,59 @@ class Tally:
         return torch.tensor([self._count[i] for i in unique.tolist()], dtype=torch.int64)[inverse]
 
 
-class Index(ABC):
-    """What hardest.py needs of an index; :class:`Flat` and :class:`Generations` are the two kinds.
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which search, and what its index may be told; None is the default of each.
 
     Attributes:
+        search: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory.
+        nprobe: cells of an inverted file looked through by each query.
+        ef_search: candidates that a graph search keeps.
+        rebuild_after: frames that change until the index is built anew, centroids and all.
+    """
+
+    search: str
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rebuild_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.search, str):
+            raise TypeError(f"search must be a string, got {type(self.search).__name__}")
+        for name, value in self.told.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int or None, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the index is told, by name; without what is left to its default."""
+        options = {name: value for name, value in vars(self).items() if name != "search"}
+        return {name: value for name, value in options.items() if value is not None}
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> SearchOptions:
+        """Those that are among other values; a bank saved in earlier times lacks some."""
+        own: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
+        return cls(**own)
+
+
+class Index(ABC):
+    """What hardest.py needs of an index. searches.py lists the kinds there are.
+
+    Attributes:
+        understands: names of the search options that this kind may be told.
         faithful: scores are inner products of the embeddings themselves, in float32.
         exhaustive: and every slot it holds takes part in every search.
     """
 
+    understands: ClassVar[frozenset[str]] = frozenset()
     faithful: bool
     exhaustive: bool
 
-    def __init__(self, ring: Ring) -> None:
-        self.ring = ring
+    def __init__(self, ring: Ring, options: SearchOptions) -> None:
+        self.ring, self.options = ring, options
         self._replaced: list[Tensor] = []
         self.largest_norm = 0.0  # of any embedding since reset(), float64
         self.reset()
@@ -130,6 +152,10 @@ class Index(ABC):
         """Candidates that a query may ask for."""
         return self.size
 
+    def rebuild(self) -> None:
+        """Builds the index anew and returns when it is in use."""
+        return  # most have nothing to build
+
     def newest(self) -> Tensor | None:
         """Slots, ascending, that the index does not hold as they are, if any."""
         return None
@@ -137,37 +163,6 @@ class Index(ABC):
     @abstractmethod
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Scores, descending, and slots ``[N, count]``; slot -1 where there is no candidate."""
-
-
-class Flat(Index):
-    """IndexFlatIP whose vectors are the ring's slots, where they can be: nothing to keep up."""
-
-    faithful = True
-    exhaustive = True
-
-    def __init__(self, ring: Ring, index: Any, room: Tensor) -> None:
-        self._index, self._room = index, room
-        super().__init__(ring)
-
-    def _update(self, changed: Tensor) -> None:
-        embedding = self.ring.embedding
-        if embedding.data_ptr() != self._room.data_ptr():
-            self._room[changed] = embedding[changed.to(embedding.device)].to("cpu", torch.float32)
-        self._index.ntotal = len(self.ring)
-
-    @property
-    def size(self) -> int:
-        return len(self.ring)
-
-    def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        return proposals(self._index, queries, count)
-
-
-def proposals(index: Any, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """What an index of FAISS answers: scores and slots ``[N, count]``, on the CPU."""
-    vectors = queries.detach().to("cpu", torch.float32).contiguous().numpy()
-    scores, slots = index.search(vectors, count)
-    return torch.from_numpy(scores), torch.from_numpy(slots)
 
 
 def score_error(queries: Tensor, dim: int, largest_norm: float) -> Tensor:

@@ -36,16 +36,20 @@ class Ring:
 
     def __init__(self, embedding: Tensor) -> None:
         capacity, device = embedding.shape[0], embedding.device
-        self.embedding = embedding
         self.video = torch.full((capacity,), -1, dtype=torch.int64, device=device)
         self.time = torch.full((capacity,), torch.nan, dtype=torch.float32, device=device)
         self.patient = torch.full((capacity,), -1, dtype=torch.int64, device=device)
         self.written = torch.zeros(capacity, dtype=torch.int64, device=device)
         self.enqueued = 0
+        self._on_cpu = embedding.is_cpu
+        self.live_in(embedding)
+
+    def live_in(self, embedding: Tensor) -> None:
+        """The embeddings are those in this memory from now on, such as an index's own."""
+        self.embedding = embedding
         columns: list[Any] = [_bits(embedding), self.video, self.time, self.patient, self.written]
         # NumPy writes a short range in a tenth of the time that PyTorch's dispatcher takes.
-        self._writable = [c.numpy() for c in columns] if embedding.is_cpu else columns
-        self._on_cpu = embedding.is_cpu
+        self._writable = [c.numpy() for c in columns] if self._on_cpu else columns
 
     @property
     def capacity(self) -> int:
@@ -157,7 +161,7 @@ class Ring:
                 continue
             if column.shape != rows:
                 raise ValueError(
-                    f"frames.{name} must have shape [{embedding.shape[0]}], one value a frame, "
+                    f"frames.{name} must have shape [{embedding.shape[0]}], one value per frame, "
                     f"got {list(column.shape)}"
                 )
             if name != "time" and column.dtype != torch.int64:

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser.parse_args([word for word in words if word != "--debug"])
     except ArgumentError as error:
         return _complain(_one_line(str(error)), debug)
+    options: Mapping[str, Any] = {}
     try:
         command, options = _chosen(COMMANDS, chosen)
         with warnings.catch_warnings():
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        return _complain(str(error) or type(error).__name__, debug)
+        return _complain(_as_typed(str(error), options) or type(error).__name__, debug)
     except KeyboardInterrupt:
         return _complain("interrupted", debug, code=130)
 
@@ -160,6 +161,15 @@ def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:
         traceback.print_exc()
     print(f"usucl: error: {message}", file=sys.stderr)
     return code
+
+
+def _as_typed(message: str, options: Mapping[str, Any]) -> str:
+    """A message of the package with its parameters as options: ``run=`` becomes ``--run``."""
+    flags = {name: name.rstrip("_").replace("_", "-") for name in options}
+    first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
+    message = "".join([flags.get(first, first), *rest])
+    named = "|".join(map(re.escape, flags)) or "(?!)"
+    return re.sub(rf"\b({named})=(True\b|(?![^\s,;]))", lambda m: f"--{flags[m[1]]}", message)
 
 
 def _one_line(message: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -33,10 +32,11 @@ def info(*, json_: bool = False) -> None:
         json_: as JSON, for a program or a bug report.
     """
     from usucl import __version__
+    from usucl._environment import version_of
     from usucl.losses import build_info
 
     facts = build_info()
-    versions = {**dict(facts["versions"]), **{name: _version(name) for name in PACKAGES}}  # type: ignore[call-overload]
+    versions = {**dict(facts["versions"]), **{name: version_of(name) for name in PACKAGES}}  # type: ignore[call-overload]
     facts = {"usucl": __version__, **facts, "versions": versions}
     if json_:
         print(json.dumps(facts, indent=2))
@@ -90,10 +90,3 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _absent(reason: str) -> str:
     return f"absent: {reason}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from usucl.cli.console import say, table
 
-ENCODERS = ("trained", "random", "pixels")
+if TYPE_CHECKING:
+    from usucl.evaluation import Evaluation
+    from usucl.evaluation.bootstrap import Estimate
 
 
 def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: float = 6.0) -> None:
@@ -108,6 +110,7 @@ def embed(
         overwrite: replace what an earlier call wrote there.
     """
     from usucl import evaluation
+    from usucl.run_folder import RunFolder
 
     result = evaluation.embed(
         run=run,
@@ -120,7 +123,7 @@ def embed(
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
-    say(f"Embeddings: {out or run / 'embedded'}")
+    say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
 def evaluate(
@@ -151,6 +154,7 @@ def evaluate(
         no_report: write evaluation.json only.
     """
     from usucl import evaluation
+    from usucl.run_folder import RunFolder
 
     result = evaluation.evaluate(
         run=run,
@@ -163,7 +167,7 @@ def evaluate(
         seed=seed,
     )
     _show(result)
-    say(f"Evaluation: {(out or run) / 'evaluation.json'}")
+    say(f"Evaluation: {RunFolder(out or run).evaluation}")
     if not no_report and out is None:
         from usucl.report import write_report
 
@@ -177,7 +181,8 @@ def _change(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _show(evaluation: Mapping[str, Any]) -> None:
+def _show(evaluation: Evaluation) -> None:
+    from usucl.evaluation.embed import ENCODERS
     from usucl.report.results import probe_rows, retrieval_rows
 
     rows = []
@@ -189,13 +194,12 @@ def _show(evaluation: Mapping[str, Any]) -> None:
             estimates = [row.estimates[name] for name in (*ENCODERS, "trained - random")]
             cells = [_estimate(e, "+.2f" if e is estimates[-1] else ".2f") for e in estimates]
             rows.append((" ".join(row.name.split()), unit, *cells))
-    where = evaluation["protocol"]["measured_on"]
-    title = f"Measured on {where}, with 95 % intervals over patients"
+    title = f"Measured on {evaluation.protocol.measured_on}, with 95 % intervals over patients"
     table(["", "figure", *ENCODERS, "trained - random"], rows, title=title)
 
 
-def _estimate(estimate: Mapping[str, Any], form: str) -> str:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
+def _estimate(estimate: Estimate, form: str) -> str:
+    if estimate.value is None:
         return "-"
-    return f"{value:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+    interval = "" if estimate.low is None else f" [{estimate.low:{form}}, {estimate.high:{form}}]"
+    return f"{estimate.value:{form}}{interval}"

@@ -5,7 +5,7 @@ from usucl.data.curriculum import Curriculum
 from usucl.data.datamodule import FrameBatch, VideoDataModule
 from usucl.data.frames import FrameStore, load_frames
 from usucl.data.phantom import write_phantom
-from usucl.data.sampling import DenseSampler, FrameSampler
+from usucl.data.sampling import DenseSampler, FrameSampler, Sampler
 from usucl.data.transforms import Augmentation, normalise
 from usucl.data.video import Video, VideoError, open_video
 
@@ -16,6 +16,7 @@ __all__ = [
     "FrameBatch",
     "FrameSampler",
     "FrameStore",
+    "Sampler",
     "Skipped",
     "Video",
     "VideoCatalog",

@@ -73,20 +73,32 @@ class Curriculum:
 
     def window(self, epoch: int) -> Window:
         """(lo, hi) at `epoch`, in the unit of `windows`."""
+        schedules = {
+            "step": self._step,
+            "cosine": self._cosine,
+            "paper-code": self._compounding_cosine,
+            "constant": self._constant,
+        }
+        return schedules[self.kind](epoch)
+
+    def _step(self, epoch: int) -> Window:
+        return self.windows[sum(self._reached(start, epoch) for start in self.starts) - 1]
+
+    def _cosine(self, epoch: int) -> Window:
+        keep = (1 + math.cos(math.pi * self._progress(epoch))) / 2
         first, last = self.windows[0], self.windows[-1]
-        if self.kind == "step":
-            stage = sum(self._reached(start, epoch) for start in self.starts) - 1
-            return self.windows[stage]
-        if self.kind == "cosine":
-            keep = (1 + math.cos(math.pi * self._progress(epoch))) / 2
-            lo, hi = (b + (a - b) * keep for a, b in zip(first, last, strict=True))
-            return lo, hi
-        if self.kind == "paper-code":
-            half = PAPER_EPOCHS // 2
-            steps = range(1, PAPER_EPOCHS * self._clamped(epoch) // self.epochs - half + 1)
-            keep = math.prod((1 + math.cos(math.pi * j / half)) / 2 for j in steps)
-            return first[0] * keep, first[1] * keep
-        return first
+        lo, hi = (b + (a - b) * keep for a, b in zip(first, last, strict=True))
+        return lo, hi
+
+    def _compounding_cosine(self, epoch: int) -> Window:
+        half = PAPER_EPOCHS // 2
+        steps = range(1, PAPER_EPOCHS * self._clamped(epoch) // self.epochs - half + 1)
+        keep = math.prod((1 + math.cos(math.pi * j / half)) / 2 for j in steps)
+        lo, hi = self.windows[0]
+        return lo * keep, hi * keep
+
+    def _constant(self, epoch: int) -> Window:
+        return self.windows[0]
 
     def _clamped(self, epoch: int) -> int:
         if epoch < 0:

@@ -14,15 +14,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from usucl.data.catalog import VideoCatalog
 from usucl.data.curriculum import Curriculum
 from usucl.data.frames import FrameStore
-from usucl.data.sampling import (
-    MISSING,
-    DenseSampler,
-    Draw,
-    FrameSampler,
-    clamp_window,
-    generator,
-)
-from usucl.data.transforms import Augmentation, Preset
+from usucl.data.sampling import MISSING, DenseSampler, Draw, Sampler, clamp_window, generator
+from usucl.data.transforms import Augmentation, AugmentationName
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
 
@@ -47,17 +40,17 @@ class FrameBatch(NamedTuple):
 class VideoDataModule(lightning.LightningDataModule):
     """Training batches from a catalogue of videos.
 
-    mode "paper" takes one anchor per video with sampled negatives (`FrameSampler`), mode "dense"
-    many anchors per video, whose negatives the loss finds among the batch (`DenseSampler`). A batch
-    is a pure function of (seed, epoch, step): the number of workers does not change it.
+    The sampler decides what a batch holds: one anchor per video with sampled negatives
+    (`FrameSampler`), or many anchors per video, whose negatives the loss finds among the batch
+    (`DenseSampler`). A batch is a pure function of (seed, epoch, step): the number of workers does
+    not change it.
 
     Args:
         catalog: the videos to train on.
-        mode: "paper" or "dense".
+        sampler: which frames; by default `DenseSampler()`.
         image_size: side of the views in pixels.
-        sampler: which frames; by default the mode's sampler with its defaults.
         curriculum: temporal windows over the epochs, in `time_unit`.
-        augmentation: "paper" or "dense"; by default as `mode`.
+        augmentation: "crop" or "crop-flip-jitter", see `Augmentation`.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds".
         cache_gb: memory for decoded frames, in 10^9 bytes. What does not fit is decoded each time.
@@ -65,19 +58,18 @@ class VideoDataModule(lightning.LightningDataModule):
         seed: of all random numbers.
 
     Raises:
-        ValueError: an empty catalogue, an unknown mode or unit, a sampler of the other mode, or
-            seconds for a video whose frame rate is unknown.
+        ValueError: an empty catalogue, an unknown augmentation or unit, or seconds for a video
+            whose frame rate is unknown.
     """
 
     def __init__(
         self,
         catalog: VideoCatalog,
+        sampler: Sampler | None = None,
         *,
-        mode: Literal["paper", "dense"] = "dense",
         image_size: int = 64,
-        sampler: FrameSampler | DenseSampler | None = None,
         curriculum: Curriculum | None = None,
-        augmentation: Preset | None = None,
+        augmentation: AugmentationName = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         cache_gb: float = 4.0,
         num_workers: int = 0,
@@ -86,17 +78,10 @@ class VideoDataModule(lightning.LightningDataModule):
         super().__init__()
         if not len(catalog):
             raise ValueError("catalog: expected at least one video, got none")
-        kinds = {"paper": FrameSampler, "dense": DenseSampler}
-        if mode not in kinds:
-            raise ValueError(f"mode: expected one of {tuple(kinds)}, got {mode!r}")
-        self.sampler = kinds[mode]() if sampler is None else sampler
-        if not isinstance(self.sampler, kinds[mode]):
-            raise ValueError(
-                f"sampler: expected a {kinds[mode].__name__} in mode {mode!r}, got {sampler!r}"
-            )
         self.catalog = catalog
+        self.sampler = DenseSampler() if sampler is None else sampler
         self.curriculum = curriculum or Curriculum()
-        self.augmentation = Augmentation(augmentation or mode, image_size)
+        self.augmentation = Augmentation(augmentation, image_size)
         self.cache_bytes = int(cache_gb * 1e9)
         self.num_workers = num_workers
         self.seed = seed

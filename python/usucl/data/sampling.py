@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +22,28 @@ class Draw(NamedTuple):
     anchor: np.ndarray  # [N]
     positive: np.ndarray  # [N]
     negatives: np.ndarray  # [N, k], -1 where the video has no frame inside the window
+
+
+class Sampler(Protocol):
+    """Draws the frames of every batch; a pure function of what it is asked for."""
+
+    @property
+    def positive_radius(self) -> int:
+        """Greatest distance of a positive from its anchor, in frames."""
+
+    def steps(self, num_frames: Sequence[int]) -> int:
+        """Batches per epoch over videos of the given lengths."""
+
+    def draw(
+        self,
+        num_frames: Sequence[int],
+        windows: Sequence[tuple[float, float]],
+        *,
+        seed: int,
+        epoch: int,
+        step: int,
+    ) -> Draw:
+        """The batch of (seed, epoch, step) from videos of these lengths and windows (in frames)."""
 
 
 def generator(*key: int) -> np.random.Generator:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-Preset = Literal["paper", "dense"]
+AugmentationName = Literal["crop", "crop-flip-jitter"]
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -34,31 +34,31 @@ def resize_short_side(images: Tensor, size: int) -> Tensor:
 class Augmentation:
     """Random views of frames for contrastive learning, of `image_size` x `image_size` pixels.
 
-    `paper`: a random crop of the frame whose short side was resized to `image_size`.
-    `dense`: a random resized crop (0.5 to 1 of the area), horizontal flip, brightness and contrast
-    changed by up to 40 %.
+    `crop`: a random crop of the frame whose short side was resized to `image_size`.
+    `crop-flip-jitter`: a random resized crop (0.5 to 1 of the area), horizontal flip, brightness
+    and contrast changed by up to 40 %.
 
     Every image gets its own random numbers from its own seed: torchvision draws once per call, so a
     batched call would change all images alike.
 
     Args:
-        preset: "paper" or "dense".
+        name: "crop" or "crop-flip-jitter".
         image_size: side of the view in pixels.
 
     Raises:
-        ValueError: an unknown preset, or a size below 8.
+        ValueError: an unknown name, or a size below 8.
     """
 
-    def __init__(self, preset: Preset, image_size: int) -> None:
-        if preset not in get_args(Preset):
-            raise ValueError(f"preset: expected one of {get_args(Preset)}, got {preset!r}")
+    def __init__(self, name: AugmentationName, image_size: int) -> None:
+        if name not in get_args(AugmentationName):
+            raise ValueError(f"name: expected one of {get_args(AugmentationName)}, got {name!r}")
         if image_size < 8:
             raise ValueError(f"image_size: expected at least 8 pixels, got {image_size}")
-        self.preset = preset
+        self.name = name
         self.image_size = image_size
         self.transform = (
             v2.RandomCrop(image_size)
-            if preset == "paper"
+            if name == "crop"
             else v2.Compose(
                 [
                     v2.RandomResizedCrop(image_size, scale=(0.5, 1.0), antialias=True),
@@ -71,7 +71,7 @@ class Augmentation:
     @property
     def short_side(self) -> int:
         """Short side, in pixels, of the frames to be given: no crop has to be enlarged."""
-        return self.image_size if self.preset == "paper" else math.ceil(self.image_size * 2**0.5)
+        return self.image_size if self.name == "crop" else math.ceil(self.image_size * 2**0.5)
 
     def __call__(self, images: list[Tensor], seeds: list[int]) -> Tensor:
         """Views of uint8 [1 or 3, H, W] images, one seed each: float32 [n, 3, S, S], normalised."""

@@ -22,9 +22,12 @@ MIN_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval over patients, or the reason why there is none."""
+    """A figure with its 95 % interval over patients, or the reason why there is none.
 
-    value: float
+    ``value`` is None where the figure is not defined.
+    """
+
+    value: float | None
     low: float | None
     high: float | None
     groups: int
@@ -48,10 +51,10 @@ def estimate(
     level: float = 0.95,
     smallest_class: int | None = None,
 ) -> Estimate:
-    """Value of ``statistic`` on all groups, and the percentile interval of its resamples.
+    """Returns ``statistic`` on all groups, with the percentile interval of its resamples.
 
     Args:
-        statistic: weights [R, G] -> values [R], see :mod:`usucl.evaluation.metrics`.
+        statistic: weights ``[R, G]`` -> values ``[R]``, see :mod:`usucl.evaluation.metrics`.
         groups: G, the number of patients.
         level: coverage of the interval.
         smallest_class: groups that hold the rarest class, for a mean over classes. A class of
@@ -59,7 +62,7 @@ def estimate(
     """
     value = float(statistic(np.ones((1, groups)))[0]) if groups else float("nan")
     if not np.isfinite(value):
-        return Estimate(value, None, None, groups, "not defined on these videos")
+        return Estimate(None, None, None, groups, "not defined on these videos")
     if groups < MIN_GROUPS:
         return Estimate(value, None, None, groups, f"only {groups} patients: no interval")
     if smallest_class is not None and smallest_class < 2:

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from usucl._spread import effective_rank, uniformity
+from usucl._environment import Machine, version_of
+from usucl._spread import MEASURES
 from usucl.data import VideoCatalog, VideoEntry
+from usucl.embedding import Embeddings, embed_entries
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
-from usucl.evaluation.embed import (
-    Embeddings,
-    default_device,
-    embed_entries,
-    held_out_videos,
-    image_size_of,
-    load_encoders,
-)
+from usucl.evaluation.embed import image_size_of, load_encoders
 from usucl.evaluation.metrics import Statistic, group_mean
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
@@ -35,9 +26,17 @@ from usucl.evaluation.retrieval import (
     TASKS,
     temporal_retrieval,
 )
+from usucl.evaluation.schema import (
+    Comparison,
+    Count,
+    Evaluation,
+    LabelProbes,
+    ProbeResult,
+    Protocol,
+)
+from usucl.run_folder import RunFolder
 
-Figure = dict[str, Any]
-"""Estimates of one figure by encoder, and of the paired differences "trained - ..."."""
+PACKAGES = ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
 
 
 def evaluate(
@@ -50,8 +49,8 @@ def evaluate(
     resamples: int = 2000,
     folds: int = 5,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Measure a run's trained encoder beside its random initialisation and raw pixels.
+) -> Evaluation:
+    """Measures a run's trained encoder beside its random initialisation and raw pixels.
 
     Temporal retrieval and the spread of the embeddings on held-out videos; kNN and linear probes
     of the labels, fitted on the videos of pretraining and tested on the held-out ones, and by
@@ -72,11 +71,13 @@ def evaluate(
         seed: of the augmentations, the folds and the resamples.
 
     Returns:
-        The content of ``evaluation.json``. Undefined numbers are None, with a ``note`` why.
+        What ``evaluation.json`` holds, as :class:`~usucl.evaluation.Evaluation`. Undefined numbers
+        are None, with a ``note`` why.
 
     Raises:
-        FileNotFoundError: if ``run`` is not a run folder.
-        ValueError: if ``data`` has no readable video, or an encoder is not finite.
+        FileNotFoundError: ``run`` is not a run folder.
+        ValueError: ``data`` has no readable video, an encoder is not finite, or a number is below
+            1.
     """
     for name, number in (
         ("frames_per_video", frames_per_video),
@@ -85,14 +86,14 @@ def evaluate(
     ):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    out = Path(run) if out is None else Path(out)
+    target = RunFolder(run if out is None else out)
     encoders = load_encoders(run)
     image_size = image_size_of(run)
     catalog = VideoCatalog.scan(data)
     patients = len({entry.group for entry in catalog})
     if patients > 1:
         catalog = catalog.with_folds(n=min(folds, patients), seed=seed)
-    held_out = held_out_videos(run, catalog)
+    held_out = RunFolder(run).held_out_videos(catalog)
     embeddings = embed_entries(
         catalog.entries,
         encoders,
@@ -101,7 +102,7 @@ def evaluate(
         frames_per_video=frames_per_video,
     )
     for name, embedding in embeddings.items():
-        embedding.save(out / "embeddings", name)
+        embedding.save(target.embeddings, name)
 
     # a run on every video has nothing held out: measured on what it saw, and said so
     measured = [e for e, kept in zip(catalog.entries, held_out, strict=True) if kept]
@@ -114,90 +115,80 @@ def evaluate(
         queries_per_video=queries_per_video,
         seed=seed,
     )
-    bootstrap = {"resamples": resamples, "seed": seed}
-    result = {
-        "run": str(run),
-        "data": str(data),
-        "encoders": list(encoders),
-        "protocol": {
-            "measured_on": "held-out videos" if any_held_out else "pretraining videos",
-            "frames_per_video": frames_per_video,
-            "queries_per_video": queries_per_video,
-            "near_frames": NEAR_FRAMES,
-            "far_fraction": FAR_FRACTION,
-            "hard_fraction": HARD_FRACTION,
-            "knn": {"neighbours": probes.NEIGHBOURS, "temperature": probes.KNN_TEMPERATURE},
-            "linear": {"C": probes.LINEAR_C},
-            "interval": "95 % percentile bootstrap over patients",
-            "folds": folds,
-            **bootstrap,
-        },
-        "counts": _counts(embeddings["trained"]),
-        "skipped": [{"path": str(s.path), "reason": s.reason} for s in catalog.skipped],
-        "retrieval": {
+    protocol = Protocol(
+        measured_on="held-out videos" if any_held_out else "pretraining videos",
+        frames_per_video=frames_per_video,
+        queries_per_video=queries_per_video,
+        near_frames=NEAR_FRAMES,
+        far_fraction=FAR_FRACTION,
+        hard_fraction=HARD_FRACTION,
+        probes={name: probe.settings for name, probe in probes.PROBES.items()},
+        interval="95 % percentile bootstrap over patients",
+        folds=folds,
+        resamples=resamples,
+        seed=seed,
+    )
+    result = Evaluation(
+        run=str(run),
+        data=str(data),
+        encoders=tuple(encoders),
+        protocol=protocol,
+        counts=_counts(embeddings["trained"]),
+        skipped=catalog.skipped,
+        retrieval={
             task: _compare(
                 {name: group_mean(list(by[task].values())) for name, by in patient_auroc.items()},
                 len(patient_auroc["trained"][task]),
-                bootstrap,
+                protocol,
             )
             for task in TASKS
         },
-        "geometry": _geometry(embeddings, any_held_out),
-        "probes": {
-            task: _probe_task(task, catalog.entries, embeddings, bootstrap)
-            for task in ("label", "frame_label")
+        geometry=_geometry(embeddings, any_held_out),
+        probes={
+            label: _probe_label(label, catalog.entries, embeddings, protocol)
+            for label in ("label", "frame_label")
         },
-        "versions": {
+        versions={
             "python": platform.python_version(),
-            **{n: _version(n) for n in ("usucl", "torch", "torchvision", "scikit-learn", "numpy")},
+            **{name: version_of(name) for name in PACKAGES},
         },
-        "machine": machine(),
-    }
-    result = _jsonable(result)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2, allow_nan=False)
-    (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        machine=Machine.here(),
+    )
+    target.path.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
+    target.evaluation.write_text(text + "\n", encoding="utf-8")
     return result
-
-
-def machine() -> dict[str, Any]:
-    """What a figure of speed depends on."""
-    device = default_device()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    }
 
 
 def _compare(
     statistics: Mapping[str, Statistic],
     groups: int,
-    bootstrap: Mapping[str, int],
+    protocol: Protocol,
     smallest_class: int | None = None,
-) -> Figure:
+) -> Comparison:
     pairs = {
         f"trained - {name}": difference(statistics["trained"], statistics[name])
         for name in statistics
         if name != "trained"
     }
     return {
-        name: estimate(statistic, groups, smallest_class=smallest_class, **bootstrap)
+        name: estimate(
+            statistic,
+            groups,
+            resamples=protocol.resamples,
+            seed=protocol.seed,
+            smallest_class=smallest_class,
+        )
         for name, statistic in {**statistics, **pairs}.items()
     }
 
 
-def _counts(embeddings: Embeddings) -> dict[str, dict[str, int]]:
+def _counts(embeddings: Embeddings) -> dict[str, Count]:
     frame_part = embeddings.frame_held_out
     held_out = np.array(embeddings.held_out, dtype=bool)
     group = np.array(embeddings.group)
     return {
-        part: {
-            "videos": int(videos.sum()),
-            "patients": len(np.unique(group[videos])),
-            "frames": int(frames.sum()),
-        }
+        part: Count(int(videos.sum()), len(np.unique(group[videos])), int(frames.sum()))
         for part, videos, frames in (
             ("pretraining", ~held_out, ~frame_part),
             ("held_out", held_out, frame_part),
@@ -207,132 +198,144 @@ def _counts(embeddings: Embeddings) -> dict[str, dict[str, int]]:
 
 def _geometry(
     embeddings: Mapping[str, Embeddings], only_held_out: bool
-) -> dict[str, dict[str, float]]:
-    result: dict[str, dict[str, float]] = {"uniformity": {}, "effective_rank": {}}
-    for name, e in embeddings.items():
-        kept = e.select(e.frame_held_out) if only_held_out else e
-        result["uniformity"][name] = uniformity(kept.embedding)
-        result["effective_rank"][name] = effective_rank(kept.embedding)
-    return result
+) -> dict[str, dict[str, float | None]]:
+    kept = {
+        name: (e.select(e.frame_held_out) if only_held_out else e).embedding
+        for name, e in embeddings.items()
+    }
+    figures = {m: {n: measure(e) for n, e in kept.items()} for m, measure in MEASURES.items()}
+    return {
+        measure: {name: value if math.isfinite(value) else None for name, value in by.items()}
+        for measure, by in figures.items()
+    }
 
 
-def _probe_task(
-    task: str,
+@dataclass(frozen=True)
+class _Labelled:
+    """The labelled frames, as every encoder sees them.
+
+    Attributes:
+        embeddings: of each encoder, n frames.
+        truth: index of the class of each frame, ``[n]``.
+        video, group: numbers of each frame's video and patient, ``[n]``.
+        classes: names, C of them.
+        source: of every video, by its number; None where the sources are not known, or a label
+            is of the frame.
+        levels: what a class is predicted of.
+    """
+
+    embeddings: Mapping[str, Embeddings]
+    truth: probes.IntArray
+    video: probes.IntArray
+    group: probes.IntArray
+    classes: tuple[str, ...]
+    source: Sequence[str] | None
+    levels: tuple[probes.Level, ...]
+
+    def predict(
+        self, predictor: probes.Predictor, features: probes.Features, splits: Sequence[probes.Split]
+    ) -> dict[probes.Level, probes.Predictions]:
+        """Predictions of every level from the features ``[n, F]`` of the frames."""
+        frames, order = probes.predict(
+            predictor, features, self.truth, self.group, splits, len(self.classes)
+        )
+        found: dict[probes.Level, probes.Predictions] = {"frame": frames}
+        if "video" in self.levels:
+            found["video"] = probes.per_video(frames, self.video[order])
+        return found
+
+
+def _probe_label(
+    label: str,
     entries: Sequence[VideoEntry],
     embeddings: Mapping[str, Embeddings],
-    bootstrap: Mapping[str, int],
-) -> dict[str, Any] | None:
+    protocol: Protocol,
+) -> LabelProbes | None:
     """Both protocols for the label of the video or of the frame; None without two classes."""
     every = embeddings["trained"]
     video = every.video.numpy()
-    of_video = np.array([label or "" for label in every.label], dtype=object)[video]
-    of_frame = np.array([label or "" for label in every.frame_label], dtype=object)
-    label = of_video if task == "label" else of_frame
-    labelled = label != ""
-    classes, truth = np.unique(label[labelled].astype(str), return_inverse=True)
+    of_video = np.array([name or "" for name in every.label], dtype=object)[video]
+    of_frame = np.array([name or "" for name in every.frame_label], dtype=object)
+    names = of_video if label == "label" else of_frame
+    is_labelled = names != ""
+    classes, truth = np.unique(names[is_labelled].astype(str), return_inverse=True)
     if len(classes) < 2:
         return None
-    kept = {name: e.select(labelled) for name, e in embeddings.items()}
-    video = video[labelled]
+    kept = {name: e.select(is_labelled) for name, e in embeddings.items()}
+    video = video[is_labelled]
     fold_of = {entry.id: entry.fold for entry in entries}
     fold = np.array([fold_of[i] if fold_of[i] is not None else -1 for i in every.video_id])[video]
     _, group_of_video = np.unique(np.array(every.group), return_inverse=True)
     source_of = {entry.id: entry.source or "" for entry in entries}
-    source = [source_of[i] for i in every.video_id] if any(source_of.values()) else None
-    protocols = {
+    knows_source = label == "label" and any(source_of.values())
+    labelled = _Labelled(
+        embeddings=kept,
+        truth=truth,
+        video=video,
+        group=group_of_video[video],
+        classes=tuple(classes.tolist()),
+        source=[source_of[i] for i in every.video_id] if knows_source else None,
+        levels=("frame", "video") if label == "label" else ("frame",),
+    )
+    splits = {
         "held_out": probes.held_out_split(kept["trained"].frame_held_out),
         "cross_validation": probes.fold_splits(fold),
     }
-    return {
-        "classes": classes.tolist(),
-        **{
-            protocol: _protocol(
-                splits,
-                kept,
-                truth,
-                video,
-                group_of_video[video],
-                classes.tolist(),
-                source if task == "label" else None,
-                ("frame", "video") if task == "label" else ("frame",),
-                bootstrap,
-            )
-            for protocol, splits in protocols.items()
-        },
-    }
+    return LabelProbes(
+        labelled.classes,
+        {name: _probe(labelled, splits[name], protocol) for name in splits},
+    )
 
 
-def _protocol(
-    splits: Sequence[probes.Split],
-    embeddings: Mapping[str, Embeddings],
-    truth: probes.IntArray,
-    video: probes.IntArray,
-    group: probes.IntArray,
-    classes: list[str],
-    source: Sequence[str] | None,
-    levels: Sequence[probes.Level],
-    bootstrap: Mapping[str, int],
-) -> dict[str, Any] | None:
+def _probe(
+    labelled: _Labelled, splits: Sequence[probes.Split], protocol: Protocol
+) -> ProbeResult | None:
+    """All probes under one protocol; None where there is nothing to fit on or to test."""
     if not any(s.fit.size and s.test.size for s in splits):
         return None
-    result: dict[str, Any] = {}
-    for probe_name, probe in probes.PROBES.items():
-        predictions: dict[str, dict[str, probes.Predictions]] = {level: {} for level in levels}
-        for name, e in embeddings.items():
-            features = e.features.numpy()
-            frames, order = probes.predict(probe, features, truth, group, splits, len(classes))
-            predictions["frame"][name] = frames
-            if "video" in levels:
-                predictions["video"][name] = probes.per_video(frames, video[order])
-        result[probe_name] = {
-            level: _figures(by_encoder, bootstrap) for level, by_encoder in predictions.items()
+    predictions = {
+        name: {
+            encoder: labelled.predict(probe.predictor, e.features.numpy(), splits)
+            for encoder, e in labelled.embeddings.items()
         }
-        reference = predictions["frame"]["trained"]
-        tested = probes.patients_per_class(reference)
-        result["patients_per_class"] = {classes[c]: n for c, n in tested.items()}
-        result["not_tested"] = [name for c, name in enumerate(classes) if c not in tested]
-        result["not_fitted"] = [name for c, name in enumerate(classes) if not reference.fitted[c]]
-        result["chance"] = 1 / len(tested)
-    if source is not None:
-        baseline = probes.source_baseline(source, len(classes))
-        frames, order = probes.predict(
-            baseline, video[:, None].astype(np.float64), truth, group, splits, len(classes)
-        )
-        figures = _figures({"trained": probes.per_video(frames, video[order])}, bootstrap)
-        result["source"] = {name: figure["trained"] for name, figure in figures.items()}
-    return result
+        for name, probe in probes.PROBES.items()
+    }
+    reference = next(iter(predictions.values()))["trained"]["frame"]
+    tested = probes.patients_per_class(reference)
+    classes = labelled.classes
+    source = None
+    if labelled.source is not None:
+        baseline = probes.source_baseline(labelled.source, len(classes))
+        number = labelled.video[:, None].astype(np.float64)
+        found = labelled.predict(baseline, number, splits)["video"]
+        figures = _figures({"trained": found}, protocol)
+        source = {name: comparison["trained"] for name, comparison in figures.items()}
+    return ProbeResult(
+        probes={
+            name: {
+                level: _figures({n: found[level] for n, found in by_encoder.items()}, protocol)
+                for level in labelled.levels
+            }
+            for name, by_encoder in predictions.items()
+        },
+        patients_per_class={classes[c]: n for c, n in tested.items()},
+        not_tested=tuple(name for c, name in enumerate(classes) if c not in tested),
+        not_fitted=tuple(name for c, name in enumerate(classes) if not reference.fitted[c]),
+        chance=1 / len(tested),
+        source=source,
+    )
 
 
 def _figures(
-    predictions: Mapping[str, probes.Predictions], bootstrap: Mapping[str, int]
-) -> dict[str, Figure]:
+    predictions: Mapping[str, probes.Predictions], protocol: Protocol
+) -> dict[str, Comparison]:
     reference = predictions["trained"]
     groups = len(np.unique(reference.group))
     smallest = min(probes.patients_per_class(reference).values())
     by_encoder = {name: probes.statistics(p) for name, p in predictions.items()}
     return {
         figure: _compare(
-            {name: s[figure] for name, s in by_encoder.items()}, groups, bootstrap, smallest
+            {name: s[figure] for name, s in by_encoder.items()}, groups, protocol, smallest
         )
-        for figure in ("balanced_accuracy", "macro_auroc")
+        for figure in probes.FIGURES
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _jsonable(value: Any) -> Any:
-    """Dataclasses to dicts and numbers that are not finite to None: JSON has no NaN."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -8,7 +8,7 @@ patients, but pretraining has seen most of the frames it is tested on (without t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +30,23 @@ same data would flatter whichever encoder has the noisier curve."""
 Level = Literal["frame", "video"]
 IntArray = NDArray[np.int64]
 Features = NDArray[np.floating]
-Probe = Callable[[Features, IntArray, Features, int], FloatArray]
+Predictor = Callable[[Features, IntArray, Features, int], FloatArray]
 """(fit features [m, F], fit class [m], test features [n, F], C) -> probabilities [n, C]."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A way of telling classes from features.
+
+    Attributes:
+        title: what the report calls it.
+        predictor: fits and tests.
+        settings: what it was told, for the record.
+    """
+
+    title: str
+    predictor: Predictor
+    settings: Mapping[str, float]
 
 
 def knn(features: Features, truth: IntArray, test: Features, classes: int) -> FloatArray:
@@ -66,7 +81,12 @@ def linear(features: Features, truth: IntArray, test: Features, classes: int) ->
     return probability
 
 
-PROBES: dict[str, Probe] = {"knn": knn, "linear": linear}
+PROBES = {
+    "knn": Probe("kNN", knn, {"neighbours": NEIGHBOURS, "temperature": KNN_TEMPERATURE}),
+    "linear": Probe("Linear", linear, {"C": LINEAR_C}),
+}
+FIGURES = {"balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC"}
+"""What is measured of every probe, and what the report calls it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,7 @@ def fold_splits(fold: IntArray) -> list[Split]:
 
 
 def check_splits(splits: Sequence[Split], group: IntArray) -> None:
-    """Raise ValueError if a patient (``group`` [n]) is on both sides of a split."""
+    """Raises ValueError if a patient (``group`` [n]) is on both sides of a split."""
     for split in splits:
         shared = np.intersect1d(group[split.fit], group[split.test])
         if shared.size:
@@ -106,19 +126,21 @@ class Predictions:
 
 
 def predict(
-    probe: Probe,
+    predictor: Predictor,
     features: Features,
     truth: IntArray,
     group: IntArray,
     splits: Sequence[Split],
     classes: int,
 ) -> tuple[Predictions, IntArray]:
-    """Fit and test ``probe`` on each split; also the sample numbers tested [n]."""
+    """Fits and tests ``predictor`` on each split; also the sample numbers tested [n]."""
     check_splits(splits, group)
     used = [s for s in splits if s.fit.size and s.test.size]
     if not used:
         raise ValueError("splits must have samples on both sides, got none")
-    probability = [probe(features[s.fit], truth[s.fit], features[s.test], classes) for s in used]
+    probability = [
+        predictor(features[s.fit], truth[s.fit], features[s.test], classes) for s in used
+    ]
     fitted = [np.isin(np.arange(classes), truth[s.fit]) for s in used]
     order = np.concatenate([s.test for s in used])
     result = Predictions(
@@ -141,7 +163,7 @@ def per_video(predictions: Predictions, video: IntArray) -> Predictions:
 
 
 def statistics(predictions: Predictions) -> dict[str, Statistic]:
-    """Balanced accuracy and macro AUROC, as functions of the weights of the tested patients.
+    """The :data:`FIGURES`, as functions of the weights of the tested patients.
 
     A class without a tested sample enters neither. A class absent from a fit set can only be
     predicted wrong: it counts in the balanced accuracy, and has no scores to rank for the AUROC.
@@ -167,7 +189,7 @@ def patients_per_class(predictions: Predictions) -> dict[int, int]:
     }
 
 
-def source_baseline(source: Sequence[str], classes: int) -> Probe:
+def source_baseline(source: Sequence[str], classes: int) -> Predictor:
     """A 'probe' that sees only where a sample comes from: the class shares of its source.
 
     Where the class goes with the source (machine, hospital, publisher), a probe can score by
@@ -175,7 +197,7 @@ def source_baseline(source: Sequence[str], classes: int) -> Probe:
     """
     names = np.array(source)
 
-    def probe(fit: Features, truth: IntArray, test: Features, _: int) -> FloatArray:
+    def predictor(fit: Features, truth: IntArray, test: Features, _: int) -> FloatArray:
         fit_source, test_source = (names[x[:, 0].astype(np.int64)] for x in (fit, test))
         overall = np.bincount(truth, minlength=classes) / len(truth)
         rows = []
@@ -184,7 +206,7 @@ def source_baseline(source: Sequence[str], classes: int) -> Probe:
             rows.append(np.bincount(same, minlength=classes) / len(same) if len(same) else overall)
         return np.array(rows)
 
-    return probe
+    return predictor
 
 
 def _unit(x: Features) -> Features:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 from usucl.data.transforms import Augmentation
-from usucl.evaluation.embed import default_device, encode, evenly_spaced
+from usucl.embedding import default_device, encode, evenly_spaced
 from usucl.evaluation.metrics import auroc
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def temporal_retrieval(
     """
     device = default_device()
     encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
-    augment = Augmentation("dense", image_size)
+    augment = Augmentation("crop-flip-jitter", image_size)
     videos = []
     for number, entry in enumerate(entries):
         frames, is_query, is_spread = gallery_frames(
@@ -117,8 +117,8 @@ def temporal_retrieval(
             continue
         seeds = np.random.default_rng((seed, number)).integers(2**31, size=len(larger))
         altered = augment(list(larger), seeds.tolist())
-        clean = {n: encode(e, images, batch_size, device)[1] for n, e in encoders.items()}
-        queries = {n: encode(e, altered, batch_size, device)[1] for n, e in encoders.items()}
+        clean = {n: encode(e, images, batch_size, device).embedding for n, e in encoders.items()}
+        queries = {n: encode(e, altered, batch_size, device).embedding for n, e in encoders.items()}
         videos.append(_Video(entry, frames, is_query, is_spread, clean, queries))
     return {name: _patient_means(videos, name) for name in encoders}
 

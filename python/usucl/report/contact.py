@@ -15,20 +15,14 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
+from usucl import _style as style
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
 from usucl.data.datamodule import Clock
 from usucl.data.sampling import clamp_window
-from usucl.evaluation.embed import (
-    Embeddings,
-    default_device,
-    embed_entries,
-    encode,
-    held_out_videos,
-)
+from usucl.embedding import Embeddings, default_device, embed_entries, encode, evenly_spaced
 from usucl.losses import Frames
 from usucl.models import load_encoder
-from usucl.report import style
 from usucl.report.record import RunRecord
 
 ROWS = 6
@@ -65,18 +59,20 @@ def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | Non
         ``path``, or None if there is no other video to compare with.
     """
     catalog = VideoCatalog.scan(data)
-    held_out = held_out_videos(record.folder, catalog)
+    held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)
     if len({e.group for e in entries}) < 2:
         return None
-    some = replace(catalog, entries=tuple(entries[i] for i in spread(len(entries), VIDEOS)))
+    some = replace(
+        catalog, entries=tuple(entries[i] for i in evenly_spaced(len(entries), VIDEOS, ends=True))
+    )
     rows = _rows(record, some)
     with style.styled():
         return style.save(_draw(rows, record.window is not None), path)
 
 
 def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
-    encoder = load_encoder(record.folder)
+    encoder = load_encoder(record.folder.path)
     size, radius = encoder.config.image_size, record.config.sampling.positive_radius
     embeddings = embed_entries(
         catalog.entries,
@@ -113,7 +109,7 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
         near = anchor.frame + radius
         near = near if near < anchor.entry.num_frames else max(0, anchor.frame - radius)
         image = normalise(load_frames(anchor.entry, [near], size))
-        positive = encode(encoder, image, 1, default_device())[1][0]
+        positive = encode(encoder, image, 1, default_device()).embedding[0]
         hardest: dict[str, _Tile] = {}
         for other in tiles(cross.cross_index[n], cross.cross_similarity[n]):
             hardest.setdefault(other.entry.id, other)
@@ -154,7 +150,8 @@ def _anchors(embeddings: Embeddings) -> Tensor:
     first_of_patient = {group: v for v, group in reversed(list(enumerate(embeddings.group)))}
     videos = sorted(first_of_patient.values())
     middle = [
-        torch.nonzero(embeddings.video == videos[i]).flatten() for i in spread(len(videos), ROWS)
+        torch.nonzero(embeddings.video == videos[i]).flatten()
+        for i in evenly_spaced(len(videos), ROWS, ends=True)
     ]
     return torch.stack([frames[len(frames) // 2] for frames in middle])
 
@@ -207,9 +204,9 @@ def _draw(rows: Sequence[_Row], with_intra: bool) -> Figure:
 def _picture(axes: Axes, tile: _Tile, colour: str, anchor: _Tile) -> None:
     image = load_frames(tile.entry, [tile.frame], TILE)[0].permute(1, 2, 0).numpy()
     axes.imshow(image, interpolation="lanczos", aspect="auto")
-    where = f"{_short(tile.entry.label or tile.entry.id, 13)} · f{tile.frame}"
+    where = f"{style.shortened(tile.entry.label or tile.entry.id, 13)} · f{tile.frame}"
     if tile is anchor:
-        first, second, weight = _short(tile.entry.id, 17), where, "normal"
+        first, second, weight = style.shortened(tile.entry.id, 17), where, "normal"
     else:
         first, weight = f"{tile.similarity:.3f}", "bold"
         distance = f"{tile.frame - anchor.frame:+d} frames".replace("-", "−")  # noqa: RUF001
@@ -217,14 +214,3 @@ def _picture(axes: Axes, tile: _Tile, colour: str, anchor: _Tile) -> None:
     below: dict[str, Any] = {"transform": axes.transAxes, "va": "top"}
     axes.text(0, -0.05, first, fontsize=7.2, color=colour, weight=weight, **below)
     axes.text(0, -0.17, second, fontsize=6.6, color=style.MUTED, **below)
-
-
-def spread(count: int, limit: int) -> list[int]:
-    """At most ``limit`` of ``count`` positions, evenly spaced."""
-    return np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()
-
-
-def _short(text: str, length: int) -> str:
-    """The middle gives way: names often differ at their ends."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"

@@ -16,10 +16,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from usucl.evaluation import Embeddings
+from usucl import _style as style
+from usucl.embedding import Embeddings, evenly_spaced
 from usucl.evaluation.metrics import FloatArray
-from usucl.report import style
 from usucl.report.record import RunRecord
+from usucl.report.results import Row
 
 MAP_POINTS = 700
 FEW_VIDEOS = 8
@@ -151,7 +152,9 @@ def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 
     """
     some = next(iter(embeddings.values()))
     mask = some.frame_held_out if any(some.held_out) else np.ones(len(some), dtype=bool)
-    mask[np.flatnonzero(mask)] = _thinned(int(mask.sum()), MAP_POINTS)
+    shown = np.flatnonzero(mask)
+    mask[:] = False
+    mask[shown[evenly_spaced(len(shown), MAP_POINTS, ends=True)]] = True
     kept = {name: e.select(mask) for name, e in embeddings.items()}
     labels, title = _labels(next(iter(kept.values())))
     columns = 1 if labels is None else 2
@@ -241,22 +244,24 @@ def _map_panel(axes: Axes, points: FloatArray, title: str) -> None:
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
 
 
-def results(rows: Sequence[tuple[str, Mapping[str, Any], float]], path: Path) -> Path:
-    """Dots with intervals, one row per figure: (name, estimates by encoder, value of chance)."""
+def results(rows: Sequence[Row], path: Path) -> Path:
+    """Dots with intervals, one row per figure."""
     with style.styled():
         figure = Figure(figsize=(style.WIDTH, 0.9 + 0.52 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        for i, (_, estimates, chance) in enumerate(rows):
-            axes.plot([chance] * 2, [i - 0.36, i + 0.36], color=style.INK, linewidth=1.1, alpha=0.5)
+        for i, row in enumerate(rows):
+            axes.plot(
+                [row.chance] * 2, [i - 0.36, i + 0.36], color=style.INK, linewidth=1.1, alpha=0.5
+            )
             for offset, name in zip((-0.2, 0.0, 0.2), style.ENCODER_COLOUR, strict=True):
-                e = estimates[name]
-                if e["value"] is None:
+                e = row.estimates[name]
+                if e.value is None:
                     continue
                 colour = style.ENCODER_COLOUR[name]
-                if e["low"] is not None:
-                    axes.plot([e["low"], e["high"]], [i + offset] * 2, color=colour, linewidth=2)
-                axes.plot(e["value"], i + offset, "o", color=colour, markersize=5.5)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], color=style.INK)
+                if e.low is not None and e.high is not None:
+                    axes.plot([e.low, e.high], [i + offset] * 2, color=colour, linewidth=2)
+                axes.plot(e.value, i + offset, "o", color=colour, markersize=5.5)
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=style.INK)
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.set_xlim(0, 1.01)
         axes.grid(axis="y", visible=False)
@@ -301,9 +306,3 @@ def _say(axes: Axes, text: str) -> None:
 
 def _running_mean(values: FloatArray, width: int) -> FloatArray:
     return np.convolve(values, np.full(width, 1 / width), mode="valid")
-
-
-def _thinned(count: int, limit: int) -> NDArray[np.bool_]:
-    mask = np.zeros(count, dtype=bool)
-    mask[np.unique(np.linspace(0, count - 1, min(count, limit)).astype(int))] = True
-    return mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
+from usucl.run_folder import RunFolder, read_table
 from usucl.training import TrainingConfig, read_config
 
 
@@ -25,43 +26,45 @@ class RunRecord:
         split, skipped: rows of the files of that name.
         encoder: content of ``encoder.json``.
         config, config_text: ``config.yaml``, parsed and as it stands.
-        evaluation: content of ``evaluation.json``, None before the evaluation.
+        evaluation: None before the evaluation.
     """
 
-    folder: Path
+    folder: RunFolder
     metrics: Mapping[str, FloatArray]
     split: list[dict[str, str]]
     skipped: list[dict[str, str]]
     encoder: Mapping[str, Any]
     config: TrainingConfig
     config_text: str
-    evaluation: Mapping[str, Any] | None
+    evaluation: Evaluation | None
 
     @classmethod
     def read(cls, run: str | Path) -> RunRecord:
-        """Read a run folder.
+        """Reads a run folder.
 
         Raises:
-            FileNotFoundError: if ``run`` is not a folder written by training.
+            FileNotFoundError: ``run`` is not a folder written by training.
+            ValueError: ``evaluation.json`` is not one.
         """
-        folder = Path(run)
-        if not (folder / "encoder.json").is_file():
-            raise FileNotFoundError(f"run must be a run folder, but {folder} has no encoder.json")
-        config = folder / "config.yaml"
-        written = config.is_file()
-        rows = _rows(folder / "metrics.csv")
+        folder = RunFolder(run)
+        if not folder.encoder_config.is_file():
+            name = folder.encoder_config.name
+            raise FileNotFoundError(f"run must be a run folder, but {folder.path} has no {name}")
+        written = folder.config.is_file()
+        rows = _rows(folder.metrics)
+        measured = _json(folder.evaluation)
         return cls(
             folder=folder,
             metrics={
                 name: np.array([_number(row[name]) for row in rows])
                 for name in (rows[0] if rows else ())
             },
-            split=_rows(folder / "split.csv"),
-            skipped=_rows(folder / "skipped.csv"),
-            encoder=_json(folder / "encoder.json") or {},
-            config=read_config(config, {}) if written else TrainingConfig(),
-            config_text=config.read_text(encoding="utf-8") if written else "",
-            evaluation=_json(folder / "evaluation.json"),
+            split=_rows(folder.split),
+            skipped=_rows(folder.skipped),
+            encoder=_json(folder.encoder_config) or {},
+            config=read_config(folder.config, {}) if written else TrainingConfig(),
+            config_text=folder.config.read_text(encoding="utf-8") if written else "",
+            evaluation=None if measured is None else Evaluation.from_json(measured),
         )
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
@@ -83,10 +86,7 @@ class RunRecord:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_table(path) if path.is_file() else []
 
 
 def _json(path: Path) -> dict[str, Any] | None:

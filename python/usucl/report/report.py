@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from usucl.evaluation import Embeddings
+from usucl.embedding import Embeddings
+from usucl.evaluation import Evaluation
 from usucl.report import figures, results
 from usucl.report.contact import contact_sheet
 from usucl.report.page import page, paragraph, picture, section, table
 from usucl.report.record import RunRecord
+from usucl.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ COLLAPSED = -0.1
 
 
 def write_report(run: str | Path) -> Path:
-    """Write ``report.html`` and ``figures/*.png`` into a run folder.
+    """Writes ``report.html`` and ``figures/*.png`` into a run folder.
 
     Whatever the run lacks is left out: without ``evaluation.json`` there are the training curves
     and the data, without labels no probes, without the data folder no contact sheet.
@@ -33,14 +33,13 @@ def write_report(run: str | Path) -> Path:
         The path of ``report.html``. It holds its pictures and refers to nothing outside itself.
 
     Raises:
-        FileNotFoundError: if ``run`` is not a run folder.
+        FileNotFoundError: ``run`` is not a run folder.
     """
     record = RunRecord.read(run)
-    pictures = record.folder / "figures"
     evaluation = record.evaluation
     parts = [_head(record)]
     if evaluation is not None:
-        spread = evaluation["geometry"]["uniformity"]["trained"]
+        spread = evaluation.geometry["uniformity"]["trained"]
         if spread is not None and spread > COLLAPSED:
             words = (
                 f"The trained embeddings nearly coincide (uniformity {spread:.2f}): this encoder "
@@ -49,18 +48,18 @@ def write_report(run: str | Path) -> Path:
             parts.append(paragraph(words, "lower"))
         words = "One run with one seed; brackets are 95 % intervals over patients."
         parts += [results.summary(evaluation), paragraph(words, "note")]
-        parts.append(_figures(evaluation, pictures))
-    parts.append(_training(record, pictures))
+        parts.append(_figures(evaluation, record.folder))
+    parts.append(_training(record))
     if evaluation is not None:
-        parts += [_map(record, pictures), _contact(record, str(evaluation["data"]), pictures)]
+        parts += [_map(record), _contact(record, evaluation.data)]
     parts += [_data(record), _setting(record)]
-    path = record.folder / "report.html"
+    path = record.folder.report
     path.write_text(page(_title(record), "\n".join(filter(None, parts))), encoding="utf-8")
     return path
 
 
 def _title(record: RunRecord) -> str:
-    data = Path(record.evaluation["data"] if record.evaluation else record.config.data).name
+    data = Path(record.evaluation.data if record.evaluation else record.config.data).name
     return f"Pretraining on {data}" if data else "Pretraining report"
 
 
@@ -75,11 +74,11 @@ def _head(record: RunRecord) -> str:
     lead = f"{what}, pretrained without labels on {_videos(seen)}{length}"
     if record.evaluation is None:
         lead += ". Not evaluated yet."
-    elif record.evaluation["protocol"]["measured_on"] == "held-out videos":
-        counts = record.evaluation["counts"]["held_out"]
+    elif record.evaluation.protocol.measured_on == "held-out videos":
+        counts = record.evaluation.counts["held_out"]
         lead += (
-            f", and measured on {_count(counts['videos'], 'video')} of "
-            f"{_count(counts['patients'], 'patient')} it never saw."
+            f", and measured on {_count(counts.videos, 'video')} of "
+            f"{_count(counts.patients, 'patient')} it never saw."
         )
     else:
         lead += ". No video was held out: every figure is measured on what pretraining saw."
@@ -88,18 +87,17 @@ def _head(record: RunRecord) -> str:
     return "\n".join([f"<h1>{escape(_title(record))}</h1>", paragraph(lead, "lead")])
 
 
-def _figures(evaluation: Mapping[str, Any], pictures: Path) -> str:
+def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
     rows = [*results.retrieval_rows(evaluation), *results.probe_rows(evaluation)]
-    chart = figures.results(rows, pictures / "results.png")
-    protocol = evaluation["protocol"]
-    patients = evaluation["retrieval"]["temporal"]["trained"]["groups"]
+    chart = figures.results(rows, folder.results_figure)
+    temporal = evaluation.retrieval["temporal"]["trained"]
+    patients, note = temporal.groups, temporal.note
     method = (
         f"Beside the trained encoder stand the same network before training and the bare pixels. "
-        f"Brackets are 95 % intervals from {protocol['resamples']} resamples of the patients; "
-        f"differences are paired on the same resamples. Retrieval rests on "
+        f"Brackets are 95 % intervals from {evaluation.protocol.resamples} resamples of the "
+        f"patients; differences are paired on the same resamples. Retrieval rests on "
         f"{_count(patients, 'patient')}"
     )
-    note = evaluation["retrieval"]["temporal"]["trained"]["note"]
     if note:
         method += f" ({note})."
     else:
@@ -117,10 +115,10 @@ def _figures(evaluation: Mapping[str, Any], pictures: Path) -> str:
     return section("What it learned", *parts)
 
 
-def _training(record: RunRecord, pictures: Path) -> str:
+def _training(record: RunRecord) -> str:
     if not record.metrics:
         return ""
-    curves = figures.training_curves(record, pictures / "curves.png")
+    curves = figures.training_curves(record, record.folder.curves_figure)
     words = (
         "Negatives are those the loss selected, the hardest it was given: their similarity can "
         "rise while the encoder improves, because the window narrows. Faint lines are single "
@@ -129,13 +127,13 @@ def _training(record: RunRecord, pictures: Path) -> str:
     return section("Training", picture(curves, "Training curves"), paragraph(words, "note"))
 
 
-def _map(record: RunRecord, pictures: Path) -> str:
-    folder = record.folder / "embeddings"
+def _map(record: RunRecord) -> str:
+    folder = record.folder.embeddings
     names = [n for n in ("trained", "random") if (folder / f"{n}.safetensors").is_file()]
     if not names:
         return ""
     embeddings = {name: Embeddings.load(folder, name) for name in names}
-    path = figures.embedding_map(embeddings, pictures / "map.png")
+    path = figures.embedding_map(embeddings, record.folder.map_figure)
     words = (
         "Frames of held-out videos by t-SNE of the embeddings; lines join a video's frames in "
         "order. Neighbours on the map are neighbours in the embedding; the distances between "
@@ -144,11 +142,11 @@ def _map(record: RunRecord, pictures: Path) -> str:
     return section("Embedding map", picture(path, "Map of embeddings"), paragraph(words, "note"))
 
 
-def _contact(record: RunRecord, data: str, pictures: Path) -> str:
+def _contact(record: RunRecord, data: str) -> str:
     if not Path(data).is_dir():
         logger.warning("no contact sheet: the data folder %s is gone", data)
         return ""
-    path = contact_sheet(record, data, pictures / "contact.png")
+    path = contact_sheet(record, data, record.folder.contact_sheet)
     if path is None:
         return ""
     words = (
@@ -194,12 +192,9 @@ def _setting(record: RunRecord) -> str:
     if record.config_text:
         parts += ["<h3>Configuration</h3>", f"<pre>{escape(record.config_text.strip())}</pre>"]
     if record.evaluation is not None:
-        machine, versions = record.evaluation["machine"], record.evaluation["versions"]
-        device = machine["accelerator"] or "no accelerator"
-        text = (
-            f"Evaluated on {machine['system']}, {_count(machine['cpu_cores'], 'CPU core')}, "
-            f"{device}; "
-        )
+        machine, versions = record.evaluation.machine, record.evaluation.versions
+        device = machine.accelerator or "no accelerator"
+        text = f"Evaluated on {machine.system}, {_count(machine.cpu_cores, 'CPU core')}, {device}; "
         text += ", ".join(f"{name} {v}" for name, v in versions.items() if v) + "."
         parts += ["<h3>Machine and versions</h3>", paragraph(text)]
     return section("Setting", *parts) if parts else ""
@@ -210,5 +205,5 @@ def _videos(rows: list[dict[str, str]]) -> str:
     return f"{_count(len(rows), 'video')} of {_count(patients, 'patient')}"
 
 
-def _count(number: int, noun: str) -> str:
+def _count(number: int | None, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from usucl.evaluation import Evaluation
+from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.embed import ENCODERS
+from usucl.evaluation.probes import FIGURES, PROBES
+from usucl.evaluation.schema import Comparison, ProbeResult
 from usucl.report.page import paragraph, table
-
-Estimates = Mapping[str, Mapping[str, Any]]
 
 RETRIEVAL = {
     "same_video": (
@@ -34,18 +37,16 @@ GEOMETRY = {
         "Uniformity",
         "0 when all embeddings coincide, lower the more evenly they fill the sphere. Tells "
         "collapse from spread, not good from bad.",
+        ".2f",
     ),
     "effective_rank": (
         "Effective rank",
         "How many directions the embeddings use; near 1 is collapse. Beyond that, more is not "
         "better.",
+        ".1f",
     ),
 }
-GEOMETRY_FORMAT = {"uniformity": ".2f", "effective_rank": ".1f"}
-ENCODERS = ("trained", "random", "pixels")
-FIGURES = {"balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC"}
-PROBES = {"knn": "kNN", "linear": "Linear"}
-TASKS = {"label": "Label of the video", "frame_label": "Label of the frame"}
+LABELS = {"label": "Label of the video", "frame_label": "Label of the frame"}
 PROTOCOLS = {
     "held_out": (
         "Held-out patients",
@@ -64,29 +65,30 @@ class Row(NamedTuple):
     """One figure of the evaluation, ready to be drawn or told."""
 
     name: str
-    estimates: Estimates
+    estimates: Comparison
     chance: float
 
 
-def retrieval_rows(evaluation: Mapping[str, Any]) -> list[Row]:
+def retrieval_rows(evaluation: Evaluation) -> list[Row]:
     """The retrieval figures, in the order of the report."""
-    return [Row(name, evaluation["retrieval"][task], 0.5) for task, (name, _) in RETRIEVAL.items()]
+    figures = evaluation.retrieval
+    return [Row(name, figures[t], 0.5) for t, (name, _) in RETRIEVAL.items() if t in figures]
 
 
-def probe_rows(evaluation: Mapping[str, Any]) -> list[Row]:
+def probe_rows(evaluation: Evaluation) -> list[Row]:
     """Balanced accuracy of the linear probe, under every task and protocol there is."""
     rows = []
-    for task, protocol, result in _protocols(evaluation):
-        level = "video" if task == "label" else "frame"
-        name = f"{TASKS[task]},\n{PROTOCOLS[protocol][0].lower()}"
+    for label, protocol, result in _protocols(evaluation):
+        level = "video" if label == "label" else "frame"
+        name = f"{LABELS[label]},\n{PROTOCOLS[protocol][0].lower()}"
         if protocol == "cross_validation":
-            name = f"{TASKS[task]},\ncross-validation"
-        figure = result["linear"][level]["balanced_accuracy"]
-        rows.append(Row(name, figure, result["chance"]))
+            name = f"{LABELS[label]},\ncross-validation"
+        figure = result.probes["linear"][level]["balanced_accuracy"]
+        rows.append(Row(name, figure, result.chance))
     return rows
 
 
-def summary(evaluation: Mapping[str, Any]) -> str:
+def summary(evaluation: Evaluation) -> str:
     """Cards with the main figures."""
     rows = [("AUROC", row) for row in retrieval_rows(evaluation)]
     probes = probe_rows(evaluation)
@@ -97,36 +99,38 @@ def summary(evaluation: Mapping[str, Any]) -> str:
     return f'<div class="cards">{"".join(_card(unit, row) for unit, row in rows)}</div>'
 
 
-def retrieval_table(evaluation: Mapping[str, Any]) -> str:
+def retrieval_table(evaluation: Evaluation) -> str:
     """Retrieval and the spread of the embeddings."""
-    rows = [
-        [_name(name, meaning.format(**evaluation["protocol"])), *_cells(evaluation["retrieval"][t])]
-        for t, (name, meaning) in RETRIEVAL.items()
-    ]
-    for key, (name, meaning) in GEOMETRY.items():
-        values = evaluation["geometry"][key]
-        cells = [_number(_text(values[e], GEOMETRY_FORMAT[key])) for e in ENCODERS]
-        rows.append([_name(name, meaning), *cells, _number(""), _number("")])
+    rows = []
+    for task, (name, meaning) in RETRIEVAL.items():
+        if task in evaluation.retrieval:
+            meaning = meaning.format(**vars(evaluation.protocol))
+            rows.append([_name(name, meaning), *_cells(evaluation.retrieval[task])])
+    for measure, (name, meaning, form) in GEOMETRY.items():
+        if measure in evaluation.geometry:
+            values = evaluation.geometry[measure]
+            cells = [_number(_text(values[e], form)) for e in ENCODERS]
+            rows.append([_name(name, meaning), *cells, _number(""), _number("")])
     return table(HEAD, rows)
 
 
-def probe_tables(evaluation: Mapping[str, Any]) -> str:
+def probe_tables(evaluation: Evaluation) -> str:
     """Every probe figure, by task and protocol; empty without labels."""
     parts = []
-    for task, protocol, result in _protocols(evaluation):
+    for label, protocol, result in _protocols(evaluation):
         title, meaning = PROTOCOLS[protocol]
-        classes = ", ".join(f"{c} {n}" for c, n in result["patients_per_class"].items())
-        parts.append(f"<h3>{escape(TASKS[task])}: {escape(title.lower())}</h3>")
+        classes = ", ".join(f"{c} {n}" for c, n in result.patients_per_class.items())
+        parts.append(f"<h3>{escape(LABELS[label])}: {escape(title.lower())}</h3>")
         note = f"{meaning} Patients tested: {classes}.{_gaps(result)}"
         parts.append(paragraph(note, "note"))
         rows = [
-            [f"{PROBES[probe]}, {FIGURES[figure]}, per {level}", *_cells(estimates)]
-            for probe in PROBES
-            for level, figures in result[probe].items()
-            for figure, estimates in figures.items()
+            [f"{PROBES[probe].title}, {FIGURES[figure]}, per {level}", *_cells(comparison)]
+            for probe, levels in result.probes.items()
+            for level, figures in levels.items()
+            for figure, comparison in figures.items()
         ]
         parts += [table(HEAD, rows), paragraph(_baselines(result), "note")]
-    if any("source" in result for *_, result in _protocols(evaluation)):
+    if any(result.source is not None for *_, result in _protocols(evaluation)):
         parts.append(
             paragraph(
                 "Source alone answers with the usual class of the hospital or publisher a video "
@@ -138,53 +142,53 @@ def probe_tables(evaluation: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _protocols(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for task in TASKS:
-        result = (evaluation.get("probes") or {}).get(task)
+def _protocols(evaluation: Evaluation) -> Iterator[tuple[str, str, ProbeResult]]:
+    for label in LABELS:
+        reached = evaluation.probes.get(label)
         for protocol in PROTOCOLS:
-            if result and result.get(protocol):
-                yield task, protocol, result[protocol]
+            result = reached.protocols.get(protocol) if reached else None
+            if result is not None:
+                yield label, protocol, result
 
 
-def _gaps(result: Mapping[str, Any]) -> str:
+def _gaps(result: ProbeResult) -> str:
     text = ""
-    if result["not_tested"]:
-        text += f" Without a tested video: {', '.join(result['not_tested'])}."
-    if result["not_fitted"]:
-        text += f" Missing from a fit, so never predicted there: {', '.join(result['not_fitted'])}."
-    reason = result["linear"]["frame"]["balanced_accuracy"]["trained"]["note"]
+    if result.not_tested:
+        text += f" Without a tested video: {', '.join(result.not_tested)}."
+    if result.not_fitted:
+        text += f" Missing from a fit, so never predicted there: {', '.join(result.not_fitted)}."
+    reason = result.probes["linear"]["frame"]["balanced_accuracy"]["trained"].note
     return text + (f" No intervals: {reason}." if reason else "")
 
 
-def _baselines(result: Mapping[str, Any]) -> str:
-    text = f"Chance: balanced accuracy {result['chance']:.2f}, macro AUROC 0.50."
-    if "source" in result:
+def _baselines(result: ProbeResult) -> str:
+    text = f"Chance: balanced accuracy {result.chance:.2f}, macro AUROC 0.50."
+    if result.source is not None:
         parts = []
-        for figure, name in FIGURES.items():
-            e = result["source"][figure]
-            parts.append(f"{name} {_text(e['value'])} {_interval(e)}".strip())
+        for figure, e in result.source.items():
+            parts.append(f"{FIGURES[figure]} {_text(e.value)} {_interval(e)}".strip())
         text += f" Source alone, per video: {', '.join(parts)}."
     return text
 
 
 def _card(unit: str, row: Row) -> str:
     trained = row.estimates["trained"]
-    others = " · ".join(f"{n} {_text(row.estimates[n]['value'])}" for n in ENCODERS[1:])
+    others = " · ".join(f"{n} {_text(row.estimates[n].value)}" for n in ENCODERS[1:])
     verdict, words = _verdict(row.estimates["trained - random"])
     return (
-        f'<div class="card">{escape(row.name)}<b>{_text(trained["value"])} '
+        f'<div class="card">{escape(row.name)}<b>{_text(trained.value)} '
         f"<small>{_interval(trained)}</small></b>"
         f'<div class="note">{others}<br><span class="{verdict}">{words}</span><br>'
         f"{unit}</div></div>"
     )
 
 
-def _verdict(difference: Mapping[str, Any]) -> tuple[str, str]:
-    if difference["low"] is None:
+def _verdict(difference: Estimate) -> tuple[str, str]:
+    if difference.low is None or difference.high is None:
         return "open", "no interval over patients"
-    if difference["low"] > 0:
+    if difference.low > 0:
         return "higher", "higher than random"
-    if difference["high"] < 0:
+    if difference.high < 0:
         return "lower", "lower than random"
     return "open", "not told apart from random"
 
@@ -193,7 +197,7 @@ def _name(name: str, meaning: str) -> str:
     return f'<td>{escape(name)}<div class="note">{escape(meaning)}</div></td>'
 
 
-def _cells(estimates: Estimates) -> list[str]:
+def _cells(estimates: Comparison) -> list[str]:
     values = [_number(_estimate(estimates[name])) for name in ENCODERS]
     for name in ("trained - random", "trained - pixels"):
         e = estimates[name]
@@ -209,12 +213,12 @@ def _number(content: str, style: str = "") -> str:
     )
 
 
-def _estimate(e: Mapping[str, Any], form: str = ".2f") -> str:
-    return f"{_text(e['value'], form)}<small>{_interval(e, form)}</small>"
+def _estimate(e: Estimate, form: str = ".2f") -> str:
+    return f"{_text(e.value, form)}<small>{_interval(e, form)}</small>"
 
 
-def _interval(e: Mapping[str, Any], form: str = ".2f") -> str:
-    return "" if e["low"] is None else f"[{_text(e['low'], form)}, {_text(e['high'], form)}]"
+def _interval(e: Estimate, form: str = ".2f") -> str:
+    return "" if e.low is None else f"[{_text(e.low, form)}, {_text(e.high, form)}]"
 
 
 def _text(value: float | None, form: str = ".2f") -> str:

@@ -12,15 +12,7 @@ from torch import Tensor
 
 from usucl.bank import NegativeBank, ShardedBank
 from usucl.data import FrameBatch, VideoDataModule
-from usucl.losses import (
-    Frames,
-    LossInputs,
-    Selection,
-    dense_inputs,
-    hard_negative_nce,
-    paper_code_inputs,
-    paper_inputs,
-)
+from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.training.config import TrainingConfig
 
@@ -74,9 +66,10 @@ class ContrastiveTraining(LightningModule):
         super().__init__()
         self.config = config
         self.encoder = FrameEncoder(config.encoder)
+        self.method = config.make_method()
         self.momentum_encoder: MomentumEncoder | None = None
-        if config.method != "dense":
-            self.momentum_encoder = MomentumEncoder(self.encoder, config.key.momentum)
+        if self.method.momentum is not None:
+            self.momentum_encoder = MomentumEncoder(self.encoder, self.method.momentum)
         self.bank: NegativeBank | ShardedBank | None = None
         self.stopwatch = Stopwatch()
 
@@ -108,7 +101,8 @@ class ContrastiveTraining(LightningModule):
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> StepOutput:
         """The loss of one batch, with what the monitor looks at."""
-        inputs = self._dense(batch) if self.momentum_encoder is None else self._paper(batch)
+        inputs = self._inputs(batch)
+        self._enqueue(self.method.bank_before(inputs))
         if self.bank is not None:
             inputs = inputs._replace(negatives=(*inputs.negatives, self._bank_keys(inputs)))
         self.stopwatch.lap("encoder")
@@ -125,10 +119,7 @@ class ContrastiveTraining(LightningModule):
             max_similarity=options.max_similarity,
             return_selection=True,
         )
-        if self.config.method == "dense" and self.bank is not None:
-            # Only now: the frames were in the batch's own block already.
-            second = inputs.anchors.embedding[len(batch.video) :]
-            self.bank.enqueue(Frames(second, batch.video, batch.time, batch.patient))
+        self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.stopwatch.lap("loss")
         self._lap_in_backward(loss, inputs.anchors.embedding)
@@ -157,36 +148,18 @@ class ContrastiveTraining(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _dense(self, batch: FrameBatch) -> LossInputs:
-        first, second = self.encoder(torch.cat([batch.anchor_view, batch.positive_view])).chunk(2)
+    def _inputs(self, batch: FrameBatch) -> LossInputs:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, VideoDataModule)
-        return dense_inputs(
-            Frames(first, batch.video, batch.time, batch.patient),
-            second,
-            data.windows(batch.video, self.current_epoch),
-        )
-
-    def _paper(self, batch: FrameBatch) -> LossInputs:
-        assert self.momentum_encoder is not None
+        window = data.windows(batch.video, self.current_epoch)
+        if self.momentum_encoder is None:
+            return self.method.inputs(batch, self.encoder, self.encoder, window)
         self.momentum_encoder.update(self.encoder)
-        anchors = self.encoder(batch.anchor_view)
-        positives = self.momentum_encoder(batch.positive_view)
-        n, k = batch.negative_time.shape
-        negatives = anchors.new_empty(n, k, anchors.shape[1])
-        if k > 0:
-            query = self.config.key.negatives == "query"
-            encoder = self.encoder if query else self.momentum_encoder
-            negatives = encoder(batch.negative_view.flatten(0, 1)).unflatten(0, (n, k))
-        if self.config.method == "paper-code":
-            return paper_code_inputs(anchors, positives, negatives, batch.negative_time.isfinite())
-        if self.bank is not None:
-            # Before the loss: the other videos' positives of this batch are keys too. Without a
-            # time they are never intra-video negatives, for those are sampled.
-            nowhen = torch.full_like(batch.time, torch.nan)
-            self.bank.enqueue(Frames(positives, batch.video, nowhen, batch.patient))
-        frames = Frames(anchors, batch.video, batch.time, batch.patient)
-        return paper_inputs(frames, positives, negatives, batch.negative_time)
+        return self.method.inputs(batch, self.encoder, self.momentum_encoder, window)
+
+    def _enqueue(self, frames: Frames | None) -> None:
+        if self.bank is not None and frames is not None:
+            self.bank.enqueue(frames)
 
     def _intra_k(self) -> int:
         intra = self.config.curriculum.intra(self.current_epoch)
@@ -200,7 +173,7 @@ class ContrastiveTraining(LightningModule):
         options, intra_k = self.config.loss, self._intra_k()
         depth = options.cross_k + options.cross_skip
         window = None
-        if intra_k > 0 and self.config.method == "dense":  # else its frames have no time
+        if intra_k > 0 and self.method.bank_has_times:
             depth, window = max(depth, intra_k + options.intra_skip), inputs.window
         with torch.no_grad():
             anchors = inputs.anchors._replace(embedding=inputs.anchors.embedding.detach())

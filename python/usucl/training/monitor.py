@@ -19,6 +19,7 @@ from usucl.bank import ShardedBank
 from usucl.data import FrameBatch
 from usucl.losses import Frames
 from usucl.models import save_encoder
+from usucl.run_folder import RunFolder
 from usucl.training.module import ContrastiveTraining, StepOutput
 
 COLUMNS = (
@@ -106,8 +107,8 @@ class Monitor(Callback):
     backward pass and the optimiser) and loss (with its backward pass) as in the step at hand.
     """
 
-    def __init__(self, folder: Path, log_every: int) -> None:
-        self.table = MetricsTable(folder / "metrics.csv")
+    def __init__(self, table: Path, log_every: int) -> None:
+        self.table = MetricsTable(table)
         self.log_every = log_every
         self.waited = 0.0
         self.images = 0
@@ -193,11 +194,11 @@ class Monitor(Callback):
         self.waited, self.images = 0.0, 0
 
 
-class RunFolder(Callback):
+class SaveAfterEpoch(Callback):
     """Saves the encoder and the bank after every epoch; the checkpoint follows by Lightning."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """An epoch is done. An error here comes before the checkpoint of the epoch."""
@@ -209,7 +210,7 @@ class RunFolder(Callback):
                 "precision='32-true'"
             )
         if trainer.is_global_zero:
-            save_encoder(pl_module.encoder, self.folder)
+            save_encoder(pl_module.encoder, self.run.path)
         bank = pl_module.bank
         if bank is not None and (trainer.is_global_zero or isinstance(bank, ShardedBank)):
-            bank.save(self.folder / "bank")
+            bank.save(self.run.bank)

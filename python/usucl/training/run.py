@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import logging
-import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,33 +19,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
-from usucl._files import write_atomically
-from usucl.data import DenseSampler, FrameSampler, VideoCatalog, VideoDataModule
+from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
+from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig, read_config
 from usucl.training.module import ContrastiveTraining
-from usucl.training.monitor import MetricsTable, Monitor, RunFolder
-
-# What a run, its evaluation and its report write: overwrite=True replaces these and nothing else.
-# config.yaml, by its first line, marks the folder as a run. It is not here, for it is replaced in
-# place: a folder half cleared is still a run.
-RUN_MARK = "# usucl run: overwrite replaces the results beside this file\n"
-RUN_ENTRIES = (
-    "encoder.safetensors",
-    "encoder.json",
-    "initial",
-    "metrics.csv",
-    "split.csv",
-    "skipped.csv",
-    "checkpoints",
-    "bank",
-    "tensorboard",
-    "embeddings",
-    "embedded",
-    "figures",
-    "evaluation.json",
-    "report.html",
-)
+from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
 
 
 def train(
@@ -100,7 +76,7 @@ def train(
         UserWarning: nothing can be held out, or the folds given are all the same.
     """
     out = Path(out)
-    checkpoint = out / "checkpoints" / "last.ckpt"
+    run = RunFolder(out)
     if held_out is not None:
         overrides["held_out"] = list(held_out)
     if seed is not None:
@@ -108,41 +84,40 @@ def train(
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
-        if not checkpoint.is_file():
+        if not run.checkpoint.is_file():
             raise FileNotFoundError(
-                f"nothing to resume: {checkpoint} is missing; it is written after the first epoch"
+                f"nothing to resume: {run.checkpoint} is missing; it is written after the first "
+                "epoch"
             )
-        config = _unchanged(out / "config.yaml", overrides)
+        config = _unchanged(run.config, overrides)
         if data is not None:
             config = replace(config, data=_absolute(data))
     else:
         if data is None:
             raise TypeError("data must be a folder of videos, got None")
         config = read_config(preset, overrides | {"data": _absolute(data)})
-        _check_free(out, overwrite)
+        run.check_free(overwrite=overwrite)
     catalog = VideoCatalog.scan(config.data)
-    training, held_out_part = _split(catalog, config)
-    datamodule = _datamodule(training, config)
+    parts = _split(catalog, config)
+    datamodule = _datamodule(parts[0], config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = ContrastiveTraining(config)
 
-    split = _split_table(training, held_out_part)
     if resume:
-        if split != (out / "split.csv").read_text():
+        if not run.has_split(*parts):
             raise ValueError(f"data must hold the videos of the run in {out}, got others")
     else:
-        _clear(out)
-    write_atomically(out / "config.yaml", (RUN_MARK + config.to_yaml()).encode())
+        run.clear()
+    run.write_config(config.to_yaml())
     if not resume:
-        write_atomically(out / "split.csv", split.encode())
-        skipped = _csv_text(("path", "reason"), catalog.skipped)
-        write_atomically(out / "skipped.csv", skipped.encode())
-        MetricsTable(out / "metrics.csv").rewind(0)
-        save_encoder(module.encoder, out / "initial")
+        run.write_split(*parts)
+        run.write_skipped(catalog)
+        MetricsTable(run.metrics).rewind(0)
+        save_encoder(module.encoder, run.initial)
         save_encoder(module.encoder, out)
     _report_skipped(catalog)
-    _fit(module, datamodule, out, checkpoint if resume else None, progress)
+    _fit(module, datamodule, run, resume, progress)
     return out
 
 
@@ -161,30 +136,6 @@ def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
                 "another run"
             )
     return config
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"out must be a folder, {out} is a file")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    config = out / "config.yaml"
-    if not (config.is_file() and config.read_bytes().startswith(RUN_MARK.encode())):
-        raise FileExistsError(f"{out} is not empty and holds no run: choose another folder")
-    if not overwrite:
-        raise FileExistsError(
-            f"{out} holds a run: give overwrite=True to replace it, or resume=True to go on with it"
-        )
-
-
-def _clear(out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name in RUN_ENTRIES:
-        entry = out / name
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)
 
 
 def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
@@ -209,17 +160,10 @@ def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog,
 
 def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
     sampling = config.sampling
-    radius = sampling.positive_radius
-    sampler: DenseSampler | FrameSampler
-    if config.method == "dense":
-        sampler = DenseSampler(sampling.videos, sampling.frames, radius, sampling.steps_per_epoch)
-    else:
-        sampler = FrameSampler(sampling.videos, sampling.negatives, radius)
     return VideoDataModule(
         catalog,
-        mode="dense" if config.method == "dense" else "paper",
+        config.make_method().sampler(),
         image_size=config.encoder.image_size,
-        sampler=sampler,
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,
@@ -235,20 +179,6 @@ def _report_skipped(catalog: VideoCatalog) -> None:
         for path, reason in catalog.skipped:
             table.add_row(str(path), reason)
         Console(stderr=True).print(table)
-
-
-def _split_table(training: VideoCatalog, held_out: VideoCatalog) -> str:
-    parts = (("train", training), ("held_out", held_out))
-    rows = [(e.id, e.group, e.label or "", part) for part, catalog in parts for e in catalog]
-    return _csv_text(("video_id", "group", "label", "part"), rows)
-
-
-def _csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 @contextlib.contextmanager
@@ -272,15 +202,15 @@ def _quiet() -> Iterator[None]:
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
-    out: Path,
-    checkpoint: Path | None,
+    run: RunFolder,
+    resume: bool,
     progress: bool,
 ) -> None:
     config = module.config
     callbacks: list[Callback] = [
-        Monitor(out, config.log_every),
-        RunFolder(out),
-        ModelCheckpoint(out / "checkpoints", "last", enable_version_counter=False),
+        Monitor(run.metrics, config.log_every),
+        SaveAfterEpoch(run),
+        ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
     ]
     if progress:
         callbacks.append(RichProgressBar())
@@ -289,13 +219,14 @@ def _fit(
         max_epochs=config.epochs,
         precision=config.precision,
         callbacks=callbacks,
-        logger=TensorBoardLogger(out, name="tensorboard", version=""),
-        default_root_dir=out,
+        logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
+        default_root_dir=run.path,
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
     interrupt = signal.getsignal(signal.SIGINT)
     try:
+        checkpoint = run.checkpoint if resume else None
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into an exit of the whole program, and ignores it from then on.

@@ -76,7 +76,7 @@ def _compile(out: Path, *command: str) -> Path:
     """Runs the command, which ends with ``-o``, unless its result is newer than every source."""
     sources = [
         *ROOT.glob("csrc/**/*.h"),
-        *ROOT.glob("csrc/cuda/*.cu"),
+        *ROOT.glob("csrc/cuda/**/*.cu"),
         *EMULATOR.glob("*.h"),
         *EMULATOR.glob("*.cpp"),
         *PROGRAMS.glob("*.cu"),

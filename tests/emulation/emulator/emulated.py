@@ -1,6 +1,6 @@
 """The emulated kernels behind the same face as ``strategies.Problem.run``.
 
-The structures mirror csrc/core/problem.h, csrc/results.h and emulation.h.
+The structures mirror csrc/core/problem.h, csrc/core/results.h and emulation.h.
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ def margin_of(
     anchor_norm: float,
     key_norm: float,
 ) -> float:
-    """What a score may be off by, csrc/cuda/nomination.h."""
+    """What a score may be off by, csrc/core/nomination.h."""
     function = emulator._library.margin
     function.restype = c_double
     return function(

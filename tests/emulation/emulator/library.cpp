@@ -1,8 +1,8 @@
 // The emulated kernels' host entry points for ctypes: emulated.py mirrors the
-// structs of csrc/core/problem.h and csrc/results.h.
+// structs of csrc/core/problem.h and csrc/core/results.h.
 #include <string>
 
-#include "cuda/margin.h"
+#include "cuda/tensor_cores/rounding.h"
 #include "emulation.h"
 #include "host_memory.h"
 
@@ -56,7 +56,8 @@ USUCL_ENTRY void take_statistics(cuda::Statistics* out) {
 
 USUCL_ENTRY double margin(int32_t anchors, int32_t elements, int64_t dim, double anchor_norm,
                           double key_norm) {
-  const cuda::Margin margin(static_cast<DType>(anchors), static_cast<DType>(elements), dim);
+  const NominationMargin margin(
+      cuda::tensor_core_errors(static_cast<DType>(anchors), static_cast<DType>(elements), dim));
   return margin.relative * anchor_norm * key_norm + margin.absolute * (anchor_norm + key_norm + 1);
 }
 
@@ -86,7 +87,8 @@ USUCL_ENTRY const char* take_kernels() {
   }                                                                                                \
   USUCL_ENTRY const char* backward_##suffix(const BackwardArguments<T>* arguments,                 \
                                             const BackwardArrays<T>* out) {                        \
-    return run([&](const cuda::Call& c) { cuda::row_gradients<T>(*arguments, *out, c); });         \
+    return run(                                                                                    \
+        [&](const cuda::Call& c) { cuda::hard_negative_nce_backward<T>(*arguments, *out, c); });   \
   }                                                                                                \
   USUCL_ENTRY const char* keys_##suffix(const BackwardArguments<T>* arguments,                     \
                                         const KeyGradient<T>* wanted) {                            \

@@ -1,11 +1,12 @@
-// The products of mma_core.cu, and beside them what csrc/cuda/margin.h lets a score be off by.
-#include "cuda/margin.h"
+// The products of mma_core.cu, and beside them what csrc/core/nomination.h lets a score be off by.
+#include "cuda/tensor_cores/rounding.h"
 
 #include "mma_core.cu"
 
 // The margin's factor of both norms and its absolute part, into out [2]; of types as in DType.
 USUCL_ENTRY const char* margin(int64_t anchors, int64_t elements, int64_t dim, float* out) {
-  const Margin margin(static_cast<usucl::DType>(anchors), static_cast<usucl::DType>(elements), dim);
+  const usucl::NominationMargin margin(tensor_core_errors(
+      static_cast<usucl::DType>(anchors), static_cast<usucl::DType>(elements), dim));
   out[0] = margin.relative;
   out[1] = margin.absolute;
   return nullptr;

@@ -1,6 +1,7 @@
-// Products of one tile of 128 anchors with one of 128 keys through csrc/cuda/mma_core.h: chunks
-// copied asynchronously, two ahead, as the dense pass does. For the emulator and for nvcc.
-#include "cuda/mma_core.h"
+// Products of one tile of 128 anchors with one of 128 keys through
+// csrc/cuda/tensor_cores/mma_core.h: chunks copied asynchronously, two ahead, as the dense pass
+// does. For the emulator and for nvcc.
+#include "cuda/tensor_cores/mma_core.h"
 
 #include "on_device.h"
 

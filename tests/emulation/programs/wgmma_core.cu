@@ -1,6 +1,6 @@
-// Scores of anchors with keys by csrc/cuda/wgmma_core.h: one thread has tiles copied, one warpgroup
-// multiplies them, with three stages between. For the emulator and for nvcc.
-#include "cuda/wgmma_core.h"
+// Scores of anchors with keys by csrc/cuda/tensor_cores/wgmma_core.h: one thread has tiles copied,
+// one warpgroup multiplies them, with three stages between. For the emulator and for nvcc.
+#include "cuda/tensor_cores/wgmma_core.h"
 #include "on_device.h"
 
 namespace {

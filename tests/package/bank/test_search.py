@@ -181,7 +181,7 @@ def test_frames_above_the_age_are_never_found(name: str) -> None:
 def real_frames(folder: Path) -> Frames:
     """Videos through an encoder as it begins: nearly equal embeddings, in order of time."""
     from usucl.data import VideoCatalog
-    from usucl.evaluation.embed import embed_entries
+    from usucl.embedding import embed_entries
     from usucl.models import EncoderConfig, FrameEncoder
 
     torch.manual_seed(0)

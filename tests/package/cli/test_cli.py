@@ -13,7 +13,7 @@ import torch
 from shell import stderr_line, write_video
 
 import usucl
-from usucl.cli import COMMANDS, main
+from usucl.cli import COMMANDS, _as_typed, main
 from usucl.data import VideoCatalog
 
 
@@ -88,9 +88,7 @@ def test_public_names() -> None:
         (["bank", "search", "no_bank", "x"], "no_bank holds no bank"),
         (["bank", "search", "no_bank"], "either a QUERY or --slot"),
         (["bank", "search", "no_bank", "x", "--slot", "1"], "either a QUERY or --slot"),
-        (["bank", "search", "no_bank", "x", "--k", "0"], "k must be at least 1"),
         (["bank", "duplicates", "no_bank"], "no_bank holds no bank"),
-        (["bank", "duplicates", "no_bank", "--threshold", "2"], "threshold must be a cosine"),
         (["data", "check", "no_folder"], "no_folder"),
         (["data", "convert", "no_folder", "--out", "x", "--size", "4"], "at least 8"),
         (["demo", "--minutes", "0"], "minutes"),
@@ -108,6 +106,19 @@ def test_bad_input_is_one_line(
     assert main(words) == 2
     assert said in stderr_line(capsys)
     assert not list(tmp_path.iterdir())
+
+
+def test_messages_name_options_as_they_are_typed() -> None:
+    options = {"batch_size": 1, "set_": (), "run": "x", "overwrite": False, "exclude_video": ()}
+    for message, said in (
+        ("batch_size must be at least 1, got 0", "batch-size must be at least 1, got 0"),
+        ("exclude_video: no such video", "exclude-video: no such video"),
+        ("give overwrite=True to replace it", "give --overwrite to replace it"),
+        ("2 after exclude_video=, 0 after run=", "2 after --exclude-video, 0 after --run"),
+        ("a/batch_size/run=1/x is missing", "a/batch_size/run=1/x is missing"),
+        ("resume=True", "resume=True"),  # no option of this command
+    ):
+        assert _as_typed(message, options) == said
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from usucl.data import (
     DenseSampler,
     FrameBatch,
     FrameSampler,
+    Sampler,
     VideoCatalog,
     VideoDataModule,
     normalise,
@@ -43,7 +44,7 @@ def source(view: torch.Tensor) -> int:
 
 
 def test_paper_batch(catalog: VideoCatalog) -> None:
-    data = VideoDataModule(catalog, mode="paper", image_size=16, seed=3)
+    data = VideoDataModule(catalog, FrameSampler(), image_size=16, augmentation="crop", seed=3)
     assert data.steps_per_epoch == 1
     batch = data.batch(epoch=20, step=0)
     assert [tuple(t.shape) for t in batch[:3]] == [
@@ -78,7 +79,7 @@ def test_paper_batch(catalog: VideoCatalog) -> None:
 
 def test_dense_batch_and_its_windows(catalog: VideoCatalog) -> None:
     sampler = DenseSampler(videos=3, frames=8, positive_radius=2)
-    data = VideoDataModule(catalog, image_size=16, sampler=sampler, augmentation="paper")
+    data = VideoDataModule(catalog, sampler, image_size=16, augmentation="crop")
     batch = data.batch(0, 1)
     assert len(batch.anchor_view) == 24 and batch.negative_view.shape == (24, 0, 3, 16, 16)
     assert batch.negative_time.shape == (24, 0)
@@ -101,10 +102,11 @@ def equal(a: FrameBatch, b: FrameBatch) -> bool:
     return all(torch.equal(x.nan_to_num(-9), y.nan_to_num(-9)) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("mode", ["paper", "dense"])
-def test_batches_do_not_depend_on_workers_or_memory(catalog: VideoCatalog, mode: str) -> None:
-    sampler = FrameSampler(2) if mode == "paper" else DenseSampler(2, 4)
-    options = {"mode": mode, "image_size": 16, "sampler": sampler, "seed": 1}
+@pytest.mark.parametrize("sampler", [FrameSampler(2), DenseSampler(2, 4)])
+def test_batches_do_not_depend_on_workers_or_memory(
+    catalog: VideoCatalog, sampler: Sampler
+) -> None:
+    options = {"image_size": 16, "sampler": sampler, "seed": 1}
     here = VideoDataModule(catalog, **options)
     loader = here.train_dataloader()
     loader.sampler.set_epoch(4)
@@ -124,7 +126,7 @@ def test_batches_do_not_depend_on_workers_or_memory(catalog: VideoCatalog, mode:
 def test_curriculum_acts_on_the_negatives(catalog: VideoCatalog) -> None:
     curriculum = Curriculum("step", 60)
     sampler = FrameSampler(negatives=8)
-    data = VideoDataModule(catalog, mode="paper", sampler=sampler, curriculum=curriculum)
+    data = VideoDataModule(catalog, sampler, curriculum=curriculum)
     for epoch, (lo, hi) in ((20, (6, 13.2)), (55, (4, 6))):  # of the video with 33 frames
         batch = data.batch(epoch, 0)
         row = batch.video.tolist().index(2)
@@ -142,7 +144,7 @@ def test_units_of_time(tmp_path: Path, catalog: VideoCatalog) -> None:
             duration=[100] * 10 + [200] * 10,
         )
     curriculum = Curriculum("constant", windows=((1.0, 2.0),))
-    options = {"mode": "dense", "sampler": DenseSampler(2, 8), "curriculum": curriculum}
+    options = {"sampler": DenseSampler(2, 8), "curriculum": curriculum}
     gifs = VideoCatalog.scan(tmp_path)
     data = VideoDataModule(gifs, time_unit="seconds", **options)
     batch = data.batch(0, 0)
@@ -159,10 +161,6 @@ def test_units_of_time(tmp_path: Path, catalog: VideoCatalog) -> None:
 
 
 def test_errors_name_the_argument(catalog: VideoCatalog) -> None:
-    with pytest.raises(ValueError, match="mode: expected"):
-        VideoDataModule(catalog, mode="sparse")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="sampler: expected a FrameSampler in mode 'paper'"):
-        VideoDataModule(catalog, mode="paper", sampler=DenseSampler())
     with pytest.raises(ValueError, match="time_unit: expected"):
         VideoDataModule(catalog, time_unit="hours")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="catalog: expected at least one video"):
@@ -184,7 +182,7 @@ class Recorder(lightning.LightningModule):
 
 
 def test_lightning_sets_the_epoch(catalog: VideoCatalog, tmp_path: Path) -> None:
-    data = VideoDataModule(catalog, mode="paper", image_size=16, sampler=FrameSampler(3))
+    data = VideoDataModule(catalog, FrameSampler(3), image_size=16, augmentation="crop")
     module = Recorder()
     trainer = lightning.Trainer(
         max_epochs=2,
@@ -204,7 +202,7 @@ def test_lightning_sets_the_epoch(catalog: VideoCatalog, tmp_path: Path) -> None
 def test_processes_share_the_steps(catalog: VideoCatalog) -> None:
     from usucl.data.datamodule import _Steps
 
-    data = VideoDataModule(catalog, sampler=DenseSampler(2, 4, steps_per_epoch=5))
+    data = VideoDataModule(catalog, DenseSampler(2, 4, steps_per_epoch=5))
     data.setup()
     parts = [list(_Steps(data._batches, rank=r, world=2)) for r in (0, 1)]
     assert parts == [[(0, 0), (0, 2), (0, 4)], [(0, 1), (0, 3), (0, 0)]]

@@ -70,10 +70,10 @@ def test_store_keeps_to_its_limit(catalog: VideoCatalog) -> None:
     assert FrameStore(catalog.entries, 20, one_video - 1).stored_videos == 0
 
 
-@pytest.mark.parametrize("preset", ["paper", "dense"])
+@pytest.mark.parametrize("name", ["crop", "crop-flip-jitter"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_augmentation_depends_on_the_seed_alone(preset: str, channels: int) -> None:
-    augment = Augmentation(preset, 16)  # type: ignore[arg-type]
+def test_augmentation_depends_on_the_seed_alone(name: str, channels: int) -> None:
+    augment = Augmentation(name, 16)  # type: ignore[arg-type]
     side = augment.short_side
     image = torch.randint(0, 256, (channels, side, side + 9), dtype=torch.uint8)
     views = augment([image, image, image], [1, 2, 1])
@@ -84,7 +84,7 @@ def test_augmentation_depends_on_the_seed_alone(preset: str, channels: int) -> N
 
 
 def test_augmentation_leaves_global_randomness_alone() -> None:
-    augment = Augmentation("dense", 16)
+    augment = Augmentation("crop-flip-jitter", 16)
     image = torch.zeros(1, 23, 23, dtype=torch.uint8)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -93,8 +93,8 @@ def test_augmentation_leaves_global_randomness_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_paper_crop_is_a_part_of_the_frame() -> None:
-    augment = Augmentation("paper", 8)
+def test_a_crop_is_a_part_of_the_frame() -> None:
+    augment = Augmentation("crop", 8)
     image = torch.arange(8 * 20, dtype=torch.uint8).view(1, 8, 20)
     crops = [normalise(image[..., left : left + 8]) for left in range(13)]
     for view in augment([image] * 20, list(range(20))):
@@ -102,7 +102,7 @@ def test_paper_crop_is_a_part_of_the_frame() -> None:
 
 
 def test_augmentation_errors() -> None:
-    with pytest.raises(ValueError, match="preset: expected one of"):
+    with pytest.raises(ValueError, match="name: expected one of"):
         Augmentation("strong", 64)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="image_size: expected at least 8"):
-        Augmentation("paper", 4)
+        Augmentation("crop", 4)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usucl.data import DenseSampler, FrameSampler
+from usucl.data import DenseSampler, FrameSampler, Sampler
 from usucl.data.sampling import MISSING, Draw, negative_candidates, positive_candidates
 
 lengths_of_videos = st.lists(st.integers(1, 120), min_size=1, max_size=12)
@@ -135,7 +135,7 @@ def test_steps_of_an_epoch() -> None:
 
 
 @pytest.mark.parametrize("sampler", [FrameSampler(), DenseSampler()])
-def test_draws_are_pure(sampler: FrameSampler | DenseSampler) -> None:
+def test_draws_are_pure(sampler: Sampler) -> None:
     lengths = [50, 60, 70, 80]
     windows = [(0.2 * n, 0.4 * n) for n in lengths]
 

@@ -11,8 +11,10 @@ import torch
 from runs import make_data, make_run
 
 from usucl.data import VideoCatalog
-from usucl.evaluation import Embeddings, embed, evaluate
-from usucl.evaluation.embed import PixelEncoder, encode, held_out_videos
+from usucl.embedding import encode
+from usucl.evaluation import Embeddings, Evaluation, embed, evaluate
+from usucl.evaluation.embed import PixelEncoder
+from usucl.evaluation.schema import Count
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,56 +46,6 @@ def test_embeddings_come_back_from_their_files(tmp_path: Path) -> None:
     for name in ("video_id", "group", "label", "held_out", "frame_label"):
         assert getattr(read, name) == getattr(made, name)
     assert len(embed(run=run, data=data, out=tmp_path / "all", encoder="pixels")) == 96
-
-
-def test_unknown_videos_of_a_known_patient_are_not_held_out(tmp_path: Path) -> None:
-    data = make_data(tmp_path / "data", videos=6)
-    run = make_run(tmp_path / "run", data)
-    text = (run / "split.csv").read_text().splitlines()
-    (run / "split.csv").write_text("\n".join(line for line in text if "video_3" not in line))
-    held_out = held_out_videos(run, VideoCatalog.scan(data))
-    assert held_out == (True, True, False, False, False, False)
-
-
-def test_patients_named_after_training_count(tmp_path: Path) -> None:
-    """A held-out video whose patient, by today's labels, was trained on is not held out."""
-    data = make_data(tmp_path / "data", videos=4)
-    table = (data / "labels.csv").rename(tmp_path / "labels.csv")
-    run = make_run(tmp_path / "run", data)  # holds out video_0, on its own
-    assert held_out_videos(run, VideoCatalog.scan(data)) == (True, False, False, False)
-    table.rename(data / "labels.csv")  # video_0 and video_1 are of one patient
-    assert not any(held_out_videos(run, VideoCatalog.scan(data)))
-
-
-def make_two_sources(tmp_path: Path) -> tuple[Path, Path]:
-    """Videos a/video_0, a/video_1, b/video_0, b/video_1, the first held out, and their run."""
-    data = tmp_path / "data"
-    for source in "ab":
-        make_data(data / source, videos=2, frames=2, labels=False)
-    return data, make_run(tmp_path / "run", data)
-
-
-def test_trained_videos_are_known_from_a_part_of_the_folder(tmp_path: Path) -> None:
-    data, run = make_two_sources(tmp_path)
-    assert held_out_videos(run, VideoCatalog.scan(data)) == (True, False, False, False)
-    assert held_out_videos(run, VideoCatalog.scan(data / "a")) == (True, False)
-    assert held_out_videos(run, VideoCatalog.scan(data / "b")) == (False, False)
-    (tmp_path / "link").symlink_to(data / "b")
-    assert held_out_videos(run, VideoCatalog.scan(tmp_path / "link")) == (False, False)
-    moved = data.rename(tmp_path / "moved")
-    assert held_out_videos(run, VideoCatalog.scan(moved)) == (True, False, False, False)
-    assert held_out_videos(run, VideoCatalog.scan(moved / "b")) == (False, False)
-
-
-def test_trained_videos_are_known_beside_new_ones_of_their_name(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    make_data(data / "a", videos=2, frames=2, labels=False)
-    run = make_run(tmp_path / "run", data)
-    make_data(data / "b", videos=3, frames=2, labels=False)
-    catalog = VideoCatalog.scan(data)
-    assert [entry.id for entry in catalog][:2] == ["a/video_0", "a/video_1"]
-    # b/video_1 is new, but nothing tells it from the trained video_1: rather seen than leaked
-    assert held_out_videos(run, catalog) == (True, False, True, False, True)
 
 
 def test_embed_keeps_what_is_there(tmp_path: Path) -> None:
@@ -129,20 +81,52 @@ def test_evaluate_a_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", data, held_out=2)
     options = {"frames_per_video": 4, "queries_per_video": 2, "resamples": 200}
     result = evaluate(run=run, data=data, **options)
-    assert json.loads((run / "evaluation.json").read_text()) == result
-    assert result["counts"]["held_out"] == {"videos": 4, "patients": 2, "frames": 16}
-    assert result["counts"]["pretraining"]["patients"] == 4
-    for task in result["retrieval"].values():
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written == result.to_json() and Evaluation.from_json(written) == result
+    assert result.counts["held_out"] == Count(videos=4, patients=2, frames=16)
+    assert result.counts["pretraining"].patients == 4
+    for task in result.retrieval.values():
         assert set(task) == {"trained", "random", "pixels", "trained - random", "trained - pixels"}
-        assert task["trained"]["low"] is None  # two patients
-    label = result["probes"]["label"]
-    assert label["classes"] == ["across", "along"]
-    crossed = label["cross_validation"]
-    assert crossed["patients_per_class"] == {"across": 3, "along": 3} and crossed["chance"] == 0.5
-    pixels = crossed["linear"]["video"]["balanced_accuracy"]["pixels"]
-    assert pixels["value"] == 1 and pixels["low"] == 1  # direction is plain to see
-    assert crossed["source"]["balanced_accuracy"]["value"] == 1
-    assert result["probes"]["frame_label"] is None
+        assert task["trained"].low is None  # two patients
+    label = result.probes["label"]
+    assert label is not None and label.classes == ("across", "along")
+    crossed = label.protocols["cross_validation"]
+    assert crossed is not None
+    assert crossed.patients_per_class == {"across": 3, "along": 3} and crossed.chance == 0.5
+    pixels = crossed.probes["linear"]["video"]["balanced_accuracy"]["pixels"]
+    assert pixels.value == 1 and pixels.low == 1  # direction is plain to see
+    assert crossed.source is not None and crossed.source["balanced_accuracy"].value == 1
+    assert result.probes["frame_label"] is None
+
+
+def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
+    """Programs of others read it: names and order of everything in it stay."""
+    data = make_data(tmp_path / "data", videos=12, frames=4)
+    run = make_run(tmp_path / "run", data, held_out=2)
+    evaluate(run=run, data=data, frames_per_video=2, queries_per_video=1, resamples=5)
+    written = json.loads((run / "evaluation.json").read_text())
+    assert list(written) == [
+        "run", "data", "encoders", "protocol", "counts", "skipped", "retrieval", "geometry",
+        "probes", "versions", "machine",
+    ]  # fmt: skip
+    assert list(written["protocol"]) == [
+        "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",
+        "hard_fraction", "knn", "linear", "interval", "folds", "resamples", "seed",
+    ]  # fmt: skip
+    assert written["protocol"]["knn"] == {"neighbours": 20, "temperature": 0.07}
+    assert list(written["probes"]) == ["label", "frame_label"]
+    assert list(written["probes"]["label"]) == ["classes", "held_out", "cross_validation"]
+    crossed = written["probes"]["label"]["cross_validation"]
+    assert list(crossed) == [
+        "knn", "patients_per_class", "not_tested", "not_fitted", "chance", "linear", "source",
+    ]  # fmt: skip
+    assert list(crossed["knn"]["video"]) == ["balanced_accuracy", "macro_auroc"]
+    estimate = crossed["knn"]["frame"]["macro_auroc"]["trained - pixels"]
+    assert list(estimate) == ["value", "low", "high", "groups", "note"]
+    assert list(written["machine"]) == ["system", "cpu_cores", "threads", "accelerator"]
+    del written["counts"]
+    with pytest.raises(ValueError, match=r"evaluation\.json.*counts"):
+        Evaluation.from_json(written)
 
 
 def test_evaluate_without_labels_or_held_out_videos(tmp_path: Path) -> None:
@@ -151,9 +135,9 @@ def test_evaluate_without_labels_or_held_out_videos(tmp_path: Path) -> None:
     options = {"frames_per_video": 4, "queries_per_video": 2, "resamples": 50}
     result = evaluate(run=run, data=data, **options)
     assert evaluate(run=run, data=data, out=tmp_path / "again", **options) == result
-    assert result["protocol"]["measured_on"] == "pretraining videos"
-    assert result["probes"] == {"label": None, "frame_label": None}
-    assert result["retrieval"]["same_video"]["pixels"]["value"] is not None
+    assert result.protocol.measured_on == "pretraining videos"
+    assert result.probes == {"label": None, "frame_label": None}
+    assert result.retrieval["same_video"]["pixels"].value is not None
 
 
 def test_sources_of_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
@@ -171,7 +155,8 @@ def test_sources_of_a_table_from_a_spreadsheet(tmp_path: Path) -> None:
     assert sources == {f"video_{v}": source for v, source in enumerate(north_south)}
     run = make_run(tmp_path / "run", data)
     result = evaluate(run=run, data=data, frames_per_video=2, queries_per_video=1, resamples=20)
-    assert "source" in result["probes"]["label"]["cross_validation"]
+    label = result.probes["label"]
+    assert label is not None and label.protocols["cross_validation"].source is not None
 
 
 def test_frame_labels_are_probed(tmp_path: Path) -> None:
@@ -181,5 +166,7 @@ def test_frame_labels_are_probed(tmp_path: Path) -> None:
         csv.writer(file).writerows([("video_id", "frame", "label"), *rows])
     run = make_run(tmp_path / "run", data)
     result = evaluate(run=run, data=data, frames_per_video=6, queries_per_video=2, resamples=50)
-    probe = result["probes"]["frame_label"]["cross_validation"]
-    assert set(probe["knn"]) == {"frame"} and "source" not in probe
+    label = result.probes["frame_label"]
+    assert label is not None
+    crossed = label.protocols["cross_validation"]
+    assert set(crossed.probes["knn"]) == {"frame"} and crossed.source is None

@@ -102,7 +102,8 @@ def test_report_after_other_frames_were_embedded(tmp_path: Path) -> None:
 def test_report_says_that_an_encoder_collapsed(tmp_path: Path) -> None:
     data = make_data(tmp_path / "data", videos=4)
     run = make_run(tmp_path / "run", data)
-    result = evaluate(run=run, data=data, frames_per_video=4, queries_per_video=2, resamples=20)
+    options = {"frames_per_video": 4, "queries_per_video": 2, "resamples": 20}
+    result = evaluate(run=run, data=data, **options).to_json()
     for uniformity, told in ((-0.02, True), (-2.0, False)):
         result["geometry"]["uniformity"]["trained"] = uniformity
         (run / "evaluation.json").write_text(json.dumps(result))

@@ -19,7 +19,7 @@ from usucl.bank import NegativeBank
 from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.training import read_config, train
-from usucl.training.monitor import COLUMNS, RunFolder
+from usucl.training.monitor import COLUMNS, SaveAfterEpoch
 
 TINY = {
     "backbone": "resnet10",
@@ -149,12 +149,12 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     handler = signal.getsignal(signal.SIGINT)
     out = tmp_path / "run"
 
-    def ctrl_c(self: RunFolder, trainer: Any, *args: Any) -> None:
+    def ctrl_c(self: SaveAfterEpoch, trainer: Any, *args: Any) -> None:
         if trainer.global_step == 3:  # in the middle of the second epoch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "on_train_batch_end", ctrl_c)
+        patch.setattr(SaveAfterEpoch, "on_train_batch_end", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             train(data=videos, out=out, **options)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -222,7 +222,7 @@ def test_broken_files_are_named_and_left_out(
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"held_out": (0, 1, 2, 3, 4)}, "held_out"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
-        ({**PAPER, "steps_per_epoch": 3}, "steps_per_epoch is for method 'dense' only: 'paper'"),
+        (PAPER, r"sampling\.frames is for method 'dense' only: 'paper' has no such option, got 4"),
     ],
 )
 def test_wrong_arguments_create_nothing(
@@ -356,12 +356,12 @@ def test_a_run_that_diverges_keeps_the_last_good_encoder(
 ) -> None:
     good = train(data=videos, out=tmp_path / "good", **{**DENSE, "epochs": 2, "log_every": 99})
 
-    def diverge(self: RunFolder, trainer: Any, module: Any, *args: Any) -> None:
+    def diverge(self: SaveAfterEpoch, trainer: Any, module: Any, *args: Any) -> None:
         if trainer.global_step == 4:  # the end of the second epoch, no row of metrics
             with torch.no_grad():
                 module.encoder.head[0].weight.fill_(math.nan)
 
-    monkeypatch.setattr(RunFolder, "on_train_batch_end", diverge)
+    monkeypatch.setattr(SaveAfterEpoch, "on_train_batch_end", diverge)
     out = tmp_path / "run"
     with pytest.raises(ValueError, match=r"not finite at step 4.*is kept: try a lower optimiser"):
         train(data=videos, out=out, **{**DENSE, "epochs": 2, "log_every": 99})

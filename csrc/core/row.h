@@ -1,0 +1,48 @@
+// The forward of one anchor once its negatives are selected: its loss and the weight of every pair.
+#pragma once
+
+#include <limits>
+
+#include "results.h"
+
+namespace usucl {
+
+// How many of the k selected there are; they come first.
+template <typename Team>
+USUCL_HD int64_t num_taken(const int64_t* index, int64_t k) {
+  return team_sum<Team, int64_t>(k, [&](int64_t j) { return int64_t{index[j] >= 0}; });
+}
+
+// Loss and derivatives of anchor i, whose selection is written. positive [R]: its similarities.
+// broken: the anchor or one of those is not finite. The weights of a broken anchor's positives are
+// NaN, and so is its gradient, their sum.
+template <typename Team, typename T>
+USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& arguments, int64_t i,
+                         const T* positive, bool broken, const LossArrays<T>& out) {
+  const int64_t num_positives = arguments.num_positives;
+  const int64_t intra_k = problem.intra.k, cross_k = problem.cross.k;
+  const SelectionArrays<T>& selection = out.selection;
+  const RowSimilarities<T> similarities{
+      positive,
+      num_positives,
+      selection.intra_similarity + i * intra_k,
+      num_taken<Team>(selection.intra_index + i * intra_k, intra_k),
+      selection.cross_similarity + i * cross_k,
+      num_taken<Team>(selection.cross_index + i * cross_k, cross_k)};
+  RowDerivatives<T> by{out.positive_weight + i * num_positives, out.intra_weight + i * intra_k,
+                       out.cross_weight + i * cross_k, 0, 0};
+  const auto clear = [](T* weight, int64_t taken, int64_t k) {
+    for_own<Team>(k - taken, [&](int64_t j) { weight[taken + j] = 0; });
+  };
+  clear(by.intra, similarities.num_intra, intra_k);
+  clear(by.cross, similarities.num_cross, cross_k);
+  const T loss = row_loss<Team>(similarities, arguments.temperatures(), &by);
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  if (broken) for_own<Team>(num_positives, [&](int64_t r) { by.positive[r] = nan; });
+  if (Team::rank() != 0) return;
+  out.loss[i] = broken ? nan : loss;
+  out.temperature_gradient[2 * i] = by.temperature;
+  out.temperature_gradient[2 * i + 1] = by.soft_nn_temperature;
+}
+
+}  // namespace usucl

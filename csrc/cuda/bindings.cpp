@@ -1,9 +1,0 @@
-// The Python module usucl_ext._C_cuda: the CUDA kernels by the addresses of tensors. To import it
-// registers the operators as well.
-#include "../direct.h"
-#include "backend.h"
-
-PYBIND11_MODULE(_C_cuda, m) {
-  m.doc() = "The CUDA kernels, called by usucl_ext/_direct.py.";
-  usucl::bind_direct_calls<usucl::cuda::Cuda>(m);
-}

@@ -1,0 +1,95 @@
+"""One look for every picture: colours stand for the same thing wherever they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+INK = "#1f2a37"
+MUTED = "#6b7785"
+RULE = "#d8dee5"
+GRID = "#edf0f3"
+PAPER = "#ffffff"
+MAP = "#f6f8fa"
+"""Ground of a panel without axes."""
+
+TRAINED = "#0f766e"
+RANDOM = "#8a94a1"
+PIXELS = "#b98a4a"
+ENCODER_COLOUR = {"trained": TRAINED, "random": RANDOM, "pixels": PIXELS}
+
+ANCHOR = INK
+POSITIVE = TRAINED
+INTRA = "#c2571a"
+CROSS = "#4452a8"
+
+CATEGORIES = (
+    "#0f766e", "#c2571a", "#4452a8", "#b4325a", "#8a7a1f",
+    "#3d8fc0", "#7b4fa3", "#5f8a3a", "#9a5b3c", "#50606f",
+)  # fmt: skip
+
+TIME = LinearSegmentedColormap.from_list("time", ["#c9dfe3", "#5aa0a4", "#0f5c63", "#0b2f3a"])
+
+WIDTH = 9.6
+"""Inches; at 160 dots per inch a picture is sharp on the page, which shows it 960 px wide."""
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib settings of every picture, only inside the block."""
+    with matplotlib.rc_context(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 8.5,
+            "text.color": INK,
+            "axes.labelcolor": MUTED,
+            "axes.edgecolor": RULE,
+            "axes.titlesize": 9.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlepad": 8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": GRID,
+            "grid.linewidth": 0.8,
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
+            "xtick.major.size": 0,
+            "ytick.major.size": 0,
+            "legend.frameon": False,
+            "legend.fontsize": 8,
+            "lines.linewidth": 1.5,
+            "figure.facecolor": PAPER,
+            "savefig.dpi": 160,
+        }
+    ):
+        yield
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a PNG, and makes its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def bare(axes: Axes) -> None:
+    """No ticks, grid or frame: for pictures and maps without meaningful axes."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def shortened(text: str, length: int) -> str:
+    """The middle gives way: names often differ at their ends."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"

@@ -1,0 +1,388 @@
+"""``usucl bank``: the embedded frames of a data set as a searchable gallery."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from usucl.cli.console import console, progress, say, table
+
+if TYPE_CHECKING:
+    from usucl.data import Skipped
+    from usucl.gallery import Found, Gallery, Pair, Progress, Resumed
+
+DType = Literal["float32", "bfloat16", "float16"]
+Across = Literal["video", "patient", "fold"]
+
+LISTED = 20  # pairs in the table
+DRAWN = 24  # pairs in the sheet
+PAIR_FIELDS = (
+    "similarity",
+    "correlation",
+    "difference",
+    "same_picture",
+    "frames",
+    "other_patient",
+    "other_fold",
+)
+
+
+def build(
+    run: Path,
+    data: Path,
+    *,
+    out: Path,
+    frames_per_video: int | None = None,
+    search: str = "exact",
+    dtype: DType = "float32",
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> None:
+    """Embed every frame of a folder with a run's encoder, and keep them in a bank.
+
+    May be interrupted and started again with the same arguments: it goes on after the last finished
+    video. An earlier bank stays whole until the new one is complete.
+
+    Args:
+        run: run folder, of which only the encoder is used.
+        data: folder of videos.
+        out: folder of the bank.
+        frames_per_video: at most so many frames of each video, evenly spaced; all by default.
+        search: how the bank is searched: exact, or a FAISS index by the name its factory knows.
+        dtype: of the stored embeddings.
+        batch_size: frames encoded at once.
+        overwrite: replace an earlier bank in this folder.
+    """
+    from usucl.gallery import Gallery
+
+    with _Shown() as shown:
+        gallery = Gallery.build(
+            run=run,
+            data=data,
+            out=out,
+            frames_per_video=frames_per_video,
+            search=search,
+            dtype=dtype,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            progress=shown,
+        )
+    if shown.complete:
+        say(f"Bank: {out} (complete already)")
+        return
+    videos, dim = len(gallery.contents.videos), gallery.bank.dim
+    say(f"{len(gallery)} frames of {videos} videos, {dim} numbers each")
+    say(f"Bank: {out}")
+    say("Next:")
+    say(f"  usucl bank search {out} IMAGE --out neighbours.png")
+    say(f"  usucl bank duplicates {out} --out duplicates.png")
+
+
+def info(bank: Path, *, json_: bool = False) -> None:
+    """Show what is in a bank: frames, videos, patients, labels, and what it was made from.
+
+    Args:
+        bank: folder of the bank.
+        json_: as JSON instead of a table.
+    """
+    from usucl.gallery.contents import facts
+
+    known = facts(bank)
+    if json_:
+        print(json.dumps(known, indent=2))
+        return
+    table(["", ""], _facts(known), title=str(bank))
+    if known["unfinished"]:
+        say("An unfinished build is there: the same 'usucl bank build' again goes on with it.")
+
+
+def search(
+    bank: Path,
+    query: str | None = None,
+    *,
+    slot: int | None = None,
+    k: int = 8,
+    video: Sequence[str] = (),
+    patient: Sequence[str] = (),
+    label: Sequence[str] = (),
+    time: Sequence[float] = (),
+    exclude_video: Sequence[str] = (),
+    exclude_patient: Sequence[str] = (),
+    one_per_video: bool = False,
+    run: Path | None = None,
+    out: Path | None = None,
+    json_: bool = False,
+) -> None:
+    """Find the frames of a bank that are most similar to a frame.
+
+    Filters restrict what may be found before the search, so none that passes is missed.
+
+    Args:
+        bank: folder of the bank.
+        query: an image, or a video, DICOM file or folder of frames with @ and a frame number (from
+            0), such as case7.mp4@12 or loop.dcm@3; without a number, the middle frame.
+        slot: a frame of the bank itself, in place of a query; it is not found again.
+        k: frames to find.
+        video: only frames of these videos.
+        patient: only frames of these patients.
+        label: only frames of videos with one of these labels.
+        time: only frames between two times, LO HI, as fractions of their video's length.
+        exclude_video: no frame of these videos, such as the query's own.
+        exclude_patient: no frame of these patients.
+        one_per_video: only the most similar frame of each video.
+        run: run folder of the encoder; the one that made the bank by default.
+        out: PNG file for a sheet of the frames found.
+        json_: as JSON instead of a table.
+    """
+    from usucl.gallery import Gallery
+
+    asked = slot if query is None else query
+    if asked is None or None not in (query, slot):
+        raise ValueError("expected either a QUERY or --slot, one of them")
+    gallery = Gallery.open(bank)
+    found = gallery.search(
+        asked,
+        k=k,
+        video=video,
+        patient=patient,
+        label=label,
+        time=time,
+        exclude_video=exclude_video,
+        exclude_patient=exclude_patient,
+        one_per_video=one_per_video,
+        run=run,
+    )
+    if json_:
+        neighbours = [
+            {"rank": rank, "similarity": similarity, **_described(gallery, slot)}
+            for rank, (slot, similarity) in enumerate(found.matches, 1)
+        ]
+        answer = {"query": found.query.name, "searched": found.searched, "neighbours": neighbours}
+        print(json.dumps(answer, indent=2))
+    else:
+        _show_found(gallery, found)
+    if out is not None:
+        from usucl.report.sheets import search_sheet
+
+        search_sheet(gallery, found, out)
+        if not json_:
+            say(f"Sheet: {out}")
+
+
+def duplicates(
+    bank: Path,
+    *,
+    threshold: float = 0.98,
+    top: int | None = None,
+    across: Literal["video", "patient", "fold"] = "video",
+    every_frame: bool = False,
+    out: Path | None = None,
+    csv_: Path | None = None,
+    json_: bool = False,
+) -> None:
+    """Find near-identical frames in different videos, patients and folds.
+
+    A picture in two patients or two folds leaks from training into evaluation. Pairs are found by
+    the similarity of their embeddings, and then compared by pixels: the same picture, or only alike
+    to the encoder. Of each two videos the most similar pair of frames is listed. Patients and folds
+    are those of labels.csv when the bank was built.
+
+    Args:
+        bank: folder of the bank.
+        threshold: least cosine similarity of the embeddings. With a briefly trained encoder, 99 of
+            100 copies of lung frames that were recompressed, scaled or cropped by 2 % had 0.98 or
+            more; with a gain changed by 20 or 30 % half of them had that, and 99 of 100 had 0.87.
+        top: list at most so many pairs, the most similar; by default 20 in the table, 24 in the
+            sheet, and all in CSV and JSON.
+        across: video: pairs of different videos; patient: and not of one known patient; fold: of
+            different folds.
+        every_frame: list every pair of frames, not the best of each two videos.
+        out: PNG file for a sheet of the pairs.
+        csv_: CSV file for the pairs.
+        json_: as JSON instead of a table.
+    """
+    from usucl.gallery import Gallery
+    from usucl.gallery.pairs import summary
+
+    if top is not None and top < 1:
+        raise ValueError(f"top must be at least 1, got {top}")
+    gallery = Gallery.open(bank)
+    with _Shown("Comparing") as shown:
+        pairs = gallery.duplicates(
+            threshold=threshold, across=across, every_frame=every_frame, progress=shown
+        )
+    listed = pairs[:top]
+    counts = summary(pairs)
+    if csv_ is not None:
+        _write_csv(gallery, listed, csv_)
+    if json_:
+        found = [_described_pair(gallery, pair) for pair in listed]
+        answer = {"threshold": threshold, "across": across, "summary": counts, "pairs": found}
+        print(json.dumps(answer, indent=2))
+    else:
+        _show_pairs(gallery, listed[: top or LISTED], counts, threshold, every_frame)
+    if out is not None:
+        from usucl.report.sheets import pairs_sheet
+
+        pairs_sheet(gallery, listed[: top or DRAWN], len(pairs), threshold, out)
+    if not json_:
+        for what, path in (("Pairs", csv_), ("Sheet", out)):
+            if path is not None:
+                say(f"{what}: {path}")
+
+
+class _Shown:
+    """What a gallery tells while it works, as a bar and in lines."""
+
+    def __init__(self, description: str = "") -> None:
+        self.description = description
+        self.complete = False
+        self.bar = progress("frames")
+        self.frames = self.bar.add_task(description)
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Progress | Resumed | Skipped) -> None:
+        from usucl.data import Skipped
+        from usucl.gallery import Progress
+
+        if isinstance(event, Progress):
+            self.bar.start()
+            name = event.video or self.description
+            self.bar.update(self.frames, completed=event.done, total=event.total, description=name)
+        elif isinstance(event, Skipped):
+            line = f"left out: {event.path}: {event.reason}"
+            console(stderr=True).print(line, markup=False)
+        elif event.complete:
+            self.complete = True
+        else:
+            if event.finished:
+                say(f"Going on: {event.finished} of {event.videos} videos were finished before")
+            if event.unused:
+                say(
+                    f"Not used: {event.unused} videos embedded by another encoder or from other "
+                    "files"
+                )
+
+
+def _described(gallery: Gallery, slot: int) -> dict[str, Any]:
+    """Everything known of a frame, as JSON and CSV have it."""
+    known = asdict(gallery.describe(slot))
+    return {**known, "time": round(known["time"], 6)}
+
+
+def _described_pair(gallery: Gallery, pair: Pair) -> dict[str, Any]:
+    values = (
+        round(pair.similarity, 6),
+        None if pair.correlation is None else round(pair.correlation, 4),
+        None if pair.difference is None else round(pair.difference, 2),
+        pair.same_picture,
+        pair.frames,
+        pair.other_patient,
+        pair.other_fold,
+    )
+    sides = {"a": _described(gallery, pair.a), "b": _described(gallery, pair.b)}
+    return {**dict(zip(PAIR_FIELDS, values, strict=True)), **sides}
+
+
+def _write_csv(gallery: Gallery, pairs: Sequence[Pair], path: Path) -> None:
+    """One row per pair; the fields of the two frames end in _a and _b."""
+    from usucl.gallery import StoredFrame
+
+    sides = [f"{field.name}_{side}" for side in "ab" for field in fields(StoredFrame)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((*PAIR_FIELDS, *sides))
+        for pair in pairs:
+            row = _described_pair(gallery, pair)
+            a, b = row.pop("a"), row.pop("b")
+            writer.writerow((*row.values(), *a.values(), *b.values()))
+
+
+def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("frames", f"{facts['frames']:,} in {facts['capacity']:,} slots"),
+        ("embedding", f"{facts['dim']} x {facts['dtype']}"),
+        ("search", facts["search"]),
+        ("on disk", f"{facts['bytes'] / 2**20:.1f} MiB, format {facts['format']}"),
+        ("videos", f"{facts['videos']:,}"),
+    ]
+    if spread := facts["frames_per_video"]:
+        counts = f"{spread['least']} to {spread['most']}, median {spread['median']:g}"
+        rows.append(("frames per video", counts))
+    rows.append(("patients", facts["patients"] or "none known"))
+    if not facts["described"]:
+        return [*rows, ("made by", "something else than 'usucl bank build': no names are known")]
+    for key, what in (("labels", "label"), ("folds", "fold")):
+        counted = ", ".join(f"{name}: {count}" for name, count in facts[key].items())
+        rows.append((f"videos by {what}", counted or "none known"))
+    return [
+        *rows,
+        ("encoder", f"{facts['run']} (SHA-256 {facts['encoder'][:16]})"),
+        ("data", facts["data"]),
+    ]
+
+
+def _show_found(gallery: Gallery, found: Found) -> None:
+    rows = []
+    for rank, (slot, similarity) in enumerate(found.matches, 1):
+        frame = gallery.describe(slot)
+        about = (frame.video, frame.frame, f"{frame.time:.2f}", frame.patient, frame.label)
+        rows.append((rank, f"{similarity:.4f}", slot, *about))
+    columns = ["rank", "similarity", "slot", "video", "frame", "time", "patient", "label"]
+    numbers = ["rank", "similarity", "slot", "frame", "time"]
+    title = f"Nearest to {found.query.name} of {found.searched:,} frames"
+    table(columns, rows, title=title, numbers=numbers)
+
+
+def _show_pairs(
+    gallery: Gallery,
+    listed: Sequence[Pair],
+    counts: dict[str, int],
+    threshold: float,
+    every_frame: bool,
+) -> None:
+    what = "pairs of frames" if every_frame else "pairs of videos"
+    if not listed:
+        say(f"No {what} at or above a similarity of {threshold:g}")
+        return
+    rows = []
+    for pair in listed:
+        picture = {None: "unreadable", True: "same", False: "alike"}[pair.same_picture]
+        figures = ("-", "-")
+        if pair.correlation is not None:
+            figures = (f"{pair.correlation:.3f}", f"{pair.difference:.1f}")
+        a, b = gallery.describe(pair.a).name, gallery.describe(pair.b).name
+        about = (a, b, pair.frames, _word(pair.other_patient), _word(pair.other_fold))
+        rows.append((f"{pair.similarity:.4f}", picture, *figures, *about))
+    columns = ["similarity", "picture", "correlation", "difference"]
+    columns += ["frame", "and frame", "frames", "patient", "fold"]
+    numbers = ["similarity", "correlation", "difference", "frames"]
+    title = f"Most similar of {counts['pairs']} {what} at or above {threshold:g}"
+    table(columns, rows, title=title, numbers=numbers)
+    for key, kind in (("pairs", "alike or the same"), ("same_picture", "the same picture")):
+        of = "" if key == "pairs" else f"{key}_"
+        say(
+            f"{counts[key]} {what} {kind}: {counts[f'{of}across_patients']} across patients, "
+            f"{counts[f'{of}across_folds']} across folds"
+        )
+    for key, of_pairs in (
+        ("patients_unknown", "have a video without a patient in labels.csv"),
+        ("folds_unknown", "have a video without a fold in labels.csv"),
+        ("unreadable", "cannot be compared by pixels: a video is no longer there"),
+    ):
+        if counts[key]:
+            say(f"{counts[key]} {of_pairs}")
+
+
+def _word(differs: bool | None) -> str:
+    return {None: "unknown", True: "OTHER", False: "same"}[differs]

@@ -1,0 +1,245 @@
+"""From videos to embeddings: which frames are taken, and what encoders make of them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from usucl.data import VideoEntry, VideoError, load_frames, normalise
+
+logger = logging.getLogger(__name__)
+
+
+class Encoded(NamedTuple):
+    """What one encoder makes of n frames, on the CPU.
+
+    Attributes:
+        features: backbone output, float32 ``[n, F]``. What the probes see.
+        embedding: L2-normalised output of the head, float32 ``[n, D]``. What the loss shaped.
+    """
+
+    features: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What one encoder makes of n frames of V videos.
+
+    Attributes:
+        features, embedding: as in :class:`Encoded`.
+        video: index into the fields with one value per video below, int64 ``[n]``.
+        frame: frame number in its video, int64 ``[n]``.
+        time: ``frame`` as a fraction of the video's length, float32 ``[n]``.
+        frame_label: label of each frame, or None, length n.
+        video_id, group, label, held_out: one value per video. ``held_out``: neither the video nor
+            its patient was seen in pretraining.
+    """
+
+    features: Tensor
+    embedding: Tensor
+    video: Tensor
+    frame: Tensor
+    time: Tensor
+    frame_label: tuple[str | None, ...]
+    video_id: tuple[str, ...]
+    group: tuple[str, ...]
+    label: tuple[str | None, ...]
+    held_out: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def select(self, frames: NDArray[np.bool_]) -> Embeddings:
+        """The frames of a boolean mask ``[n]``; the videos stay as they are."""
+        mask = torch.from_numpy(frames)
+        tensors = ("features", "embedding", "video", "frame", "time")
+        return replace(
+            self,
+            frame_label=tuple(self.frame_label[i] for i in np.flatnonzero(frames)),
+            **{name: getattr(self, name)[mask] for name in tensors},
+        )
+
+    @property
+    def frame_held_out(self) -> NDArray[np.bool_]:
+        """``held_out`` of each frame's video, ``[n]``."""
+        return np.array(self.held_out, dtype=bool)[self.video.numpy()]
+
+    def save(self, folder: str | Path, name: str) -> Path:
+        """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = ("features", "embedding", "video", "frame", "time")
+        path = folder / f"{name}.safetensors"
+        save_file({key: getattr(self, key).contiguous() for key in tensors}, path)
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(
+                ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
+            )
+            for v, f, t, frame_label in zip(
+                self.video.tolist(),
+                self.frame.tolist(),
+                self.time.tolist(),
+                self.frame_label,
+                strict=True,
+            ):
+                part = "held_out" if self.held_out[v] else "train"
+                row = (self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v] or "")
+                writer.writerow((v, *row, frame_label or "", part))
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str) -> Embeddings:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there are no embeddings of that name.
+        """
+        folder = Path(folder)
+        tensors = load_file(folder / f"{name}.safetensors")
+        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        videos = {int(row["video"]): row for row in rows}
+        ordered = [videos[v] for v in range(len(videos))]
+        return cls(
+            **tensors,
+            frame_label=tuple(row["frame_label"] or None for row in rows),
+            video_id=tuple(row["video_id"] for row in ordered),
+            group=tuple(row["group"] for row in ordered),
+            label=tuple(row["label"] or None for row in ordered),
+            held_out=tuple(row["part"] == "held_out" for row in ordered),
+        )
+
+
+def default_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evenly_spaced(count: int, limit: int | None, *, ends: bool = False) -> list[int]:
+    """Returns at most ``limit`` of the positions 0 .. count - 1; all of them for None.
+
+    They are the centres of equal parts, or with ``ends`` the first, the last, and some between.
+    """
+    if limit is None or limit >= count:
+        return list(range(count))
+    if ends:
+        return np.linspace(0, count - 1, limit).astype(int).tolist()
+    return [int((i + 0.5) * count / limit) for i in range(limit)]
+
+
+def encode(encoder: nn.Module, images: Tensor, batch_size: int, device: torch.device) -> Encoded:
+    """Encodes normalised images ``[n, 3, S, S]``, ``batch_size`` of them at once.
+
+    ``encoder`` is anything with ``features`` and ``head``; one pass of the backbone gives both.
+    """
+    features, embeddings = [], []
+    with torch.no_grad():
+        for batch in images.split(batch_size):
+            feature = encoder.features(batch.to(device))  # type: ignore[operator]
+            embedding = F.normalize(encoder.head(feature).float(), dim=1)  # type: ignore[operator]
+            features.append(feature.float().cpu())
+            embeddings.append(embedding.cpu())
+    return Encoded(torch.cat(features), torch.cat(embeddings))
+
+
+def embed_videos(
+    wanted: Iterable[tuple[VideoEntry, Sequence[int]]],
+    encoders: Mapping[str, nn.Module],
+    *,
+    image_size: int,
+    left_out: Callable[[VideoError], None],
+    batch_size: int = 64,
+    device: torch.device | None = None,
+) -> Iterator[tuple[VideoEntry, Sequence[int], dict[str, Encoded]]]:
+    """Embeds frames of one video after the other; each video is read once.
+
+    Args:
+        wanted: videos, and which frames of each.
+        encoders: by name; all see the same frames.
+        image_size: side S of the images that the encoders see, in pixels.
+        left_out: called with the reason for each video that cannot be read.
+        batch_size: frames encoded at once.
+        device: by default :func:`default_device`.
+
+    Yields:
+        The video, its frames, and what each encoder makes of them.
+
+    Raises:
+        ValueError: an encoder gives values that are not finite.
+    """
+    device = device or default_device()
+    encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
+    for entry, frames in wanted:
+        try:
+            images = normalise(load_frames(entry, frames, image_size))
+        except VideoError as error:
+            left_out(error)
+            continue
+        encoded = {n: encode(e, images, batch_size, device) for n, e in encoders.items()}
+        for name, values in encoded.items():
+            if not all(column.isfinite().all() for column in values):
+                raise ValueError(f"the {name} encoder's values for {entry.id} are not finite")
+        yield entry, frames, encoded
+
+
+def embed_entries(
+    entries: Sequence[VideoEntry],
+    encoders: Mapping[str, nn.Module],
+    *,
+    image_size: int,
+    held_out: Sequence[bool],
+    frames_per_video: int | None = None,
+    batch_size: int = 64,
+    device: torch.device | None = None,
+) -> dict[str, Embeddings]:
+    """Embeds the same evenly spaced frames with every encoder.
+
+    Videos that cannot be read are named in the log and left out. ``held_out`` ``[V]`` is as in
+    :class:`Embeddings`; the other arguments are those of :func:`embed_videos`.
+
+    Raises:
+        ValueError: no video is left, or an encoder gives values that are not finite.
+    """
+    part = {entry.id: is_held_out for entry, is_held_out in zip(entries, held_out, strict=True)}
+    embedded = list(
+        embed_videos(
+            ((e, evenly_spaced(e.num_frames, frames_per_video)) for e in entries),
+            encoders,
+            image_size=image_size,
+            left_out=lambda error: logger.warning("left out: %s", error),
+            batch_size=batch_size,
+            device=device,
+        )
+    )
+    if not embedded:
+        raise ValueError("data must hold at least one readable video, got none")
+    kept = [entry for entry, *_ in embedded]
+    rows = [(v, entry, i) for v, (entry, frames, _) in enumerate(embedded) for i in frames]
+    return {
+        name: Embeddings(
+            features=torch.cat([encoded[name].features for *_, encoded in embedded]),
+            embedding=torch.cat([encoded[name].embedding for *_, encoded in embedded]),
+            video=torch.tensor([v for v, _, _ in rows]),
+            frame=torch.tensor([i for _, _, i in rows]),
+            time=torch.tensor([i / e.num_frames for _, e, i in rows], dtype=torch.float32),
+            frame_label=tuple(e.frame_labels[i] if e.frame_labels else None for _, e, i in rows),
+            video_id=tuple(e.id for e in kept),
+            group=tuple(e.group for e in kept),
+            label=tuple(e.label for e in kept),
+            held_out=tuple(part[e.id] for e in kept),
+        )
+        for name in encoders
+    }

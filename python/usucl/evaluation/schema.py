@@ -1,0 +1,215 @@
+"""What an evaluation holds, and how ``evaluation.json`` holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from usucl._environment import Machine
+from usucl.data import Skipped
+from usucl.evaluation.bootstrap import Estimate
+
+Comparison: TypeAlias = Mapping[str, Estimate]
+"""One figure of each encoder, by its name, and the paired differences "trained - <name>"."""
+
+ProbeFigures: TypeAlias = Mapping[str, Mapping[str, Comparison]]
+"""The figures of one probe: by level ("frame", "video"), then by name."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the figures were measured.
+
+    Attributes:
+        measured_on: "held-out videos", or "pretraining videos" where none were held out.
+        frames_per_video, queries_per_video, folds, resamples, seed: as :func:`usucl.evaluate` was
+            asked.
+        near_frames, far_fraction, hard_fraction: see :mod:`usucl.evaluation.retrieval`.
+        probes: settings of each probe, by its name.
+        interval: what the intervals are, in words.
+    """
+
+    measured_on: str
+    frames_per_video: int
+    queries_per_video: int
+    near_frames: int
+    far_fraction: float
+    hard_fraction: float
+    probes: Mapping[str, Mapping[str, float]]
+    interval: str
+    folds: int
+    resamples: int
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for name, value in vars(self).items():  # the settings stand in the place of "probes"
+            content |= _plain(value) if name == "probes" else {name: value}
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Protocol:
+        probes = {name: value for name, value in content.items() if isinstance(value, Mapping)}
+        others = {name: value for name, value in content.items() if name not in probes}
+        return cls(**others, probes=probes)
+
+
+@dataclass(frozen=True)
+class Count:
+    """How much of the data was in one part."""
+
+    videos: int
+    patients: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the probes of one label reached under one protocol.
+
+    Attributes:
+        probes: figures by the name of the probe.
+        patients_per_class: tested patients of each class that was tested.
+        not_tested: classes without a tested sample.
+        not_fitted: classes that are missing from a fit set.
+        chance: balanced accuracy of guessing.
+        source: figures of the baseline that sees only where a video comes from, by name; None
+            where the sources are not known.
+    """
+
+    probes: Mapping[str, ProbeFigures]
+    patients_per_class: Mapping[str, int]
+    not_tested: tuple[str, ...]
+    not_fitted: tuple[str, ...]
+    chance: float
+    source: Mapping[str, Estimate] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        own = {name: _plain(value) for name, value in vars(self).items()}
+        probes, source = own.pop("probes"), own.pop("source")
+        first = next(iter(probes))
+        last = {} if source is None else {"source": source}
+        return {first: probes[first], **own, **probes, **last}  # the order that files always had
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ProbeResult:
+        own = {"patients_per_class", "not_tested", "not_fitted", "chance", "source"}
+        return cls(
+            probes={name: _read(value) for name, value in content.items() if name not in own},
+            patients_per_class=content["patients_per_class"],
+            not_tested=tuple(content["not_tested"]),
+            not_fitted=tuple(content["not_fitted"]),
+            chance=content["chance"],
+            source=_read(content["source"]) if "source" in content else None,
+        )
+
+
+@dataclass(frozen=True)
+class LabelProbes:
+    """What the probes of one label reached.
+
+    Attributes:
+        classes: names, in order.
+        protocols: by name; None where there was nothing to fit on or to test.
+    """
+
+    classes: tuple[str, ...]
+    protocols: Mapping[str, ProbeResult | None]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), **_plain(self.protocols)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> LabelProbes:
+        results = {
+            name: None if result is None else ProbeResult.from_json(result)
+            for name, result in content.items()
+            if name != "classes"
+        }
+        return cls(tuple(content["classes"]), results)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured about the encoders of a run. Undefined numbers are None.
+
+    Attributes:
+        run, data: folders.
+        encoders: names of the encoders compared.
+        protocol: how it was measured.
+        counts: of the parts "pretraining" and "held_out".
+        skipped: videos that could not be read.
+        retrieval: AUROC, by the name of the task.
+        geometry: by the name of the measure, then by encoder.
+        probes: by what the label belongs to, "label" (of the video) or "frame_label"; None with
+            fewer than two classes.
+        versions: of the packages that matter; None for one that is not installed.
+        machine: what a figure of speed depends on.
+    """
+
+    run: str
+    data: str
+    encoders: tuple[str, ...]
+    protocol: Protocol
+    counts: Mapping[str, Count]
+    skipped: tuple[Skipped, ...]
+    retrieval: Mapping[str, Comparison]
+    geometry: Mapping[str, Mapping[str, float | None]]
+    probes: Mapping[str, LabelProbes | None]
+    versions: Mapping[str, str | None]
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``evaluation.json``."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Reads what :meth:`to_json` made.
+
+        Raises:
+            ValueError: something is missing, or not what it should be.
+        """
+        try:
+            return cls(
+                run=content["run"],
+                data=content["data"],
+                encoders=tuple(content["encoders"]),
+                protocol=Protocol.from_json(content["protocol"]),
+                counts={part: Count(**count) for part, count in content["counts"].items()},
+                skipped=tuple(Skipped(Path(s["path"]), s["reason"]) for s in content["skipped"]),
+                retrieval=_read(content["retrieval"]),
+                geometry=content["geometry"],
+                probes={
+                    name: None if reached is None else LabelProbes.from_json(reached)
+                    for name, reached in (content.get("probes") or {}).items()
+                },
+                versions=content["versions"],
+                machine=Machine(**content["machine"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"content must be that of an evaluation.json, got {error!r}"
+            ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: records as dicts, paths as text, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Skipped):
+        return {"path": str(value.path), "reason": value.reason}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _read(content: Any) -> Any:
+    """Estimates out of nested dicts, which end in them."""
+    if "value" in content:
+        return Estimate(**content)
+    return {name: _read(item) for name, item in content.items()}

@@ -1,0 +1,250 @@
+"""The table that says which frame of which video is in which slot of a bank, and its file.
+
+Beside the files of the bank stands ``contents-<identity>.json``. Its name tells which bank it
+speaks of, so both may be replaced one after the other: at any moment the bank in the folder finds
+its own table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from usucl._files import write_atomically
+from usucl.bank import NegativeBank
+from usucl.data import VideoEntry, VideoError, load_frames
+
+FORMAT = "usucl-bank-contents-1"
+UNFINISHED = "unfinished"
+"""Folder of an interrupted build, inside that of the gallery."""
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """A video of the gallery; its ``frames``, numbers from 0, are in consecutive slots.
+
+    ``patient``, ``label`` and ``fold`` are those of ``labels.csv`` when the gallery was built, None
+    where it does not say.
+    """
+
+    id: str
+    path: str
+    num_frames: int
+    patient: str | None
+    label: str | None
+    fold: int | None
+    frames: tuple[int, ...]
+
+    @classmethod
+    def of(cls, entry: VideoEntry, frames: tuple[int, ...]) -> StoredVideo:
+        """A video of a catalogue, of which these frames are stored."""
+        return cls(
+            id=entry.id,
+            path=str(entry.path.absolute()),
+            num_frames=entry.num_frames,
+            patient=entry.group if entry.patient_known else None,
+            label=entry.label,
+            fold=entry.fold,
+            frames=frames,
+        )
+
+
+@dataclass(frozen=True)
+class StoredFrame:
+    """Everything known of one frame.
+
+    Attributes:
+        slot: its place in the bank.
+        video: id of its video.
+        frame: its number in the video, from 0.
+        time: ``frame`` as a fraction of the video's length.
+        patient, label, fold, path: those of the video, see :class:`StoredVideo`.
+    """
+
+    slot: int
+    video: str
+    frame: int
+    time: float
+    patient: str | None
+    label: str | None
+    fold: int | None
+    path: str
+
+    @property
+    def name(self) -> str:
+        """``<video id> @<frame>``."""
+        return f"{self.video} @{self.frame}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The videos of a bank in the order of their slots, and what the bank was made from.
+
+    ``source``: run, encoder (its fingerprint), data, search, request (what the build was asked).
+    """
+
+    videos: tuple[StoredVideo, ...]
+    source: Mapping[str, Any]
+
+    @cached_property
+    def video(self) -> NDArray[np.int64]:
+        """Position in ``videos`` of each slot's video, ``[M]``."""
+        return np.repeat(np.arange(len(self.videos)), [len(v.frames) for v in self.videos])
+
+    @cached_property
+    def frame(self) -> NDArray[np.int64]:
+        """Frame number of each slot, ``[M]``."""
+        return np.array([number for v in self.videos for number in v.frames], dtype=np.int64)
+
+    @cached_property
+    def time(self) -> NDArray[np.float64]:
+        """Time of each slot as a fraction of its video's length, ``[M]``."""
+        return self.frame / np.array([v.num_frames for v in self.videos])[self.video]
+
+    def video_of(self, slot: int) -> StoredVideo:
+        """The video whose frame is in a slot."""
+        return self.videos[int(self.video[slot])]
+
+    def describe(self, slot: int) -> StoredFrame:
+        """What is known of the frame in a slot."""
+        video, frame, time = self.video_of(slot), int(self.frame[slot]), float(self.time[slot])
+        about = (video.patient, video.label, video.fold, video.path)
+        return StoredFrame(slot, video.id, frame, time, *about)
+
+    def pictures(self, slots: Sequence[int], size: int) -> dict[int, Tensor | VideoError]:
+        """Frames as an encoder sees them, uint8 ``[3, size, size]``, or why one cannot be read."""
+        pictures: dict[int, Tensor | VideoError] = {}
+        wanted = np.unique(np.array(slots, dtype=np.int64))
+        for number in np.unique(self.video[wanted]).tolist():  # each video is read once
+            video = self.videos[number]
+            entry = VideoEntry(video.id, Path(video.path), video.num_frames, None)
+            mine = wanted[self.video[wanted] == number]
+            try:
+                images = load_frames(entry, self.frame[mine], size)
+                pictures |= dict(zip(mine.tolist(), images, strict=True))
+            except VideoError as error:
+                pictures |= dict.fromkeys(mine.tolist(), error)
+            except IndexError as error:  # shorter than it was
+                gone = VideoError(video.path, str(error))
+                pictures |= dict.fromkeys(mine.tolist(), gone)
+        return pictures
+
+
+def read(folder: Path) -> tuple[NegativeBank, Contents]:
+    """Reads what :func:`write` wrote.
+
+    Raises:
+        FileNotFoundError: there is no bank, or only one without its table.
+        ValueError: the files are damaged.
+    """
+    bank = open_bank(folder)
+    path = _file(folder, bank)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} does not say which videos its frames are from ({path.name} is missing): "
+            "make the bank with 'usucl bank build'"
+        )
+    try:
+        table = json.loads(path.read_bytes())
+        if table["format"] != FORMAT:
+            raise ValueError(f"format is {table['format']!r}, expected {FORMAT!r}")
+        videos = [StoredVideo(**{**v, "frames": tuple(v["frames"])}) for v in table["videos"]]
+        contents = Contents(tuple(videos), table["source"])
+        if len(contents.frame) != len(bank):
+            raise ValueError(f"it lists {len(contents.frame)} frames, the bank has {len(bank)}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return bank, contents
+
+
+def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
+    """Writes the table, then the bank: one that was there before stays whole until then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _file(folder, bank)
+    table = {
+        "format": FORMAT,
+        "source": dict(contents.source),
+        "videos": [asdict(video) for video in contents.videos],
+    }
+    write_atomically(path, json.dumps(table, indent=1).encode())
+    bank.save(folder)
+    for earlier in set(folder.glob("contents-*.json")) - {path}:
+        earlier.unlink()
+
+
+def open_bank(folder: Path) -> NegativeBank:
+    """The bank alone, which may have been saved by other means than :func:`write`."""
+    try:
+        return NegativeBank.load(folder)
+    except FileNotFoundError as error:
+        if (folder / UNFINISHED).is_dir():
+            raise FileNotFoundError(
+                f"{folder} holds an unfinished bank: 'usucl bank build' with the same arguments "
+                "goes on with it"
+            ) from error
+        raise
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What ``usucl bank info`` tells of a folder, as JSON has it.
+
+    Raises:
+        FileNotFoundError: there is no bank.
+        ValueError: the files are damaged.
+    """
+    bank = open_bank(folder)
+    columns = bank.frames()
+    description = json.loads((folder / "bank.json").read_bytes())
+    files = [file for file in folder.iterdir() if file.is_file()]
+    counts = columns.video[columns.video >= 0].unique(return_counts=True)[1].tolist()
+    spread = {"least": min(counts), "median": median(counts), "most": max(counts)} if counts else {}
+    known: dict[str, Any] = {
+        "frames": len(bank),
+        "capacity": bank.capacity,
+        "dim": bank.dim,
+        "dtype": str(columns.embedding.dtype).removeprefix("torch."),
+        "search": description.get("search"),
+        "format": description.get("format"),
+        "bytes": sum(file.stat().st_size for file in files),
+        "frames_per_video": spread,
+        "unfinished": (folder / UNFINISHED).is_dir(),
+        "described": True,
+    }
+    try:
+        _, contents = read(folder)
+    except FileNotFoundError:  # a bank that was saved from Python
+        patients = columns.patient.unique() if columns.patient is not None else []
+        named = sum(int(patient) >= 0 for patient in patients)
+        return {**known, "described": False, "videos": len(counts), "patients": named}
+    videos = contents.videos
+    labels = Counter(video.label for video in videos if video.label is not None)
+    folds = Counter(video.fold for video in videos if video.fold is not None)
+    return {
+        **known,
+        "videos": len(videos),
+        "patients": len({video.patient for video in videos if video.patient is not None}),
+        "labels": dict(sorted(labels.items())),
+        "folds": {str(fold): count for fold, count in sorted(folds.items())},
+        **{key: contents.source.get(key) for key in ("run", "encoder", "data")},
+    }
+
+
+def _file(folder: Path, bank: NegativeBank) -> Path:
+    """The table of this very bank: its name is a digest of all that is stored."""
+    digest = hashlib.sha256()
+    for column in bank.frames():
+        assert column is not None  # a bank has the patients always
+        digest.update(column.contiguous().cpu().view(torch.uint8).numpy().data)
+    return folder / f"contents-{digest.hexdigest()[:16]}.json"

@@ -1,0 +1,105 @@
+"""What is looked for: an image, a frame of a video or of a DICOM file, or a slot of the gallery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from usucl.bank import NegativeBank
+from usucl.data import VideoError, normalise, open_video
+from usucl.data.dicom import dicom_frame
+from usucl.data.search import DICOM_SUFFIXES
+from usucl.data.transforms import resize_short_side
+from usucl.data.video import IMAGE_SUFFIXES
+from usucl.gallery.contents import Contents
+from usucl.models import FrameEncoder
+
+SHOWN = 320
+"""Side in pixels of a query in a sheet."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A frame that is looked for.
+
+    Attributes:
+        name: of the file with the frame's number, or of the stored frame.
+        embedding: ``[1, D]``.
+        image: uint8 ``[3, S, S]``, or why there is none.
+        slot: where it is stored, None for a frame from elsewhere.
+    """
+
+    name: str
+    embedding: Tensor
+    image: Tensor | VideoError
+    slot: int | None = None
+
+
+def query_of_slot(bank: NegativeBank, contents: Contents, slot: int) -> Query:
+    """A stored frame: no encoder is needed.
+
+    Raises:
+        ValueError: there is no such slot.
+    """
+    if not 0 <= slot < len(bank):
+        raise ValueError(f"slot must be 0 to {len(bank) - 1}, got {slot}")
+    image = contents.pictures([slot], SHOWN)[slot]
+    embedding = bank.frames().embedding[slot : slot + 1]
+    return Query(contents.describe(slot).name, embedding, image, slot)
+
+
+def query_of_file(encoder: FrameEncoder, text: str) -> Query:
+    """A file or folder of frames, ``@`` and a frame number for one that holds several.
+
+    Raises:
+        ValueError: it cannot be read, or has no such frame.
+    """
+    image, name = _read(text)
+    with torch.no_grad():
+        embedding = encoder(normalise(_square(image, encoder.config.image_size)[None]))
+    return Query(name, embedding, _square(image, SHOWN))
+
+
+def _read(text: str) -> tuple[Tensor, str]:
+    """The frame meant, uint8 ``[3, H, W]``, and its name."""
+    path, number = _parted(text)
+    ending = path.suffix.lower()
+    if ending in IMAGE_SUFFIXES and path.is_file():
+        if number is not None:
+            raise ValueError(f"query: {path} is one image and has no frame @{number}")
+        try:
+            with Image.open(path) as image:
+                array = np.array(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"query: {path} cannot be read ({error})") from error
+        return torch.from_numpy(array).permute(2, 0, 1), path.name
+    if ending in DICOM_SUFFIXES and path.is_file():
+        try:
+            frame, number = dicom_frame(path, number)
+        except IndexError as error:
+            raise ValueError(f"query: {error}") from error
+        return frame, f"{path.name} @{number}"
+    video = open_video(path)
+    number = len(video) // 2 if number is None else number
+    if number >= len(video):
+        raise ValueError(f"query: {path} has {len(video)} frames, got @{number}")
+    return video.frames([number])[0], f"{path.name} @{number}"
+
+
+def _parted(text: str) -> tuple[Path, int | None]:
+    """Path and frame number; a path that exists as it stands has no number."""
+    path, at, number = text.rpartition("@")
+    if Path(text).exists() or not at or not number.isdecimal():
+        return Path(text), None
+    return Path(path), int(number)
+
+
+def _square(image: Tensor, size: int) -> Tensor:
+    """What the encoder sees of a frame."""
+    return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])

@@ -1,0 +1,70 @@
+"""Many anchors per video; every frame of a batch is compared with every other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from usucl.data import DenseSampler, FrameBatch
+from usucl.losses import Frames, LossInputs, dense_inputs
+from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig
+
+
+@dataclass(frozen=True)
+class DenseSampling(SamplingConfig):
+    """Options of :class:`usucl.data.DenseSampler`.
+
+    Attributes:
+        frames: anchors per video.
+        steps_per_epoch: by default as many as show every frame once.
+    """
+
+    frames: int = 8
+    steps_per_epoch: int | None = None
+
+
+class Dense(Method[DenseSampling, KeyConfig]):
+    """Every frame of a batch is anchor, positive and, through the mask, negative of the others.
+
+    Both views go through one encoder with gradient. The preset has no bank: keys that lag behind,
+    from a momentum encoder or a bank, were seen to contract the embeddings of small data sets to a
+    point (with the plain mlp head; this has not been tried again with mlp-bn).
+    """
+
+    name = "dense"
+    sampling_options = DenseSampling
+    key_options = KeyConfig
+    bank_has_times = True
+    preset = """
+method: dense
+epochs: 50
+encoder: {backbone: resnet18, image_size: 64, dim: 128, head: mlp-bn}
+sampling: {videos: 8, frames: 8, positive_radius: 3, augmentation: crop-flip-jitter}
+curriculum: {kind: cosine, windows: [[0.3, 1.0], [0.15, 0.5]], cross_only: 0.1}
+loss: {intra_k: 8, cross_k: 64, temperature: 0.1}
+key: {bank: 0}
+optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
+"""
+
+    def sampler(self) -> DenseSampler:
+        """Many anchors per video, without sampled negatives."""
+        options = self.sampling
+        return DenseSampler(
+            options.videos, options.frames, options.positive_radius, options.steps_per_epoch
+        )
+
+    def inputs(
+        self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
+    ) -> LossInputs:
+        """Both views of every frame as anchors, each with the other as its positive."""
+        first, second = encode(torch.cat([batch.anchor_view, batch.positive_view])).chunk(2)
+        frames = Frames(first, batch.video, batch.time, batch.patient)
+        return dense_inputs(frames, second, window)
+
+    def bank_after(self, inputs: LossInputs) -> Frames:
+        """The second views. In their own step they are among the batch's keys already."""
+        embedding, video, time, patient = inputs.anchors
+        n = len(video) // 2
+        return Frames(embedding[n:], video[n:], time[n:], None if patient is None else patient[n:])

@@ -1,0 +1,129 @@
+"""What a training method decides, and the options that all methods share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from usucl.data import FrameBatch, Sampler
+from usucl.data.datamodule import TimeUnit
+from usucl.data.transforms import AugmentationName
+from usucl.losses import Frames, LossInputs
+
+Encode = Callable[[Tensor], Tensor]
+"""Embeddings ``[B, dim]`` of normalised images ``[B, 3, S, S]``."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which frames make a batch, and where they are kept. A method may add options of its sampler.
+
+    Attributes:
+        videos: videos per batch.
+        positive_radius: greatest distance of a positive from its anchor, in frames.
+        augmentation: ``"crop"``, or ``"crop-flip-jitter"`` (also brightness and contrast); see
+            :class:`usucl.data.Augmentation`.
+        time_unit: of times and windows.
+        cache_gb: memory for decoded frames, in 10^9 bytes.
+        num_workers: processes that make batches; 0 makes them in the training process.
+    """
+
+    videos: int = 8
+    positive_radius: int = 3
+    augmentation: AugmentationName = "crop-flip-jitter"
+    time_unit: TimeUnit = "fraction"
+    cache_gb: float = 4.0
+    num_workers: int = 0
+
+
+@dataclass(frozen=True)
+class KeyConfig:
+    """The negative bank. A method may add options of its other keys.
+
+    Attributes:
+        bank: frames the negative bank holds, in each process; 0 for none.
+        search: of the bank: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory, as in
+            :class:`usucl.bank.NegativeBank`, as are the next four. With another than ``"exact"``
+            the loss gets the bank's hardest candidates in place of the bank.
+        max_age: frames of the bank older than this, in frames that came since, are not used.
+        nprobe: cells of an inverted file looked through.
+        ef_search: candidates that a graph search keeps.
+        rebuild_after: number of changed frames after which an index is rebuilt.
+        sharded: the banks of all processes are searched as one.
+    """
+
+    bank: int = 0
+    search: str = "exact"
+    max_age: int | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rebuild_after: int | None = None
+    sharded: bool = False
+
+    def __post_init__(self) -> None:
+        for option in fields(KeyConfig):
+            value = getattr(self, option.name)
+            if self.bank == 0 and value != option.default:
+                raise ValueError(f"key.{option.name} is for a bank, got {value!r} and key.bank 0")
+
+
+Sampling = TypeVar("Sampling", bound=SamplingConfig)
+Key = TypeVar("Key", bound=KeyConfig)
+
+
+class Method(ABC, Generic[Sampling, Key]):
+    """A way to train: a subclass in a file of its own, listed in :data:`usucl.methods.METHODS`.
+
+    Attributes:
+        name: of the method and of its preset.
+        preset: YAML text of a :class:`usucl.training.TrainingConfig`; what it leaves out keeps its
+            default.
+        sampling_options, key_options: the types of the config's ``sampling`` and ``key``.
+        bank_has_times: whether frames go into the bank with their times, so that some of them may
+            be intra-video negatives.
+        sampling, key: the options of this run.
+    """
+
+    name: ClassVar[str]
+    preset: ClassVar[str]
+    sampling_options: type[Sampling]
+    key_options: type[Key]
+    bank_has_times: ClassVar[bool] = False
+
+    def __init__(self, sampling: Sampling, key: Key) -> None:
+        self.sampling = sampling
+        self.key = key
+
+    @property
+    def momentum(self) -> float | None:
+        """m of the momentum encoder; None for a method without one."""
+        return None
+
+    @abstractmethod
+    def sampler(self) -> Sampler:
+        """What draws the frames of each batch."""
+
+    @abstractmethod
+    def inputs(
+        self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
+    ) -> LossInputs:
+        """Encodes a batch and arranges it for the loss; the bank's frames are added to the keys.
+
+        Args:
+            batch: of the sampler.
+            encode: the encoder that is trained, with gradient.
+            encode_keys: the momentum encoder, without gradient; without one, ``encode``.
+            window: ``[N, 2]`` float32, the curriculum's temporal window for each anchor.
+        """
+
+    def bank_before(self, inputs: LossInputs) -> Frames | None:
+        """Frames that go into the bank before the loss, which may select them; None for none."""
+        return None
+
+    def bank_after(self, inputs: LossInputs) -> Frames | None:
+        """Frames that go into the bank after the loss, for later steps; None for none."""
+        return None

@@ -1,0 +1,127 @@
+"""Basu et al., MICCAI 2022 (arXiv 2207.13148), as published and as in its released code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from usucl.data import FrameBatch, FrameSampler
+from usucl.losses import Frames, LossInputs, paper_code_inputs, paper_inputs
+from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig
+
+
+@dataclass(frozen=True)
+class PaperSampling(SamplingConfig):
+    """Options of :class:`usucl.data.FrameSampler`.
+
+    Attributes:
+        negatives: sampled intra-video negatives per anchor.
+    """
+
+    negatives: int = 3
+
+
+@dataclass(frozen=True)
+class PaperKeys(KeyConfig):
+    """The bank, which ``paper-code`` leaves empty, and the encoders of the keys.
+
+    Attributes:
+        momentum: m of the momentum encoder, which embeds the positives.
+        negatives: encoder of the sampled intra-video negatives, ``"query"`` with gradient (the
+            paper's code) or ``"momentum"`` without (the paper's figure).
+    """
+
+    momentum: float = 0.999
+    negatives: Literal["query", "momentum"] = "query"
+
+
+class Paper(Method[PaperSampling, PaperKeys]):
+    """One anchor per video, three sampled intra-video negatives, and the soft nearest neighbour of
+    the four hardest frames of other videos.
+
+    A bank and a mask by video make those frames truly cross-video.
+    """
+
+    name = "paper"
+    sampling_options = PaperSampling
+    key_options = PaperKeys
+    preset = """
+method: paper
+epochs: 60
+log_every: 1
+encoder: {backbone: resnet50, image_size: 224, dim: 128, pretrained: true}
+sampling: {videos: 32, negatives: 3, positive_radius: 3, augmentation: crop}
+curriculum: {kind: step}
+loss: {intra_k: 3, cross_k: 4, temperature: 0.07, soft_nn_temperature: 0.07}
+key: {bank: 1024, momentum: 0.999, negatives: query}
+optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
+"""
+
+    @property
+    def momentum(self) -> float:
+        """m of the encoder of the positives."""
+        return self.key.momentum
+
+    def sampler(self) -> FrameSampler:
+        """One anchor per video with its sampled negatives."""
+        options = self.sampling
+        return FrameSampler(options.videos, options.negatives, options.positive_radius)
+
+    def inputs(
+        self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
+    ) -> LossInputs:
+        """One anchor per video; the window has acted in the sampler already."""
+        anchors = encode(batch.anchor_view)
+        positives = encode_keys(batch.positive_view)
+        n, k = batch.negative_time.shape
+        negatives = anchors.new_empty(n, k, anchors.shape[1])
+        if k > 0:
+            encode_negatives = encode if self.key.negatives == "query" else encode_keys
+            negatives = encode_negatives(batch.negative_view.flatten(0, 1)).unflatten(0, (n, k))
+        return self._arranged(batch, anchors, positives, negatives)
+
+    def _arranged(
+        self, batch: FrameBatch, anchors: Tensor, positives: Tensor, negatives: Tensor
+    ) -> LossInputs:
+        frames = Frames(anchors, batch.video, batch.time, batch.patient)
+        return paper_inputs(frames, positives, negatives, batch.negative_time)
+
+    def bank_before(self, inputs: LossInputs) -> Frames | None:
+        """The positives, so that those of the batch's other videos are keys in this step already.
+
+        They have no time, which keeps them out of the intra-video negatives: those are sampled.
+        """
+        nowhen = torch.full_like(inputs.anchors.time, torch.nan)
+        return inputs.anchors._replace(embedding=inputs.positives, time=nowhen)
+
+
+class PaperCode(Paper):
+    """The paper's numbers as its released code computes them.
+
+    There the set called cross-video is the batch's own intra-video negatives, unmasked and
+    detached, and the curriculum's cosine compounds.
+    """
+
+    name = "paper-code"
+    preset = """
+method: paper-code
+epochs: 60
+log_every: 1
+encoder: {backbone: resnet50, image_size: 224, dim: 128, pretrained: true}
+sampling: {videos: 32, negatives: 3, positive_radius: 3, augmentation: crop}
+curriculum: {kind: paper-code}
+loss: {intra_k: 3, cross_k: 4, temperature: 0.07, soft_nn_temperature: 0.07}
+key: {momentum: 0.999, negatives: query}
+optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
+"""
+
+    def _arranged(
+        self, batch: FrameBatch, anchors: Tensor, positives: Tensor, negatives: Tensor
+    ) -> LossInputs:
+        return paper_code_inputs(anchors, positives, negatives, batch.negative_time.isfinite())
+
+    def bank_before(self, inputs: LossInputs) -> None:
+        """Nothing: the released code compares within the batch."""

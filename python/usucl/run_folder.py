@@ -1,0 +1,188 @@
+"""The folder of a run: what its files are called, and which videos were trained on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from usucl._files import write_atomically
+from usucl.data import VideoCatalog, VideoEntry
+
+MARK = "# usucl run: overwrite replaces the results beside this file\n"
+"""First line of the config, by which a folder is known to be a run."""
+
+TRAIN, HELD_OUT = "train", "held_out"
+
+
+class RunFolder:
+    """Paths of everything that training, evaluation and report write; any of it may be missing.
+
+    A folder with an encoder alone, such as :attr:`initial`, has the same names for its files.
+
+    Attributes:
+        path: the folder itself.
+        config: the options of the run, YAML.
+        split: table of all videos and the part, train or held_out, that each belongs to.
+        skipped: table of the files that could not be read, and why.
+        metrics: table of what was measured in training.
+        encoder_config, encoder_weights: the encoder after the last finished epoch.
+        initial: folder with the encoder before training.
+        bank: folder with the negative bank after the last finished epoch.
+        checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
+        tensorboard: folder with the metrics for TensorBoard.
+        evaluation: all measured figures, JSON.
+        embeddings: folder with the embeddings that were evaluated.
+        embedded: folder with the embeddings of :func:`usucl.embed`.
+        report: HTML page.
+        figures: folder with the pictures of the report: :attr:`results_figure`,
+            :attr:`curves_figure`, :attr:`map_figure` and :attr:`contact_sheet`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
+        self.config = path / "config.yaml"
+        self.split = path / "split.csv"
+        self.skipped = path / "skipped.csv"
+        self.metrics = path / "metrics.csv"
+        self.encoder_config = path / "encoder.json"
+        self.encoder_weights = path / "encoder.safetensors"
+        self.initial = path / "initial"
+        self.bank = path / "bank"
+        self.checkpoints = path / "checkpoints"
+        self.checkpoint = self.checkpoints / "last.ckpt"
+        self.tensorboard = path / "tensorboard"
+        self.evaluation = path / "evaluation.json"
+        self.embeddings = path / "embeddings"
+        self.embedded = path / "embedded"
+        self.report = path / "report.html"
+        self.figures = path / "figures"
+        self.results_figure = self.figures / "results.png"
+        self.curves_figure = self.figures / "curves.png"
+        self.map_figure = self.figures / "map.png"
+        self.contact_sheet = self.figures / "contact.png"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether training has marked the folder as a run."""
+        return self.config.is_file() and self.config.read_bytes().startswith(MARK.encode())
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Checks that a new run may be written here.
+
+        Raises:
+            FileExistsError: the folder is a file or not empty; with ``overwrite``, it may be a run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"out must be a folder, {self.path} is a file")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.is_run:
+            raise FileExistsError(
+                f"{self.path} is not empty and holds no run: choose another folder"
+            )
+        if not overwrite:
+            raise FileExistsError(
+                f"{self.path} holds a run: give overwrite=True to replace it, or resume=True to "
+                "go on with it"
+            )
+
+    def clear(self) -> None:
+        """Removes an earlier run, if there is one, and nothing else; makes the folder.
+
+        The config stays until it is replaced in place: a folder half cleared is still a run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for entry in (
+            self.encoder_weights,
+            self.encoder_config,
+            self.initial,
+            self.metrics,
+            self.split,
+            self.skipped,
+            self.checkpoints,
+            self.bank,
+            self.tensorboard,
+            self.embeddings,
+            self.embedded,
+            self.figures,
+            self.evaluation,
+            self.report,
+        ):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+
+    def write_config(self, text: str) -> None:
+        """Writes the config, which marks the folder as a run."""
+        write_atomically(self.config, (MARK + text).encode())
+
+    def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
+        """Writes which videos are trained on and which are held out."""
+        write_atomically(self.split, _split_text(training, held_out).encode())
+
+    def has_split(self, training: VideoCatalog, held_out: VideoCatalog) -> bool:
+        """Whether the run has trained on these videos and held out those."""
+        return self.split.read_text() == _split_text(training, held_out)
+
+    def write_skipped(self, catalog: VideoCatalog) -> None:
+        """Writes which files could not be read, and why."""
+        write_atomically(self.skipped, _table_text(("path", "reason"), catalog.skipped).encode())
+
+    def held_out_videos(self, catalog: VideoCatalog) -> tuple[bool, ...]:
+        """For each video, whether pretraining saw neither it nor another video of its patient.
+
+        Ids depend on the folder scanned and on what else it holds, so a video's part is that of
+        the longest end of its path that the split lists. Its patient was seen if pretraining had a
+        patient of that name, or if a video that today's labels give to the patient was trained on.
+
+        Raises:
+            FileNotFoundError: the folder has no split.
+        """
+        rows = read_table(self.split)
+        parts = {row["video_id"]: row["part"] for row in rows}
+        patients = {row["group"] for row in rows if row["part"] == TRAIN}
+
+        def seen(entry: VideoEntry) -> bool:
+            known = next((parts[name] for name in _names(entry.path) if name in parts), None)
+            return known == TRAIN or (entry.patient_known and entry.group in patients)
+
+        groups = {entry.group for entry in catalog if seen(entry)}
+        return tuple(entry.group not in groups for entry in catalog)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by column.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _split_text(training: VideoCatalog, held_out: VideoCatalog) -> str:
+    parts = ((TRAIN, training), (HELD_OUT, held_out))
+    rows = [(e.id, e.group, e.label or "", part) for part, catalog in parts for e in catalog]
+    return _table_text(("video_id", "group", "label", "part"), rows)
+
+
+def _table_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _names(path: Path) -> Iterator[str]:
+    """Every id a catalogue may have given the video, the most specific first."""
+    paths = [path.absolute(), path.resolve()]  # what a link is called, and where it leads
+    if path.is_file():
+        paths += [p.with_suffix("") for p in paths]
+    for length in range(max(len(p.parts) for p in paths), 0, -1):
+        for p in paths:
+            yield "/".join(p.parts[-length:])

@@ -1,0 +1,204 @@
+"""The mathematics of the loss and of the selection in plain PyTorch, on any device.
+
+It forms the anchors x keys matrix and sorts it, so it is slow and large, but short enough to be
+read beside the paper. The selection equals the native one wherever similarities are exact, and
+up to ties within rounding elsewhere (a matmul adds in another order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._derivatives import first_derivative_only
+from ._problem import Problem
+from ._types import Frames, Selection
+
+_INF = float("inf")
+
+
+def relation_masks(anchors: Frames, keys: Frames, window: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which keys are intra-video and which cross-video negatives of which anchors.
+
+    The rule of csrc/core/relation.h. The embeddings are not looked at.
+
+    Args:
+        anchors: columns that broadcast against those of ``keys``, for example ``[N, 1]``.
+        keys: for example ``[1, M]`` for every key, or ``[N, C]`` for candidates of each anchor.
+        window: ``[2]``, ``[1, 2]`` or ``[N, 2]``; None for no intra-video negatives.
+
+    Returns:
+        Two bool tensors of the common shape, intra-video and cross-video.
+    """
+    filled = (anchors.video >= 0) & (keys.video >= 0)
+    same_video = anchors.video == keys.video
+    cross = filled & ~same_video
+    if anchors.patient is not None and keys.patient is not None:
+        cross &= (anchors.patient != keys.patient) | (keys.patient < 0)
+    if window is None:
+        return torch.zeros_like(cross), cross
+    distance = (anchors.time - keys.time).abs()
+    lo, hi = window[..., :1], window[..., 1:]
+    inside = (distance > 0) & (lo <= distance) & (distance <= hi)
+    return filled & same_video & inside, cross
+
+
+@torch.no_grad()
+def select(problem: Problem, excluded: Tensor | None = None) -> Selection:
+    """The hardest valid negatives of each anchor, by (similarity descending, index ascending).
+
+    Args:
+        problem: N anchors against M keys in all.
+        excluded: ``[N]`` bool, anchors for which nothing is selected.
+    """
+    similarity = _similarity(problem)  # [N, M]
+    valid = similarity.isfinite() & ~(similarity > problem.max_similarity)
+    if excluded is not None:
+        valid &= ~excluded[:, None]
+    intra, cross = relation_masks(
+        _each(problem.anchors, 1), _each(_joined(problem.blocks), 0), problem.window
+    )
+    intra, cross = intra & valid, cross & valid
+    return Selection(
+        *_hardest(similarity, intra, problem.intra_k, problem.intra_skip),
+        *_hardest(similarity, cross, problem.cross_k, problem.cross_skip),
+    )
+
+
+def _joined(blocks: Sequence[Frames]) -> Frames:
+    """The columns of all blocks, one after the other; of the embeddings only the first."""
+    patients = [block.patient for block in blocks if block.patient is not None]
+    return Frames(
+        blocks[0].embedding,
+        torch.cat([block.video for block in blocks]),
+        torch.cat([block.time for block in blocks]),
+        torch.cat(patients) if patients else None,
+    )
+
+
+def _each(frames: Frames, dim: int) -> Frames:
+    """Frames with their columns unsqueezed."""
+    embedding, video, time, patient = frames
+    patient = None if patient is None else patient.unsqueeze(dim)
+    return Frames(embedding, video.unsqueeze(dim), time.unsqueeze(dim), patient)
+
+
+def _similarity(problem: Problem) -> Tensor:
+    embedding = problem.anchors.embedding
+    with torch.autocast(embedding.device.type, enabled=False):
+        query = embedding.to(problem.accumulate)
+        keys = [block.embedding.to(problem.accumulate) for block in problem.blocks]
+        return torch.cat([query @ key.T for key in keys], dim=1) + 0.0  # -0 becomes +0
+
+
+def _hardest(similarity: Tensor, group: Tensor, k: int, skip: int) -> tuple[Tensor, Tensor]:
+    """Ranks ``skip .. skip + k - 1`` of a group: index ``[N, k]`` and similarity ``[N, k]``."""
+    ranked, order = similarity.masked_fill(~group, -_INF).sort(dim=1, descending=True, stable=True)
+    ranked, order = ranked[:, skip : skip + k], order[:, skip : skip + k]
+    order = order.masked_fill(ranked == -_INF, -1)
+    missing = (0, k - order.shape[1])
+    return F.pad(order, missing, value=-1), F.pad(ranked, missing, value=-_INF)
+
+
+@torch.no_grad()
+def score_pairs(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
+    """q_i . k_index[i, c] of checked pairs ``[N, C]``, -inf where there is no such key."""
+    double = torch.float64 in (anchors.dtype, keys.dtype)
+    dtype = torch.float64 if double else torch.float32
+    there = (index >= 0) & (index < keys.shape[0])
+    scores = torch.full(index.shape, -_INF, dtype=dtype, device=anchors.device)
+    row, column = there.nonzero(as_tuple=True)
+    pairs = anchors[row].to(dtype) * keys[index[row, column]].to(dtype)
+    scores[row, column] = pairs.sum(1)
+    return scores
+
+
+def nce(problem: Problem) -> tuple[Tensor, Selection]:
+    """Loss of anchor i, averaged over its R positives, and the selection behind it.
+
+    logits = [s_p, s_intra ..., c ...] / temperature;  loss_i = logsumexp(logits) - logits[0]
+    """
+    embedding, soft_nn_temperature = problem.anchors.embedding, problem.soft_nn_temperature
+    assert problem.positives is not None and problem.temperature is not None
+    with torch.autocast(embedding.device.type, enabled=False):
+        query = _upcast(embedding, problem)  # [N, D]
+        shape = (embedding.shape[0], problem.num_positives, embedding.shape[1])
+        positives = _upcast(problem.positives, problem).reshape(shape)  # [N, R, D]
+        positive = (query[:, None] * positives).sum(-1)  # [N, R]
+        broken = ~(positive.isfinite().all(1) & query.isfinite().all(1))  # [N]
+        selection = select(problem, excluded=broken)
+
+        whole = query.masked_fill(broken[:, None], 0.0)
+        positive = positive.masked_fill(broken[:, None], 0.0)
+        intra = _selected_similarity(problem, whole, selection.intra_index)
+        cross = _selected_similarity(problem, whole, selection.cross_index)
+        intra_taken, cross_taken = selection.intra_index >= 0, selection.cross_index >= 0
+        if soft_nn_temperature is not None:
+            cross, cross_taken = _soft_nearest_neighbour(cross, cross_taken, soft_nn_temperature)
+        row = _info_nce(
+            positive,
+            torch.cat([intra, cross], dim=1),
+            torch.cat([intra_taken, cross_taken], dim=1),
+            problem.temperature,
+        )
+
+        # A broken row is NaN, and so are its gradients; the other rows never see it.
+        touched = torch.cat([query[:, None], positives], dim=1)
+        touched = touched.masked_fill(~broken[:, None, None], 0.0).sum((1, 2)) * float("nan")
+        row = torch.where(broken, touched, row)
+
+        if problem.reduction == "none":
+            return row, selection
+        total = row.sum()
+        return total / max(row.shape[0], 1) if problem.reduction == "mean" else total, selection
+
+
+def _info_nce(positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor) -> Tensor:
+    """logsumexp(logits) - logits[0], averaged over the positives ``[N, R]``; zero where no
+    negative ``[N, L]`` is taken.
+
+    As log(1 + sum_j exp((s_j - s_p) / temperature)): no digits are lost where that is small.
+    """
+    present = taken.any(1)
+    excess = (negative[:, None] - positive[:, :, None]) / temperature  # [N, R, L]
+    counted = taken | ~present[:, None]  # rows without negatives stay finite until the end
+    total = excess.masked_fill(~counted[:, None], -_INF).logsumexp(2)
+    return torch.logaddexp(total, torch.zeros_like(total)).mean(1).masked_fill(~present, 0.0)
+
+
+def _upcast(embedding: Tensor, problem: Problem) -> Tensor:
+    return first_derivative_only(embedding.to(problem.accumulate))
+
+
+def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tensor:
+    """q_i . k_j of the selected pairs ``[N, k]``, zero where the index is -1."""
+    keys = query.new_zeros(*index.shape, query.shape[1])  # [N, k, D]
+    first = 0
+    for block in problem.blocks:
+        rows = block.embedding.shape[0]
+        inside = (index >= first) & (index < first + rows)
+        # Upcast first, so that gradients are summed in float32; and looked up as in an embedding
+        # table, whose gradient is deterministic.
+        table = _upcast(block.embedding, problem)
+        if rows > 0:
+            # On a GPU the gradient of an embedding table is not deterministic, that of indexing is.
+            safe = (index - first).clamp(0, rows - 1)
+            looked_up = table[safe] if table.is_cuda else F.embedding(safe, table)
+            keys = torch.where(inside[..., None], looked_up, keys)
+        else:
+            keys = keys + table.sum()  # nothing, but its gradient is there
+        first += rows
+    return (query[:, None] * keys).sum(-1)
+
+
+def _soft_nearest_neighbour(
+    similarity: Tensor, taken: Tensor, temperature: Tensor
+) -> tuple[Tensor, Tensor]:
+    """c = sum_j softmax(s / temperature)_j s_j over the taken keys: one logit, ``[N, 1]``."""
+    present = taken.any(1, keepdim=True)
+    # Rows without keys get equal weights of zero similarities instead of softmax's 0 / 0.
+    weight = (similarity / temperature).masked_fill(~taken & present, -_INF).softmax(1)
+    return (weight * similarity).sum(1, keepdim=True), present

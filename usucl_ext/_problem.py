@@ -1,0 +1,154 @@
+"""A call as one checked record, and the tensors that it reads in the order of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from ._interception import is_intercepted
+from ._types import Frames, Window
+from ._validation import (
+    REDUCTIONS,
+    accumulation_dtype,
+    check_choice,
+    check_frames,
+    check_k,
+    check_key_blocks,
+    check_limit,
+    check_positives,
+    check_skip,
+    check_temperature,
+    check_window,
+)
+
+# The tensors of a call besides those of the key blocks, as csrc/core/inputs.h reads them: the
+# anchors' four, then these.
+TENSORS = ("window", "positives", "temperature", "soft_nn_temperature")
+POSITIVES, TEMPERATURE, SOFT_NN_TEMPERATURE = (
+    len(Frames._fields) + TENSORS.index(name)
+    for name in ("positives", "temperature", "soft_nn_temperature")
+)
+BLOCKS = len(Frames._fields) + len(TENSORS)
+Inputs = Sequence[Tensor | None]
+Item = TypeVar("Item")
+
+
+class Problem(NamedTuple):
+    """A checked call: N anchors against the M keys of all blocks, and the options.
+
+    ``accumulate`` is the dtype of similarities and of the loss: float64 if any embedding is
+    float64, else float32. ``intercepted``: whether something beside the kernels sees this call.
+    Where a selection alone is wanted, nothing of the loss is given.
+    """
+
+    anchors: Frames
+    blocks: tuple[Frames, ...]
+    window: Tensor | None  # [2], [1, 2] or [N, 2] float32
+    intra_k: int
+    intra_skip: int
+    cross_k: int
+    cross_skip: int
+    max_similarity: float  # infinite: no limit
+    accumulate: torch.dtype
+    intercepted: bool
+    positives: Tensor | None = None  # [N, D] or [N, R, D]
+    temperature: Tensor | None = None  # []
+    soft_nn_temperature: Tensor | None = None  # []
+    reduction: str = "none"
+
+    @property
+    def ranks(self) -> list[int]:
+        """``intra_k``, ``intra_skip``, ``cross_k`` and ``cross_skip``."""
+        return [self.intra_k, self.intra_skip, self.cross_k, self.cross_skip]
+
+    @property
+    def num_positives(self) -> int:
+        """R."""
+        given = self.positives
+        return given.shape[1] if given is not None and given.dim() == 3 else 1
+
+    def inputs(self) -> list[Tensor | None]:
+        """The tensors of the call, in the order in which the kernels read them."""
+        blocks = [column for block in self.blocks for column in block]
+        return [*self.anchors, *[getattr(self, name) for name in TENSORS], *blocks]
+
+
+def leaves(inputs: Sequence[Item]) -> list[Item]:
+    """Of one item per input those of the inputs that gradients can flow to.
+
+    They are the anchors, the positives, both temperatures, and the keys of every block.
+    """
+    return [
+        inputs[0],
+        inputs[POSITIVES],
+        inputs[TEMPERATURE],
+        inputs[SOFT_NN_TEMPERATURE],
+        *inputs[BLOCKS::4],
+    ]
+
+
+def spread_leaves(items: Sequence[Tensor | None], num_inputs: int) -> list[Tensor | None]:
+    """One item per input from one per leaf, the reverse of :func:`leaves`; None elsewhere."""
+    spread: list[Tensor | None] = [None] * num_inputs
+    for place, item in zip(leaves(range(num_inputs)), items, strict=True):
+        spread[place] = item
+    return spread
+
+
+def check_problem(
+    anchors: object,
+    negatives: object,
+    *,
+    window: Window,
+    intra_k: object,
+    cross_k: object,
+    intra_skip: object,
+    cross_skip: object,
+    max_similarity: object,
+    positives: object = None,
+) -> Problem:
+    """The checked selection; ``positives`` only takes part in choosing the accumulation dtype."""
+    checked = check_frames("anchors", anchors)
+    blocks = check_key_blocks(negatives, checked)
+    accumulate = accumulation_dtype(
+        [checked.embedding, *(block.embedding for block in blocks), positives]
+    )
+    k = check_k("intra_k", intra_k)
+    intercepted = is_intercepted()
+    return Problem(
+        anchors=checked,
+        blocks=blocks,
+        window=check_window(window, k, checked.embedding, intercepted),
+        intra_k=k,
+        intra_skip=check_skip("intra_skip", intra_skip),
+        cross_k=check_k("cross_k", cross_k),
+        cross_skip=check_skip("cross_skip", cross_skip),
+        max_similarity=check_limit("max_similarity", max_similarity, accumulate),
+        accumulate=accumulate,
+        intercepted=intercepted,
+    )
+
+
+def with_loss(
+    problem: Problem,
+    positives: object,
+    *,
+    temperature: object,
+    soft_nn_temperature: object,
+    reduction: object,
+) -> Problem:
+    """The checked call of the loss, from its checked selection and the rest of its arguments."""
+    like, dtype, intercepted = problem.anchors.embedding, problem.accumulate, problem.intercepted
+    return problem._replace(
+        positives=check_positives(positives, like),
+        temperature=check_temperature("temperature", temperature, like, dtype, intercepted),
+        soft_nn_temperature=None
+        if soft_nn_temperature is None
+        else check_temperature(
+            "soft_nn_temperature", soft_nn_temperature, like, dtype, intercepted
+        ),
+        reduction=check_choice("reduction", reduction, REDUCTIONS),
+    )
