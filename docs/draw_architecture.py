@@ -131,12 +131,15 @@ def reduced(edges: set[Edge]) -> set[Edge]:
 
 def rows_of(graph: Graph, edges: set[Edge]) -> list[list[str]]:
     """Top to bottom; the Python package as its table says, csrc by the longest way down."""
-    rows = [
-        [f"usucl/{part.removeprefix('usucl.')}" for part in sorted(layer)]
-        for layer in reversed(LAYERS)
-        if layer != {"usucl_ext"}
-    ]
-    rows.append(["usucl_ext"])
+    drawn = set.union(*graph.bands.values())
+    rows: list[list[str]] = []
+    for layer in reversed(LAYERS):
+        row = sorted(drawn & {part.replace(".", "/") for part in layer})
+        # Layers that do not import each other stand side by side.
+        if rows and not any((above, node) in graph.edges for above in rows[-1] for node in row):
+            rows[-1] += row
+        else:
+            rows.append(row)
 
     def depth(node: str) -> int:
         above = [s for s, t in edges if t == node and s in graph.bands["csrc"]]
@@ -145,9 +148,7 @@ def rows_of(graph: Graph, edges: set[Edge]) -> list[list[str]]:
     native = defaultdict(list)
     for node in sorted(graph.bands["csrc"]):
         native[depth(node)].append(node)
-    drawn = set.union(*graph.bands.values())
-    rows += [native[number] for number in sorted(native)]
-    return [row for row in ([node for node in row if node in drawn] for row in rows) if row]
+    return rows + [native[number] for number in sorted(native)]
 
 
 def width_of(node: str) -> int:
@@ -168,28 +169,31 @@ def lay_out(
         ways[source, target] = [source, *(f"|{target}|{row}" for row in passed), target]
     lanes = sorted({node for way in ways.values() for node in way if node.startswith("|")})
     rows = [row + [lane for lane in lanes if lane.endswith(f"|{n}")] for n, row in enumerate(rows)]
-    near = defaultdict(list)
-    for a, b in {pair for way in ways.values() for pair in itertools.pairwise(way)}:
-        near[a].append(b)
-        near[b].append(a)
-    x: dict[str, float] = {node: 0.0 for row in rows for node in row}
+    pull: dict[str, dict[str, int]] = defaultdict(dict)  # neighbours; what passes goes straight
+    for a, b in {step for way in ways.values() for step in itertools.pairwise(way)}:
+        pull[a][b] = pull[b][a] = (1, 2, 8)[a.startswith("|") + b.startswith("|")]
+    x: dict[str, float] = {}
     for row in rows:
-        _place(row, {node: 1000.0 * i for i, node in enumerate(row)}, near, x)
+        _place(row, {node: 1000.0 * number for number, node in enumerate(row)}, pull, x)
     for sweep in range(300):  # each node towards its neighbours, in an order that changes at first
         for row in rows if sweep % 2 else reversed(rows):
             wanted = {
-                node: sum(x[other] for other in near[node]) / max(len(near[node]), 1)
+                node: sum(weight * x[other] for other, weight in pull[node].items())
+                / max(sum(pull[node].values()), 1)
                 for node in row
             }
             if sweep < 40:
                 row.sort(key=lambda node: (wanted[node], node))
-            _place(row, wanted, near, x)
+            _place(row, wanted, pull, x)
     left = min(x[node] - width_of(node) / 2 for node in x)
     return rows, ways, {node: round(place - left) for node, place in x.items()}
 
 
 def _place(
-    row: list[str], wanted: dict[str, float], near: dict[str, list[str]], x: dict[str, float]
+    row: list[str],
+    wanted: dict[str, float],
+    pull: dict[str, dict[str, int]],
+    x: dict[str, float],
 ) -> None:
     """As near to where they want to be as the order and the gaps allow: blocks move as one."""
     offsets = {row[0]: 0.0}
@@ -197,7 +201,8 @@ def _place(
         offsets[node] = offsets[before] + (width_of(before) + width_of(node)) / 2 + GAP
     blocks: list[tuple[float, float, list[str]]] = []  # start, weight, nodes
     for node in row:
-        start, weight, nodes = wanted[node] - offsets[node], max(len(near[node]), 1), [node]
+        start, weight = wanted[node] - offsets[node], max(sum(pull[node].values()), 1)
+        nodes = [node]
         while blocks and blocks[-1][0] > start:
             other, heavy, before_it = blocks.pop()
             start = (other * heavy + start * weight) / (heavy + weight)
@@ -247,6 +252,7 @@ def draw(graph: Graph) -> str:
     steps = {step: edge for edge, way in ways.items() for step in itertools.pairwise(way)}
     shapes += [_step(*step, at, band_of[edge[0]]) for step, edge in sorted(steps.items())]
     shapes += [_step(*edge, at, "circle") for edge in sorted(back)]
+    shapes += [_title(band, start) for band, start, _ in bands if band not in at]
     for node, band in sorted(band_of.items()):
         shapes.append(_box(node, *at[node], band, told[node], sorted(graph.inside[node])))
     heads = [
@@ -275,11 +281,18 @@ def _heads() -> dict[str, str]:
 
 
 def _band(band: str, start: float, end: float, width: float) -> str:
+    return (
+        f'<rect x="{MARGIN}" y="{start:g}" width="{width - 2 * MARGIN:g}" '
+        f'height="{end - start:g}" rx="12" fill="{BANDS[band][1]}"/>'
+    )
+
+
+def _title(band: str, start: float) -> str:
+    """In the upper left corner, over what passes there."""
     title, fill, colour = BANDS[band]
     return (
-        f'<rect x="{MARGIN}" y="{start:g}" width="{width - 2 * MARGIN:g}" height="{end - start:g}" '
-        f'rx="12" fill="{fill}"/>'
-        f'<text x="{MARGIN + 16}" y="{start + 25:g}" font-size="14" fill="{colour}">'
+        f'<text x="{MARGIN + 16}" y="{start + 25:g}" font-size="14" fill="{colour}" '
+        f'stroke="{fill}" stroke-width="6" paint-order="stroke">'
         f'<tspan font-weight="700">{band}</tspan><tspan dx="10">{title}</tspan></text>'
     )
 
