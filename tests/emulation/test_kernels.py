@@ -103,7 +103,6 @@ def test_wide_embeddings_and_many_positives(emulator: Emulator, one_launch: bool
     check(emulator, problem, judge=False)
 
 
-@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize(
@@ -148,7 +147,6 @@ def test_key_gradient_of_a_hub_is_the_same_bits(emulator: Emulator) -> None:
         torch.testing.assert_close(ours, cpu)
 
 
-@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("rows", "per_anchor", "dim"), [(3, 5, 7), (9, 131, 40), (2, 130, 700)])
 def test_similarities_of_given_pairs(
