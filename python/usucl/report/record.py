@@ -52,7 +52,6 @@ class RunRecord:
             raise FileNotFoundError(f"run must be a run folder, but {folder.path} has no {name}")
         written = folder.config.is_file()
         rows = _rows(folder.metrics)
-        measured = _json(folder.evaluation)
         return cls(
             folder=folder,
             metrics={
@@ -61,10 +60,10 @@ class RunRecord:
             },
             split=_rows(folder.split),
             skipped=_rows(folder.skipped),
-            encoder=_json(folder.encoder_config) or {},
+            encoder=json.loads(folder.encoder_config.read_bytes()),
             config=read_config(folder.config, {}) if written else TrainingConfig(),
             config_text=folder.config.read_text(encoding="utf-8") if written else "",
-            evaluation=None if measured is None else Evaluation.from_json(measured),
+            evaluation=_evaluation(folder.evaluation),
         )
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
@@ -89,8 +88,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return read_table(path) if path.is_file() else []
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _evaluation(path: Path) -> Evaluation | None:
+    if not path.is_file():
+        return None
+    try:
+        return Evaluation.from_json(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _number(cell: str | None) -> float:

@@ -115,6 +115,13 @@ def test_report_needs_a_run(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", make_data(tmp_path / "data", videos=2))
+    (run / "evaluation.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run/evaluation\.json: content must be"):
+        write_report(run)
+
+
 @pytest.mark.parametrize("points", [1, 2, 5, 12, 40])
 def test_projection_of_any_number_of_points(points: int) -> None:
     flat = project(np.random.default_rng(0).normal(size=(points, 6)))
