@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -44,14 +45,15 @@ def parts(anchors: Frames, keys: Frames) -> dict[str, Callable[[], object]]:
 
     def check() -> tuple[_direct.Plan, Inputs]:
         selection = check_problem(anchors, keys, **options, **skips, positives=positives)  # type: ignore[arg-type]
-        loss = {"temperature": TEMPERATURE, "soft_nn_temperature": None, "reduction": "mean"}
+        absent = dict.fromkeys(("positive_weights", "margin", "soft_nn_temperature"))
+        loss: dict[str, Any] = {**absent, "temperature": TEMPERATURE, "reduction": "mean"}
         problem = with_loss(selection, positives, **loss)
         inputs = problem.inputs()
         assert _direct.applies(problem, inputs)
         return _direct.Plan(problem, inputs), inputs
 
     def recall() -> object:
-        values = (WINDOW, positives, TEMPERATURE, None)
+        values = (WINDOW, positives, None, None, TEMPERATURE, None)
         rest = (INTRA_K, CROSS_K, 0, 0, None, "mean", "native")
         seen = _repeats.look(anchors, keys, values, rest)
         return seen and _repeats.recall(seen)

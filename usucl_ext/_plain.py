@@ -47,15 +47,20 @@ def relation_masks(anchors: Frames, keys: Frames, window: Tensor | None) -> tupl
 
 
 @torch.no_grad()
-def select(problem: Problem, excluded: Tensor | None = None) -> Selection:
+def select(
+    problem: Problem, excluded: Tensor | None = None, limit: Tensor | None = None
+) -> Selection:
     """The hardest valid negatives of each anchor, by (similarity descending, index ascending).
 
     Args:
         problem: N anchors against M keys in all.
         excluded: ``[N]`` bool, anchors for which nothing is selected.
+        limit: ``[N]``, the greatest similarity that a key of the anchor may have; NaN for none.
     """
     similarity = _similarity(problem)  # [N, M]
     valid = similarity.isfinite() & ~(similarity > problem.max_similarity)
+    if limit is not None:
+        valid &= ~(similarity > limit[:, None])
     if excluded is not None:
         valid &= ~excluded[:, None]
     intra, cross = relation_masks(
@@ -117,7 +122,7 @@ def score_pairs(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
 
 
 def nce(problem: Problem) -> tuple[Tensor, Selection]:
-    """Loss of anchor i, averaged over its R positives, and the selection behind it.
+    """Loss of anchor i, the mean over its R positives, and the selection behind it.
 
     logits = [s_p, s_intra ..., c ...] / temperature;  loss_i = logsumexp(logits) - logits[0]
     """
@@ -129,7 +134,11 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
         positives = _upcast(problem.positives, problem).reshape(shape)  # [N, R, D]
         positive = (query[:, None] * positives).sum(-1)  # [N, R]
         broken = ~(positive.isfinite().all(1) & query.isfinite().all(1))  # [N]
-        selection = select(problem, excluded=broken)
+        share = None if problem.positive_weights is None else _shares(problem.positive_weights)
+        if share is not None:
+            broken |= share.isnan().any(1)
+        limit = None if problem.margin is None else positive.detach().amax(1) + problem.margin
+        selection = select(problem, broken, limit)
 
         whole = query.masked_fill(broken[:, None], 0.0)
         positive = positive.masked_fill(broken[:, None], 0.0)
@@ -143,6 +152,7 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
             torch.cat([intra, cross], dim=1),
             torch.cat([intra_taken, cross_taken], dim=1),
             problem.temperature,
+            share,
         )
 
         # A broken row is NaN, and so are its gradients; the other rows never see it.
@@ -156,8 +166,17 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
         return total / max(row.shape[0], 1) if problem.reduction == "mean" else total, selection
 
 
-def _info_nce(positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor) -> Tensor:
-    """logsumexp(logits) - logits[0], averaged over the positives ``[N, R]``; zero where no
+def _shares(weights: Tensor) -> Tensor:
+    """Weights ``[N, R]`` over their sum per anchor; NaN where one is negative or none positive."""
+    total = weights.sum(1, keepdim=True)
+    valid = (weights >= 0).all(1, keepdim=True) & (total > 0) & total.isfinite()
+    return (weights / total).masked_fill(~valid, float("nan"))
+
+
+def _info_nce(
+    positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor, share: Tensor | None
+) -> Tensor:
+    """logsumexp(logits) - logits[0], the mean over the positives ``[N, R]``; zero where no
     negative ``[N, L]`` is taken.
 
     As log(1 + sum_j exp((s_j - s_p) / temperature)): no digits are lost where that is small.
@@ -166,7 +185,9 @@ def _info_nce(positive: Tensor, negative: Tensor, taken: Tensor, temperature: Te
     excess = (negative[:, None] - positive[:, :, None]) / temperature  # [N, R, L]
     counted = taken | ~present[:, None]  # rows without negatives stay finite until the end
     total = excess.masked_fill(~counted[:, None], -_INF).logsumexp(2)
-    return torch.logaddexp(total, torch.zeros_like(total)).mean(1).masked_fill(~present, 0.0)
+    loss = torch.logaddexp(total, torch.zeros_like(total))  # [N, R]
+    mean = loss.mean(1) if share is None else (loss * share).sum(1)
+    return mean.masked_fill(~present, 0.0)
 
 
 def _upcast(embedding: Tensor, problem: Problem) -> Tensor:

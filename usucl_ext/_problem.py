@@ -18,6 +18,8 @@ from ._validation import (
     check_k,
     check_key_blocks,
     check_limit,
+    check_margin,
+    check_positive_weights,
     check_positives,
     check_skip,
     check_temperature,
@@ -26,7 +28,14 @@ from ._validation import (
 
 # The tensors of a call besides those of the key blocks, as csrc/core/inputs.h reads them: the
 # anchors' four, then these.
-TENSORS = ("window", "positives", "temperature", "soft_nn_temperature")
+TENSORS = (
+    "window",
+    "positives",
+    "positive_weights",
+    "margin",
+    "temperature",
+    "soft_nn_temperature",
+)
 POSITIVES, TEMPERATURE, SOFT_NN_TEMPERATURE = (
     len(Frames._fields) + TENSORS.index(name)
     for name in ("positives", "temperature", "soft_nn_temperature")
@@ -55,6 +64,8 @@ class Problem(NamedTuple):
     accumulate: torch.dtype
     intercepted: bool
     positives: Tensor | None = None  # [N, D] or [N, R, D]
+    positive_weights: Tensor | None = None  # [N, R]
+    margin: Tensor | None = None  # [] or [N]
     temperature: Tensor | None = None  # []
     soft_nn_temperature: Tensor | None = None  # []
     reduction: str = "none"
@@ -136,14 +147,21 @@ def with_loss(
     problem: Problem,
     positives: object,
     *,
+    positive_weights: object,
+    margin: object,
     temperature: object,
     soft_nn_temperature: object,
     reduction: object,
 ) -> Problem:
     """The checked call of the loss, from its checked selection and the rest of its arguments."""
     like, dtype, intercepted = problem.anchors.embedding, problem.accumulate, problem.intercepted
+    checked = check_positives(positives, like)
     return problem._replace(
-        positives=check_positives(positives, like),
+        positives=checked,
+        positive_weights=None
+        if positive_weights is None
+        else check_positive_weights(positive_weights, checked, dtype, intercepted),
+        margin=None if margin is None else check_margin(margin, like, dtype, intercepted),
         temperature=check_temperature("temperature", temperature, like, dtype, intercepted),
         soft_nn_temperature=None
         if soft_nn_temperature is None

@@ -217,6 +217,50 @@ def check_limit(name: str, value: object, dtype: torch.dtype) -> float:
     return math.inf if value is None else _rounded(_check_real(name, value), dtype)
 
 
+def check_margin(value: object, like: Tensor, dtype: torch.dtype, intercepted: bool) -> Tensor:
+    """A tensor ``[]`` or ``[N]`` of the accumulation dtype on the anchors' device."""
+    if not isinstance(value, Tensor):
+        number = _rounded(_check_real("margin", value), dtype)
+        return constant(number, dtype, like.device, intercepted)
+    rows = like.shape[0]
+    if not value.is_floating_point() or (value.dim() != 0 and value.shape != (rows,)):
+        raise ValueError(
+            f"margin must be a float or a float tensor of shape [] or [{rows}], "
+            f"got a {value.dtype} tensor of shape {_shape(value)}"
+        )
+    if value.dim() == 1 and value.device != like.device:
+        raise ValueError(f"margin must be on {like.device}, got {value.device}")
+    return value.detach().to(device=like.device, dtype=dtype)
+
+
+def check_positive_weights(
+    value: object, positives: Tensor, dtype: torch.dtype, intercepted: bool
+) -> Tensor:
+    """A tensor ``[N, R]`` of the accumulation dtype; on the CPU its values are checked too."""
+    rows, count = positives.shape[0], positives.shape[1] if positives.dim() == 3 else 1
+    if not isinstance(value, Tensor):
+        raise TypeError(f"positive_weights must be a tensor [N, R], got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"positive_weights must be a float tensor, got {value.dtype}")
+    if value.shape != (rows, count):
+        raise ValueError(
+            f"positive_weights must have shape [N, R] with N = {rows}, R = {count}, "
+            f"got {_shape(value)}"
+        )
+    if value.device != positives.device:
+        raise ValueError(f"positive_weights must be on {positives.device}, got {value.device}")
+    weights = value.detach().to(dtype)
+    if weights.device.type == "cpu" and not intercepted:
+        total = weights.sum(1)
+        if not bool(((weights >= 0).all(1) & (total > 0) & (total < torch.inf)).all()):
+            raise ValueError(
+                "positive_weights must be non-negative with a positive, finite sum per anchor, "
+                f"got a least weight of {weights.min().item()} and sums from "
+                f"{total.min().item()} to {total.max().item()}"
+            )
+    return weights
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     if value not in choices:
         expected = ", ".join(repr(choice) for choice in choices)

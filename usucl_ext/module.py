@@ -80,10 +80,19 @@ class HardNegativeNCE(nn.Module):
         return self
 
     def forward(
-        self, anchors: Frames, positives: Tensor, negatives: Frames | Sequence[Frames]
+        self,
+        anchors: Frames,
+        positives: Tensor,
+        negatives: Frames | Sequence[Frames],
+        positive_weights: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Selection]:
-        """The loss, or ``(loss, Selection)`` with ``return_selection``."""
+        """The loss, or ``(loss, Selection)`` with ``return_selection``.
+
+        ``positive_weights`` ``[N, R]`` are those of this call, in place of the module's own.
+        """
         options: Any = {name: getattr(self, name) for name in _NAMES}
+        if positive_weights is not None:
+            options["positive_weights"] = positive_weights
         result: Tensor | tuple[Tensor, Selection] = hard_negative_nce(
             anchors, positives, negatives, **options
         )

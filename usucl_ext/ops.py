@@ -38,6 +38,8 @@ class LossOptions(SelectionOptions, total=False):
 
     temperature: float | Tensor
     soft_nn_temperature: float | Tensor | None
+    margin: float | Tensor | None
+    positive_weights: Tensor | None
     reduction: Reduction
 
 
@@ -171,6 +173,8 @@ def hard_negative_nce(
     temperature: float | Tensor = 0.07,
     soft_nn_temperature: float | Tensor | None = None,
     max_similarity: float | None = None,
+    margin: float | Tensor | None = None,
+    positive_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     return_selection: bool = False,
     impl: Implementation = "auto",
@@ -185,9 +189,9 @@ def hard_negative_nce(
         c      = sum_j softmax(s_cross / soft_nn_temperature)_j s_j      otherwise, one logit
         loss_i = logsumexp(logits) - logits[0]
 
-    With R positives, ``loss_i`` is the mean of the losses with each of them alone. Source: Basu
-    et al., MICCAI 2022 (arXiv 2207.13148); the soft nearest neighbour is that of its cross-video
-    negatives, not normalised again.
+    With R positives, ``loss_i`` is the mean of the losses with each of them alone, weighted by
+    ``positive_weights``. Source: Basu et al., MICCAI 2022 (arXiv 2207.13148); the soft nearest
+    neighbour is that of its cross-video negatives, not normalised again.
 
     Gradients flow to anchors, positives, every block and temperature that requires them, through
     the selected pairs only, in each input's dtype. A block that requires none is not kept: a
@@ -201,10 +205,19 @@ def hard_negative_nce(
         anchors: N frames; D >= 1.
         positives: ``[N, D]`` or ``[N, R, D]``, any supported dtype.
         negatives: see :func:`select_negatives`, as for ``window``, ``intra_k``, ``cross_k``,
-            ``intra_skip``, ``cross_skip``, ``max_similarity`` and ``impl``. No gradient flows
-            through the limit of ``max_similarity``.
+            ``intra_skip``, ``cross_skip``, ``max_similarity`` and ``impl``.
         temperature: > 0; a float or a 0-dim float tensor, which may require a gradient.
         soft_nn_temperature: > 0, likewise; ``None`` for one logit per cross-video negative.
+        margin: a key of anchor i is invalid where ``s_ij > max_r s_p + margin``, the greatest of
+            the similarities with its positives plus the margin, rounded to the dtype of the loss.
+            It guards against false negatives relative to the anchor's own positives, as
+            ``max_similarity`` does for all alike; both may be given. A float, or a float tensor
+            ``[]`` or ``[N]``; often slightly negative. No gradient flows through either limit.
+        positive_weights: ``[N, R]``, >= 0 with a positive sum per anchor: ``loss_i`` is the mean
+            over the positives with these weights. No gradient flows to them. On the CPU other
+            values raise ValueError; elsewhere, where a check would wait for the device, and in
+            compiled graphs, ``loss_i``, ``dq_i`` and ``dp_i`` are NaN for such an anchor. A
+            positive of weight 0 still takes part in the limit of ``margin``.
         reduction: ``"mean"`` divides by N (0 for N = 0), ``"sum"``, or ``"none"``.
         return_selection: also return the :class:`Selection`.
 
@@ -217,11 +230,16 @@ def hard_negative_nce(
             stated; the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel, or a second derivative.
     """
-    seen = _repeats.look(
-        anchors,
-        negatives,
-        (window, positives, temperature, soft_nn_temperature),
-        (intra_k, cross_k, intra_skip, cross_skip, max_similarity, reduction, impl),
+    # The values of weights are checked anew in each call.
+    seen = (
+        None
+        if positive_weights is not None
+        else _repeats.look(
+            anchors,
+            negatives,
+            (window, positives, positive_weights, margin, temperature, soft_nn_temperature),
+            (intra_k, cross_k, intra_skip, cross_skip, max_similarity, reduction, impl),
+        )
     )
     loss: Tensor
     selection: Selection | None
@@ -241,6 +259,8 @@ def hard_negative_nce(
             positives=positives,
         ),
         positives,
+        positive_weights=positive_weights,
+        margin=margin,
         temperature=temperature,
         soft_nn_temperature=soft_nn_temperature,
         reduction=reduction,

@@ -132,8 +132,9 @@ class ArrayReader {
 };
 
 // The problem and what the loss takes besides, from arrays in this order: embedding, video, time
-// and patient of the anchors; window, positives, temperature, soft_nn_temperature; then embedding,
-// video, time and patient of every block. usucl_ext/_problem.py writes them.
+// and patient of the anchors; window, positives, positive_weights, margin, temperature,
+// soft_nn_temperature; then embedding, video, time and patient of every block.
+// usucl_ext/_problem.py writes them.
 template <typename T>
 struct Inputs {
   std::vector<Frames> blocks;
@@ -153,6 +154,9 @@ struct Inputs {
 
     loss.num_positives = rows == 0 ? 1 : reader.peek().count / (rows * dim);
     loss.positives = reader.matrix("positives", rows * loss.num_positives, dim);
+    loss.positive_weights = reader.optional<T>("positive_weights", rows * loss.num_positives);
+    loss.margin_per_anchor = reader.peek().count == rows;
+    loss.margin = reader.optional<T>("margin", loss.margin_per_anchor ? rows : 1);
     loss.temperature = reader.optional<T>("temperature", 1);
     loss.soft_nn_temperature = reader.optional<T>("soft_nn_temperature", 1);
 

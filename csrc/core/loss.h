@@ -48,6 +48,7 @@ USUCL_HD T team_greatest(T least, int64_t count, const Value& value) {
 template <typename T>
 struct RowSimilarities {
   const T* positive;  // [num_positives], >= 1
+  const T* weight;    // [num_positives] of the positives, or null: all alike
   int64_t num_positives;
   const T* intra;  // [num_intra], the valid ones only
   int64_t num_intra;
@@ -104,7 +105,8 @@ struct SoftNearestNeighbour {
 
 // Adds one positive's share to the derivatives and returns its loss
 //     logsumexp([positive, negatives ...] / t) - positive / t.
-// share is 1 / num_positives; add(j, g) receives d loss / d negative_j, times share.
+// share is the positive's weight in the mean; add(j, g) receives d loss / d negative_j, times
+// share.
 template <typename Team, typename T, typename Negative, typename Add>
 USUCL_HD T info_nce(T positive, const Negative& negative, int64_t count, T temperature, T share,
                     T* by_positive, T* by_temperature, const Add& add) {
@@ -124,7 +126,8 @@ USUCL_HD T info_nce(T positive, const Negative& negative, int64_t count, T tempe
   return positive == max ? logarithm_1p(others) : logarithm(sum) + (max - positive) / temperature;
 }
 
-// The mean over the positives of the loss with each alone. Without negatives: 0, and zeros.
+// The weighted mean over the positives of the loss with each alone. Without negatives: 0, and
+// zeros.
 template <typename Team, typename T>
 USUCL_HD T row_loss(const RowSimilarities<T>& s, const Temperatures<T>& t, RowDerivatives<T>* by) {
   by->temperature = 0;
@@ -133,16 +136,19 @@ USUCL_HD T row_loss(const RowSimilarities<T>& s, const Temperatures<T>& t, RowDe
     for_own<Team>(s.num_positives, [&](int64_t r) { by->positive[r] = 0; });
     return 0;
   }
-  const T share = T(1) / static_cast<T>(s.num_positives);
+  const auto weight = [&](int64_t r) { return s.weight == nullptr ? T(1) : s.weight[r]; };
+  T total = 0;
+  for (int64_t r = 0; r < s.num_positives; ++r) total += weight(r);
+  const T scale = T(1) / total;
   const auto mean = [&](const auto& negative, int64_t count, const auto& add) {
     T loss = 0;
     for (int64_t r = 0; r < s.num_positives; ++r) {
       T by_positive = 0;
-      loss += info_nce<Team>(s.positive[r], negative, count, t.logits, share, &by_positive,
-                             &by->temperature, add);
+      loss += weight(r) * info_nce<Team>(s.positive[r], negative, count, t.logits,
+                                         weight(r) * scale, &by_positive, &by->temperature, add);
       if (r % Team::kSize == Team::rank()) by->positive[r] = by_positive;
     }
-    return loss * share;
+    return loss * scale;
   };
   if (t.use_soft_nn && s.num_cross > 0) {
     const SoftNearestNeighbour<Team, T> soft(s.cross, s.num_cross, t.soft_nn);

@@ -97,6 +97,8 @@ struct Problem {
   Ranks intra;
   Ranks cross;
   double max_similarity;  // +infinity: no limit
+  // [N] of the accumulation type: another limit per anchor, NaN for none; or null.
+  const void* limits = nullptr;
 
   USUCL_HD Window window(int64_t anchor) const {
     if (windows == nullptr) return {1.0f, 0.0f};
@@ -106,8 +108,11 @@ struct Problem {
 
   // The greatest similarity that a negative of this anchor may have. Every kernel asks here.
   template <typename T>
-  USUCL_HD T greatest_valid(int64_t /*anchor*/) const {
-    return static_cast<T>(max_similarity);
+  USUCL_HD T greatest_valid(int64_t anchor) const {
+    const T common = static_cast<T>(max_similarity);
+    if (limits == nullptr) return common;
+    const T own = static_cast<const T*>(limits)[anchor];
+    return own < common ? own : common;
   }
 
   USUCL_HD int64_t num_keys() const {

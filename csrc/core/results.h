@@ -34,8 +34,32 @@ template <typename T>
 struct LossArguments {
   Matrix positives;  // [N * R, D]
   int64_t num_positives;
+  const T* positive_weights;  // [N, R] or null: all alike
+  const T* margin;            // [N] or [], or null: no limit by the positives
+  bool margin_per_anchor;
   const T* temperature;          // [], on the device of the embeddings
   const T* soft_nn_temperature;  // [] likewise, or null
+
+  // The weights of the positives of anchor i, or null.
+  USUCL_HD const T* weights_of(int64_t i) const {
+    return positive_weights == nullptr ? nullptr : positive_weights + i * num_positives;
+  }
+
+  // Whether no weight of anchor i is negative and their sum is positive and finite.
+  USUCL_HD bool has_valid_weights(int64_t i) const {
+    if (positive_weights == nullptr) return true;
+    T total = 0;
+    for (int64_t r = 0; r < num_positives; ++r) {
+      if (!(weights_of(i)[r] >= T(0))) return false;
+      total += weights_of(i)[r];
+    }
+    return total > T(0) && total - total == T(0);
+  }
+
+  // The greatest similarity that a negative of anchor i may have, from that of a positive.
+  USUCL_HD T limit(int64_t i, T greatest_positive) const {
+    return greatest_positive + margin[margin_per_anchor ? i : 0];
+  }
 
   USUCL_HD Temperatures<T> temperatures() const {
     const bool use_soft_nn = soft_nn_temperature != nullptr;

@@ -14,8 +14,8 @@ USUCL_HD int64_t num_taken(const int64_t* index, int64_t k) {
 }
 
 // Loss and derivatives of anchor i, whose selection is written. positive [R]: its similarities.
-// broken: the anchor or one of those is not finite. The weights of a broken anchor's positives are
-// NaN, and so is its gradient, their sum.
+// broken: the anchor or one of those is not finite, or their weights have no mean. The weights of a
+// broken anchor's positives are NaN, and so is its gradient, their sum.
 template <typename Team, typename T>
 USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& arguments, int64_t i,
                          const T* positive, bool broken, const LossArrays<T>& out) {
@@ -24,6 +24,7 @@ USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& argumen
   const SelectionArrays<T>& selection = out.selection;
   const RowSimilarities<T> similarities{
       positive,
+      arguments.weights_of(i),
       num_positives,
       selection.intra_similarity + i * intra_k,
       num_taken<Team>(selection.intra_index + i * intra_k, intra_k),

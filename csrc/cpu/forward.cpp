@@ -26,14 +26,21 @@ struct Forward {
     // Not std::vector<bool>: threads write neighbouring rows.
     const auto broken = std::make_unique<bool[]>(rows);
     const auto positive = std::make_unique<T[]>(rows * num_positives);
+    const auto limits = std::make_unique<T[]>(arguments.margin == nullptr ? 0 : rows);
     const int64_t dim = problem.anchors.embedding.dim;
     parallel_for(rows, grain_for(4 * dim * num_positives), [&](int64_t begin, int64_t end) {
       score_positives(begin, end, positive.get());
       for (int64_t i = begin; i < end; ++i) {
-        broken[i] = !is_finite(i, positive.get() + i * num_positives);
+        const T* own = positive.get() + i * num_positives;
+        broken[i] = !is_finite(i, own) || !arguments.has_valid_weights(i);
+        if (arguments.margin != nullptr) {
+          limits[i] = arguments.limit(i, *std::max_element(own, own + num_positives));
+        }
       }
     });
-    select_negatives(problem, broken.get(), out.selection);
+    Problem limited = problem;
+    if (arguments.margin != nullptr) limited.limits = limits.get();
+    select_negatives(limited, broken.get(), out.selection);
     const int64_t pairs = num_positives + problem.intra.k + problem.cross.k;
     parallel_for(rows, grain_for(dim * pairs), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {

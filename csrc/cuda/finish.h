@@ -93,7 +93,8 @@ class AnchorFinish {
  private:
   static __device__ bool finite(T value) { return value - value == T(0); }
 
-  // Whether the anchor or the similarity of a positive is not finite.
+  // Whether the anchor or the similarity of a positive is not finite, or their weights are not
+  // valid.
   __device__ bool score_positives(T* positive, bool staged) {
     const Matrix& anchors = problem_.anchors.embedding;
     const int64_t num_positives = outputs_.arguments.num_positives;
@@ -113,6 +114,7 @@ class AnchorFinish {
       positive[r] = similarity;
       all_finite &= finite(similarity);
     }
+    if (thread == 0) all_finite &= wanted_.arguments.has_valid_weights(i_);
     if (!all_finite) atomicMax(&shared_.broken, 1);
     Team::sync();
     return shared_.broken != 0;

@@ -68,7 +68,11 @@ void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments
                        const LossArrays<T>& out, const Call& call) {
   const int64_t positives = problem.anchors.embedding.rows * arguments.num_positives;
   const bool near = arguments.num_positives <= kNearPositives;
-  run(problem, Outputs<T>{arguments, out, near ? nullptr : call.memory.array<T>(positives)}, call);
+  Problem limited = problem;
+  if (arguments.margin != nullptr) {
+    limited.limits = limits_by_positives(problem.anchors.embedding, arguments, call);
+  }
+  run(limited, Outputs<T>{arguments, out, near ? nullptr : call.memory.array<T>(positives)}, call);
 }
 
 #define USUCL_INSTANTIATE(T)                                                                     \

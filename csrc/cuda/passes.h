@@ -63,6 +63,11 @@ void search_by_chain(const Problem& problem, const DeviceProblem& device,
                      const AnchorSubset& anchors, const CandidateLists<float>& kept, int64_t depth,
                      const Call& call);
 
+// [N] of T for Problem::limits: what the margin of a loss leaves to the negatives of each anchor.
+template <typename T>
+const void* limits_by_positives(const Matrix& anchors, const LossArguments<T>& arguments,
+                                const Call& call);
+
 template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const CandidateLists<T>& intra,
             const CandidateLists<T>& cross, const Outputs<T>& outputs, const Call& call);

@@ -27,9 +27,12 @@ OPS = ("select_negatives", "similarities", "hard_negative_nce", "hard_negative_n
 # --- opcheck --------------------------------------------------------------------------------------
 
 
+LOSS_OPTIONS = ("positive_weights", "margin", "temperature", "soft_nn_temperature", "reduction")
+
+
 def checked(problem: Problem) -> _problem.Problem:
     options = dict(problem.options)
-    loss = {name: options.pop(name) for name in ("temperature", "soft_nn_temperature", "reduction")}
+    loss = {name: options.pop(name) for name in LOSS_OPTIONS}
     selection = _problem.check_problem(
         problem.anchors, problem.blocks, positives=problem.positives, **options
     )

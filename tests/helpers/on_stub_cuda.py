@@ -50,6 +50,8 @@ class Problem:
             "patient": self.anchors.time.new_empty(0),
             "window": torch.empty(2, device=self.anchors.embedding.device),
             "positives": self.positives,
+            "positive_weights": self.anchors.time.new_empty(0),
+            "margin": self.anchors.time.new_empty(0),
             "temperature": torch.empty((), device=self.anchors.embedding.device),
             "soft_nn_temperature": self.anchors.time.new_empty(0),
             "keys": self.keys.embedding,

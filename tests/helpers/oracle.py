@@ -73,6 +73,14 @@ def _windows(window: Any, rows: int) -> list[tuple[np.float32, np.float32] | Non
     return [pairs[0] if len(pairs) == 1 else pairs[i] for i in range(rows)]
 
 
+def _margins(margin: Any, rows: int, arithmetic: Any) -> Array | None:
+    """One margin per anchor, rounded to the problem's arithmetic."""
+    if margin is None:
+        return None
+    values = torch.as_tensor(margin, dtype=torch.float64).cpu().reshape(-1).numpy()
+    return np.broadcast_to(values, rows).astype(arithmetic)
+
+
 # --- which key counts -----------------------------------------------------------------------------
 
 
@@ -106,6 +114,7 @@ def _select_row(
     similarity: Array,
     window: tuple[np.float32, np.float32] | None,
     options: dict[str, Any],
+    own_limit: Any = None,
 ) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
     intra: list[tuple[float, int]] = []
     cross: list[tuple[float, int]] = []
@@ -117,6 +126,8 @@ def _select_row(
         if keys.video[j] < 0 or not np.isfinite(s):
             continue
         if limit is not None and s > similarity.dtype.type(limit):
+            continue
+        if own_limit is not None and s > own_limit:
             continue
         if _is_intra(anchor, i, keys, j, window):
             intra.append((float(s), j))
@@ -229,6 +240,8 @@ def hard_negative_nce(
     *,
     temperature: Any = 0.07,
     soft_nn_temperature: Any = None,
+    margin: Any = None,
+    positive_weights: Any = None,
     reduction: str = "mean",
     grad: Any = None,
     exact_chain: bool = True,
@@ -253,6 +266,10 @@ def hard_negative_nce(
     windows = _windows(options["window"], rows)
     dot = chain if exact_chain else plain
     upstream = _upstream(reduction, rows, grad)
+    margins = _margins(margin, rows, anchor.embedding.dtype)
+    weights = np.ones(positive.shape[:2])
+    if positive_weights is not None:
+        weights = _array(positive_weights, dtype).astype(np.float64)
 
     losses, d_anchor = Value.zeros(rows), Value.zeros(rows, dim)
     d_positive = Value.zeros(*positive.shape)
@@ -269,23 +286,26 @@ def hard_negative_nce(
                 value.truth[i] = np.nan
             continue  # dT has no share of such a row: only loss_i, dq_i and dp_i are said to be NaN
         similarity = dot(q, keys.embedding)
-        intra, cross = _select_row(anchor, i, keys, similarity, windows[i], options)
+        own_limit = None if margins is None else s_p.max() + margins[i]
+        intra, cross = _select_row(anchor, i, keys, similarity, windows[i], options, own_limit)
         picked.append((intra, cross))
         chosen = [j for _, j in intra + cross]
         longest = max(
             (float(plain(np.abs(q), np.abs(keys.embedding[[j]]))[0]) for j in chosen), default=0.0
         )
-        count = len(positive[i])
+        shares = weights[i] / weights[i].sum()
         for r, p in enumerate(positive[i]):
             row = row_loss(float(s_p[r]), [s for s, _ in intra], [s for s, _ in cross], t, u)
             condition = row.condition
+            if condition and positive_weights is not None:
+                condition += len(shares)  # roundings of the weights' sum
             if not exact_chain:
                 reach = max(longest, float(plain(np.abs(q), np.abs(p[None]))[0]))
                 condition += row.similarity_condition * dim * reach
-            share = upstream[i] / count
+            share = upstream[i] * shares[r]
             weight = abs(share) * condition
-            losses.truth[i] += row.loss / count
-            losses.condition[i] += condition / count
+            losses.truth[i] += row.loss * shares[r]
+            losses.condition[i] += condition * shares[r]
 
             q64, p64 = q.astype(np.float64), p.astype(np.float64)
             d_anchor.add(i, share * row.positive, weight * row.positive_size, p64)

@@ -144,6 +144,8 @@ def plain_problem(
         "temperature": 0.2,
         "soft_nn_temperature": None,
         "max_similarity": None,
+        "margin": None,
+        "positive_weights": None,
         "reduction": "mean",
     }
     problem = Problem(
@@ -307,6 +309,15 @@ def problems(
         return torch.tensor(value) if as_tensor and value is not None else value
 
     skips = st.sampled_from([0, 0, 1, 3, 100])
+    margin = draw(st.sampled_from([None, None, 0.0, -0.25, 0.5, -math.inf, "0-dim", "per anchor"]))
+    if margin == "0-dim":
+        margin = torch.tensor(-0.125)
+    elif margin == "per anchor":
+        margin = torch.from_numpy(rng.integers(-4, 5, rows) / 8)
+    weights = None
+    if draw(st.sampled_from([False, False, True])):
+        weights = torch.from_numpy(rng.integers(0, 4, (rows, several or 1)) / 2)
+        weights[:, 0] += 0.5
     return Problem(
         anchors,
         positives,
@@ -320,6 +331,8 @@ def problems(
             "temperature": temperature([0.0625, 0.07, 0.5, 2.0]),
             "soft_nn_temperature": temperature([None, None, 0.0625, 0.07, 1.0]),
             "max_similarity": draw(st.sampled_from([None, None, 0.5, 1.0, -10.0])),
+            "margin": margin,
+            "positive_weights": weights,
             "reduction": reduction,
         },
         grad=torch.from_numpy(rng.standard_normal(rows)).to(

@@ -48,6 +48,7 @@ class ProblemAt(Structure):
         ("intra", Ranks),
         ("cross", Ranks),
         ("max_similarity", c_double),
+        ("limits", c_void_p),
     )
 
 
@@ -55,6 +56,9 @@ class LossArguments(Structure):
     _fields_ = (
         ("positives", Matrix),
         ("num_positives", c_int64),
+        ("positive_weights", c_void_p),
+        ("margin", c_void_p),
+        ("margin_per_anchor", c_bool),
         ("temperature", c_void_p),
         ("soft_nn_temperature", c_void_p),
     )
@@ -225,11 +229,13 @@ class Emulator:
         positives = problem.positives.reshape(rows, -1, dim) if rows else None
         num_positives = 1 if positives is None else positives.shape[1]
 
-        def scalar(value: Any) -> Tensor | None:
-            return None if value is None else call.hold(torch.as_tensor(value, dtype=dtype))
+        def held(name: str) -> Tensor | None:
+            value = options.get(name)
+            if value is None:
+                return None
+            return call.hold(torch.as_tensor(value, dtype=dtype).contiguous())
 
-        temperature = scalar(options["temperature"])
-        soft_nn = scalar(options["soft_nn_temperature"])
+        margin = held("margin")
         selection = call.new_selection(dtype)
         shapes: dict[str, tuple[int, ...]] = {
             "loss": (rows,),
@@ -243,7 +249,13 @@ class Emulator:
         arrays = LossArrays(*map(_address, (*selection, *out.values())))
         flat = torch.empty(0, dim) if positives is None else positives.reshape(-1, dim)
         arguments = LossArguments(
-            call.matrix(flat), num_positives, _address(temperature), _address(soft_nn)
+            call.matrix(flat),
+            num_positives,
+            _address(held("positive_weights")),
+            _address(margin),
+            margin is not None and margin.dim() == 1,
+            _address(held("temperature")),
+            _address(held("soft_nn_temperature")),
         )
         self._call("forward", dtype, byref(call.problem), byref(arguments), byref(arrays))
         reduction = options["reduction"]

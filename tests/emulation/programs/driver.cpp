@@ -27,6 +27,7 @@ struct Sizes {
   int videos;
   bool patients, soft_nn;
   Way way;
+  bool limited = false;  // by a margin, and the positives with weights
 };
 
 template <typename T>
@@ -139,7 +140,15 @@ void compare(const Sizes& sizes, double max_similarity) {
                         window,           false,         sizes.intra,
                         sizes.cross,      max_similarity};
   const T temperature = T(0.2), soft_nn = T(0.3);
-  const LossArguments<T> arguments{positives.frames().embedding, sizes.positives, &temperature,
+  const std::vector<T> margins(sizes.anchors, T(-0.05));
+  std::vector<T> weights;
+  for (int64_t r = 0; r < sizes.anchors * sizes.positives; ++r) weights.push_back(1 + r % 3);
+  const LossArguments<T> arguments{positives.frames().embedding,
+                                   sizes.positives,
+                                   sizes.limited ? weights.data() : nullptr,
+                                   sizes.limited ? margins.data() : nullptr,
+                                   true,
+                                   &temperature,
                                    sizes.soft_nn ? &soft_nn : nullptr};
   Results<T> ours(sizes), theirs(sizes);
   emulation::HostMemory memory;
@@ -213,8 +222,8 @@ void compare_all() {
     compare<T>({0, 3, 1, {4}, {2, 0}, {2, 0}, 3, true, false, way}, no_limit);
     compare<T>({2, 3, 1, {0}, {2, 0}, {2, 0}, 3, true, true, way}, no_limit);
     compare<T>({1, 1, 2, {1}, {1, 0}, {1, 0}, 2, false, false, way}, no_limit);
-    compare<T>({33, 33, 3, {5, 129, 1}, {3, 1}, {5, 2}, 6, true, true, way}, 0.5);
-    compare<T>({5, 300, 40, {140, 20}, {200, 0}, {64, 100}, 3, false, true, way}, no_limit);
+    compare<T>({33, 33, 3, {5, 129, 1}, {3, 1}, {5, 2}, 6, true, true, way, true}, 0.5);
+    compare<T>({5, 300, 40, {140, 20}, {200, 0}, {64, 100}, 3, false, true, way, true}, no_limit);
     compare<T>({3, 4, 1, std::vector<int64_t>(40, 3), {4, 0}, {8, 0}, 5, true, false, way},
                no_limit);
     compare<T>({40, 2, 1, {700}, {2, 0}, {3, 0}, 0, false, false, way}, no_limit);
