@@ -21,26 +21,27 @@ _INF = float("inf")
 
 
 def relation_masks(anchors: Frames, keys: Frames, window: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Which keys are intra-video and which cross-video negatives of which anchors.
+    """Which keys are intra-video and which cross-video negatives of which anchors, by their ids.
 
-    The rule of csrc/core/relation.h. The embeddings are not looked at.
+    The rule of csrc/core/relation.h; the embeddings are not read.
 
     Args:
-        anchors: columns that broadcast against those of ``keys``, for example ``[N, 1]``.
-        keys: for example ``[1, M]`` for every key, or ``[N, C]`` for candidates of each anchor.
+        anchors: N frames.
+        keys: M frames, or the columns ``[N, C]`` of candidates for each anchor.
         window: ``[2]``, ``[1, 2]`` or ``[N, 2]``; None for no intra-video negatives.
 
     Returns:
-        Two bool tensors of the common shape, intra-video and cross-video.
+        Two bool tensors ``[N, M]`` or ``[N, C]``, intra-video and cross-video.
     """
-    filled = (anchors.video >= 0) & (keys.video >= 0)
-    same_video = anchors.video == keys.video
+    video, time = anchors.video[:, None], anchors.time[:, None]
+    filled = (video >= 0) & (keys.video >= 0)
+    same_video = video == keys.video
     cross = filled & ~same_video
     if anchors.patient is not None and keys.patient is not None:
-        cross &= (anchors.patient != keys.patient) | (keys.patient < 0)
+        cross &= (anchors.patient[:, None] != keys.patient) | (keys.patient < 0)
     if window is None:
         return torch.zeros_like(cross), cross
-    distance = (anchors.time - keys.time).abs()
+    distance = (time - keys.time).abs()
     lo, hi = window[..., :1], window[..., 1:]
     inside = (distance > 0) & (lo <= distance) & (distance <= hi)
     return filled & same_video & inside, cross
@@ -63,9 +64,7 @@ def select(
         valid &= ~(similarity > limit[:, None])
     if excluded is not None:
         valid &= ~excluded[:, None]
-    intra, cross = relation_masks(
-        _each(problem.anchors, 1), _each(_joined(problem.blocks), 0), problem.window
-    )
+    intra, cross = relation_masks(problem.anchors, _joined(problem.blocks), problem.window)
     intra, cross = intra & valid, cross & valid
     return Selection(
         *_hardest(similarity, intra, problem.intra_k, problem.intra_skip),
@@ -82,13 +81,6 @@ def _joined(blocks: Sequence[Frames]) -> Frames:
         torch.cat([block.time for block in blocks]),
         torch.cat(patients) if patients else None,
     )
-
-
-def _each(frames: Frames, dim: int) -> Frames:
-    """Frames with their columns unsqueezed."""
-    embedding, video, time, patient = frames
-    patient = None if patient is None else patient.unsqueeze(dim)
-    return Frames(embedding, video.unsqueeze(dim), time.unsqueeze(dim), patient)
 
 
 def _similarity(problem: Problem) -> Tensor:

@@ -28,8 +28,8 @@ class Frames(NamedTuple):
     time: Tensor
     patient: Tensor | None = None
 
-    def take(self, rows: Tensor) -> Frames:
-        """The frames of some rows: an index ``[K]`` int64, or a mask ``[M]`` bool."""
+    def take(self, rows: Tensor | slice) -> Frames:
+        """The frames of some rows: an index ``[K]`` int64, a mask ``[M]`` bool, or a slice."""
         patient = None if self.patient is None else self.patient[rows]
         return Frames(self.embedding[rows], self.video[rows], self.time[rows], patient)
 

@@ -11,8 +11,11 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from . import ops
+from ._plain import relation_masks
 from ._types import Frames, Selection
 from .ops import LossOptions, SelectionOptions
+
+__all__ = ["hard_negative_nce", "relation_masks", "select_negatives", "similarities"]
 
 
 def select_negatives(

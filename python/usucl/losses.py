@@ -7,12 +7,14 @@ carry: the mask of the loss does the rest.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from usucl_ext import Frames, HardNegativeNCE, Selection, build_info, hard_negative_nce
+from usucl_ext.reference import relation_masks
 
 __all__ = [
     "Frames",
@@ -24,7 +26,11 @@ __all__ = [
     "hard_negative_nce",
     "paper_code_inputs",
     "paper_inputs",
+    "share_above_margin",
 ]
+
+# Pairs of anchors and keys that are looked at together.
+_PAIRS_AT_ONCE = 1 << 22
 
 
 class LossInputs(NamedTuple):
@@ -138,3 +144,31 @@ def paper_code_inputs(
     cross = Frames(keys.detach(), foreign, far, torch.full_like(foreign, -1))
     window = torch.ones(2, device=anchors.device)  # all at distance 1, sampled by the window
     return LossInputs(Frames(anchors, row, time, patient), positives, (intra, cross), window)
+
+
+@torch.no_grad()
+def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
+    """The share of the possible negatives that ``margin`` strikes out, over all anchors.
+
+    A possible negative of anchor i is a key that the mask makes an intra-video or cross-video
+    negative of it; struck out are those with ``s_ij > s_p + margin``.
+
+    Returns:
+        A number from 0 to 1, or NaN without a margin or without possible negatives.
+    """
+    if margin is None:
+        return math.nan
+    anchors, possible, struck = inputs.anchors, 0, 0
+    query = anchors.embedding.float()
+    limit = (query * inputs.positives.float()).sum(1, keepdim=True) + margin
+    window = inputs.window.expand(len(query), 2)
+    for block in inputs.negatives:
+        rows = max(1, _PAIRS_AT_ONCE // max(1, len(block.video)))
+        for first in range(0, len(query), rows):
+            part = slice(first, first + rows)
+            masks = relation_masks(anchors.take(part), block, window[part])
+            allowed = masks[0] | masks[1]
+            above = query[part] @ block.embedding.float().T > limit[part]
+            possible += int(allowed.sum())
+            struck += int((allowed & above).sum())
+    return struck / possible if possible else math.nan

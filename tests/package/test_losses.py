@@ -16,6 +16,7 @@ from usucl.losses import (
     hard_negative_nce,
     paper_code_inputs,
     paper_inputs,
+    share_above_margin,
 )
 
 
@@ -116,3 +117,20 @@ def test_paper_without_sampled_negatives_is_cross_video_only() -> None:
     intra, cross = taken(paper_inputs(frames, unit(4, 8, seed=1), *empty, bank), 3, 8)
     assert intra == [set()] * 4
     assert cross == [set(range(4)) - {i} for i in range(4)]
+
+
+def test_share_above_margin_counts_what_the_loss_leaves_out() -> None:
+    """Against a loss that may select every key: what it finds with and without the margin."""
+    rows = torch.arange(12)
+    first = Frames(unit(12, 8), rows % 3, (rows // 3).float(), rows % 3 // 2)
+    inputs = dense_inputs(first, unit(12, 8, seed=1), torch.tensor([[1.0, 2.0]]).repeat(12, 1))
+    options = {"window": inputs.window, "intra_k": 24, "cross_k": 24, "return_selection": True}
+    _, everything = hard_negative_nce(*inputs[:3], **options)
+    _, kept = hard_negative_nce(*inputs[:3], **options, margin=-0.1)
+    counts = [
+        sum(int((index >= 0).sum()) for index in (s.intra_index, s.cross_index))
+        for s in (everything, kept)
+    ]
+    assert 0 < counts[1] < counts[0]
+    assert share_above_margin(inputs, -0.1) == pytest.approx(1 - counts[1] / counts[0])
+    assert np.isnan(share_above_margin(inputs, None))

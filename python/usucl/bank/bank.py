@@ -262,7 +262,7 @@ class NegativeBank:
 
     def gather(self, slots: Tensor) -> Frames:
         """A copy of the frames in these slots."""
-        return Frames(*(column[slots] for column in self.frames()))  # type: ignore[index]
+        return self.frames().take(slots)
 
     def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
         """The share of the k hardest cross-video negatives that this search finds.
@@ -279,7 +279,7 @@ class NegativeBank:
         rows = frames.video.shape[0]
         if rows > sample:
             chosen = torch.arange(sample, device=frames.video.device) * rows // sample
-            frames = Frames(*(column[chosen] for column in frames))  # type: ignore[index]
+            frames = frames.take(chosen)
         ours = self.hardest(frames, k).cross_index
         truth = select_negatives(
             frames, self.frames(), window=None, intra_k=0, cross_k=k

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from usucl.bank.indexes import Index, score_error
 from usucl_ext import Frames, select_negatives, similarities
+from usucl_ext.reference import relation_masks
 
 _SPARE = 16  # candidates fetched beyond those wanted, for similarities that are nearly equal
 _EXCLUDED = 512  # and beyond those for frames that an anchor may not take, at most
@@ -94,7 +95,7 @@ class _Search:
 
     def round(self, rows: Tensor, count: int) -> Tensor:
         """Which of the anchors are settled by ``count`` candidates; those are written down."""
-        anchors = Frames(*(column[rows] for column in self.anchors))  # type: ignore[index]
+        anchors = self.anchors.take(rows)
         score, slots = (
             answer.to(rows.device) for answer in self.index.search(anchors.embedding, count)
         )
@@ -119,7 +120,7 @@ class _Search:
         """The rows by the exact operator."""
         if rows.numel() == 0:
             return
-        anchors = Frames(*(column[rows] for column in self.anchors))  # type: ignore[index]
+        anchors = self.anchors.take(rows)
         found = self._select(anchors, self.keys)
         self.slots[rows], self.similarity[rows] = found
 
@@ -135,12 +136,16 @@ class _Search:
         return found.cross_index, found.cross_similarity
 
     def _valid(self, anchors: Frames, slots: Tensor) -> Tensor:
-        """Which candidates are cross-video negatives by their ids, as csrc/core/relation.h says."""
-        assert self.keys.patient is not None and anchors.patient is not None
-        at = slots.clamp(min=0)
-        video, own = self.keys.video[at], anchors.patient[:, None]
-        same_patient = (own >= 0) & (self.keys.patient[at] == own)
-        return (slots >= 0) & (video >= 0) & (video != anchors.video[:, None]) & ~same_patient
+        """Which candidates are cross-video negatives by their ids."""
+        at, patient = slots.clamp(min=0), self.keys.patient
+        candidates = Frames(
+            self.keys.embedding,
+            self.keys.video[at],
+            self.keys.time[at],
+            None if patient is None else patient[at],
+        )
+        _, cross = relation_masks(anchors, candidates, None)
+        return cross & (slots >= 0)
 
     def _within_reach(self, valid: Tensor, score: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
         """Valid candidates that can still rank within ``depth``, and the rows that have them all.
@@ -159,8 +164,7 @@ class _Search:
     def _newest(self, anchors: Frames, slots: Tensor) -> Tensor:
         """The best of the slots that the index lacks; ascending, so ties keep their order."""
         slots = slots.to(anchors.video.device)
-        block = Frames(*(column[slots] for column in self.keys))  # type: ignore[index]
-        found, _ = self._select(anchors, block)
+        found, _ = self._select(anchors, self.keys.take(slots))
         return torch.where(found >= 0, slots[found.clamp(min=0)], -1)
 
     def _decide(self, anchors: Frames, candidates: Tensor) -> tuple[Tensor, Tensor]:

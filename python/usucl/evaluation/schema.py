@@ -161,6 +161,10 @@ class Evaluation:
     versions: Mapping[str, str | None]
     machine: Machine
 
+    def __getitem__(self, name: str) -> Any:
+        """An entry of ``evaluation.json``, for callers that read it as such."""
+        return self.to_json()[name]
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``evaluation.json``."""
         return {name: _plain(value) for name, value in vars(self).items()}

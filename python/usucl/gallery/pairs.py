@@ -182,7 +182,7 @@ def _candidates(
         skip, page = 0, PAGE
         while len(rows):
             index = torch.from_numpy(rows).to(anchors.video.device)
-            some = Frames(*(None if c is None else c[index] for c in anchors))  # type: ignore[arg-type]
+            some = anchors.take(index)
             found = bank.hardest(some, page, skip=skip)
             similarity = found.cross_similarity.float().cpu().numpy()
             near = similarity >= threshold

@@ -89,7 +89,7 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
     bank.enqueue(keys)
 
     chosen = _anchors(embeddings)
-    anchors = Frames(*(field[chosen] for field in keys if field is not None))
+    anchors = keys.take(chosen)
     intra = bank.hardest(
         anchors, NEGATIVES, window=_windows(record, clock.frames_per_unit[video[chosen]])
     )

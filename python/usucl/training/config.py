@@ -28,6 +28,7 @@ class LossConfig:
     temperature: float = 0.1
     soft_nn_temperature: float | None = None
     max_similarity: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class TrainingConfig:
         for name in ("epochs", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        key, margin = self.key, self.loss.margin
+        if margin is not None and key.bank > 0 and (key.search != "exact" or key.sharded):
+            raise ValueError(
+                "loss.margin must be None unless key.search is 'exact' and key.sharded is False, "
+                f"because another bank hands over its hardest keys before the margin is known, "
+                f"got {margin}"
+            )
         method = _method(self.method)
         for name, options in (("sampling", method.sampling_options), ("key", method.key_options)):
             if not isinstance(getattr(self, name), options):

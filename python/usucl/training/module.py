@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import torch
@@ -106,18 +107,11 @@ class ContrastiveTraining(LightningModule):
         if self.bank is not None:
             inputs = inputs._replace(negatives=(*inputs.negatives, self._bank_keys(inputs)))
         self.stopwatch.lap("encoder")
-        options = self.config.loss
         loss, selection = hard_negative_nce(
             *inputs[:3],
             window=inputs.window,
-            intra_k=self._intra_k(),
-            cross_k=options.cross_k,
-            intra_skip=options.intra_skip,
-            cross_skip=options.cross_skip,
-            temperature=options.temperature,
-            soft_nn_temperature=options.soft_nn_temperature,
-            max_similarity=options.max_similarity,
             return_selection=True,
+            **vars(replace(self.config.loss, intra_k=self._intra_k())),
         )
         self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)

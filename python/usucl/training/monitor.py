@@ -17,7 +17,7 @@ from usucl._files import write_atomically
 from usucl._spread import effective_rank, uniformity
 from usucl.bank import ShardedBank
 from usucl.data import FrameBatch
-from usucl.losses import Frames
+from usucl.losses import Frames, share_above_margin
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.module import ContrastiveTraining, StepOutput
@@ -30,6 +30,7 @@ COLUMNS = (
     "intra_similarity",
     "cross_similarity",
     "short_of_negatives",
+    "struck_by_margin",
     "effective_rank",
     "uniformity",
     "bank_recall",
@@ -174,6 +175,7 @@ class Monitor(Callback):
             "epoch": trainer.current_epoch,
             "loss": loss,
             **similarities(output),
+            "struck_by_margin": share_above_margin(output["inputs"], module.config.loss.margin),
             "effective_rank": effective_rank(anchors.embedding),
             "uniformity": uniformity(anchors.embedding, anchors.video),
             "bank_recall": _bank_recall(module, anchors),

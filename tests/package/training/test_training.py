@@ -221,6 +221,10 @@ def test_broken_files_are_named_and_left_out(
         ({"precision": "int8"}, "precision"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"held_out": (0, 1, 2, 3, 4)}, "held_out"),
+        (
+            {"margin": 0.1, "bank": 64, "search": "Flat"},
+            "loss.margin must be None unless key.search",
+        ),
         ({"resume": True, "overwrite": True}, "exclude each other"),
         (PAPER, r"sampling\.frames is for method 'dense' only: 'paper' has no such option, got 4"),
     ],
