@@ -114,7 +114,7 @@ class AnchorFinish {
       positive[r] = similarity;
       all_finite &= finite(similarity);
     }
-    if (thread == 0) all_finite &= wanted_.arguments.has_valid_weights(i_);
+    if (thread == 0) all_finite &= outputs_.arguments.has_valid_weights(i_);
     if (!all_finite) atomicMax(&shared_.broken, 1);
     Team::sync();
     return shared_.broken != 0;
