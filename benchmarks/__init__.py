@@ -1,7 +1,7 @@
 """Measurements of the loss against what would be used instead: ``python -m benchmarks``.
 
 Imports run in one direction: rows -> harness, problems -> eager -> providers -> suite -> __main__;
-and, from the file that was written, rows -> targets -> plots -> tables -> report.
+and, from the file that was written, rows -> targets -> plots -> report.
 
 ``python -m benchmarks.gpu`` is everything that needs a GPU: triton_search, chunked_search ->
 gpu_peers -> gpu_machine, gpu_clock -> gpu_loss -> gpu_kernels -> gpu_stages, by name -> gpu, and

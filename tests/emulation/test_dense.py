@@ -9,9 +9,10 @@ import torch
 from checks import check
 from comparison import assert_same_selection
 from elements import as_read, worst_case
-from emulated import Emulator, Statistics, margin_of
+from emulated import Emulator, margin_of
 from hypothesis import HealthCheck, given, settings
 from strategies import LOW_PRECISION, Problem, plain_problem, problems
+from structures import Statistics
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from device_programs import Program
 from elements import as_read, in_words, worst_case
-from emulated import DTYPES, Schedule
+from emulated import Schedule
+from structures import DTYPES
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -1,4 +1,4 @@
-// The emulated kernels' host entry points for ctypes: emulated.py mirrors the
+// The emulated kernels' host entry points for ctypes: structures.py mirrors the
 // structs of csrc/core/problem.h and csrc/core/results.h.
 #include <string>
 

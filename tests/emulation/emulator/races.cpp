@@ -1,18 +1,16 @@
 #include "races.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
-#include <memory>
-#include <unordered_map>
 #include <vector>
 
 #include "asynchronous.h"
 #include "emulation.h"
 #include "fibers.h"
+#include "race_cells.h"
+#include "source_line.h"
 
 namespace usucl::emulation {
 
@@ -20,42 +18,10 @@ bool paused = false;
 
 namespace {
 
-constexpr size_t kGranule = 2;  // bytes a cell stands for: the smallest element kernels share
-constexpr size_t kPageBytes = 4096;
 constexpr int kReported = 4;
-constexpr int32_t kOfAllReaders = -2;
 
 using Clocks = std::array<uint32_t, 32>;
 
-// What is known of a granule. An epoch ends with every barrier of a block and every block: accesses
-// of earlier epochs of the block are ordered before all to come.
-struct Cell {
-  uint64_t epoch = 0;
-  uint32_t write_clock = 0;  // 0: not written in this epoch
-  uint32_t read_clock = 0;   // 0: not read in this epoch
-  int16_t writer = 0;
-  int16_t reader = 0;
-  int16_t reader_of_other_warp = -1;
-  bool atomic = false;
-  bool in_flight = false;
-  // Where clocks are of more than one reader: of a warp's lanes in warp_reads, or, as
-  // kOfAllReaders - index, of any threads in all_readers.
-  int32_t readers = -1;
-  uint32_t unfenced_clock = 0;  // of the last write, if a thread's own; not reset by epochs
-  // Blocks, as counted over all launches; 0: none.
-  uint64_t written_by = 0;
-  uint64_t first_read_by = 0;
-  uint64_t last_read_by = 0;
-  const void* write_caller = nullptr;
-  const void* read_caller = nullptr;
-};
-
-static_assert(sizeof(Cell) == 72, "there is one for every 2 bytes");
-
-using Page = std::array<Cell, kPageBytes / kGranule>;
-
-std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
-std::array<std::pair<uintptr_t, Page*>, 64> recent_pages;
 std::vector<Clocks> warp_reads;  // of this epoch
 std::vector<Clocks> known;       // [threads]: of each lane of its warp, the clock a thread has seen
 // Once a thread of the block has used an mbarrier or a named barrier, in place of the two above:
@@ -83,36 +49,6 @@ bool has_seen(int thread, int other, uint32_t clock) {
 
 void join(Seen* seen, const Seen& other) {
   for (size_t i = 0; i < seen->size(); ++i) (*seen)[i] = std::max((*seen)[i], other[i]);
-}
-
-Cell* cells_of(uintptr_t address) {
-  const uintptr_t number = address / kPageBytes;
-  auto& [recent, page] = recent_pages[number % recent_pages.size()];
-  if (recent != number || page == nullptr) {
-    auto& owner = pages[number];
-    if (owner == nullptr) owner = std::make_unique<Page>();
-    recent = number;
-    page = owner.get();
-  }
-  return page->data() + address % kPageBytes / kGranule;
-}
-
-// Of inlined functions the innermost that is not the emulator's.
-std::string source_line(const void* caller) {
-  Dl_info module{};
-  if (caller == nullptr || dladdr(caller, &module) == 0) return "unknown code";
-  const auto offset = static_cast<const char*>(caller) - static_cast<char*>(module.dli_fbase) - 1;
-  char command[1024], line[512];
-  std::snprintf(command, sizeof command, "addr2line -ise '%s' %#tx", module.dli_fname, offset);
-  std::string result = "emulator.h:";
-  if (FILE* output = popen(command, "r")) {
-    while (result.rfind("emulator.h:", 0) == 0 &&
-           std::fgets(line, sizeof line, output) != nullptr) {
-      result = line;
-    }
-    pclose(output);
-  }
-  return result.substr(0, result.find_first_of(" \n"));
 }
 
 void report(const char* what, const void* address, int thread, const void* caller,
@@ -273,14 +209,6 @@ class Check {
   const void* address_;
   const void* caller_;
 };
-
-template <typename Visit>
-void for_each_cell(const void* address, size_t bytes, const Visit& visit) {
-  const auto begin = reinterpret_cast<uintptr_t>(address), end = begin + bytes;
-  for (uintptr_t at = begin / kGranule * kGranule; at < end; at += kGranule) {
-    visit(*cells_of(at), reinterpret_cast<const void*>(at));
-  }
-}
 
 // A copy of a struct reads what is between its members too.
 void expect_written(int thread, const void* address, size_t bytes, const void* caller) {
