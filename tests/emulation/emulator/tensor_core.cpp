@@ -1,8 +1,8 @@
 // Asynchronous copies, loads of matrices, products of matrices: what one PTX instruction does.
 #include <cstring>
 
-#include "core/dtypes.h"
 #include "asynchronous.h"
+#include "core/dtypes.h"
 #include "emulation.h"
 #include "emulator.h"
 #include "races.h"
