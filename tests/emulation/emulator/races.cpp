@@ -20,15 +20,15 @@ bool paused = false;
 
 namespace {
 
-constexpr size_t kGranule = 2;  // bytes a cell stands for: the smallest element kernels share
+constexpr size_t kGranule = 2;  // bytes per cell: the smallest element that kernels share
 constexpr size_t kPageBytes = 4096;
 constexpr int kReported = 4;
 constexpr int32_t kOfAllReaders = -2;
 
 using Clocks = std::array<uint32_t, 32>;
 
-// What is known of a granule. An epoch ends with every barrier of a block and every block: accesses
-// of earlier epochs of the block are ordered before all to come.
+// What is known about a granule. An epoch ends with every barrier of a block and with every block:
+// accesses of the block's earlier epochs are ordered before all later ones.
 struct Cell {
   uint64_t epoch = 0;
   uint32_t write_clock = 0;  // 0: not written in this epoch
@@ -38,11 +38,11 @@ struct Cell {
   int16_t reader_of_other_warp = -1;
   bool atomic = false;
   bool in_flight = false;
-  // Where clocks are of more than one reader: of a warp's lanes in warp_reads, or, as
+  // Used if there are clocks of more than one reader: of a warp's lanes in warp_reads or, as
   // kOfAllReaders - index, of any threads in all_readers.
   int32_t readers = -1;
-  uint32_t unfenced_clock = 0;  // of the last write, if a thread's own; not reset by epochs
-  // Blocks, as counted over all launches; 0: none.
+  uint32_t unfenced_clock = 0;  // of a thread's own last write; not reset by epochs
+  // Blocks, counted over all launches; 0: none.
   uint64_t written_by = 0;
   uint64_t first_read_by = 0;
   uint64_t last_read_by = 0;
@@ -57,9 +57,9 @@ using Page = std::array<Cell, kPageBytes / kGranule>;
 std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 std::array<std::pair<uintptr_t, Page*>, 64> recent_pages;
 std::vector<Clocks> warp_reads;  // of this epoch
-std::vector<Clocks> known;       // [threads]: of each lane of its warp, the clock a thread has seen
-// Once a thread of the block has used an mbarrier or a named barrier, in place of the two above:
-std::vector<Seen> all_known;  // [threads]: of every thread
+std::vector<Clocks> known;  // [threads]: for each lane of its warp, the clock a thread has seen
+// Replace the two above once a thread of the block has used an mbarrier or a named barrier:
+std::vector<Seen> all_known;  // [threads]: for every thread
 struct Reader {
   int thread;
   uint32_t clock;
@@ -97,7 +97,7 @@ Cell* cells_of(uintptr_t address) {
   return page->data() + address % kPageBytes / kGranule;
 }
 
-// Of inlined functions the innermost that is not the emulator's.
+// The innermost inlined function outside the emulator.
 std::string source_line(const void* caller) {
   Dl_info module{};
   if (caller == nullptr || dladdr(caller, &module) == 0) return "unknown code";
@@ -131,7 +131,7 @@ void report(const char* what, const void* address, int thread, const void* calle
 
 std::string name_of(int thread) { return "thread " + std::to_string(thread); }
 
-// One access of a running thread to one cell.
+// Checks one access of a running thread to one cell.
 class Check {
  public:
   Check(Cell& cell, int thread, const void* address, const void* caller)
@@ -220,7 +220,7 @@ class Check {
       }
       return;
     }
-    // Read before know_all(): whether that has been seen is not known.
+    // Read before know_all(): it is unknown whether this has been seen.
     const bool counts = all_known.empty() && cell_.reader_of_other_warp != thread_;
     if (counts && cell_.reader_of_other_warp >= 0) {
       return race(cell_.reader_of_other_warp);
@@ -282,7 +282,7 @@ void for_each_cell(const void* address, size_t bytes, const Visit& visit) {
   }
 }
 
-// A copy of a struct reads what is between its members too.
+// Copying a struct also reads the padding between its members.
 void expect_written(int thread, const void* address, size_t bytes, const void* caller) {
   size_t all = 0, unwritten = 0;
   for_each_cell(address, bytes, [&](const Cell& cell, const void*) {
