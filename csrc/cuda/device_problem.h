@@ -40,8 +40,8 @@ struct DeviceProblem {
 // Has finished reading host memory when it returns.
 DeviceProblem on_device(const Problem& problem, const Call& call);
 
-// Continues the chain of core/similarity.h for kAnchors anchors at once, over anchor [width,
-// kAnchors] and the elements of a row.
+// Continues the chain of core/similarity.h for kAnchors anchors at once, over anchor
+// [width, kAnchors] and the elements of a row.
 template <int kAnchors, typename T, typename Stored>
 __device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Stored* row, int width) {
   // Reads 16 bytes at a time: each lane reads its own row, so any load costs the same.

@@ -221,8 +221,8 @@ __device__ inline void wgmma_wait(float (&sum)[kWarpgroupSums]) {
 
 // sum [64 x 128] += a [64 x K] b [128 x K] transposed, with K = 16 for 16-bit and 8 for TF32
 // elements, by a warpgroup; without `add`, = instead of +=. Operands come from wgmma_operand(). In
-// thread t of the warpgroup, sum[4 j + 2 h + i] is the element (16 (t / 32) + t % 32 / 4 + 8 h, 8 j
-// + 2 (t % 4) + i).
+// thread t of the warpgroup, sum[4 j + 2 h + i] is the element (16 (t / 32) + t % 32 / 4 + 8 h,
+// 8 j + 2 (t % 4) + i).
 USUCL_WGMMA(wgmma_bfloat16, "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16", ", 0, 0")
 USUCL_WGMMA(wgmma_float16, "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16", ", 0, 0")
 USUCL_WGMMA(wgmma_tf32, "wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32", "")

@@ -48,7 +48,7 @@ inline std::vector<Array> arrays_of(const std::vector<Tensor>& tensors) {
 
 inline Options options_of(const std::vector<int64_t>& ranks, double max_similarity,
                           int64_t reduction) {
-  STD_TORCH_CHECK(ranks.size() == 4, "ranks must be intra_k, intra_skip, cross_k, cross_skip");
+  STD_TORCH_CHECK(ranks.size() == 4, "ranks must have 4 values, got ", ranks.size());
   return {{ranks[0], ranks[1]},
           {ranks[2], ranks[3]},
           max_similarity,

@@ -52,8 +52,8 @@ class Nominator {
   int64_t height() const { return kernels_->tile_anchors; }
 
   // Prepares a panel of keys for nominate. Returns false if the chain must score it: it could
-  // overflow or has NaN, or too many pairs of a recent panel were nominated. limit [tiles *
-  // tile_anchors]: one per anchor.
+  // overflow or has NaN, or too many pairs of a recent panel were nominated.
+  // limit [tiles * tile_anchors]: one per anchor.
   bool load(const void* const* rows, DType dtype, int count, const std::vector<float>& limit) {
     if (kernels_ == nullptr) return false;
     if (rest_ > 0) {

@@ -45,7 +45,7 @@ class Nominees {
     if (all < depth_) return -std::numeric_limits<float>::infinity();
     keep_largest(scored->data(), all, depth_, depth_);
     const float reached = Rank<float>::similarity((*scored)[depth_ - 1]);
-    const auto beaten = [&](Key key) {  // in double, where the sum is exact
+    const auto beaten = [&](Key key) {  // in double, so that the sum does not round
       return double{Rank<float>::similarity(key)} + double{width_[row]} < double{reached};
     };
     count_[row] = std::remove_if(waiting, waiting + count_[row], beaten) - waiting;

@@ -11,9 +11,9 @@
 
 namespace usucl::cpu {
 
-// The kernels of one instruction set. Panels hold 32-bit pairs of elements 2 s and 2 s + 1, s = 0
-// .. steps - 1, with zeros beyond D. Tiles are as wide as in its TileKernels<float>: keys [steps,
-// tile_keys].
+// The kernels of one instruction set. Panels hold 32-bit pairs of elements 2 s and 2 s + 1 for
+// s = 0 .. steps - 1, with zeros beyond D. Tiles are as wide as in its TileKernels<float>:
+// keys [steps, tile_keys].
 struct BFloat16Kernels {
   int tile_anchors;     // a multiple of tile_anchors of its TileKernels<float>
   int steps_multiple;   // steps must be a multiple of it

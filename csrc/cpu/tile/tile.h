@@ -16,8 +16,8 @@ constexpr int kMaxPairs = 16;
 
 struct BFloat16Kernels;  // bfloat16.h
 
-// The kernels of one instruction set for accumulation type T. Panels are transposed: anchors [D,
-// tile_anchors], keys [D, tile_keys], so that both are read in order.
+// The kernels of one instruction set for accumulation type T. Panels are transposed: anchors
+// [D, tile_anchors], keys [D, tile_keys], so that both are read in order.
 template <typename T>
 struct TileKernels {
   int tile_anchors;

@@ -17,8 +17,8 @@ struct Ring {
   int value;
 };
 
-// Thread 0 writes the numbers 0, 1, ... to one place; the others read each number: out [steps,
-// threads - 1].
+// Thread 0 writes the numbers 0, 1, ... to one place; the others read each number:
+// out [steps, threads - 1].
 __global__ void phases(int steps, int* out) {
   Ring& ring = shared_memory<Ring>();
   const int readers = static_cast<int>(blockDim.x) - 1;
