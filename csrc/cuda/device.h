@@ -86,8 +86,8 @@ __device__ inline void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Loads four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l /
-// 8. Register i holds element (l / 4, 2 (l % 4)) of matrix i and its right neighbour.
+// Loads four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix
+// l / 8. Register i holds element (l / 4, 2 (l % 4)) of matrix i and its right neighbour.
 __device__ inline void load_matrices(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])

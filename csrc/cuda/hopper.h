@@ -198,8 +198,8 @@ __device__ inline void wgmma_wait() {
   USUCL_16_SUMS(16) USUCL_16_SUMS(32) USUCL_16_SUMS(48)
 // clang-format on
 
-// The same, and the sums of the completed groups may be read or written. Naming `sum` as an operand
-// tells the compiler.
+// The same; afterwards no group that adds to `sum` may be pending, so that it may be read and
+// written. Naming it as an operand tells the compiler.
 template <int kPending>
 __device__ inline void wgmma_wait(float (&sum)[kWarpgroupSums]) {
   USUCL_HOPPER("wgmma.wait_group.sync.aligned %64;" : USUCL_SUMS : "n"(kPending) : "memory");

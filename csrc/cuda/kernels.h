@@ -1,8 +1,8 @@
 // The CUDA side as the operators call it: plain pointers to device memory, no PyTorch.
 //
 // Everything is asynchronous on the call's stream, and no launch depends on values in device
-// memory: a call can be captured in a CUDA graph. The caller checks for launch errors. T, float or
-// double, is the accumulation type.
+// memory, so a call can be captured in a CUDA graph. The caller checks for launch errors. T, float
+// or double, is the accumulation type.
 #pragma once
 
 #include "../core/ordering.h"

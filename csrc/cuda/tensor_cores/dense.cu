@@ -57,9 +57,10 @@ int32_t stride_of(int64_t keys) {
 }
 
 // The least rank such that almost never as many of the `depth` hardest keys are in the sample, and
-// so at least `depth` keys reach the score of that rank. Each is in the sample with probability 1 /
-// stride, so their number has at most the tail of a Poisson distribution, P(>= r) <= e^-m (e m /
-// r)^r for r > m, the mean (Mitzenmacher and Upfal, Probability and Computing, theorem 5.4).
+// so at least `depth` keys reach the score of that rank. Each is in the sample with probability
+// 1 / stride, so their number has at most the tail of a Poisson distribution,
+// P(>= r) <= e^-m (e m / r)^r for r > m, the mean (Mitzenmacher and Upfal, Probability and
+// Computing, theorem 5.4).
 int64_t seed_rank(int64_t depth, int32_t stride) {
   if (stride == 1) return depth;
   constexpr double kLogHardlyEver = -11.5;  // 1e-5

@@ -99,7 +99,7 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
   };
   Turn turn;
   int parity = 0;
-  // The first warpgroup begins; each then waits until the other has begun the products before. If
+  // The first warpgroup begins; each then waits until the other has begun the preceding ones. If
   // not all chunks of a tile fit, the other could wait for one that this one still needs.
   const bool takes_turns = operands.chunks <= operands.stages;
   int turn_parity = team == 0 ? 1 : 0;

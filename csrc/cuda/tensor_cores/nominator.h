@@ -1,11 +1,11 @@
 // What a warp does with its scores of one tile after another: those that reach their anchor's limit
 // become nominees.
 //
-// A limit is constant during the pass unless the anchor's pool is full: nothing is nominated for
-// that anchor any more, and the chain will search. So a score below the limit costs an eighth of a
-// comparison. If one of eight scores reaches it, all eight go into the warp's queue. Once a few
-// have gathered, each score is checked by itself, and once 32 have reached their limit their keys
-// are looked up, so that a whole warp waits for memory together.
+// A limit is constant during the pass unless the anchor's pool is full: then nothing is
+// nominated for it any more, and the chain will search. So a score below the limit costs an eighth
+// of a comparison. If one of eight scores reaches it, all eight go into the warp's queue. Once a
+// few have gathered, each score is checked by itself, and once 32 have reached their limit their
+// keys are looked up, so that a whole warp waits for memory together.
 #pragma once
 
 #include "../../core/relation.h"

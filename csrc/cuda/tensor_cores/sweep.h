@@ -28,7 +28,8 @@ __device__ void for_each_item(int32_t anchor_tiles, int32_t tiles, const KeySpli
 
 static_assert(kTileAnchors == kTileKeys);
 
-// operands.stages chunks of keys, then the anchors: all chunks if resident, else as many.
+// operands.stages chunks of keys, then the anchors: all chunks if resident, else as many as of
+// keys.
 struct TileMemory {
   Chunk<kTileKeys> chunk[1];  // the others follow here
 
@@ -66,8 +67,8 @@ class TileRows {
   int32_t left_;
 };
 
-// Multiplies a tile of anchors with one tile of keys after another. The warps cover a tile as 2 x
-// 4.
+// Multiplies a tile of anchors with one tile of keys after another. The warps cover a tile as
+// 2 x 4.
 template <typename Elements>
 class DenseSweep {
  public:

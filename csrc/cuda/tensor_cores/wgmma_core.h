@@ -29,8 +29,8 @@ class WarpgroupProduct {
   // To be called before the first product: it overwrites the sums, so they need no zeros.
   __device__ void clear() { add_ = false; }
 
-  // Starts adding the products of one chunk: anchors from first_row on with keys first_key + 0 ..
-  // 127, both multiples of 8.
+  // Starts adding the products of one chunk: anchors from first_row on with keys
+  // first_key + 0 .. 127, both multiples of 8.
   template <int kAnchors, int kKeys>
   __device__ void add(const Chunk<kAnchors>& anchors, int first_row, const Chunk<kKeys>& keys,
                       int first_key) {
