@@ -1,5 +1,4 @@
-// Runs one cross-video selection without PyTorch on one thread, for profilers that count
-// instructions.
+// One cross-video selection without PyTorch on one thread, for profilers that count instructions.
 //
 //   select_once ANCHORS KEYS DIM K [CAPABILITY] [REPEATS]
 #include <chrono>

@@ -244,8 +244,7 @@ __device__ inline void increase_registers() {
   USUCL_HOPPER("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
-// A barrier of `threads` threads of the block, in whole warps; number 1 .. 15, as 0 is
-// __syncthreads.
+// A barrier of `threads` threads of the block, whole warps; number 1 .. 15 (0 is __syncthreads).
 __device__ inline void named_barrier_sync(int number, int threads) {
   USUCL_HOPPER("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }

@@ -1,5 +1,4 @@
-// The products of mma_core.cu, together with the error of a score that csrc/core/nomination.h
-// allows.
+// The products of mma_core.cu, and the error of a score that csrc/core/nomination.h allows.
 #include "cuda/tensor_cores/rounding.h"
 
 #include "mma_core.cu"

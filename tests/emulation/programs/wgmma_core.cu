@@ -1,6 +1,5 @@
 // Scores of anchors with keys by csrc/cuda/tensor_cores/wgmma_core.h: one thread has the TMA copy
-// tiles, one warpgroup multiplies them, with three stages in between. For the emulator and for
-// nvcc.
+// tiles, one warpgroup multiplies them, with three stages in between. For emulator and nvcc.
 #include "cuda/tensor_cores/wgmma_core.h"
 #include "on_device.h"
 
