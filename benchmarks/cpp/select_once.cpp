@@ -1,4 +1,4 @@
-// One cross-video selection without PyTorch, on one thread: for profilers that count instructions.
+// One cross-video selection without PyTorch on one thread, for profilers that count instructions.
 //
 //   select_once ANCHORS KEYS DIM K [CAPABILITY] [REPEATS]
 #include <chrono>
@@ -71,7 +71,7 @@ int main(int count, char** words) {
                                  {nullptr, nullptr, index.data(), similarity.data()});
     best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
   }
-  std::printf("%s: %.3f ms, %.4f ns a pair, %.1f GFLOP/s\n", cpu::name(cpu::capability_in_use()),
+  std::printf("%s: %.3f ms, %.4f ns per pair, %.1f GFLOP/s\n", cpu::name(cpu::capability_in_use()),
               1e3 * best, 1e9 * best / (rows * keys), 2e-9 * rows * keys * dim / best);
   return 0;
 }

@@ -1,8 +1,8 @@
-// A CUDA runtime that does nothing, to be preloaded in front of the real one: PyTorch sees two
-// devices, its tensors, streams and allocator are the true ones, and launches are only counted. So
-// the host's side of a call can be watched and timed where there is no GPU.
+// A CUDA runtime that does nothing, to be preloaded in place of the real one: PyTorch sees two
+// devices, its tensors, streams and allocator are real, and launches are only counted. So the host
+// side of a call can be observed and timed without a GPU.
 //
-// Device memory can be neither read nor written: whoever touches it crashes.
+// Device memory can be neither read nor written: any access crashes.
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -21,19 +21,19 @@ namespace {
 constexpr int kDevices = 2, kMultiprocessors = 132, kSharedBytes = 227 << 10;
 constexpr size_t kMemory = size_t{80} << 30;
 
-// Since the last call of stub_take(); benchmarks/host_time.py has the same.
+// Counts since the last call of stub_take(); benchmarks/host_time.py mirrors the struct.
 struct Counts {
   int64_t launches;
   int64_t memsets;
-  int64_t mallocs;  // of the runtime, not of PyTorch's allocator
+  int64_t mallocs;  // by the runtime, not by PyTorch's allocator
   int64_t copies;
-  int64_t waits;    // of the host for the device
-  int64_t queries;  // of what a device or a kernel is
+  int64_t waits;    // of the host, for the device
+  int64_t queries;  // for properties of a device or kernel
   int64_t events;   // recorded, or waited for by a stream
 };
 
 Counts counts;
-std::string launched;  // names of the kernels, one a line
+std::string launched;  // names of the kernels, one per line
 bool keep_names = false;
 bool capturing = false, busy = false;
 thread_local int current_device = 0;
@@ -58,7 +58,7 @@ STUB void stub_take(Counts* out) {
   counts = {};
 }
 
-// Mangled, one a line, since the last call; kept from the first one on.
+// The mangled names, one per line, since the last call; kept from the first call on.
 STUB const char* stub_take_names() {
   static std::string taken;
   taken.swap(launched);
@@ -238,7 +238,7 @@ STUB cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
   return cudaSuccess;
 }
 
-// The one function that PyTorch takes from the driver, whose name this library has.
+// The only function that PyTorch takes from the driver; this library defines it too.
 STUB int cuDevicePrimaryCtxGetState(int, unsigned* flags, int* active) {
   *flags = 0;
   *active = 1;

@@ -40,7 +40,7 @@ std::vector<std::string> cpu_capabilities() {
   return names;
 }
 
-// Billions of float32 operations a second of one thread that does nothing but fused multiply-adds.
+// Billions of float32 operations per second of one thread that only does fused multiply-adds.
 double fma_peak(double seconds) {
   const py::gil_scoped_release released;
   const auto& kernels = usucl::cpu::tile_kernels<float>(usucl::cpu::capability_in_use());
@@ -75,7 +75,7 @@ std::string relation(std::tuple<int64_t, float, int64_t> anchor,
 }
 
 float similarity(const std::vector<float>& anchor, const std::vector<float>& key) {
-  if (anchor.size() != key.size()) throw py::value_error("anchor and key must be of one length");
+  if (anchor.size() != key.size()) throw py::value_error("key must be as long as anchor");
   return usucl::similarity<float>([&](int64_t d) { return anchor[d]; },
                                   [&](int64_t d) { return key[d]; },
                                   static_cast<int64_t>(anchor.size()));
@@ -89,10 +89,10 @@ bool ranks_before(std::pair<double, int64_t> a, std::pair<double, int64_t> b) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "What was built, and the rules of the loss on the host, for tests.";
-  m.def("build_info", &build_info, "Facts of the build, as strings and booleans.");
-  m.def("cpu_capabilities", &cpu_capabilities, "Instruction sets that this machine runs.");
+  m.def("build_info", &build_info, "Facts about the build, as strings and booleans.");
+  m.def("cpu_capabilities", &cpu_capabilities, "The instruction sets that this machine supports.");
   m.def("fma_peak", &fma_peak, py::arg("seconds"),
-        "GFLOP/s of one thread that does nothing but float32 fused multiply-adds for so long.");
+        "GFLOP/s of one thread that only does float32 fused multiply-adds for so many seconds.");
   usucl::bind_direct_calls<usucl::cpu::Cpu>(m);
   m.def("relation", &relation, py::arg("anchor"), py::arg("key"), py::arg("window"),
         "'intra', 'cross' or 'ignored' for tags (video, time, patient) and a window (lo, hi).");

@@ -1,5 +1,5 @@
-// The Python module usucl_ext._C_cuda: the CUDA kernels by the addresses of tensors. To import it
-// registers the operators as well.
+// The Python module usucl_ext._C_cuda: the CUDA kernels, called with the addresses of tensors.
+// Importing it registers the operators as well.
 #include "../cuda/backend.h"
 #include "direct.h"
 

@@ -1,6 +1,6 @@
-// A backend's kernels by the addresses of tensors, past PyTorch's dispatcher, which takes many
-// times the host time of the kernels themselves. usucl_ext/_direct.py alone calls these functions,
-// with tensors of the dtypes and sizes of their plan.
+// Calls a backend's kernels with the addresses of tensors. This bypasses PyTorch's dispatcher,
+// which takes many times the host time of the kernels themselves. Only usucl_ext/_direct.py calls
+// these functions, with tensors of the dtypes and sizes of their plan.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,11 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-// What all calls that look alike have in common.
+// What all calls with the same plan have in common.
 struct Plan {
   int32_t device;  // as PyTorch numbers it; -1: the CPU
   int64_t dim;
-  std::vector<Array> arrays;  // what a call reads, their addresses apart
+  std::vector<Array> arrays;  // what a call reads, without the addresses
   Options options;
 
   Plan(int32_t device_number, int64_t dimension,
@@ -50,7 +50,7 @@ struct Plan {
     return Inputs<T>(placed, dim, options);
   }
 
-  // use(T{}) for the dtype T of similarities and loss, other Python threads running meanwhile.
+  // Calls use(T{}) for the dtype T of similarities and loss while other Python threads may run.
   template <typename Use>
   void run(const Use& use) const {
     const py::gil_scoped_release released;
@@ -79,7 +79,7 @@ void select(const Plan& plan, const std::vector<Address>& addresses, const Selec
   });
 }
 
-// Outputs whose address is 0 are not kept, and the anchors' gradient is not computed then.
+// Outputs whose address is 0 are not kept; without anchor_gradient it is not computed.
 template <typename Backend>
 void forward(const Plan& plan, const std::vector<Address>& addresses, Address loss,
              const SelectionAt& selection, Address anchor_gradient, Address weights) {
@@ -93,7 +93,7 @@ void forward(const Plan& plan, const std::vector<Address>& addresses, Address lo
   });
 }
 
-// Gradients whose address is 0 are not wanted; what only those are made of may be absent too.
+// Gradients whose address is 0 are not wanted; inputs that only they need may be absent too.
 template <typename Backend>
 void backward(const Plan& plan, Address grad_loss, Address anchors, Address anchor_gradient,
               Address weights, Address intra_index, Address cross_index, int64_t num_positives,

@@ -1,5 +1,5 @@
-// pybind11, installed or from inside torch. The latter refuses to be included where
-// TORCH_TARGET_VERSION is set; files that include this include nothing of torch.
+// pybind11, either installed or bundled with torch. The bundled one cannot be included where
+// TORCH_TARGET_VERSION is set, so files that include this header include nothing from torch.
 #pragma once
 
 #undef TORCH_TARGET_VERSION

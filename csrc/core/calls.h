@@ -1,7 +1,7 @@
-// What a call does with its inputs, by the kernels of any device. A backend computes:
+// What a call does with its inputs, using the kernels of any device. A backend provides:
 //
-//   Backend(device)     for one call on the device that PyTorch numbers so, -1 for the CPU
-//   array<T>(count)     memory for the length of the call
+//   Backend(device)     one call on the device with PyTorch's index, -1 for the CPU
+//   array<T>(count)     memory that lives as long as the call
 //   select_negatives(problem, SelectionArrays<T>)
 //   similarities(ScoredPairs<T>)
 //   hard_negative_nce(problem, LossArguments<T>, LossArrays<T>)
@@ -16,10 +16,10 @@
 
 namespace usucl {
 
-// What a loss writes. Everything but the loss may be null where the caller does not want it.
+// What a loss writes. Everything but the loss may be null if the caller does not want it.
 template <typename T>
 struct LossOutputs {
-  T* loss;  // [N], or [] where it is reduced
+  T* loss;  // [N], or [] if it is reduced
   SelectionArrays<T> selection;
   T* anchor_gradient;  // [N, D] d loss_i / d q_i
   T* weights;          // see Weights
@@ -58,7 +58,7 @@ void compute_loss(Backend& backend, const Inputs<T>& inputs, Reduction reduction
   if (!by_row) backend.sum_rows(losses, rows, divisor_of(reduction, rows), out.loss);
 }
 
-// What a backward pass reads. What only unwanted gradients are made of may be null.
+// What a backward pass reads. What only unwanted gradients need may be null.
 template <typename T>
 struct SavedLoss {
   const T* grad_loss;  // as LossOutputs::loss

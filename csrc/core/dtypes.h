@@ -40,7 +40,7 @@ USUCL_HD float upcast(Float16 value) {
   if (magnitude >= 0x7c00u) {  // infinity and NaN: all exponent bits set in both formats
     return float_from_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
   }
-  // Shifted into place the exponent is 112 too small; the product mends it, for subnormals too.
+  // After the shift the exponent is 112 too small; the product corrects it, for subnormals too.
   return float_from_bits(sign | magnitude << 13) * float_from_bits(0x77800000u);  // 2^112
 }
 

@@ -1,5 +1,5 @@
-// A call as both boundaries hand it over, PyTorch's operators and plain addresses: numbers, and the
-// arrays that it reads, one after the other.
+// A call as both boundaries, PyTorch's operators and plain addresses, hand it over: numbers, and
+// the arrays that it reads, in order.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace usucl {
 
 enum class Reduction : int64_t { kNone, kMean, kSum };
 
-// What a call asks for, besides its arrays.
+// What a call asks for, apart from its arrays.
 struct Options {
   Ranks intra;
   Ranks cross;
@@ -24,7 +24,7 @@ struct Options {
   Reduction reduction;
 };
 
-// Those of DType by the same numbers, and that of ids and indices.
+// DType with the same numbers, plus the type of ids and indices.
 enum class ElementType : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16, kInt64 };
 
 inline const char* name_of(ElementType type) {
@@ -43,18 +43,18 @@ struct Array {
   const void* data;
   ElementType type;
   int64_t count;
-  int64_t device = -1;  // as PyTorch numbers it; -1: the CPU
+  int64_t device = -1;  // PyTorch's index; -1: the CPU
 
-  DType dtype() const { return static_cast<DType>(type); }  // of embeddings
+  DType dtype() const { return static_cast<DType>(type); }  // for embeddings only
 };
 
-// Whether everything is computed in float64: some embedding is float64.
+// Everything is computed in float64 as soon as one embedding is float64.
 inline bool in_double(const std::vector<Array>& arrays) {
   return std::any_of(arrays.begin(), arrays.end(),
                      [](const Array& array) { return array.type == ElementType::kFloat64; });
 }
 
-// Takes the arrays in their order, and checks what every kernel relies on.
+// Takes the arrays in order and checks what every kernel relies on.
 class ArrayReader {
  public:
   explicit ArrayReader(const std::vector<Array>& arrays) : arrays_(arrays) {}
@@ -62,11 +62,11 @@ class ArrayReader {
   bool at_end() const { return next_ == arrays_.size(); }
 
   const Array& peek(size_t ahead = 0) const {
-    if (next_ + ahead >= arrays_.size()) throw std::runtime_error("inputs are incomplete");
+    if (next_ + ahead >= arrays_.size()) throw std::runtime_error("inputs must be complete");
     return arrays_[next_ + ahead];
   }
 
-  // [count], or null where the array is absent.
+  // [count], or null if the array is absent.
   template <typename T>
   const T* optional(const char* name, int64_t count) {
     const Array& array = next(name);
@@ -91,7 +91,7 @@ class ArrayReader {
   }
 
   Frames frames(const char* name, int64_t dim) {
-    const int64_t rows = peek(1).count;  // those of the video ids
+    const int64_t rows = peek(1).count;  // the number of video ids
     const Matrix embedding = matrix(name, rows, dim);
     const auto* video = required<int64_t>("video", rows);
     const auto* time = required<float>("time", rows);
@@ -99,7 +99,7 @@ class ArrayReader {
   }
 
  private:
-  // A kernel would read the address of one device on another.
+  // Arrays must share a device: a kernel would use an address of one device on another.
   const Array& next(const char* name) {
     const Array& array = peek();
     ++next_;
@@ -131,7 +131,7 @@ class ArrayReader {
   size_t next_ = 0;
 };
 
-// The problem and what the loss takes besides, from arrays in this order: embedding, video, time
+// The problem and the other inputs of the loss, from arrays in this order: embedding, video, time
 // and patient of the anchors; window, positives, positive_weights, margin, temperature,
 // soft_nn_temperature; then embedding, video, time and patient of every block.
 // usucl_ext/_problem.py writes them.
@@ -139,7 +139,7 @@ template <typename T>
 struct Inputs {
   std::vector<Frames> blocks;
   Problem problem;
-  LossArguments<T> loss;  // nothing but nulls where a selection alone is wanted
+  LossArguments<T> loss;  // all null if only a selection is wanted
 
   Inputs(const Inputs&) = delete;
 
@@ -182,9 +182,9 @@ struct Inputs {
   }
 };
 
-// The derivatives of the rows' losses by everything but the anchors lie in one array: [N, R] by the
-// similarities of the positives, [N, intra_k] and [N, cross_k] by those of the negatives, and
-// [N, 2] by the temperatures.
+// The derivatives of the rows' losses with respect to everything but the anchors lie in one array:
+// [N, R] for the similarities of the positives, [N, intra_k] and [N, cross_k] for those of the
+// negatives, and [N, 2] for the temperatures.
 template <typename T>
 struct Weights {
   T* positive;

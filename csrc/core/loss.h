@@ -1,8 +1,9 @@
-// The loss of one anchor and its derivatives by every selected similarity and temperature.
+// The loss of one anchor and its derivatives with respect to every selected similarity and
+// temperature.
 //
-// A row is computed by a team: one thread, or several that share every loop over the negatives.
-// Member number rank() of kSize takes, and alone writes, the elements rank(), rank() + kSize ...;
-// sum() and greatest() of numbers give all members the same bits.
+// A team computes a row: one thread, or several that share every loop over the negatives. Member
+// rank() of kSize takes, and alone writes, elements rank(), rank() + kSize, ...; sum() and
+// greatest() give all members the same bits.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,7 @@ struct Alone {
   }
 };
 
-// f(j) for this member's share of 0 .. count - 1.
+// Calls f(j) for this member's share of 0 .. count - 1.
 template <typename Team, typename Function>
 USUCL_HD void for_own(int64_t count, const Function& f) {
   for (int64_t j = Team::rank(); j < count; j += Team::kSize) f(j);
@@ -48,11 +49,11 @@ USUCL_HD T team_greatest(T least, int64_t count, const Value& value) {
 template <typename T>
 struct RowSimilarities {
   const T* positive;  // [num_positives], >= 1
-  const T* weight;    // [num_positives] of the positives, or null: all alike
+  const T* weight;    // [num_positives], or null: all equal
   int64_t num_positives;
-  const T* intra;  // [num_intra], the valid ones only
+  const T* intra;  // [num_intra], valid ones only
   int64_t num_intra;
-  const T* cross;  // [num_cross], the valid ones only
+  const T* cross;  // [num_cross], valid ones only
   int64_t num_cross;
 };
 
@@ -63,7 +64,7 @@ struct Temperatures {
   bool use_soft_nn;
 };
 
-// d loss / d similarity of each pair, and the derivatives by the temperatures.
+// d loss / d similarity of each pair, and the derivatives with respect to the temperatures.
 template <typename T>
 struct RowDerivatives {
   T* positive;  // [num_positives]
@@ -95,7 +96,7 @@ struct SoftNearestNeighbour {
     return exponential((similarity[j] - max) / temperature) / sum;
   }
 
-  // d c / d s_j: directly, and through the weights.
+  // d c / d s_j: the direct term, and the one through the weights.
   USUCL_HD T by_similarity(int64_t j) const {
     return weight(j) * (T(1) + (similarity[j] - value) / temperature);
   }
@@ -105,13 +106,12 @@ struct SoftNearestNeighbour {
 
 // Adds one positive's share to the derivatives and returns its loss
 //     logsumexp([positive, negatives ...] / t) - positive / t.
-// share is the positive's weight in the mean; add(j, g) receives d loss / d negative_j, times
-// share.
+// share is the positive's weight in the mean; add(j, g) receives share * d loss / d negative_j.
 template <typename Team, typename T, typename Negative, typename Add>
 USUCL_HD T info_nce(T positive, const Negative& negative, int64_t count, T temperature, T share,
                     T* by_positive, T* by_temperature, const Add& add) {
   const T max = team_greatest<Team>(positive, count, negative);
-  // Over the negatives alone, of exp(logit - largest logit).
+  // The sum of exp(logit - largest logit) over the negatives alone.
   const T others = team_sum<Team, T>(
       count, [&](int64_t j) { return exponential((negative(j) - max) / temperature); });
   const T own = exponential((positive - max) / temperature);
@@ -126,8 +126,8 @@ USUCL_HD T info_nce(T positive, const Negative& negative, int64_t count, T tempe
   return positive == max ? logarithm_1p(others) : logarithm(sum) + (max - positive) / temperature;
 }
 
-// The weighted mean over the positives of the loss with each alone. Without negatives: 0, and
-// zeros.
+// The weighted mean, over the positives, of the loss with each one alone. Without negatives the
+// loss and its derivatives are 0.
 template <typename Team, typename T>
 USUCL_HD T row_loss(const RowSimilarities<T>& s, const Temperatures<T>& t, RowDerivatives<T>* by) {
   by->temperature = 0;

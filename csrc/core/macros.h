@@ -1,5 +1,5 @@
-// Marks a rule that host and device share. Inlined by force: rules are lambdas within lambdas,
-// which a compiler would leave apart.
+// Marks a rule that host and device share. Inlining is forced because rules are nested lambdas,
+// which a compiler would not inline by itself.
 #pragma once
 
 #if defined(__CUDACC__)

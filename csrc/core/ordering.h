@@ -11,16 +11,16 @@ namespace usucl {
 template <typename T>
 struct Candidate {
   T similarity;
-  int64_t index;  // counts through the key blocks
+  int64_t index;  // counted through the key blocks
 };
 
-// A strict total order over candidates of distinct index; -0 equals +0, NaN never enters.
+// A strict total order over candidates with distinct indices; -0 equals +0, NaN never occurs.
 template <typename T>
 USUCL_HD bool ranks_before(const Candidate<T>& a, const Candidate<T>& b) {
   return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
 }
 
-// The unsigned integer that is as wide as T.
+// The unsigned integer as wide as T.
 template <typename T>
 struct BitsOf;
 
@@ -34,8 +34,8 @@ struct BitsOf<double> {
   using Type = uint64_t;
 };
 
-// A number as an integer of the same order: of two numbers, neither NaN, the greater has the
-// greater bits. Only +0 stands for zero: -0 would come before it. No number has the bits 0.
+// A number as an integer with the same order: of two numbers, neither NaN, the greater has the
+// greater bits. Zero must be +0: -0 would come before it. No number has the bits 0.
 template <typename T>
 USUCL_HD typename BitsOf<T>::Type ordered_bits(T value) {
   using Bits = typename BitsOf<T>::Type;
@@ -45,7 +45,7 @@ USUCL_HD typename BitsOf<T>::Type ordered_bits(T value) {
   return (bits & kSign) != 0 ? ~bits : bits | kSign;
 }
 
-// The number that has these ordered bits.
+// The number with these ordered bits.
 template <typename T>
 USUCL_HD T from_ordered_bits(typename BitsOf<T>::Type bits) {
   using Bits = typename BitsOf<T>::Type;

@@ -1,4 +1,4 @@
-// What every operator takes: plain pointers to contiguous rows, and counts.
+// What every operator takes: plain pointers to contiguous rows, with counts.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Matrix {
   int64_t rows;
   int64_t dim;
 
-  // In elements; 64-bit, for rows * dim exceeds 2^31 in large banks.
+  // In elements; 64-bit because rows * dim exceeds 2^31 in large banks.
   USUCL_HD int64_t offset(int64_t row, int64_t column) const { return row * dim + column; }
 };
 
@@ -43,7 +43,7 @@ struct FrameTag {
   USUCL_HD bool is_empty() const { return video < 0; }
 };
 
-// Embedded frames. patient is null where a call has no patient ids.
+// Embedded frames. patient is null if a call has no patient ids.
 struct Frames {
   Matrix embedding;        // [M, D]
   const int64_t* video;    // [M]
@@ -57,7 +57,7 @@ struct Frames {
   }
 };
 
-// Closed interval of temporal distances.
+// A closed interval of temporal distances.
 struct Window {
   float lo;
   float hi;
@@ -68,21 +68,21 @@ struct Ranks {
   int64_t k;
   int64_t skip;
 
-  // How many of `count` candidates, the hardest, must be kept to know these ranks. 0: none are
-  // there.
+  // How many of `count` candidates, the hardest ones, must be kept to know these ranks; 0 if
+  // `count` does not reach them.
   USUCL_HD int64_t depth(int64_t count) const {
     if (k == 0 || skip >= count) return 0;
     return skip + (k < count - skip ? k : count - skip);
   }
 };
 
-// A key by its block and its row there.
+// A key, as its block and its row in the block.
 struct KeyPlace {
   const Frames* block;
   int64_t row;
 };
 
-// Where key number `index` of all blocks lies; empty blocks hold none.
+// The place of key `index`, counted through all blocks; empty blocks hold none.
 USUCL_HD KeyPlace place_of(const Frames* blocks, int64_t index) {
   while (index >= blocks->embedding.rows) index -= (blocks++)->embedding.rows;
   return {blocks, index};
@@ -92,12 +92,12 @@ struct Problem {
   Frames anchors;        // N
   const Frames* blocks;  // num_blocks of them, M keys in all
   int64_t num_blocks;
-  const float* windows;  // [N, 2], one pair, or null: then no key is inside
+  const float* windows;  // [N, 2], one pair, or null: no key is inside
   bool window_per_anchor;
   Ranks intra;
   Ranks cross;
   double max_similarity;  // +infinity: no limit
-  // [N] of the accumulation type: another limit per anchor, NaN for none; or null.
+  // [N] of the accumulation type: one more limit per anchor, NaN for none; or null.
   const void* limits = nullptr;
 
   USUCL_HD Window window(int64_t anchor) const {

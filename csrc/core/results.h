@@ -1,4 +1,4 @@
-// What the operators write, and what the backward reads: plain pointers, for every device.
+// What the operators write and the backward pass reads: plain pointers, for every device.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace usucl {
 
-// Where the selection goes; -1 and -infinity where there are fewer keys than asked for.
+// Where the selection goes; -1 and -infinity if there are fewer keys than asked for.
 template <typename T>
 struct SelectionArrays {
   int64_t* intra_index;  // [N, intra.k]
@@ -17,25 +17,25 @@ struct SelectionArrays {
   T* cross_similarity;   // [N, cross.k]
 };
 
-// Pairs to be scored by themselves: anchor i with each of its C keys.
+// Given pairs to score: anchor i with each of its C keys.
 template <typename T>
 struct ScoredPairs {
   Matrix anchors;        // [N, D]
   Matrix keys;           // [M, D]
   const int64_t* index;  // [N, C]
   int64_t per_anchor;    // C
-  T* similarity;         // [N, C], -infinity where there is no key
+  T* similarity;         // [N, C], -infinity if there is no key
 
   USUCL_HD bool is_key(int64_t key) const { return key >= 0 && key < keys.rows; }
 };
 
-// What hard_negative_nce takes beside the problem.
+// What hard_negative_nce takes in addition to the problem.
 template <typename T>
 struct LossArguments {
   Matrix positives;  // [N * R, D]
   int64_t num_positives;
-  const T* positive_weights;  // [N, R] or null: all alike
-  const T* margin;            // [N] or [], or null: no limit by the positives
+  const T* positive_weights;  // [N, R] or null: all equal
+  const T* margin;            // [N] or [], or null: positives set no limit
   bool margin_per_anchor;
   const T* temperature;          // [], on the device of the embeddings
   const T* soft_nn_temperature;  // [] likewise, or null
@@ -56,7 +56,7 @@ struct LossArguments {
     return total > T(0) && total - total == T(0);
   }
 
-  // The greatest similarity that a negative of anchor i may have, from that of a positive.
+  // The greatest similarity that a negative of anchor i may have, given its greatest positive.
   USUCL_HD T limit(int64_t i, T greatest_positive) const {
     return greatest_positive + margin[margin_per_anchor ? i : 0];
   }
@@ -78,7 +78,7 @@ struct LossArrays {
   T* temperature_gradient;  // [N, 2]
 };
 
-// d total / d loss_i of the reduction: one value per row, or (step 0) one for all.
+// d total / d loss_i of the reduction: one value per row, or (step 0) one value for all rows.
 template <typename T>
 struct Upstream {
   const T* grad;
@@ -110,8 +110,8 @@ struct BackwardArguments {
 
 template <typename T>
 struct BackwardArrays {
-  // Null where not wanted.
-  T* grad_anchors;       // [N, D], untouched where the forward had no gradient
+  // Null if not wanted.
+  T* grad_anchors;       // [N, D], untouched if the forward had no gradient
   T* grad_positives;     // [N, R, D]
   T* grad_temperatures;  // [2]
 };

@@ -1,4 +1,4 @@
-// The forward of one anchor once its negatives are selected: its loss and the weight of every pair.
+// The forward of one anchor after its selection: its loss and the weight of every pair.
 #pragma once
 
 #include <limits>
@@ -7,15 +7,15 @@
 
 namespace usucl {
 
-// How many of the k selected there are; they come first.
+// How many of the k selected negatives exist; they come first.
 template <typename Team>
 USUCL_HD int64_t num_taken(const int64_t* index, int64_t k) {
   return team_sum<Team, int64_t>(k, [&](int64_t j) { return int64_t{index[j] >= 0}; });
 }
 
-// Loss and derivatives of anchor i, whose selection is written. positive [R]: its similarities.
-// broken: the anchor or one of those is not finite, or their weights have no mean. The weights of a
-// broken anchor's positives are NaN, and so is its gradient, their sum.
+// Computes loss and derivatives of anchor i, whose selection is written. positive [R]: its
+// similarities. broken: the anchor or one of them is not finite, or their weights have no mean. The
+// weights of a broken anchor's positives are NaN, and so is its gradient, their sum.
 template <typename Team, typename T>
 USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& arguments, int64_t i,
                          const T* positive, bool broken, const LossArrays<T>& out) {

@@ -1,4 +1,4 @@
-// Elementary functions by overload, the same names on host and device.
+// Elementary functions as overloads, with the same names on host and device.
 #pragma once
 
 #include <cmath>
@@ -7,7 +7,7 @@
 
 namespace usucl {
 
-// One rounding, on every machine: in hardware where the code is compiled for it, else by libm.
+// Rounds once on every machine: in hardware where the target has the instruction, else in libm.
 USUCL_HD float fused_multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 USUCL_HD double fused_multiply_add(double a, double b, double c) { return fma(a, b, c); }
 

@@ -1,8 +1,7 @@
-// What a similarity is: a chain of fused multiply-adds over d = 0 .. D-1.
+// The definition of a similarity: a chain of fused multiply-adds over d = 0 .. D-1.
 //
-// This is the meaning. For speed the kernels restate it in registers, many chains side by side
-// (cpu/tile/tile_kernels.h, cuda/device_problem.h, cuda/chain.cu); tests hold every one of them to
-// these bits.
+// For speed the kernels restate it in registers, many chains side by side (cpu/tile/tile_kernels.h,
+// cuda/device_problem.h, cuda/chain.cu); tests hold every one of them to these bits.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +10,13 @@
 
 namespace usucl {
 
-// Adding +0 turns -0 into +0, so that equal similarities are also equal bits.
+// Adding +0 turns -0 into +0, so that equal similarities also have equal bits.
 template <typename T>
 USUCL_HD T canonical(T similarity) {
   return similarity + T(0);
 }
 
-// anchor(d) and key(d) give the upcast elements.
+// anchor(d) and key(d) return the upcast elements.
 template <typename T, typename Anchor, typename Key>
 USUCL_HD T similarity(const Anchor& anchor, const Key& key, int64_t dim) {
   T sum = 0;

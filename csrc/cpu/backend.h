@@ -1,4 +1,4 @@
-// The CPU kernels, as core/calls.h calls them.
+// The CPU kernels as the backend of core/calls.h.
 #pragma once
 
 #include <memory>

@@ -13,7 +13,7 @@
 namespace usucl::cpu {
 namespace {
 
-// What the forward of one call works with.
+// The state of one forward call.
 template <typename T>
 struct Forward {
   const Problem& problem;
@@ -23,7 +23,7 @@ struct Forward {
   void run() {
     const int64_t rows = problem.anchors.embedding.rows;
     const int64_t num_positives = arguments.num_positives;
-    // Not std::vector<bool>: threads write neighbouring rows.
+    // Not std::vector<bool>: threads write neighbouring rows concurrently.
     const auto broken = std::make_unique<bool[]>(rows);
     const auto positive = std::make_unique<T[]>(rows * num_positives);
     const auto limits = std::make_unique<T[]>(arguments.margin == nullptr ? 0 : rows);
@@ -84,8 +84,8 @@ struct Forward {
     add_keys(out.selection.cross_index, out.cross_weight, i, problem.cross.k, gradient);
   }
 
-  // Selected keys lie anywhere in memory, beyond what the processor foresees by itself: while one
-  // is added, that of the same rank of the next anchor is fetched.
+  // Selected keys lie anywhere in memory, where the hardware prefetcher fails: while one key is
+  // added, the one of the same rank of the next anchor is prefetched.
   void add_keys(const int64_t* index, const T* weight, int64_t i, int64_t k, T* gradient) const {
     const bool last = i + 1 == problem.anchors.embedding.rows;
     for (int64_t j = i * k; j < (i + 1) * k && index[j] >= 0; ++j) {
@@ -109,7 +109,7 @@ void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments
 
 template <typename T>
 void sum_rows(const T* loss, int64_t rows, double divisor, T* total) {
-  double sum = 0;  // in the order of the anchors, whatever the number of threads
+  double sum = 0;  // in anchor order, whatever the number of threads
   for (int64_t i = 0; i < rows; ++i) sum += loss[i];
   *total = static_cast<T>(sum / divisor);
 }

@@ -40,7 +40,7 @@ void hard_negative_nce_backward(const BackwardArguments<T>& arguments,
     }
   });
   if (out.grad_temperatures == nullptr) return;
-  double by_temperature[2] = {0, 0};  // in the order of the anchors
+  double by_temperature[2] = {0, 0};  // in anchor order
   for (int64_t i = 0; i < 2 * rows; ++i) {
     by_temperature[i % 2] += arguments.upstream(i / 2) * arguments.temperature_gradient[i];
   }

@@ -1,5 +1,5 @@
-// The CPU kernels as the operators call them: pointers to the host's memory, nothing of PyTorch. T,
-// float or double, is the type everything is accumulated in.
+// The CPU kernels as the operators call them, on plain pointers to host memory. T, float or double,
+// is the accumulation type.
 #pragma once
 
 #include "../core/results.h"
@@ -8,8 +8,8 @@
 namespace usucl::cpu {
 
 // The hardest valid negatives of every anchor. excluded [N], or null: anchors that select nothing.
-// Never forms the N x M matrix: extra memory is O(N D + S N depth) where the keys are split over S
-// threads, and what a video join needs.
+// The N x M matrix is never formed: extra memory is O(N D + S N depth) for keys split over S
+// threads, plus the video join.
 template <typename T>
 void select_negatives(const Problem& problem, const bool* excluded,
                       const SelectionArrays<T>& selection,
@@ -28,13 +28,12 @@ void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments
 template <typename T>
 void sum_rows(const T* loss, int64_t rows, double divisor, T* total);
 
-// Gradients of the anchors, the positives and the temperatures; of those that are not null.
+// Gradients of the anchors, the positives and the temperatures, where not null.
 template <typename T>
 void hard_negative_nce_backward(const BackwardArguments<T>& arguments,
                                 const BackwardArrays<T>& out);
 
-// The gradient of a range of keys; its sums are in the order of the anchors whatever the number of
-// threads.
+// The gradient of a range of keys, summed in anchor order whatever the number of threads.
 template <typename T>
 void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted);
 

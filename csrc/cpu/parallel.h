@@ -1,4 +1,4 @@
-// Threads, without PyTorch in sight: parallel.cpp lends PyTorch's own to the kernels.
+// Threads without a PyTorch header: parallel.cpp lends PyTorch's own to the kernels.
 #pragma once
 
 #include <algorithm>
@@ -8,20 +8,20 @@
 
 namespace usucl::cpu {
 
-// Calls body(begin, end) for disjoint ranges that cover [0, count). What body throws reaches the
+// Calls body(begin, end) for disjoint ranges that cover [0, count). Exceptions of body reach the
 // caller.
 void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 
 int64_t num_threads();
 
-// Items a thread should have at least, so that waking it costs less than what it saves.
+// The least items per thread for which waking it costs less than it saves.
 inline int64_t grain_for(int64_t operations_per_item) {
   constexpr int64_t kWorthAThread = int64_t{1} << 18;
   return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, operations_per_item));
 }
 
-// Calls body(task) for each of [0, count), dealt out one by one to threads as they come free: for
-// tasks of unequal size. operations: of all tasks together.
+// Calls body(task) for each of [0, count), handed out one by one to free threads because tasks
+// differ in size. operations: the total of all tasks.
 inline void parallel_tasks(int64_t count, int64_t operations,
                            const std::function<void(int64_t)>& body) {
   std::atomic<int64_t> next{0};

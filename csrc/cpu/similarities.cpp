@@ -9,7 +9,7 @@ namespace usucl::cpu {
 
 template <typename T>
 void similarities(const ScoredPairs<T>& pairs) {
-  constexpr int64_t kAhead = 2 * kMaxPairs;  // keys lie anywhere in memory: fetched early
+  constexpr int64_t kAhead = 2 * kMaxPairs;  // keys lie anywhere in memory: prefetched
   const int64_t per_anchor = pairs.per_anchor;
   const auto write = [&](int64_t pair, T value) { pairs.similarity[pair] = value; };
   const auto work = [&](int64_t begin, int64_t end) {

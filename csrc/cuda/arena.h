@@ -1,5 +1,5 @@
-// The memory of a call, cut from few pieces: what asking PyTorch's allocator takes from the host is
-// as much as a launch takes.
+// The memory of a call, cut from a few pieces: asking PyTorch's allocator costs as much host time
+// as a launch.
 #pragma once
 
 #include <vector>
@@ -11,7 +11,7 @@ namespace usucl::cuda {
 
 class Arena : public Memory {
  public:
-  // Where pieces come from and go back to. allocate() throws rather than return null.
+  // Where pieces come from and go back to. allocate() never returns null; it throws.
   struct Source {
     void* (*allocate)(int64_t bytes);
     void (*release)(void* piece);
@@ -40,7 +40,7 @@ class Arena : public Memory {
   }
 
  private:
-  static constexpr int64_t kAlignment = 256;  // as PyTorch's allocator and cudaMalloc have it
+  static constexpr int64_t kAlignment = 256;  // like PyTorch's allocator and cudaMalloc
   static constexpr int64_t kSlab = int64_t{16} << 20;
   static constexpr int64_t kZeroSlab = int64_t{1} << 20;
 
@@ -56,13 +56,13 @@ class Arena : public Memory {
     }
   };
 
-  // Nothing has an address too: a null pointer means absence to the kernels.
+  // Empty arrays need an address too: to the kernels, a null pointer means absence.
   static int64_t aligned(int64_t bytes) {
     return round_up(std::max<int64_t>(bytes, 1), kAlignment);
   }
 
   void* new_piece(int64_t bytes) {
-    pieces_.reserve(pieces_.size() + 1);  // what can fail does so before there is a piece to lose
+    pieces_.reserve(pieces_.size() + 1);  // may throw, so it comes before the piece exists
     pieces_.push_back(source_.allocate(bytes));
     return pieces_.back();
   }

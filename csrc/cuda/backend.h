@@ -1,4 +1,4 @@
-// The CUDA kernels, as core/calls.h calls them.
+// The CUDA kernels as the backend of core/calls.h.
 #pragma once
 
 #include <memory>
@@ -7,7 +7,7 @@
 
 namespace usucl::cuda {
 
-// One call on PyTorch's current stream of a device, in memory of PyTorch's allocator.
+// One call on PyTorch's current stream of a device, with memory from PyTorch's allocator.
 class Session {
  public:
   explicit Session(int32_t device);
@@ -15,7 +15,7 @@ class Session {
 
   const Call& call() const;
 
-  // Throws what went wrong with the launches so far.
+  // Throws the error of the launches so far, if there is one.
   void check() const;
 
  private:
@@ -23,7 +23,7 @@ class Session {
   std::unique_ptr<State> state_;
 };
 
-// Asynchronous.
+// All methods are asynchronous.
 class Cuda {
  public:
   explicit Cuda(int32_t device) : session_(device) {}

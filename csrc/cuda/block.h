@@ -18,7 +18,7 @@ struct WarpTeam {
   static __device__ int rank() { return lane(); }
   static __device__ void sync() { __syncwarp(); }
 
-  // The same bits in every lane: what two lanes add is the same two values.
+  // All lanes get the same bits: each step adds the same two values in both lanes.
   template <typename T>
   static __device__ T sum(T own) {
     for (int bits = kSize / 2; bits > 0; bits /= 2) own += __shfl_xor_sync(kWholeWarp, own, bits);
@@ -36,8 +36,8 @@ struct WarpTeam {
 };
 
 // A bitonic network whose every comparison puts the lesser element first: elements past the end
-// would stay there, so they need not exist. `before` is a strict total order: the result does not
-// depend on the order the elements came in. Begins and ends with a barrier of the team.
+// would stay there, so they need not exist. `before` is a strict total order, so the input order
+// does not affect the result. Begins and ends with a barrier of the team.
 template <typename Team, typename Element, typename Before>
 __device__ void sort(Element* elements, int64_t count, const Before& before) {
   Team::sync();
@@ -47,7 +47,7 @@ __device__ void sort(Element* elements, int64_t count, const Before& before) {
     for (int64_t distance = size / 2; distance > 0; distance /= 2) {
       for (int64_t pair = Team::rank(); pair < padded / 2; pair += Team::kSize) {
         const int64_t i = 2 * pair - (pair & (distance - 1));
-        // The first step compares the two sorted halves back to front.
+        // The first step compares the first half with the second half reversed.
         const int64_t j = distance == size / 2 ? i ^ (size - 1) : i + distance;
         if (j >= count || !before(elements[j], elements[i])) continue;
         const Element later = elements[i];
@@ -71,7 +71,7 @@ __device__ Candidate<T> no_candidate() {
   return {-static_cast<T>(INFINITY), INT64_MAX};
 }
 
-// Brings the `depth` best of a list to its front, in their order, by a warp: for few of them.
+// Moves the `depth` best of a list to its front in rank order, by one warp; fast for a small depth.
 template <typename T>
 __device__ void select_best(Candidate<T>* list, int64_t count, int64_t depth) {
   __syncwarp();
@@ -91,7 +91,7 @@ __device__ void select_best(Candidate<T>* list, int64_t count, int64_t depth) {
       best = other;
       place = others;
     }
-    __syncwarp();  // all have read
+    __syncwarp();  // all lanes have read
     if (lane() == 0) {
       list[place] = list[rank];
       list[rank] = best;
@@ -102,8 +102,8 @@ __device__ void select_best(Candidate<T>* list, int64_t count, int64_t depth) {
 
 constexpr int64_t kFew = 8;
 
-// Sorts a list and cuts it to `depth` candidates; returns the new length. The last one kept, if
-// `depth` of them are there, goes to *worst: only candidates before it can still count.
+// Sorts a list and cuts it to `depth` candidates; returns the new length. If `depth` are left, the
+// last one goes to *worst: only candidates before it can still count.
 template <typename Team, typename T>
 __device__ USUCL_OUT_OF_LINE int64_t keep_best(Candidate<T>* list, int64_t count, int64_t depth,
                                                Candidate<T>* worst) {
@@ -117,7 +117,7 @@ __device__ USUCL_OUT_OF_LINE int64_t keep_best(Candidate<T>* list, int64_t count
   return depth;
 }
 
-// Copies a sorted list to out [depth], filled up with no candidates.
+// Copies a sorted list to out [depth], padded with no_candidate().
 template <typename Team, typename T>
 __device__ void write_padded(const Candidate<T>* list, int64_t count, int64_t depth,
                              Candidate<T>* out) {
@@ -126,14 +126,15 @@ __device__ void write_padded(const Candidate<T>* list, int64_t count, int64_t de
   }
 }
 
-// One anchor, upcast, a piece of its dimensions at a time in shared memory, for a team.
+// One upcast anchor for a team, staged in shared memory one piece of its dimensions at a time.
 template <typename T, typename Team>
 struct StagedAnchor {
   static constexpr int kDims = 256;
   T value[kDims];
 
-  // Similarity with row `row` of `matrix` for the threads that have one (there); all threads of the
-  // team take part. again: the call before was for the same anchor, so that what fits is there.
+  // Returns the similarity with row `row` of `matrix` to threads that have one (there); all threads
+  // of the team take part. again: the previous call was for the same anchor, so what fits is
+  // staged.
   __device__ T score(const Matrix& anchors, int64_t anchor, const Matrix& matrix, int64_t row,
                      bool there, bool again) {
     T sum = 0;
@@ -152,8 +153,8 @@ struct StagedAnchor {
   }
 };
 
-// value(0) + ... + value(count - 1) in float64 and in an order that depends on count alone. To
-// thread 0; `partial` [kThreads] is shared memory.
+// value(0) + ... + value(count - 1) in float64, in an order that depends on count alone, returned
+// to thread 0. `partial` [kThreads] is shared memory.
 template <typename Value>
 __device__ double sum_in_block(const Value& value, int64_t count, double* partial) {
   const int thread = static_cast<int>(threadIdx.x);

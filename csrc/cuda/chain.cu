@@ -1,13 +1,12 @@
-// The cross-video candidates by the chain: every anchor with every key, tile by tile. For float64,
-// for problems too small for tensor cores, and for anchors that those cannot tell enough of.
+// The cross-video candidates by the chain: every anchor with every key, tile by tile. Used for
+// float64, for problems too small for tensor cores, and for anchors that these cannot settle.
 //
 // A thread block takes kAnchors anchors and a range of the keys, kTileKeys at a time; a warp takes
 // kWarpAnchors of the anchors with all keys of the tile, and so owns their lists. A similarity is
-// compared with the worst that its anchor's list keeps, and only what passes is asked for its
-// video: most keys are neither. Once a list could overflow with the next tile it is sorted and cut,
-// which raises that bar; the order is total, so when that happens does not change the result.
-// Splits of the keys tell each other how far the bar of an anchor has risen: late news only costs
-// time.
+// compared with the worst that its anchor's list keeps, and the video is read only for those that
+// pass: most keys do not. Once a list could overflow with the next tile it is sorted and cut, which
+// raises that bar; the order is total, so when that happens does not change the result. Splits of
+// the keys share how far the bar of an anchor has risen: a late update only costs time.
 #include "../core/relation.h"
 #include "block.h"
 #include "passes.h"
@@ -18,24 +17,24 @@ namespace {
 constexpr int kWarps = kThreads / 32;
 constexpr int kWarpAnchors = 8;
 constexpr int kAnchors = kWarps * kWarpAnchors;
-constexpr int kLaneKeys = 4;  // a lane's keys are 32 apart
+constexpr int kLaneKeys = 4;  // the keys of a lane are 32 apart
 constexpr int kTileKeys = 32 * kLaneKeys;
-constexpr int kKeyDims = 32;        // of the keys, staged at a time
-constexpr int kAnchorDims = 128;    // of the anchors likewise
-constexpr int64_t kBlocksEach = 4;  // that a multiprocessor should have, for balance
+constexpr int kKeyDims = 32;        // of the keys, staged at once
+constexpr int kAnchorDims = 128;    // of the anchors, staged at once
+constexpr int64_t kBlocksEach = 4;  // wanted per multiprocessor, for balance
 
-// A similarity as ordered bits of its double, as atomicMax takes them; 0 is below all.
+// A similarity as the ordered bits of its double, for atomicMax; 0 is below all of them.
 using Bar = unsigned long long;
 
-// What a call works with in device memory.
+// The device memory of a call.
 template <typename T>
 struct CrossMemory {
   Candidate<T>* lists;     // [grid, kAnchors, capacity]
-  Bar* bars;               // [N]: the highest that any split has, or null where there is one
+  Bar* bars;               // [N]: the highest of all splits, or null for one split
   Statistics* statistics;  // or null
 };
 
-// How the work on so many anchors is cut.
+// How the work on a number of anchors is divided.
 struct CrossWork {
   int64_t tiles;           // of anchors
   int64_t splits;          // of the keys
@@ -49,7 +48,7 @@ struct CrossPlan {
   int64_t max_splits;
   int64_t multiprocessors;
 
-  // Few anchors: the keys are split until all multiprocessors have work, as long as a split is
+  // With few anchors the keys are split until all multiprocessors have work, as long as a split is
   // worth its lists.
   USUCL_HD CrossWork work(int64_t rows) const {
     constexpr int64_t kMinSplit = 1024;  // keys
@@ -68,16 +67,16 @@ struct CrossPlan {
 
 template <typename T>
 struct CrossShared {
-  int64_t rows;  // how many anchors
+  int64_t rows;  // number of anchors
   CrossWork work;
-  T anchor[kAnchorDims][kAnchors];  // a warp's anchors lie side by side
-  T key[kKeyDims][kTileKeys + 1];   // + 1: a column lies in 32 different banks
+  T anchor[kAnchorDims][kAnchors];  // a warp's anchors are adjacent
+  T key[kKeyDims][kTileKeys + 1];   // + 1 spreads a column over 32 banks
   int64_t row[kAnchors];            // of the anchor, or -1
   FrameTag tag[kAnchors];
   Candidate<T> worst[kAnchors];
 };
 
-// Bytes of shared memory that a multiprocessor has.
+// Bytes of shared memory per multiprocessor.
 #if !defined(__CUDA_ARCH__) || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
 constexpr int kSharedBytes = 228 << 10;
 #elif __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 870
@@ -86,12 +85,12 @@ constexpr int kSharedBytes = 164 << 10;
 constexpr int kSharedBytes = 100 << 10;
 #endif
 
-// Thread blocks that one should hold: as there is room for, and registers for the sums.
+// Thread blocks per multiprocessor: limited by its shared memory and by registers for the sums.
 template <typename T>
 constexpr int kResidentBlocks =
     std::min<int>(kSharedBytes / sizeof(CrossShared<T>), 12 / sizeof(T));
 
-// One thread block's work; its lists [kAnchors, capacity] are in device memory.
+// The work of one thread block; its lists [kAnchors, capacity] are in device memory.
 template <typename T>
 class CrossSearch {
  public:
@@ -120,7 +119,7 @@ class CrossSearch {
   }
 
  private:
-  // One tile of anchors with one split of the keys.
+  // Searches one split of the keys for one tile of anchors.
   __device__ void run(int64_t tile, int64_t split) {
     first_anchor_ = tile * kAnchors;
     start();
@@ -165,8 +164,8 @@ class CrossSearch {
     stage_anchors(0);  // score_tile() begins with a barrier
   }
 
-  // The chain of core/similarity.h, its elements staged kKeyDims at a time; those of the anchors
-  // stay if they fit.
+  // The chain of core/similarity.h with its elements staged kKeyDims at a time; those of the
+  // anchors stay staged if they fit.
   __device__ void score_tile(const Matrix& keys, int64_t row, T (&sum)[kWarpAnchors][kLaneKeys]) {
     for (int64_t start = 0; start < keys.dim; start += kKeyDims) {
       const auto width =
@@ -224,7 +223,7 @@ class CrossSearch {
 #pragma unroll
     for (int a = 0; a < kWarpAnchors; ++a) {
       const Candidate<T> worst = shared_.worst[warp() * kWarpAnchors + a];
-      // Those that equal the bar of another split may come before what it kept.
+      // A similarity equal to another split's bar may rank before the candidate of that split.
       const T shared_bar = __shfl_sync(kWholeWarp, bar_, a);
       const T bar = worst.similarity > shared_bar ? worst.similarity : shared_bar;
       bool any = false;
@@ -285,7 +284,7 @@ class CrossSearch {
   CrossShared<T>& shared_;
   T bar_ = 0;
   int64_t first_anchor_ = 0;
-  int64_t count_[kWarpAnchors] = {};  // the same in all lanes
+  int64_t count_[kWarpAnchors] = {};  // same in all lanes
 };
 
 template <typename T>
@@ -300,7 +299,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<T>)
 }
 
 CrossPlan plan_cross(const Problem& problem, int64_t depth, int64_t max_splits, const Call& call) {
-  // Two tiles more than must fit, so that lists are not sorted after every tile.
+  // Room for one tile more than necessary, so that lists are not sorted after every tile.
   return {problem.num_keys(), depth, depth + 2 * kTileKeys, max_splits, call.multiprocessors};
 }
 
@@ -309,8 +308,8 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
                   const AnchorSubset& anchors, const CandidateLists<T>& kept, const Call& call) {
   const int64_t rows = problem.anchors.embedding.rows;
   const CrossWork work = plan.work(rows);
-  // How many there are of some anchors is known on the device only: no more than all, and fewer are
-  // split no finer than the plan allows.
+  // The size of a subset is known only on the device. It is at most all anchors, and the plan
+  // limits the splits of fewer.
   const int64_t grid =
       anchors.rows == nullptr
           ? std::min(work.tiles * work.splits, 2 * kBlocksEach * call.multiprocessors)
@@ -328,7 +327,7 @@ void launch_cross(const Problem& problem, const DeviceProblem& device, const Cro
 template <typename T>
 CandidateLists<T> chain_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
                              const Call& call) {
-  constexpr int64_t kMaxMerged = 1 << 12;  // candidates of one anchor: their merge stays cheap
+  constexpr int64_t kMaxMerged = 1 << 12;  // candidates of one anchor: keeps their merge cheap
   const int64_t rows = problem.anchors.embedding.rows;
   const CrossPlan plan = plan_cross(problem, depth, kMaxMerged / depth, call);
   const int64_t lists = plan.work(rows).splits;

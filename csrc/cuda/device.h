@@ -1,6 +1,6 @@
-// What kernels are written in. CUDA's own names stay where CUDA has one; every PTX instruction gets
-// a function here, or in hopper.h if only Hopper has it, and inline assembly is nowhere else.
-// Compiled by a C++ compiler with USUCL_EMULATION, the same kernels run on the CPU
+// What kernels are written in. CUDA's own names are used where they exist; every PTX instruction
+// gets a function here, or in hopper.h if only Hopper has it, and no other file has inline
+// assembly. With USUCL_EMULATION a C++ compiler builds the same kernels for the CPU
 // (tests/emulation/emulator/emulator.h).
 #pragma once
 
@@ -15,8 +15,8 @@
 
 namespace usucl::cuda {
 
-// Asynchronous; nothing to do is no launch. The caller asks cudaGetLastError.
-// shared_bytes: of the struct that the kernel takes from shared_memory<Struct>().
+// Asynchronous; an empty grid is not launched. The caller checks cudaGetLastError. shared_bytes:
+// the size of the struct that the kernel takes from shared_memory<Struct>().
 template <typename... Parameters, typename... Arguments>
 void launch_on(void (*kernel)(Parameters...), int64_t grid, int threads, int64_t shared_bytes,
                cudaStream_t stream, Arguments... arguments) {
@@ -34,7 +34,7 @@ void launch_on(void (*kernel)(Parameters...), int64_t grid, int threads, int64_t
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
-// The kernel is a template argument because from there the emulator reads its name.
+// The kernel is a template argument because the emulator reads its name from there.
 template <auto kKernel, typename... Arguments>
 void launch(int64_t grid, int threads, int64_t shared_bytes, cudaStream_t stream,
             Arguments... arguments) {
@@ -43,17 +43,18 @@ void launch(int64_t grid, int threads, int64_t shared_bytes, cudaStream_t stream
 
 #if defined(__CUDACC__)
 
-// For what is called in many places and seldom runs, or must not share its caller's registers.
+// For functions with many call sites that seldom run, or that must not share registers with
+// callers.
 #define USUCL_OUT_OF_LINE __noinline__
 
-// All of a thread block's shared memory, as one struct; aligned as tiles of hopper.h must be.
+// All shared memory of a thread block as one struct, aligned for the tiles of hopper.h.
 template <typename Struct>
 __device__ Struct& shared_memory() {
   extern __shared__ __align__(1024) unsigned char memory[];
   return *reinterpret_cast<Struct*>(memory);
 }
 
-// Reads what other thread blocks may change with atomic operations meanwhile.
+// Reads what other thread blocks may be changing with atomic operations.
 __device__ inline unsigned long long load_relaxed(const unsigned long long* global) {
   unsigned long long value;
   asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(global) : "memory");
@@ -70,7 +71,7 @@ __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// 16 bytes from global to shared memory, both aligned to 16; zeros where there is no source.
+// Copies 16 bytes from global to shared memory, both aligned to 16; writes zeros without a source.
 __device__ inline void copy_async_16(void* shared, const void* global, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                "l"(global), "r"(there ? 16 : 0)
@@ -79,14 +80,14 @@ __device__ inline void copy_async_16(void* shared, const void* global, bool ther
 
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most kPending of this thread's latest groups are under way.
+// Waits until at most kPending of this thread's latest groups are pending.
 template <int kPending>
 __device__ inline void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
-// Register i holds the elements (l / 4, 2 (l % 4)) and the one right of it, of matrix i.
+// Loads four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix
+// l / 8. Register i holds element (l / 4, 2 (l % 4)) of matrix i and its right neighbour.
 __device__ inline void load_matrices(uint32_t (&out)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -108,8 +109,9 @@ __device__ inline void load_matrices_transposed(uint32_t (&out)[4], const void* 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                  \
   }
 
-// sum [16 x 8] += a [16 x K] b [K x 8], K = 16 of 16-bit or 8 of TF32 elements, by one warp. Which
-// element lies in which lane and register: tests/emulation/programs/test_emulator.cpp.
+// sum [16 x 8] += a [16 x K] b [K x 8], with K = 16 for 16-bit and 8 for TF32 elements, by one
+// warp. tests/emulation/programs/test_emulator.cpp shows which lane and register holds which
+// element.
 USUCL_MMA(mma_bfloat16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 USUCL_MMA(mma_float16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 USUCL_MMA(mma_tf32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")

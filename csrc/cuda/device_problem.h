@@ -1,4 +1,4 @@
-// A problem as kernels take it, and how they read its embeddings.
+// A problem in the form that kernels take, and how they read its embeddings.
 #pragma once
 
 #include "../core/divide.h"
@@ -9,28 +9,27 @@
 
 namespace usucl::cuda {
 
-constexpr int kThreads = 128;  // of a thread block, other than of the dense pass
-// Thread blocks that a multiprocessor should hold at least. The compiler would rather hold more,
-// and keep some registers in memory: these leave each thread the 64 registers, or 128 of T,
-// that it needs.
+constexpr int kThreads = 128;  // of a thread block, except in the dense pass
+// The least number of thread blocks per multiprocessor. The compiler would prefer more and spill
+// registers: these numbers leave each thread the registers that it needs, 64 or 128 of T.
 constexpr int kEasyBlocks = 8;
 template <typename T>
 constexpr int kHeavyBlocks = 16 / sizeof(T);
 constexpr int kNearBlocks = 16;  // a quarter of the 4 KiB of kernel arguments
 
-// Thread blocks for `count` items, `per_block` of them each; more than twice what the device runs
-// at once: every block loops.
+// Thread blocks for `count` items, `per_block` items each. The number is limited to a multiple of
+// what the device runs at once, so every block loops.
 inline int64_t grid_for(int64_t count, int64_t per_block, const Call& call) {
   constexpr int64_t kBlocksEach = 32;
   return std::min(ceil_divide(count, per_block), kBlocksEach * call.multiprocessors);
 }
 
-// A kernel argument. The table of key blocks travels in it, unless it is too long for that.
+// A kernel argument. It contains the table of key blocks unless the table is too long.
 struct DeviceProblem {
-  Problem problem;  // blocks: in device memory, or null
+  Problem problem;  // blocks: in device memory, or null for near
   Frames near[kNearBlocks];
 
-  // Valid as long as *this.
+  // Valid as long as *this is.
   __device__ Problem view() const {
     Problem view = problem;
     if (view.blocks == nullptr) view.blocks = near;
@@ -38,14 +37,14 @@ struct DeviceProblem {
   }
 };
 
-// Reads host memory before it returns only.
+// Has finished reading host memory when it returns.
 DeviceProblem on_device(const Problem& problem, const Call& call);
 
-// The chain of core/similarity.h, continued for kAnchors of them at once: over anchor
+// Continues the chain of core/similarity.h for kAnchors anchors at once, over anchor
 // [width, kAnchors] and the elements of a row.
 template <int kAnchors, typename T, typename Stored>
 __device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Stored* row, int width) {
-  // 16 bytes at a time: lanes read rows of their own, so a load costs as much whatever its size.
+  // Reads 16 bytes at a time: each lane reads its own row, so any load costs the same.
   constexpr int kOfPiece = 16 / sizeof(Stored);
   struct alignas(16) Elements {
     Stored value[kOfPiece];
@@ -87,7 +86,7 @@ __device__ void continue_chains(T (&sum)[kAnchors], const T* anchor, const Matri
   }
 }
 
-// For one anchor.
+// The same for one anchor.
 template <typename T>
 __device__ T continue_chain(T sum, const T* anchor, const Matrix& matrix, int64_t row,
                             int64_t start, int width) {

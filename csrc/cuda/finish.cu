@@ -12,7 +12,7 @@ struct FinishKernelShared {
   Candidate<T> staged[kStaged];
 };
 
-// Through shared memory, if they fit: a sort goes over them many times.
+// Sorts in shared memory if the candidates fit, because a sort reads them many times.
 template <typename T, typename Team>
 __device__ void sort_staged(Candidate<T>* candidates, int64_t count,
                             FinishKernelShared<T, Team>& shared) {
@@ -23,7 +23,7 @@ __device__ void sort_staged(Candidate<T>* candidates, int64_t count,
   Team::sync();
 }
 
-// One team per anchor. Whole thread blocks need a few registers more.
+// One team per anchor. Whole thread blocks need a few more registers.
 template <typename T, typename Team>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T> - (Team::kSize == kThreads ? 1 : 0))
     finish_kernel(const __grid_constant__ DeviceProblem device, CandidateLists<T> intra,
@@ -70,7 +70,7 @@ void launch_finish(const Problem& problem, const DeviceProblem& device,
 
 }  // namespace
 
-// A warp per anchor, so that many are under way at once, unless an anchor is much work.
+// A warp per anchor keeps many in flight, unless an anchor is much work.
 template <typename T>
 void finish(const Problem& problem, const DeviceProblem& device, const CandidateLists<T>& intra,
             const CandidateLists<T>& cross, const Outputs<T>& outputs, const Call& call) {

@@ -1,4 +1,4 @@
-// The end of one anchor's forward pass: from its sorted candidates to selection, loss, gradient.
+// The end of one anchor's forward pass: from sorted candidates to selection, loss and gradient.
 #pragma once
 
 #include <type_traits>
@@ -9,20 +9,20 @@
 
 namespace usucl::cuda {
 
-// One team's.
+// The shared memory of one team.
 template <typename T, typename Team>
 struct FinishShared {
   StagedAnchor<T, Team> anchor;
   T positive[kNearPositives];
   int broken;
-  Matrix key[Team::kSize];  // one row each: selected ones, so many at a time
+  Matrix key[Team::kSize];  // one row each: the selected keys staged at once
   T weight[Team::kSize];
   int num_keys;
 };
 
-// Adds weight * row of the keys that are staged, which are of this type or, as double, of any, to
-// kWidth neighbouring dimensions per thread. Where all are of one type, many elements are asked for
-// before the first is there. Out of line for its registers.
+// Adds weight * row of the staged keys to kWidth neighbouring dimensions per thread. The keys have
+// type Stored or, if that is double, any type. With one type, many loads are in flight at once. Out
+// of line because of its registers.
 template <typename Stored, int kWidth, typename T, typename Team>
 __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared, T* gradient,
                                              int64_t dim) {
@@ -55,14 +55,14 @@ __device__ USUCL_OUT_OF_LINE void add_staged(const FinishShared<T, Team>& shared
   }
 }
 
-// Sorted; may end with no_candidate()s.
+// Sorted candidates; no_candidate()s may follow at the end.
 template <typename T>
 struct SortedCandidates {
   const Candidate<T>* candidates;
   int64_t count;
 };
 
-// One team's work on anchor i.
+// The work of one team on anchor i.
 template <typename T, typename Team>
 class AnchorFinish {
  public:
@@ -70,7 +70,7 @@ class AnchorFinish {
                           FinishShared<T, Team>& shared)
       : problem_(problem), outputs_(outputs), i_(i), shared_(shared) {}
 
-  // staged: the anchor is in shared memory.
+  // staged: the anchor is already in shared memory.
   __device__ void run(const SortedCandidates<T>& intra, const SortedCandidates<T>& cross,
                       bool staged) {
     const SelectionArrays<T>& selection = outputs_.arrays.selection;
@@ -93,13 +93,12 @@ class AnchorFinish {
  private:
   static __device__ bool finite(T value) { return value - value == T(0); }
 
-  // Whether the anchor or the similarity of a positive is not finite, or their weights are not
-  // valid.
+  // Whether the anchor or a positive's similarity is not finite, or the weights are invalid.
   __device__ bool score_positives(T* positive, bool staged) {
     const Matrix& anchors = problem_.anchors.embedding;
     const int64_t num_positives = outputs_.arguments.num_positives;
     const int thread = Team::rank();
-    if (thread == 0) shared_.broken = 0;  // last read before the loss of the anchor before
+    if (thread == 0) shared_.broken = 0;  // last read before the previous anchor's loss
     Team::sync();
     bool all_finite = true;
     for (int64_t d = thread; d < anchors.dim; d += Team::kSize) {
@@ -133,8 +132,8 @@ class AnchorFinish {
     }
   }
 
-  // The sum of weight * row over the positives, then the intra-video, then the cross-video
-  // negatives: one thread per dimension.
+  // Sums weight * row over the positives, then the intra-video, then the cross-video negatives,
+  // with one thread per dimension.
   __device__ void write_gradient() {
     const LossArguments<T>& arguments = outputs_.arguments;
     const LossArrays<T>& out = outputs_.arrays;
@@ -170,7 +169,7 @@ class AnchorFinish {
     }
   }
 
-  // Four dimensions per lane where a warp works alone and rows allow.
+  // Adds four dimensions per lane if a team is one warp and the rows allow it.
   template <typename Stored>
   __device__ void add_staged_keys() {
     constexpr int kWidth = Team::kSize == WarpTeam::kSize ? 4 : 1;
@@ -188,10 +187,10 @@ class AnchorFinish {
     }
   }
 
-  // At most Team::kSize of the keys that are there: those without an index come last.
+  // Stages up to Team::kSize of the existing keys: those without an index come last.
   __device__ void stage_keys(const int64_t* index, const T* weight, int64_t count) {
     const int thread = Team::rank();
-    Team::sync();  // those staged before are added
+    Team::sync();  // keys staged before have been added
     const bool there = thread < count && index[thread] >= 0;
     if (there) {
       const KeyPlace place = place_of(problem_.blocks, index[thread]);
@@ -207,7 +206,7 @@ class AnchorFinish {
     Team::sync();
   }
 
-  // The dtype of the keys that are staged; float64 where the blocks that hold keys differ.
+  // The dtype of the staged keys; float64 if nonempty blocks differ.
   __device__ DType common_dtype() const {
     const DType dtype = shared_.key[0].dtype;
     for (int64_t b = 0; b < problem_.num_blocks; ++b) {

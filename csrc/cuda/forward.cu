@@ -1,4 +1,4 @@
-// Which launches a forward pass takes.
+// The launches of a forward pass.
 #include "passes.h"
 
 namespace usucl::cuda {

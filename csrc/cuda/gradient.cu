@@ -1,4 +1,4 @@
-// The backward: derivatives of the forward, weighted by the upstream gradient.
+// The backward pass: derivatives from the forward pass, weighted by the upstream gradient.
 #include "block.h"
 #include "groups.h"
 
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
   if (threadIdx.x == 0) grad_temperatures[blockIdx.x] = static_cast<T>(sum);
 }
 
-// The selected pairs of all anchors, numbered in order of anchor, then group, then rank.
+// The selected pairs of all anchors, numbered by anchor, then group, then rank.
 template <typename T>
 struct Pairs {
   WeightedPairs<T> intra;
@@ -65,7 +65,7 @@ struct Pairs {
   }
 };
 
-// A pair's key, counted from the first one whose gradient is wanted.
+// A pair's key, counted from the first key whose gradient is wanted.
 template <typename T>
 struct KeyOfPair {
   Pairs<T> pairs;
@@ -73,7 +73,7 @@ struct KeyOfPair {
   int64_t num_keys;
 
   __device__ int64_t operator()(int64_t pair) const {
-    const int64_t key = pairs.key(pair) - first_key;  // negative where there is none
+    const int64_t key = pairs.key(pair) - first_key;  // negative if missing
     return key < num_keys ? key : -1;
   }
 };

@@ -1,14 +1,14 @@
-// Items grouped by a slot that each has or has not: a count, room for every slot, and the items.
+// Items grouped by slot, where an item may have none: a count, room for every slot, and the items.
 //
-// In which order slots and a slot's items come to lie is left to the hardware: who reads them must
-// not depend on it.
+// The hardware decides the order of the slots and of a slot's items, so readers must not depend on
+// it.
 #pragma once
 
 #include "device_problem.h"
 
 namespace usucl::cuda {
 
-using Count = unsigned long long;  // what atomicAdd takes in 64 bits
+using Count = unsigned long long;  // 64 bits for atomicAdd
 
 struct Groups {
   Count* total;  // []
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// slot_of(item) on the device: a slot below num_slots, or -1.
+// slot_of(item) runs on the device and returns a slot below num_slots, or -1.
 template <typename SlotOf>
 Groups group(const SlotOf& slot_of, int64_t num_items, int64_t num_slots, const Call& call) {
   Count* counts = call.memory.array<Count>(1 + 2 * num_slots);

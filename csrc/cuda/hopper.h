@@ -1,10 +1,10 @@
-// What only Hopper has (sm_90a): barriers in shared memory, tiles copied by the Tensor Memory
-// Accelerator (TMA), products by warpgroups, which are 128 threads beginning at a multiple of 128.
-// Next to device.h the only file with inline assembly. For other architectures it compiles, into
-// kernels that trap.
+// Features of Hopper alone (sm_90a): barriers in shared memory, tiles copied by the Tensor Memory
+// Accelerator (TMA), and products by warpgroups, which are 128 threads beginning at a multiple of
+// 128. Only this file and device.h have inline assembly. For other architectures its functions
+// compile to traps.
 //
-// In shared memory an operand is a tile of rows of 128 bytes, at a multiple of 1024 bytes. Of row r
-// the 16 bytes at 16 p lie at 16 (p ^ (r % 8)): what the TMA writes and warpgroups read.
+// In shared memory an operand is a tile of rows of 128 bytes, at a multiple of 1024 bytes. The 16
+// bytes at 16 p of row r lie at 16 (p ^ (r % 8)): the TMA writes this layout, warpgroups read it.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +18,19 @@ namespace usucl::cuda {
 constexpr int kTileRowBytes = 128;
 constexpr int kTileAlignment = 1024;
 constexpr int kWarpgroupThreads = 128;
-constexpr int kWarpgroupSums = 64;  // a thread's, of 64 x 128
+constexpr int kWarpgroupSums = 64;  // per thread, of 64 x 128
 
-// A row-major matrix in global memory, and how many of its rows a tile has.
+// A row-major matrix in global memory, and the number of rows per tile.
 struct TiledMatrix {
   const void* data;   // aligned to 16 bytes
   int64_t rows;       // 1 .. 2^31 - 1
-  int64_t dim;        // 1 .. 2^31 - 1 elements of a row
-  int64_t row_bytes;  // from one row to the next: a multiple of 16
+  int64_t dim;        // 1 .. 2^31 - 1 elements per row
+  int64_t row_bytes;  // stride between rows: a multiple of 16
   int element_bytes;  // 2 or 4
   int tile_rows;      // a multiple of 8 in 8 .. 256
 };
 
-// Throws std::invalid_argument if the TMA cannot copy from it.
+// Throws std::invalid_argument if the TMA cannot copy from the matrix.
 inline void check_tiled(const TiledMatrix& matrix) {
   const auto expect = [](bool holds, const char* name, const char* what, int64_t value) {
     if (holds) return;
@@ -61,18 +61,18 @@ inline void check_tiled(const TiledMatrix& matrix) {
 
 namespace usucl::cuda {
 
-// A barrier in shared memory. Its phase ends when the awaited arrivals have come and all bytes that
-// were announced are copied; then the next one begins.
+// A barrier in shared memory. Its phase ends once all expected threads have arrived and all
+// announced bytes are copied; then the next one begins.
 struct Mbarrier {
   uint64_t state;
 };
 
-// Kernels take it as `const __grid_constant__ TensorMap`.
+// Kernels take it as a `const __grid_constant__ TensorMap`.
 using TensorMap = CUtensorMap;
 
-// Tiles of tile_rows rows by 128 bytes; what lies outside of the matrix is zero. libcuda is asked
-// for at run time: a machine without a driver can load the library. Throws std::runtime_error if
-// the driver knows nothing of tensor maps or refuses.
+// Tiles of tile_rows rows by 128 bytes; what lies outside the matrix is zero. libcuda is loaded at
+// run time, so that machines without a driver can load this library. Throws std::runtime_error if
+// the driver does not support tensor maps or refuses.
 inline TensorMap tensor_map(const TiledMatrix& matrix) {
   check_tiled(matrix);
   void* encode = nullptr;
@@ -86,18 +86,18 @@ inline TensorMap tensor_map(const TiledMatrix& matrix) {
       cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
 #endif
   if (asked != cudaSuccess || found != cudaDriverEntryPointSuccess) {
-    throw std::runtime_error("the CUDA driver has no tensor maps");
+    throw std::runtime_error("the CUDA driver does not support tensor maps");
   }
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(matrix.dim),
                               static_cast<cuuint64_t>(matrix.rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(matrix.row_bytes)};  // of rows alone
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(matrix.row_bytes)};  // between rows
   const cuuint32_t tile[] = {static_cast<cuuint32_t>(kTileRowBytes / matrix.element_bytes),
                              static_cast<cuuint32_t>(matrix.tile_rows)};
   const cuuint32_t steps[] = {1, 1};
   TensorMap map;
   const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(encode)(
       &map,
-      // Bits are copied, whatever they stand for.
+      // The type is irrelevant because bits are copied.
       matrix.element_bytes == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16 : CU_TENSOR_MAP_DATA_TYPE_UINT32,
       2, const_cast<void*>(matrix.data), sizes, strides, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -116,19 +116,19 @@ inline TensorMap tensor_map(const TiledMatrix& matrix) {
 #define USUCL_HOPPER(...) __trap()
 #endif
 
-// By one thread; fence_mbarrier_init by the same and a barrier of the block before any use.
+// To be called by one thread, then fence_mbarrier_init by the same thread, then a block barrier.
 __device__ inline void mbarrier_init(Mbarrier& barrier, int arrivals) {
   USUCL_HOPPER("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)),
                "r"(arrivals) : "memory");
 }
 
-// Lets the TMA see what mbarrier_init wrote.
+// Makes what mbarrier_init wrote visible to the TMA.
 __device__ inline void fence_mbarrier_init() {
   USUCL_HOPPER("fence.mbarrier_init.release.cluster;" :: : "memory");
 }
 
-// Lets the TMA and wgmma see what this thread wrote to shared memory: by the writer, before the
-// barrier after which they are started.
+// Makes this thread's writes to shared memory visible to the TMA and wgmma: called by the writer,
+// before the barrier after which they are started.
 __device__ inline void fence_proxy_async() {
   USUCL_HOPPER("fence.proxy.async.shared::cta;" :: : "memory");
 }
@@ -145,8 +145,8 @@ __device__ inline void mbarrier_arrive_expect_tx(Mbarrier& barrier, int bytes) {
       "r"(bytes) : "memory");
 }
 
-// Waits for the end of the latest phase of this parity: 0 for the first, third, ...; 1 for the
-// second, fourth, ..., and before the first has ended at once.
+// Waits for the end of the latest phase with this parity: 0 for the first, third, ...; 1 for the
+// second, fourth, ...; parity 1 returns at once before the first phase has ended.
 __device__ inline void mbarrier_wait(Mbarrier& barrier, int parity) {
   USUCL_HOPPER(
       "{\n"
@@ -163,8 +163,8 @@ __device__ inline void prefetch_tensor_map(const TensorMap& map) {
 }
 
 // Copies the tile whose first element is (row, column) to shared memory aligned to 1024 bytes, by
-// one thread. Always tile_rows x 128 bytes of `full`'s phase, of which those outside of the matrix
-// are zeros.
+// one thread. It always counts tile_rows x 128 bytes towards `full`'s phase; those outside the
+// matrix are zeros.
 __device__ inline void tma_load(void* shared, const TensorMap& map, int row, int column,
                                 Mbarrier& full) {
   USUCL_HOPPER(
@@ -173,15 +173,15 @@ __device__ inline void tma_load(void* shared, const TensorMap& map, int row, int
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(&full)) : "memory");
 }
 
-// By every warp of the warpgroup before products whose sums its threads have touched, be it to
-// read.
+// To be called by every warp of the warpgroup before products whose sums its threads have read or
+// written.
 __device__ inline void wgmma_fence() { USUCL_HOPPER("wgmma.fence.sync.aligned;" :: : "memory"); }
 
 __device__ inline void wgmma_commit() {
   USUCL_HOPPER("wgmma.commit_group.sync.aligned;" :: : "memory");
 }
 
-// Waits until at most kPending of the warpgroup's latest groups are under way: the operands of the
+// Waits until at most kPending of the warpgroup's latest groups are pending: the operands of the
 // others may be overwritten.
 template <int kPending>
 __device__ inline void wgmma_wait() {
@@ -198,8 +198,8 @@ __device__ inline void wgmma_wait() {
   USUCL_16_SUMS(16) USUCL_16_SUMS(32) USUCL_16_SUMS(48)
 // clang-format on
 
-// The same, and no group that adds to `sum` is: before that it may be neither read nor written. The
-// compiler knows by its being named here.
+// The same; afterwards no group that adds to `sum` may be pending, so that it may be read and
+// written. Naming it as an operand tells the compiler.
 template <int kPending>
 __device__ inline void wgmma_wait(float (&sum)[kWarpgroupSums]) {
   USUCL_HOPPER("wgmma.wait_group.sync.aligned %64;" : USUCL_SUMS : "n"(kPending) : "memory");
@@ -219,9 +219,9 @@ __device__ inline void wgmma_wait(float (&sum)[kWarpgroupSums]) {
         "l"(b), "r"(static_cast<int>(add)) : "memory");                                           \
   }
 
-// sum [64 x 128] += a [64 x K] b [128 x K] transposed, K = 16 of 16-bit or 8 of TF32 elements, by a
-// warpgroup; without `add`, = instead of +=. Operands are wgmma_operand()'s. Thread t of the
-// warpgroup has in sum[4 j + 2 h + i] the element (16 (t / 32) + t % 32 / 4 + 8 h,
+// sum [64 x 128] += a [64 x K] b [128 x K] transposed, with K = 16 for 16-bit and 8 for TF32
+// elements, by a warpgroup; without `add`, = instead of +=. Operands come from wgmma_operand(). In
+// thread t of the warpgroup, sum[4 j + 2 h + i] is the element (16 (t / 32) + t % 32 / 4 + 8 h,
 // 8 j + 2 (t % 4) + i).
 USUCL_WGMMA(wgmma_bfloat16, "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16", ", 0, 0")
 USUCL_WGMMA(wgmma_float16, "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16", ", 0, 0")
@@ -232,8 +232,8 @@ USUCL_WGMMA(wgmma_tf32, "wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32", 
 #undef USUCL_SUM
 #undef USUCL_4
 
-// By every warp of a warpgroup: registers a thread has from here on, a multiple of 8 in 24 .. 256.
-// To increase waits until others have decreased.
+// Sets the registers per thread from here on, a multiple of 8 in 24 .. 256; called by every warp of
+// a warpgroup. An increase waits until other warpgroups have decreased theirs.
 template <int kCount>
 __device__ inline void decrease_registers() {
   USUCL_HOPPER("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
@@ -244,7 +244,7 @@ __device__ inline void increase_registers() {
   USUCL_HOPPER("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
-// A barrier of `threads` threads, whole warps, of the block; number 1 .. 15, as 0 is __syncthreads.
+// A barrier of `threads` threads of the block, whole warps; number 1 .. 15 (0 is __syncthreads).
 __device__ inline void named_barrier_sync(int number, int threads) {
   USUCL_HOPPER("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
@@ -261,8 +261,8 @@ __device__ inline void named_barrier_sync(int number, int threads) {
 
 namespace usucl::cuda {
 
-// What describes the 32 bytes of each row, at 32 `step`, of an operand that begins at `tile`: a
-// tile as above or, 8 rows being 1024 bytes, rows of one from a multiple of 8 on.
+// Describes the 32 bytes at 32 `step` of each row of an operand that begins at `tile`: a tile as
+// above or, since 8 rows are 1024 bytes, the rows of one from a multiple of 8 on.
 __device__ inline uint64_t wgmma_operand(const void* tile, int step) {
   constexpr uint64_t kGroupOfRows = 8 * kTileRowBytes >> 4, kSwizzle128 = 1;
   const uint32_t begin = shared_address(tile) + static_cast<uint32_t>(32 * step);

@@ -1,6 +1,6 @@
 // The intra-video candidates: a join of anchors and keys on the video id, then every anchor with
-// the keys of its own video only. Those are few, whatever the size of the bank. All of it is done
-// beside the search for the cross-video candidates.
+// the keys of its own video only. Those are few, whatever the size of the bank. All of this runs
+// concurrently with the search for the cross-video candidates.
 #include "../core/relation.h"
 #include "block.h"
 #include "groups.h"
@@ -9,21 +9,21 @@
 namespace usucl::cuda {
 namespace {
 
-using Video = unsigned long long;  // what atomicCAS takes in 64 bits
-// What the table holds of a video: zero where there is none.
+using Video = unsigned long long;  // 64 bits for atomicCAS
+// The table's entry for a video; zero means an empty place.
 USUCL_HD Video entry_of(int64_t id) { return static_cast<Video>(id) + 1; }
 
-// A hash table of the anchors' videos, half empty at least.
+// A hash table of the anchors' videos, at least half empty.
 struct VideoTable {
   Video* video;  // [mask + 1]
   Video mask;
 
-  // The high half of a product by the golden ratio mixes ids that are consecutive or strided.
+  // The high half of a product with the golden ratio mixes consecutive and strided ids.
   USUCL_HD Video first_place(int64_t id) const {
     return static_cast<Video>(id) * 0x9e3779b97f4a7c15u >> 32 & mask;
   }
 
-  // Where the video is, or -1.
+  // The place of the video, or -1.
   __device__ int64_t find(int64_t id) const {
     if (id < 0) return -1;
     for (Video place = first_place(id);; place = (place + 1) & mask) {
@@ -49,12 +49,12 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
 }
 
 // Keys and anchors grouped by the place of their video in the table. A group of anchors begins at a
-// multiple of kTogether of the anchors' places; what lies between groups is zero.
+// multiple of kTogether anchor places; the gaps between groups are zero.
 struct Members {
   VideoTable table;
   int64_t num_keys;
-  Count* total;   // [2]: places taken by keys, by anchors
-  Count* begin;   // [2, places of the table]: of keys, of anchors
+  Count* total;   // [2]: places taken by keys and by anchors
+  Count* begin;   // [2, places of the table]: of keys and of anchors
   Count* end;     // [2, places of the table]; a group's length at first
   Count* key;     // [M]
   Count* anchor;  // [kTogether * N], counted from 1
@@ -63,7 +63,7 @@ struct Members {
 
   USUCL_HD int64_t slots() const { return static_cast<int64_t>(table.mask + 1); }
 
-  // The place of an item, a key or, from num_keys on, an anchor; or -1.
+  // The place of an item or -1; items are the keys, then the anchors from num_keys on.
   __device__ int64_t slot_of(const Problem& problem, int64_t item) const {
     if (item >= num_keys) {
       const int64_t place = table.find(problem.anchors.video[item - num_keys]);
@@ -74,7 +74,7 @@ struct Members {
   }
 };
 
-// f(item) for all items, keys and anchors, of this thread.
+// Calls f(item) for all items, keys and anchors, of this thread.
 template <typename Function>
 __device__ void for_each_member(const Members& members, int64_t anchors, const Function& f) {
   for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -129,7 +129,7 @@ struct IntraShared {
   int64_t row[Members::kTogether];  // or -1
   Candidate<T> worst[Members::kTogether];
   int count[Members::kTogether];
-  Candidate<T> list[1];  // room for the others of all lists follows, unless they lie elsewhere
+  Candidate<T> list[1];  // the other lists follow here, unless they are in device memory
 
   static int64_t bytes(int64_t capacity) {
     return static_cast<int64_t>(sizeof(IntraShared)) +
@@ -138,7 +138,7 @@ struct IntraShared {
 };
 
 // One thread block's work on some anchors of one video. Their lists [kTogether, capacity], each
-// kept by one warp, are in shared memory or in device memory.
+// kept by one warp, are in shared or device memory.
 template <typename T>
 class IntraSearch {
  public:
@@ -153,7 +153,7 @@ class IntraSearch {
         kept_(kept),
         shared_(shared) {}
 
-  // Anchors number kTogether * group and so on.
+  // Searches for anchors kTogether * group and following.
   __device__ void run(int64_t group) {
     const int thread = static_cast<int>(threadIdx.x);
     const Count first_anchor = members_.anchor[group * kTogether];
@@ -187,7 +187,7 @@ class IntraSearch {
   }
 
  private:
-  // f(number of a list) for those of this warp.
+  // Calls f(a) for each list a of this warp.
   template <typename Function>
   __device__ void for_each_list(const Function& f) const {
     for (int a = warp(); a < kTogether; a += kThreads / 32) f(a);
@@ -195,7 +195,7 @@ class IntraSearch {
 
   __device__ Candidate<T>* list(int a) const { return lists_ + a * capacity_; }
 
-  // One key per thread.
+  // Adds one key per thread.
   __device__ void append(Count item, Count end, bool staged) {
     const bool there = item < end;
     const int64_t index = there ? static_cast<int64_t>(members_.key[item]) : 0;
@@ -241,7 +241,7 @@ class IntraSearch {
   __device__ void keep(int a) {
     const int64_t kept =
         keep_best<WarpTeam>(list(a), shared_.count[a], kept_.depth, &shared_.worst[a]);
-    // All have read the old count before the barriers of the sort.
+    // All lanes have read the old count before the barriers of the sort.
     if (lane() == 0) shared_.count[a] = static_cast<int>(kept);
     __syncwarp();
   }
@@ -254,7 +254,7 @@ class IntraSearch {
   IntraShared<T>& shared_;
 };
 
-// lists: null where they are in shared memory.
+// lists: null if they are in shared memory.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<T>)
     intra_kernel(const __grid_constant__ DeviceProblem device,
@@ -311,13 +311,13 @@ CandidateLists<T> intra_pass(const Problem& problem, const DeviceProblem& device
   const Members members = new_members(problem, keys, call);
   constexpr int64_t kNearDepth = 64;
   const bool near = depth <= kNearDepth;
-  // One tile more than must fit, so that the list is not sorted after every tile.
+  // Room for more than `depth`, so that the list is not sorted after every tile.
   const int64_t capacity = depth + (near ? 1 : 2) * kThreads;
   const int64_t grid = grid_for(rows, 1, call);
   const CandidateLists<T> kept{call.memory.array<Candidate<T>>(rows * depth), 1, depth, nullptr};
   Candidate<T>* lists = nullptr;
   if (!near) lists = call.memory.array<Candidate<T>>(grid * Members::kTogether * capacity);
-  // All memory is there before the streams part: what is zero was made so on the call's own.
+  // All memory is allocated before the fork: zeros are written on the call's own stream.
   const cudaStream_t stream = call.beside == nullptr ? call.stream : call.beside->fork();
   group_members(members, problem, device, stream, call);
   launch<intra_kernel<T>>(grid, kThreads, IntraShared<T>::bytes(near ? capacity : 0), stream,

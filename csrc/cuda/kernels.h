@@ -1,8 +1,8 @@
-// The CUDA side as the operators call it: pointers to device memory, nothing of PyTorch.
+// The CUDA side as the operators call it: plain pointers to device memory, no PyTorch.
 //
-// All is asynchronous on the call's stream, and nothing depends on what device memory holds but the
-// results: a call can be captured in a CUDA graph. The caller checks for launch errors. T, float or
-// double, is the type everything is accumulated in.
+// Everything is asynchronous on the call's stream, and no launch depends on values in device
+// memory, so a call can be captured in a CUDA graph. The caller checks for launch errors. T, float
+// or double, is the accumulation type.
 #pragma once
 
 #include "../core/ordering.h"
@@ -11,7 +11,7 @@
 
 namespace usucl::cuda {
 
-// Device memory to work in, for the length of a call. Aligned for any type and for tensor maps.
+// Device memory for the length of a call, aligned for any type and for tensor maps.
 class Memory {
  public:
   virtual ~Memory() = default;
@@ -19,8 +19,8 @@ class Memory {
   // Uninitialised.
   virtual void* allocate(int64_t bytes) = 0;
 
-  // Zeros for all that is launched on the call's stream from now on. What a call asks for shares
-  // one memset, up to a megabyte; beyond that, whoever asks for all at once gets one of that size.
+  // Zeros for everything launched on the call's stream from now on. Requests share one memset, up
+  // to a megabyte; beyond that, a request gets a memset of its own size.
   virtual void* allocate_zeros(int64_t bytes) = 0;
 
   template <typename Element>
@@ -34,38 +34,38 @@ class Memory {
   }
 };
 
-// Another stream, for what does not depend on what the call's stream does meanwhile.
+// A second stream, for work that is independent of the work meanwhile on the call's stream.
 class Beside {
  public:
   virtual ~Beside() = default;
 
-  // It begins after all that was launched so far on the call's stream.
+  // The second stream begins after everything launched so far on the call's stream.
   virtual cudaStream_t fork() = 0;
 
-  // What is launched on the call's stream from now on begins after all of it.
+  // What is launched on the call's stream from now on begins after the second stream has finished.
   virtual void join() = 0;
 };
 
-// What was done, in device memory.
+// Counters of the work done, in device memory.
 struct Statistics {
   unsigned long long arrivals;   // scores that reached their limit
-  unsigned long long nominees;   // of those, what the chain scored
-  unsigned long long unsettled;  // anchors that were searched by the chain
-  unsigned long long chained;    // tiles of 32 anchors x 128 keys that the chain scored
+  unsigned long long nominees;   // arrivals that the chain scored
+  unsigned long long unsettled;  // anchors searched by the chain
+  unsigned long long chained;    // tiles of 32 anchors x 128 keys scored by the chain
 };
 
-// Where a call runs.
+// Where and how a call runs.
 struct Call {
   Memory& memory;
   cudaStream_t stream;
-  int64_t multiprocessors;                    // of the device: how many thread blocks fill it
-  int64_t shared_bytes;                       // that a thread block can have
-  bool tensor_cores;                          // of compute capability 8.0 or later
-  bool warpgroups = false;                    // Hopper's, and compiled for it
-  bool small_in_one_launch = true;            // else small problems take the launches of large ones
+  int64_t multiprocessors;          // determines how many thread blocks fill the device
+  int64_t shared_bytes;             // the most per thread block
+  bool tensor_cores;                // compute capability 8.0 or later
+  bool warpgroups = false;          // on Hopper, if compiled for it
+  bool small_in_one_launch = true;  // false: small problems take the launches of large ones
   int64_t smallest_dense = int64_t{1} << 20;  // pairs that are worth the launches of a dense pass
-  Statistics* statistics = nullptr;           // added to, if there
-  Beside* beside = nullptr;                   // if there: else all is done one after the other
+  Statistics* statistics = nullptr;           // added to unless null
+  Beside* beside = nullptr;                   // null: everything runs in sequence
 };
 
 template <typename T>
@@ -82,13 +82,13 @@ void hard_negative_nce(const Problem& problem, const LossArguments<T>& arguments
 template <typename T>
 void sum_rows(const T* loss, int64_t rows, double divisor, T* total, const Call& call);
 
-// Gradients of anchors, positives and temperatures.
+// Gradients of the anchors, the positives and the temperatures.
 template <typename T>
 void hard_negative_nce_backward(const BackwardArguments<T>& arguments, const BackwardArrays<T>& out,
                                 const Call& call);
 
-// Row j is the sum over the pairs (i, first_key + j) of upstream_i * weight * q_i, in the order of
-// the anchors: the same bits every time.
+// Row j is the sum over the pairs (i, first_key + j) of upstream_i * weight * q_i, in anchor order,
+// so that the bits are the same every time.
 template <typename T>
 void key_gradient(const BackwardArguments<T>& arguments, const KeyGradient<T>& wanted,
                   const Call& call);

@@ -1,4 +1,4 @@
-// The limit of an anchor's negatives that follows from its own positives.
+// The limit that an anchor's own positives set for its negatives.
 #include <cmath>
 
 #include "finish.h"

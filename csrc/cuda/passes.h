@@ -1,14 +1,14 @@
 // The steps of a forward pass. Small problems take one launch; others find the candidates of each
-// group in a pass of its own, then finish anchor by anchor.
+// group in a separate pass, then finish one anchor at a time.
 #pragma once
 
 #include "device_problem.h"
 
 namespace usucl::cuda {
 
-// What is left of the candidates of one group: for every anchor `lists` sorted lists of `depth`,
-// filled up with no_candidate(). No list: the group selects nothing. Where there is a count, so
-// many candidates of each anchor, in any order.
+// The remaining candidates of one group: for every anchor, `lists` sorted lists of `depth`, padded
+// with no_candidate(). Without lists the group selects nothing. If count is given, each anchor has
+// that many candidates in any order.
 template <typename T>
 struct CandidateLists {
   Candidate<T>* candidates;  // [N, lists, depth]
@@ -20,7 +20,7 @@ struct CandidateLists {
   USUCL_HD int64_t size() const { return lists * depth; }
 };
 
-// Some of the anchors, known on the device only.
+// A subset of the anchors, known only on the device.
 struct AnchorSubset {
   const int32_t* rows;
   const int32_t* count;  // []
@@ -30,13 +30,13 @@ struct AnchorSubset {
 template <typename T>
 struct Outputs {
   LossArguments<T> arguments;
-  LossArrays<T> arrays;    // loss null: the selection alone
-  T* positive_similarity;  // [N, R] to work in, or null where R <= kNearPositives
+  LossArrays<T> arrays;    // loss null: only the selection
+  T* positive_similarity;  // [N, R] scratch memory, or null if R <= kNearPositives
 };
 
 constexpr int64_t kNearPositives = 32;
 
-// problem: on the host, device: the same on the device.
+// problem: on the host; device: the same on the device.
 bool is_small(const Problem& problem);
 
 template <typename T>
@@ -46,24 +46,23 @@ void small_problem(const Problem& problem, const DeviceProblem& device, const Ou
 template <typename T>
 CandidateLists<T> intra_pass(const Problem& problem, const DeviceProblem& device, const Call& call);
 
-// The cross-video candidates by the chain, which scores every pair. depth > 0, and there are
-// anchors.
+// The cross-video candidates by the chain, which scores every pair. Needs depth > 0 and anchors.
 template <typename T>
 CandidateLists<T> chain_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
                              const Call& call);
 
-// The same by tensor cores, which nominate, for the problems that they can take and are worth it.
+// The same with nomination by tensor cores, for problems that they support and that are worth it.
 bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call);
 
 CandidateLists<float> dense_pass(const Problem& problem, const DeviceProblem& device, int64_t depth,
                                  const Call& call);
 
-// Ranks every key for these anchors, of which it sets kept.count; kept has room for `depth`.
+// Ranks every key for these anchors and sets their kept.count; kept has room for `depth`.
 void search_by_chain(const Problem& problem, const DeviceProblem& device,
                      const AnchorSubset& anchors, const CandidateLists<float>& kept, int64_t depth,
                      const Call& call);
 
-// [N] of T for Problem::limits: what the margin of a loss leaves to the negatives of each anchor.
+// [N] of T for Problem::limits: what the loss margin allows as negatives of each anchor.
 template <typename T>
 const void* limits_by_positives(const Matrix& anchors, const LossArguments<T>& arguments,
                                 const Call& call);

@@ -1,4 +1,4 @@
-// What a call takes from PyTorch: device, stream and memory. And what it asks of the device.
+// What a call takes from PyTorch (device, stream and memory), and what it asks the device.
 #include <cuda_runtime_api.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -16,7 +16,7 @@
 namespace usucl::cuda {
 namespace {
 
-// What does not change while a process runs, and takes longer to ask for than a launch.
+// Facts that do not change while a process runs and that take longer to query than a launch.
 struct DeviceFacts {
   int64_t multiprocessors;
   int64_t shared_bytes;
@@ -38,14 +38,14 @@ struct DeviceFacts {
 
 const DeviceFacts& facts_of(int32_t device) {
   static std::mutex mutex;
-  static std::map<int32_t, DeviceFacts> known;  // whose elements stay where they are
+  static std::map<int32_t, DeviceFacts> known;  // its elements never move
   const std::lock_guard<std::mutex> lock(mutex);
   const auto found = known.find(device);
   return found != known.end() ? found->second : known.emplace(device, device).first->second;
 }
 
-// Products by Hopper's warpgroups, where there are any, take less time in all that was measured
-// (docs/cuda.md); to measure the others there, USUCL_CUDA_WARPGROUPS=0 turns them off.
+// Products by Hopper's warpgroups have been faster in every measurement (docs/cuda.md). To measure
+// the alternative on Hopper, USUCL_CUDA_WARPGROUPS=0 turns them off.
 bool takes_warpgroups(const DeviceFacts& facts) {
 #if defined(USUCL_BUILT_FOR_HOPPER)
   const char* wish = std::getenv("USUCL_CUDA_WARPGROUPS");
@@ -56,21 +56,21 @@ bool takes_warpgroups(const DeviceFacts& facts) {
 #endif
 }
 
-// For tests: problems of any size by the launches of large ones, from so many pairs on by tensor
-// cores.
+// For tests: forces the launches of large problems, or sets how many pairs make tensor cores
+// worthwhile.
 int64_t wished(const char* name, int64_t usual) {
   const char* wish = std::getenv(name);
   return wish == nullptr ? usual : std::atoll(wish);
 }
 
-// A stream of a device, and events for where it parts and meets another.
+// A second stream of a device, with events for where it forks and joins.
 struct SideStream {
   cudaStream_t stream;
   cudaEvent_t begun, ended;
 };
 
-// Those that no call uses. They are made as calls overlap, and kept as long as the process runs: an
-// event may be recorded anew once all that should wait for it has been told so.
+// The streams that no call is using. They are created when calls overlap and kept until the process
+// ends: an event may be recorded again once all streams that should wait for it have been told to.
 class SideStreams {
  public:
   static SideStream take(int32_t device) {
@@ -113,7 +113,7 @@ class BesideStream : public Beside {
   BesideStream(const BesideStream&) = delete;
   BesideStream& operator=(const BesideStream&) = delete;
 
-  // The memory of the call goes back to the call's stream after it.
+  // The call's memory returns to the call's stream only after the join.
   ~BesideStream() override { join(); }
 
   cudaStream_t fork() override {
@@ -145,18 +145,18 @@ cudaStream_t current_stream(int32_t device) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// Memory of the current stream, given to no other one before the kernels of this one are done.
+// Memory of the current stream, not reused by another stream before this one's kernels are done.
 void* allocate(int64_t bytes) {
   void* piece = nullptr;
   const auto failed =
       aoti_torch_cuda_caching_allocator_raw_alloc(static_cast<uint64_t>(bytes), &piece);
   STD_TORCH_CHECK(failed == AOTI_TORCH_SUCCESS && piece != nullptr,
-                  "CUDA out of memory: usucl found no ", bytes, " bytes to work in");
+                  "CUDA out of memory: usucl could not allocate ", bytes, " bytes");
   return piece;
 }
 
 void release(void* piece) {
-  // Nothing can be done about a failure, and it must not leave a destructor.
+  // A failure cannot be handled here, and must not leave a destructor.
   static_cast<void>(aoti_torch_cuda_caching_allocator_raw_delete(piece));
 }
 

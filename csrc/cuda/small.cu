@@ -1,5 +1,5 @@
-// A small problem in one launch, which is all it costs: a thread block per anchor, its candidates
-// in shared memory.
+// A small problem in one launch, whose overhead is most of its cost: a thread block per anchor,
+// with its candidates in shared memory.
 #include "../core/relation.h"
 #include "finish.h"
 
@@ -7,21 +7,21 @@ namespace usucl::cuda {
 namespace {
 
 constexpr int kSmallKeys = 2048;                      // their candidates fit in shared memory
-constexpr int64_t kSmallProducts = int64_t{1} << 24;  // N * M * D: beyond, sharing keys pays
+constexpr int64_t kSmallProducts = int64_t{1} << 24;  // N * M * D: above it, sharing keys pays
 
 template <typename T>
 struct SmallShared {
-  Candidate<T> candidate[kSmallKeys];  // of intra-video keys from the front, of others from the end
+  Candidate<T> candidate[kSmallKeys];  // intra-video keys from the front, others from the end
   int num_intra;
   int num_cross;
   FinishShared<T, BlockTeam> finish;
 };
 
-// Puts the candidates of anchor i in shared memory.
+// Writes the candidates of anchor i to shared memory.
 template <typename T>
 __device__ void find_candidates(const Problem& problem, int64_t i, SmallShared<T>& shared) {
   const int thread = static_cast<int>(threadIdx.x);
-  // Last read before the sort of the anchor before, next added to after a barrier in score().
+  // Last read before the previous anchor's sort, next added to after a barrier in score().
   if (thread == 0) shared.num_intra = shared.num_cross = 0;
   const FrameTag tag = problem.anchors.tag(i);
   const Window window = problem.window(i);

@@ -48,7 +48,7 @@ inline std::vector<Array> arrays_of(const std::vector<Tensor>& tensors) {
 
 inline Options options_of(const std::vector<int64_t>& ranks, double max_similarity,
                           int64_t reduction) {
-  STD_TORCH_CHECK(ranks.size() == 4, "ranks must be intra_k, intra_skip, cross_k, cross_skip");
+  STD_TORCH_CHECK(ranks.size() == 4, "ranks must have 4 values, got ", ranks.size());
   return {{ranks[0], ranks[1]},
           {ranks[2], ranks[3]},
           max_similarity,
@@ -105,7 +105,7 @@ SelectionTensors select_negatives_op(const std::vector<Tensor>& inputs,
 
 template <typename Backend>
 Tensor similarities_op(const Tensor& anchors, const Tensor& keys, const Tensor& index) {
-  STD_TORCH_CHECK(index.dim() == 2 && keys.dim() == 2, "keys and index must be matrices");
+  STD_TORCH_CHECK(index.dim() == 2 && keys.dim() == 2, "keys and index must have two dimensions");
   const std::vector<Array> arrays = arrays_of(std::vector<Tensor>{anchors, keys, index});
   const int64_t rows = anchors.size(0), dim = anchors.size(1), per_anchor = index.size(1);
   const auto run = [&](auto zero) {
@@ -165,7 +165,7 @@ GradientTensors hard_negative_nce_backward_op(const Tensor& grad_loss, int64_t r
                                               const Tensor& cross_index, int64_t num_positives,
                                               const std::vector<int64_t>& first_key,
                                               const std::vector<int64_t>& num_keys) {
-  STD_TORCH_CHECK(first_key.size() == num_keys.size(), "first_key and num_keys must pair up");
+  STD_TORCH_CHECK(first_key.size() == num_keys.size(), "num_keys must be as long as first_key");
   const std::vector<Array> arrays = arrays_of(
       std::vector<Tensor>{anchors, grad_loss, anchor_gradient, weights, intra_index, cross_index});
   const int64_t rows = anchors.size(0), dim = anchors.size(1);

@@ -1,4 +1,4 @@
-// The smallest test harness that names what failed.
+// A minimal test harness that reports what failed.
 #pragma once
 
 #include <cstdio>
@@ -7,7 +7,7 @@
 #define CHECK(condition)                                                           \
   do {                                                                             \
     if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
       std::exit(1);                                                                \
     }                                                                              \
   } while (0)

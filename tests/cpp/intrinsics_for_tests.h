@@ -1,6 +1,6 @@
 // The intrinsics of cpu/tile/bfloat16_kernels.h in plain C++, so that its kernels run on every
-// machine: operands, roundings and subnormal numbers as Intel's manual says of each instruction.
-// Not to be included where <immintrin.h> is.
+// machine. Operands, roundings and subnormal numbers follow Intel's manual. Must not be included
+// together with <immintrin.h>.
 #pragma once
 
 #include <cmath>
@@ -41,7 +41,7 @@ Register read_as(const void* from) {
   return x;
 }
 
-// As these instructions take their inputs and leave their results.
+// How these instructions read their inputs and write their results.
 inline float flush(float x) {
   return std::abs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0f, x) : x;
 }
@@ -80,7 +80,7 @@ inline __m512 _mm512_fmadd_ps(const __m512& a, const __m512& b, const __m512& c)
 inline __m512 _mm512_sub_ps(const __m512& a, const __m512& b) {
   return lanes<__m512>([&](int l) { return a.lane[l] - b.lane[l]; });
 }
-inline __m512 _mm512_max_ps(const __m512& a, const __m512& b) {  // the second where one is NaN
+inline __m512 _mm512_max_ps(const __m512& a, const __m512& b) {  // the second operand if one is NaN
   return lanes<__m512>([&](int l) { return a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l]; });
 }
 inline uint16_t _mm512_cmp_ps_mask(const __m512& a, const __m512& b, int) {  // always _CMP_GT_OQ
@@ -114,7 +114,7 @@ inline __m512 _mm512_dpbf16_ps(const __m512& sum, const __m512bh& a, const __m51
   });
 }
 
-// Tile registers, of this thread: any use beyond what was configured is an error.
+// The tile registers of this thread: any use beyond what was configured is an error.
 struct TileRegisters {
   bool configured = false;
   int rows[8], row_bytes[8];
@@ -166,7 +166,7 @@ inline void _tile_stored(int tile, void* base, int64_t stride) {
   }
 }
 
-// TDPBF16PS: even and odd elements are two chains; their sum is added to the tile.
+// TDPBF16PS: even and odd elements form two chains; their sum is added to the tile.
 inline void _tile_dpbf16ps(int sum, int a, int b) {
   TileRegisters& t = tiles();
   CHECK(sum != a && sum != b && a != b && t.row_bytes[a] == 4 * t.rows[b]);

@@ -1,6 +1,6 @@
-// Every set of kernels that can be tried here: those of the instruction sets this machine runs, and
-// in plain C++ those it does not: tile shapes on plain lanes, nomination with stand-ins for the
-// intrinsics.
+// All kernels that can be tested here: those of the instruction sets that this machine supports,
+// and in plain C++ those of the others: tile shapes on plain lanes, nomination with stand-ins for
+// the intrinsics.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 #include "cpu/tile/capability.h"
 #include "cpu/tile/tile_kernels.h"
 #include "intrinsics_for_tests.h"
-// After the intrinsics.
+// Must come after the intrinsics.
 #include "cpu/tile/bfloat16_kernels.h"
 
 namespace usucl::cpu {

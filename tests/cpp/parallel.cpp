@@ -1,4 +1,4 @@
-// Threads for tests without PyTorch; as many as set_num_threads says.
+// Threads for tests without PyTorch; set_num_threads sets their number.
 #include "cpu/parallel.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The arena: few pieces, none of whose parts overlap, all given back.
+// The arena: few pieces, no overlapping parts, everything given back.
 #include "cuda/arena.h"
 
 #include <cstdlib>
@@ -30,7 +30,7 @@ struct Part {
   int64_t bytes;
 };
 
-// Fills the parts, each with a number of its own: overlaps lose one.
+// Fills each part with a different number: an overlap would destroy one.
 void check_apart(const std::vector<Part>& parts) {
   for (size_t i = 0; i < parts.size(); ++i) {
     CHECK(reinterpret_cast<uintptr_t>(parts[i].begin) % 256 == 0);
@@ -45,7 +45,7 @@ void test_parts() {
   pieces = released = 0;
   {
     cuda::Arena arena({&allocate, &release}, nullptr);
-    CHECK(pieces == 0);  // a call that needs nothing asks for nothing
+    CHECK(pieces == 0);  // a call that needs nothing allocates nothing
     std::vector<Part> parts;
     const auto add = [&](void* begin, int64_t bytes) {
       parts.push_back({static_cast<unsigned char*>(begin), bytes});
@@ -64,7 +64,7 @@ void test_parts() {
     CHECK(zeros[0] == 0 && zeros[large - 1] == 0);
     add(zeros, large);
     CHECK(pieces == 3);
-    // More than a slab in all.
+    // More than a slab in total.
     for (int i = 0; i < 40; ++i) add(arena.allocate(700000), 700000);
     CHECK(pieces == 4);
     check_apart(parts);

@@ -40,7 +40,7 @@ void test_relation() {
   CHECK(relation(anchor, {3, 1.3f, 7}, {kNan, kInf}) == Relation::kIgnored);
 }
 
-// What is known of groups of frames, or from short tags, never contradicts the pairs themselves.
+// What is known about groups of frames or from short tags never contradicts the pairs themselves.
 void test_shortcuts() {
   std::vector<FrameTag> tags;
   const int64_t far = int64_t{1} << 40;  // the same low bits as 0
@@ -75,7 +75,7 @@ void test_valid_similarity() {
   CHECK(!valid_similarity(-kInf, kInf));
 }
 
-// Irreflexive, total, transitive: over every triple of a set with ties and both zeros.
+// Irreflexive, total and transitive, over every triple of a set with ties and both zeros.
 void test_order() {
   std::vector<Candidate<float>> all;
   int64_t index = 0;
@@ -111,7 +111,7 @@ void test_depth() {
   CHECK((Ranks{kMost, 6}.depth(7) == 7));
 }
 
-// Keys 0 .. 4 lie in three blocks, of which the second is empty.
+// Keys 0 .. 4 lie in three blocks; the second is empty.
 void test_places() {
   Frames blocks[3] = {};
   blocks[0].embedding.rows = 2;
@@ -123,7 +123,7 @@ void test_places() {
   }
 }
 
-// Every 16-bit pattern against the value that the format defines.
+// Every 16-bit pattern against the value defined by the format.
 void test_dtypes() {
   for (uint32_t bits = 0; bits < 0x10000u; ++bits) {
     const auto pattern = static_cast<uint16_t>(bits);
@@ -146,7 +146,7 @@ void test_dtypes() {
 
 void test_similarity_is_a_fused_chain() {
   const float a[] = {1.0f + 0x1p-12f, 1.0f}, b[] = {1.0f + 0x1p-12f, -1.0f};
-  // The product rounds to 1 + 2^-11; fused, its last bit 2^-24 reaches the rounding of the sum.
+  // The unfused product rounds to 1 + 2^-11; fused, its last bit 2^-24 affects the rounded sum.
   const float fused = similarity<float>([&](int64_t d) { return b[1 - d] * (d == 0 ? -1 : 1); },
                                         [&](int64_t d) { return a[1 - d] * (d == 0 ? -1 : 1); }, 2);
   CHECK(fused == std::fmaf(a[0], b[0], -1.0f));
@@ -156,7 +156,7 @@ void test_similarity_is_a_fused_chain() {
   CHECK(zero == 0.0f && !std::signbit(zero));
 }
 
-// A bank of 2^26 + 1 keys of 512 dimensions: its last element lies past 2^35.
+// A bank of 2^26 + 1 keys of 512 dimensions: its last element is beyond 2^35.
 void test_offsets() {
   const int64_t rows = (int64_t{1} << 26) + 1, dim = 512;
   const Matrix bank{nullptr, DType::kFloat32, rows, dim};

@@ -1,5 +1,5 @@
-// The margins of nomination as they were when they were proven and measured: none may become
-// smaller by accident, and none may change unless the proof in core/nomination.h does.
+// The margins of nomination as proven and measured: none may shrink by accident, and none may
+// change unless the proof in core/nomination.h changes.
 #include "check.h"
 #include "core/nomination.h"
 #include "cpu/tile/bfloat16.h"
@@ -11,7 +11,7 @@ using namespace usucl;
 
 struct MeasuredRounding {
   int64_t dim;
-  float empty, unit, rounded;  // for rows of zeros, of norm 1, and that lost something to rounding
+  float empty, unit, rounded;  // for rows of zeros, of norm 1, and with rounding error
 };
 
 constexpr MeasuredRounding kMeasured[] = {

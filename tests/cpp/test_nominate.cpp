@@ -1,5 +1,5 @@
-// Nominations are never further from the canonical chain than their margin, so that what is
-// selected through them is what the chain selects.
+// Nominations differ from the canonical chain by at most their margin, so that selecting through
+// them gives the chain's selection.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -21,7 +21,7 @@ namespace {
 using namespace usucl;
 using namespace usucl::cpu;
 
-// Rows of any dtype, from float values rounded to it.
+// Rows of any dtype, rounded from float values.
 struct Rows {
   DType dtype;
   int64_t dim;
@@ -35,7 +35,7 @@ struct Rows {
 
   static uint16_t brain(float x) { return round_to_bfloat16(x); }
 
-  // Truncated, for magnitudes of 2^-14 to 2^15; smaller ones become zero.
+  // Truncates; magnitudes must be 2^-14 to 2^15, smaller ones become zero.
   static uint16_t half(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -61,7 +61,7 @@ double norm(const Matrix& matrix, int64_t row) {
   return std::sqrt(squared);
 }
 
-// One anchor against as many keys as there are: all nominations with their similarities.
+// Compares one anchor with all keys: every nomination with its similarity.
 void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const Rows& keys) {
   const Matrix q = anchors.matrix(), k = keys.matrix();
   const BFloat16Kernels& nominate = *kernels.bfloat16;
@@ -84,7 +84,7 @@ void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const 
   std::vector<float> dot_product(height * width);
   std::vector<uint64_t> hits(height);
   for (int64_t j = 0; j < keys.count(); ++j) {
-    // Alone, so that the norms are its own.
+    // Packed alone, so that the norms are its own.
     const void* row = row_of(k, j);
     const Norms key = nominate.pack_keys(&row, k.dtype, 1, dim, panel.get());
     const float lost_bits = k.dtype == DType::kBFloat16 ? 0 : 0x1p-8f;
@@ -93,7 +93,7 @@ void check_margin(const TileKernels<float>& kernels, const Rows& anchors, const 
     const float s = similarity<float>([&](int64_t d) { return element<float>(q, 0, d); },
                                       [&](int64_t d) { return element<float>(k, j, d); }, dim);
     const float allowed = margin(anchor, key);
-    // Just below the similarity less the margin it must be nominated; above the sum it must not.
+    // A limit just below similarity - margin must nominate; one above similarity + margin must not.
     for (const bool above : {false, true}) {
       const float limit =
           above ? std::nextafter(s + allowed, std::numeric_limits<float>::infinity())
@@ -121,11 +121,11 @@ void test_margin(const TileKernels<float>& kernels) {
         for (float& x : a) x = normal(random);
         for (float& x : b) x = normal(random);
         check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
-        // The worst of rounding: every element half way to the next, all products of one sign.
+        // The worst rounding: every element half way to the next, all products of one sign.
         for (float& x : a) x = 1 + 0x1p-8f + 0x1p-12f;
         for (float& x : b) x = 1 + 0x1p-8f + 0x1p-10f;
         check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
-        // The worst of summation: a large term first, then many that are just above its half ulp.
+        // The worst summation: a large term first, then many just above half its ulp.
         for (int64_t d = 0; d < dim; ++d) a[d] = d == 0 ? 1.0f : 0x1p-12f;
         for (int64_t i = 0; i < 5 * dim; ++i) b[i] = i % dim == 0 ? 1.0f : 0x1.02p-12f;
         check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
@@ -136,19 +136,19 @@ void test_margin(const TileKernels<float>& kernels) {
         check_margin(kernels, Rows(a, q, dim), Rows(b, k, dim));
       }
     }
-    // Subnormal numbers, which the instruction takes as zero.
+    // Subnormal numbers, which the instructions read as zero.
     std::vector<float> tiny(dim, 0x1p-130f), one(dim, 1.0f);
     check_margin(kernels, Rows(one, DType::kBFloat16, dim), Rows(tiny, DType::kBFloat16, dim));
     check_margin(kernels, Rows(tiny, DType::kFloat32, dim), Rows(one, DType::kBFloat16, dim));
   }
 }
 
-// Keys within a margin of each other, floods of equal keys, infinities and NaN. Each `every`th key
-// is one of the first `near` anchors, or nearly; the others are random. guarded: what is more
-// similar to the first anchor than itself is invalid, for all.
+// Keys within a margin of each other, many equal keys, infinities and NaN. Every `every`th key is
+// one of the first `near` anchors, or almost; the others are random. guarded: whatever is more
+// similar to the first anchor than itself is invalid for all anchors.
 void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType key_dtype,
                     int64_t every, int64_t near, bool guarded) {
-  const int64_t rows = 21, count = 5200, dim = 40, k = 4;  // enough keys to be nominated
+  const int64_t rows = 21, count = 5200, dim = 40, k = 4;  // enough keys for nomination
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
   std::vector<float> a(rows * dim), b(count * dim);
@@ -163,7 +163,7 @@ void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType
   }
   b[100 * dim] = std::numeric_limits<float>::infinity();
   b[200 * dim] = std::numeric_limits<float>::quiet_NaN();
-  b[300 * dim] = 3e38f;  // its norm is beyond what is nominated
+  b[300 * dim] = 3e38f;  // its norm is too large for nomination
   const Rows anchors(a, anchor_dtype, dim), keys(b, key_dtype, dim);
   std::vector<int64_t> anchor_video(rows), key_video(count);
   for (int64_t i = 0; i < rows; ++i) anchor_video[i] = i % 4;
@@ -203,7 +203,7 @@ void test_selection(const TileKernels<float>& kernels, DType anchor_dtype, DType
   }
 }
 
-// An anchor's element that rounds to infinity: its product is finite, its nomination is not.
+// An anchor's element that rounds to infinity: its product is finite, but its nomination is not.
 void test_overflow(const TileKernels<float>& kernels) {
   const std::vector<float> a{3.4e38f, 1.0f}, b{-0x1p-7f, 0.0f};
   const Rows anchors(a, DType::kFloat32, 2), keys(b, DType::kBFloat16, 2);
@@ -228,8 +228,8 @@ int main() {
     test_overflow(kernels);
     for (const DType anchors : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
       for (const DType keys : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
-        test_selection(kernels, anchors, keys, 1, 1, false);    // too many nominees: the chain
-        test_selection(kernels, anchors, keys, 20, 17, false);  // few
+        test_selection(kernels, anchors, keys, 1, 1, false);    // too many nominees: chain
+        test_selection(kernels, anchors, keys, 20, 17, false);  // few nominees
         test_selection(kernels, anchors, keys, 20, 2, true);
       }
     }

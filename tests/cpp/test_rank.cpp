@@ -1,4 +1,4 @@
-// Ranks order as candidates do, and a cut keeps what ranks.
+// Ranks have the order of candidates, and a cut keeps what ranks.
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -59,7 +59,7 @@ void test_cuts() {
   }
 }
 
-// However many come at a time, the best are there in the end.
+// However many are added at a time, the best remain in the end.
 void test_reservoirs() {
   std::mt19937_64 random(9);
   for (const int64_t depth : {1, 2, 33, 200}) {

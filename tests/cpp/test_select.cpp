@@ -124,7 +124,7 @@ int main() {
   test_selection(17, 33, 7, {3, 1}, {5, 2}, no_limit);
   test_selection(17, 33, 7, {40, 0}, {64, 3}, 1.0);
   test_selection(50, 1000, 5, {4, 0}, {8, 0}, no_limit);
-  test_selection(50, 2100, 5, {0, 0}, {2, 0}, no_limit);  // enough keys to be nominated
+  test_selection(50, 2100, 5, {0, 0}, {2, 0}, no_limit);  // enough keys for nomination
   test_selection(29, 777, 9, {0, 0}, {100, 50}, 2.0);
   test_key_gradient();
   return 0;

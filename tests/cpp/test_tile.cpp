@@ -1,5 +1,5 @@
-// Every instruction set's kernels give the bits of the fused chain, and the same hits. The shapes
-// of tile that this machine has no registers for run on plain lanes.
+// Every instruction set's kernels give the bits of the fused chain, and the same hits. Tile shapes
+// that this machine has no registers for run on plain lanes.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -74,7 +74,7 @@ void test_tile(const TileKernels<T>& kernels, int64_t dim) {
                             scores.data(), hits.data()));
 }
 
-// Every dtype, whole and partial panels, rows that end where the memory ends.
+// Every dtype, full and partial panels, rows that end where the memory ends.
 template <typename T>
 void test_pack(const TileKernels<T>& kernels, DType dtype, int bytes, int64_t dim) {
   const int width = kernels.tile_keys;
@@ -115,7 +115,7 @@ void test_kernels(const TileKernels<T>& kernels) {
   }
   kernels.add_scaled(T(0.3), row.data(), DType::kBFloat16, 19, sum.data());
   CHECK(sum == expected_sum);
-  const T expected = 12 * T(1), found = kernels.multiply_adds(100000);  // each tends to 1
+  const T expected = 12 * T(1), found = kernels.multiply_adds(100000);  // each chain tends to 1
   CHECK(std::abs(found - expected) < T(1e-3));
 }
 
@@ -124,7 +124,7 @@ void test_kernels(const TileKernels<T>& kernels) {
 int main() {
   for (const auto capability : kBestFirst) {
     if (!runs_here(capability)) {
-      std::printf("%s: not run, this machine has it not\n", name(capability));
+      std::printf("%s: not run, not supported by this machine\n", name(capability));
       continue;
     }
     test_kernels(tile_kernels<float>(capability));

@@ -1,4 +1,4 @@
-"""Builds the emulation, and hands the tests the emulated kernels."""
+"""Builds the emulation and provides the emulated kernels to the tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _run(*command: str) -> None:
 
 @pytest.fixture(scope="session")
 def emulation_build() -> Path:
-    """Folder of the emulation's library and programs, up to date with the sources."""
+    """The folder of the emulation's library and programs, built from the current sources."""
     cmake, ninja = _tool("cmake"), _tool("ninja")
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:  # several sessions may build at once
@@ -55,7 +55,7 @@ def library(emulation_build: Path) -> Emulator:
 
 @pytest.fixture(params=SCHEDULES, ids=lambda schedule: f"{schedule.order}{schedule.seed}")
 def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emulator]:
-    """The kernels under each schedule, race check on; notes which of them the test ran."""
+    """The kernels under each schedule, with the race check; records which ones the test ran."""
     library.schedule = request.param
     library.configure()
     library.take_kernels()
@@ -66,8 +66,8 @@ def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emul
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A case marked ``schedules_in_turn`` runs under one schedule, the next case under the next.
 
-    Its subject are sizes, which no schedule changes; the race check finds what no barrier orders
-    under each of them. At length, every case runs under all.
+    Such a case is about sizes, which do not depend on the schedule, and the race check finds
+    missing barriers under any schedule. With the "long" profile every case runs under all.
     """
     if os.environ.get("USUCL_HYPOTHESIS_PROFILE") == "long":
         return

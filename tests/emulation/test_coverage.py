@@ -1,4 +1,4 @@
-"""The judge of which kernels ran emulated; it judges every session in which all tests run."""
+"""Tests the check that a session with all tests runs every kernel emulated."""
 
 from __future__ import annotations
 

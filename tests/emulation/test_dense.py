@@ -1,4 +1,4 @@
-"""The dense pass: tensor cores nominate, the chain decides, and nobody can tell from the result."""
+"""The dense pass: tensor cores nominate, the chain decides, and the result is the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ some_examples = settings(
 
 
 class Dense:
-    """The emulator with the dense pass on, by warps or by Hopper's warpgroups."""
+    """The emulator with the dense pass enabled, by warps or by Hopper's warpgroups."""
 
     def __init__(self, emulator: Emulator, warpgroups: bool) -> None:
         self.emulator, self.warpgroups = emulator, warpgroups
@@ -40,7 +40,7 @@ class Dense:
         )
 
     def check(self, problem: Problem) -> Statistics:
-        """The selection against the CPU's; what the call did."""
+        """Compares the selection with the CPU's; returns the counters of the call."""
         assert_same_selection(self.emulator.select(problem), problem.select("native"))
         return self.emulator.take_statistics()
 
@@ -77,7 +77,7 @@ def test_sizes_around_the_bounds(dense: Dense, rows: int, dtype: torch.dtype) ->
 
 
 def test_element_types_mixed(dense: Dense) -> None:
-    """A bank in bfloat16 beside a batch in float32, and every other pair."""
+    """A bank in bfloat16 with a batch in float32, and every other pair of types."""
     for anchors in ELEMENTS:
         problem = plain_problem(dtype=anchors, rows=9, dim=40, keys=(130, 140, 150, 20), cross_k=20)
         for b, dtype in enumerate((*ELEMENTS, torch.bfloat16)):
@@ -89,15 +89,15 @@ def test_element_types_mixed(dense: Dense) -> None:
 @pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_rows_too_long_for_shared_memory(dense: Dense, dtype: torch.dtype) -> None:
-    """Anchors are then copied again for every tile of keys."""
+    """The anchors are copied again for every tile of keys."""
     dense.check(plain_problem(dtype=dtype, rows=3, dim=1500, keys=(260,)))
 
 
 @pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("kibibytes", [163, 99, 80])
 def test_shared_memory_of_every_size(dense: Dense, kibibytes: int) -> None:
-    """Of an A100 and a GeForce: two stages or three, all of the anchors or not; with less there is
-    no dense pass."""
+    """As on an A100 or a GeForce: two or three stages, anchors resident or not; with less memory
+    there is no dense pass."""
     dense.configure(shared_bytes=kibibytes << 10)
     for dtype, dim in ((torch.bfloat16, 128), (torch.float16, 64), (torch.float32, 300)):
         problem = plain_problem(dtype=dtype, rows=20, dim=dim, keys=(260,), cross_k=7)
@@ -106,7 +106,7 @@ def test_shared_memory_of_every_size(dense: Dense, kibibytes: int) -> None:
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
 def test_split_keys(dense: Dense, dtype: torch.dtype) -> None:
-    """Few anchors: the thread blocks share what they count, and their lists come together."""
+    """With few anchors, thread blocks share counts, and their lists are merged."""
     for multiprocessors, k in ((8, 5), (8, 300)):
         dense.configure(multiprocessors)
         problem = plain_problem(
@@ -144,7 +144,7 @@ def in_order(order: str, dtype: torch.dtype, rows: int = 20, keys: int = 1300) -
     "order", ["random", "ascending", "descending", "in time", "one video", "equal", "collapsed"]
 )
 def test_adversarial_orders(dense: Dense, order: str, dtype: torch.dtype) -> None:
-    """More keys within the margin than are kept: the chain searches. Else few scores arrive."""
+    """With more keys within the margin than are kept, the chain searches; else few arrive."""
     dense.configure(4)
     problem = in_order(order, dtype)
     found = dense.check(problem)
@@ -157,7 +157,7 @@ def test_adversarial_orders(dense: Dense, order: str, dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_guard_against_false_negatives(dense: Dense, dtype: torch.dtype) -> None:
-    """Similarities as near to the guard as rounding allows, on both sides of it."""
+    """Similarities as close to the guard as rounding allows, on both sides."""
     problem = in_order("random", dtype, rows=5, keys=600)
     exact = problem.anchors.embedding.double() @ problem.blocks[0].embedding.double().T
     for guard in (exact.flatten().kthvalue(2000).values, exact.max(), exact.min(), exact.median()):
@@ -166,7 +166,7 @@ def test_guard_against_false_negatives(dense: Dense, dtype: torch.dtype) -> None
 
 
 def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
-    """Not finite, too large to be sure of, zero, subnormal: the rest is as if they were not."""
+    """Infinite, NaN, too large, zero or subnormal values do not affect the other rows."""
     for dtype in ELEMENTS:
         large = 6e4 if dtype == torch.float16 else 1e30
         for value in (math.nan, math.inf, -math.inf, large, 0.0, 1e-7, 1e-40):
@@ -181,7 +181,7 @@ def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
 
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_keys_that_only_repeat_are_passed_over(dense: Dense, dtype: torch.dtype) -> None:
-    """Of equal keys the first rank before all others: nobody looks at the rest."""
+    """Equal keys rank by index, so tiles of later copies are skipped."""
     problem = in_order("equal", dtype, rows=40, keys=4000)
     found = dense.check(problem)
     assert found.unsettled == 0
@@ -193,7 +193,7 @@ def test_keys_that_only_repeat_are_passed_over(dense: Dense, dtype: torch.dtype)
 
 @pytest.mark.parametrize("patients", [False, True], ids=["no patients", "patients"])
 def test_repeats_are_not_passed_over_where_a_video_hides_them(dense: Dense, patients: bool) -> None:
-    """The keys of an anchor's own video, or patient, do not count among those before."""
+    """Copies in an anchor's own video or patient do not count as earlier copies."""
     problem = in_order("equal", torch.bfloat16, rows=5, keys=3000)
     bank = problem.blocks[0]
     problem.anchors.video[:] = torch.arange(5)
@@ -219,7 +219,7 @@ def test_keys_of_two_videos_and_patients_in_turns_are_passed_over(dense: Dense) 
 
 
 def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
-    """More thread blocks could run than there is work for the few."""
+    """More thread blocks could run than these few anchors occupy."""
     dense.configure(132)
     problem = in_order("collapsed", torch.float32, rows=3, keys=4000)
     assert dense.check(problem).unsettled == 3
@@ -227,7 +227,7 @@ def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
 
 @pytest.mark.schedules_in_turn
 def test_a_bar_that_too_few_keys_reach(dense: Dense) -> None:
-    """A sample that has more of the hardest keys than can be expected sets the bar too high."""
+    """A sample with unexpectedly many of the hardest keys sets the bar too high."""
     keys, stride = 70_000, 8
     problem = in_order("random", torch.bfloat16, rows=2, keys=keys)
     place = torch.arange(keys // stride)
@@ -255,7 +255,7 @@ def test_float32_anchors_beyond_float16(dense: Dense) -> None:
 def test_margin_of_constructed_worst_cases(
     library: Emulator, elements: torch.dtype, dim: int
 ) -> None:
-    """All rounding in one direction: within the margin, and the margin is not much more."""
+    """With all rounding in one direction the error is within the margin, and close to it."""
     anchor = worst_case(elements, dim, key=False)
     key = worst_case(elements, dim, key=True) if elements == torch.float32 else None
     if key is None:
@@ -270,7 +270,7 @@ def test_margin_of_constructed_worst_cases(
 
 @pytest.mark.parametrize("elements", ELEMENTS, ids=str)
 def test_margin_against_the_emulated_products(dense: Dense, elements: torch.dtype) -> None:
-    """Pairs in the wrong order by their scores, a hair apart by the chain."""
+    """Pairs whose scores have the wrong order, because the chain separates them only slightly."""
     dim, keys = 64, 400
     problem = plain_problem(rows=4, dim=dim, keys=(keys,), cross_k=30)
     anchor = worst_case(elements, dim, key=False) / 10

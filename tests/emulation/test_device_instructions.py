@@ -1,7 +1,7 @@
-"""Every PTX instruction of csrc/cuda/device.h alone: emulated against index formulas in numpy,
+"""Every PTX instruction of csrc/cuda/device.h by itself: emulated against index formulas in numpy,
 compiled by nvcc, and on a GPU bit for bit against the emulator.
 
-The formulas go from an element to its lane and register, the emulator's the other way round.
+The formulas map an element to its lane and register; the emulator maps in the other direction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from emulated import SCHEDULES, Schedule
 from kernel_list import ROOT
 
 NAME = "instructions"
-# Function of device.h: the kernel that calls it, and what it is in machine code.
+# Maps a function of device.h to the kernel that calls it and to its machine code.
 IN_MACHINE_CODE = {
     "load_relaxed": ("relaxed_load", r"LDG?\.E\.64\.STRONG\.GPU"),
     "copy_async_16": ("asynchronous_copies", r"LDGSTS\.E\.BYPASS\.128(\.ZFILL)?"),
@@ -31,7 +31,7 @@ IN_MACHINE_CODE = {
     "mma_tf32": ("matrix_product<2>", r"HMMA\.1688\.F32\.TF32"),
 }
 
-# Each case runs on any program and gives what came out and what should have.
+# Each case runs on any program and returns the actual and the expected result.
 Case = Callable[[Program], tuple[np.ndarray, np.ndarray]]
 
 
@@ -73,7 +73,7 @@ def matrix_loads(transposed: bool, rows: Sequence[int]) -> Case:
 
 
 def fragments(matrix: np.ndarray, registers: int) -> np.ndarray:
-    """[32, registers] of a matrix [8 or 16, 8]: 8 x 4 words to a register, down first."""
+    """Returns [32, registers] of a matrix [8 or 16, 8]: 8 x 4 words per register, by column."""
     out = np.zeros((32, registers), matrix.dtype)
     for (row, column), word in np.ndenumerate(matrix):
         register = row // 8 + len(matrix) // 8 * (column // 4)
@@ -82,7 +82,7 @@ def fragments(matrix: np.ndarray, registers: int) -> np.ndarray:
 
 
 def sum_fragments(matrix: np.ndarray) -> np.ndarray:
-    """[32, 4] of a matrix [16, 8]: lanes hold two columns side by side."""
+    """Returns [32, 4] of a matrix [16, 8]: lanes hold two adjacent columns."""
     out = np.zeros((32, 4), np.float32)
     for (row, column), value in np.ndenumerate(matrix):
         out[row % 8 * 4 + column // 2, row // 8 * 2 + column % 2] = value
@@ -90,7 +90,7 @@ def sum_fragments(matrix: np.ndarray) -> np.ndarray:
 
 
 def products(kind: str, below_precision: bool = False) -> Case:
-    """Small integers: any order of summation is exact."""
+    """Products of small integers, for which any order of summation is exact."""
 
     def case(program: Program) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.default_rng(2).integers
@@ -144,7 +144,7 @@ def test_on_a_gpu_as_emulated(case: str) -> None:
 
 
 def test_every_instruction_has_a_kernel() -> None:
-    """Whatever device.h writes in assembly is listed here."""
+    """Everything that device.h writes in assembly is listed here."""
     text = (ROOT / "csrc" / "cuda" / "device.h").read_text()
     written = set(re.findall(r"^USUCL_MMA\((\w+),", text, re.MULTILINE))
     name = ""

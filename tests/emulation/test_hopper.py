@@ -20,7 +20,7 @@ from kernel_list import ROOT
 
 NAME, ARCHITECTURE = "hopper_instructions", "sm_90a"
 PRODUCT = "warpgroup_product<0>"
-# Function of hopper.h: the kernel that calls it, and what it is in machine code; "" where ptxas
+# Maps a function of hopper.h to the kernel that calls it and to its machine code; "" if ptxas
 # needs no instruction for it.
 IN_MACHINE_CODE = {
     "mbarrier_init": ("phases", r"SYNCS\.EXCH\.64"),
@@ -43,7 +43,7 @@ IN_MACHINE_CODE = {
 }
 ANCHORS, KEYS, ROW_BYTES = 64, 128, 128
 
-# Each case runs on any program and gives what came out and what should have.
+# Each case runs on any program and returns the actual and the expected result.
 Case = Callable[[Program], tuple[np.ndarray, np.ndarray]]
 
 
@@ -54,7 +54,7 @@ def phases(program: Program) -> tuple[np.ndarray, np.ndarray]:
 
 
 def swizzled(rows: np.ndarray) -> np.ndarray:
-    """Rows of 128 bytes as the TMA lays them: piece p of 16 bytes of row r goes to p ^ (r % 8)."""
+    """Rows of 128 bytes in the TMA's layout: piece p of 16 bytes of row r goes to p ^ (r % 8)."""
     pieces = rows.view(np.uint8).reshape(len(rows), 8, 16)
     out = np.empty_like(pieces)
     for row, of_row in enumerate(pieces):
@@ -78,7 +78,7 @@ def tiles(dtype: type, dim: int, row: int, column: int) -> Case:
 
 
 def products(kind: str, add: bool) -> Case:
-    """Small integers: any order of summation is exact."""
+    """Products of small integers, for which any order of summation is exact."""
 
     def case(program: Program) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.default_rng(2).integers
@@ -96,7 +96,7 @@ def products(kind: str, add: bool) -> Case:
 
 
 def in_registers(matrix: np.ndarray) -> np.ndarray:
-    """[128 threads, 64] of a matrix [64, 128]."""
+    """Returns [128 threads, 64] of a matrix [64, 128]."""
     out = np.zeros((128, 64), np.float32)
     for (row, column), value in np.ndenumerate(matrix):
         thread = row // 16 * 32 + row % 8 * 4 + column % 8 // 2
@@ -172,12 +172,12 @@ def test_nothing_spills_and_no_product_is_serialised() -> None:
 
 
 def test_compiles_for_other_architectures() -> None:
-    """Into kernels that trap: a library holds several."""
+    """Other architectures get kernels that trap, because one library holds several."""
     _, instructions = device_programs.machine_code(NAME, "sm_80")
     assert not any("HGMMA" in one for found in instructions.values() for one in found)
 
 
-# What is said about a bug of hopper_bugs.cpp, under three schedules.
+# The report for each bug of hopper_bugs.cpp, under three schedules.
 REPORTED = {
     "read-before-wait": "read before wgmma_wait of these sums",
     "sums-not-named": "read before wgmma_wait of these sums",

@@ -1,6 +1,6 @@
-"""The CUDA kernels' own source, run on the CPU: against the oracle, selections bitwise the CPU's.
+"""The CUDA kernels' source run on the CPU, compared with the oracle; selections match bit for bit.
 
-Every test runs under every schedule, with the race check on: a race fails the call that had it.
+Every test runs under every schedule with the race check: a race fails the call that has it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from strategies import LOW_PRECISION, Problem, plain_problem, problems
 from usucl_ext import similarities
 
 # One emulator serves all examples of a test: it keeps nothing between calls. Four schedules run
-# each example, so fewer examples do.
+# each example, so fewer examples suffice.
 all_examples = settings(
     max_examples=settings().max_examples // 3, suppress_health_check=[*HealthCheck], deadline=None
 )
@@ -82,7 +82,7 @@ ORDERS = ("ascending", "descending", "equal")
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("videos", [1, 2])
 def test_keys_in_adversarial_order(emulator: Emulator, order: str, videos: int) -> None:
-    """Every key enters the lists, or all are equal, or all are of one video."""
+    """Every key enters the lists, or all are equal, or all belong to one video."""
     emulator.configure(one_launch=False)
     problem = plain_problem(rows=34, dim=2, keys=(1500,), window=(0.0, math.inf), intra_k=3)
     problem.anchors.embedding.copy_(torch.tensor([1.0, 0.0]))
@@ -96,7 +96,7 @@ def test_keys_in_adversarial_order(emulator: Emulator, order: str, videos: int) 
 
 @pytest.mark.parametrize("one_launch", [True, False], ids=["one launch", "passes"])
 def test_wide_embeddings_and_many_positives(emulator: Emulator, one_launch: bool) -> None:
-    """Anchors of more dimensions than shared memory holds, positives likewise."""
+    """Anchors with more dimensions, and more positives, than shared memory holds."""
     emulator.configure(one_launch=one_launch)
     problem = plain_problem(rows=2, dim=700, keys=(140,), soft_nn_temperature=0.3)
     problem.positives = problem.positives.repeat(1, 70, 1)
@@ -136,7 +136,7 @@ def test_broken_rows_stay_alone(emulator: Emulator) -> None:
 
 
 def test_key_gradient_of_a_hub_is_the_same_bits(emulator: Emulator) -> None:
-    """Hundreds of pairs in one key's sum: in the order of the anchors, whatever the schedule's."""
+    """Hundreds of pairs in one key's sum are added in anchor order under every schedule."""
     problem = plain_problem(rows=300, dim=3, keys=(1, 2))
     first, second = (emulator.run(problem) for _ in range(2))
     for ours, again, cpu in zip(

@@ -1,5 +1,5 @@
-"""csrc/cuda/tensor_cores/rounding.h against real products: what tensor cores make of a score is
-within the margin of the canonical similarity, and they round off no more than is assumed there.
+"""csrc/cuda/tensor_cores/rounding.h against real products: the scores of tensor cores are within
+the margin of the canonical similarity, and their rounding errors are within the assumed bounds.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def random(dim: int, generator: torch.Generator) -> Tensor:
 
 
 def uneven(dim: int, generator: torch.Generator) -> Tensor:
-    """Terms of all magnitudes: the small ones lose what lies below the greatest's last bit."""
+    """Terms of all magnitudes: small ones lose what lies below the last bit of the greatest."""
     exponent = torch.rand(ROWS, dim, generator=generator) * -12
     return random(dim, generator).sign() * exponent.exp2()
 
 
 def cancelling(dim: int, generator: torch.Generator) -> Tensor:
-    """A great term at the start whose opposite comes last, and small ones of one sign between."""
+    """A large first term, its opposite at the end, and small terms of one sign in between."""
     rows = random(dim, generator).abs() * 2**-6
     rows[:, 0], rows[:, -1] = 1, -1
     return rows
 
 
 def growing(dim: int, generator: torch.Generator) -> Tensor:
-    """Of one sign: every sum is greater than all that is added to it, and is cut off each time."""
+    """Terms of one sign: every sum exceeds the terms added to it and is truncated each time."""
     return 1 + torch.rand(ROWS, dim, generator=generator) / 8
 
 
@@ -48,7 +48,7 @@ DRAWN = {one.__name__: one for one in (random, uneven, cancelling, growing)}
 
 
 def operands(case: str, elements: torch.dtype, dim: int) -> tuple[Tensor, Tensor]:
-    """Anchors in float32, and keys that are exact in the elements' type."""
+    """Anchors in float32, and keys that are exact in the element type."""
     generator = torch.Generator().manual_seed(dim)
     if case == "worst":
         scale = torch.linspace(0.5, 3, ROWS)[:, None]
@@ -63,10 +63,10 @@ def operands(case: str, elements: torch.dtype, dim: int) -> tuple[Tensor, Tensor
 
 
 def check(program: Program, margins: Program, case: str, kind: str, dim: int) -> None:
-    """Every score of a tile; prints how much of what is allowed was used."""
+    """Checks every score of a tile; prints which share of the allowed error was used."""
     elements = KINDS[kind]
     anchors, keys = operands(case, elements, dim)
-    # As the pass hands them over: anchors rounded to the elements, float32 keys as they are.
+    # As in the dense pass: anchors rounded to the elements, float32 keys unchanged.
     read = as_read(anchors, elements, key=False), as_read(keys, elements, key=True)
     words = [np.ascontiguousarray(in_words(one.numpy(), kind)) for one in (read[0].float(), keys)]
     out = np.full((ROWS, ROWS), np.nan, np.float32)

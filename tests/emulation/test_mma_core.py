@@ -19,7 +19,7 @@ KINDS = {"bfloat16": 2, "float16": 2, "tf32": 1}  # elements in a word
 def tile_product(
     program: Program, kind: str, chunks: int, keys_there: int = 128, entry: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Small integers: any order of summation is exact. What came out, and what should have."""
+    """Returns the actual and the expected result for small integers, exact in any order."""
     draw = np.random.default_rng(3).integers
     dim = chunks * WORDS * KINDS[kind]
     anchors, keys = (draw(-4, 5, (rows, dim)).astype(np.float32) for rows in (128, keys_there))

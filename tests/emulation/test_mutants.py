@@ -1,7 +1,7 @@
-"""Bugs seeded in the kernels themselves: every barrier taken away, every atomic append made plain.
+"""Bugs seeded in the kernels themselves: each barrier removed, each atomic append made plain.
 
-Each mutant is compiled and run on a few problems; it must be told from the original by a race, an
-error or a wrong result: a barrier that nothing needs does not stay.
+Each mutant is compiled and run on a few problems. A race, an error or a wrong result must reveal
+it, so no unnecessary barrier stays.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FLAGS = (*EMULATED, *RACE_CHECKED, "-xc++")
 
 
 def mutants() -> list[tuple[str, str, int]]:
-    """(kind, file in csrc/cuda, which of its sites)"""
+    """Returns (kind, file in csrc/cuda, index of the site in the file)."""
     found = []
     for path in sorted([*CUDA.glob("**/*.cu"), *CUDA.glob("**/*.h")]):
         if path.name in ("device.h", "hopper.h"):
@@ -67,7 +67,7 @@ def mutated(kind: str, text: str, site: int) -> tuple[str, int]:
 
 
 def build(folder: Path, build_folder: Path, kind: str, name: str, site: int) -> tuple[Path, int]:
-    """A library with the mutant in it, and the line it is on."""
+    """Builds a library with the mutant; returns it and the line of the mutant."""
     shutil.copytree(ROOT / "csrc" / "core", folder / "csrc" / "core")
     cuda = shutil.copytree(CUDA, folder / "csrc" / "cuda")
     source = cuda / name
@@ -108,13 +108,13 @@ WARPGROUPS = {**DENSE, "warpgroups": True}
 
 
 def telling_problems() -> list[tuple[dict[str, Any], Problem]]:
-    """(which launches, problem): together they go through every branch of the kernels."""
+    """Pairs (launches, problem) that together cover every branch of the kernels."""
     long_lists = plain_problem(rows=34, dim=2, keys=(1500,), window=(0.0, 1e9), intra_k=3)
     long_lists.blocks[0].embedding[:, 0] = long_lists.blocks[0].time / 400.0
     long_lists.blocks[0].embedding[:, 1] = 0.0
     broken = plain_problem(rows=70, dim=3, keys=(1, 2), reduction="none")
     broken.anchors.embedding[::2, 0] = torch.nan
-    # Ascending similarities of a bank larger than the lists: they are cut, by their own bar too.
+    # Ascending similarities in a bank larger than the lists: these are cut, also by their own bar.
     rising = plain_problem(dtype=torch.bfloat16, rows=150, dim=16, keys=(900,), cross_k=20)
     rising.anchors.embedding[:] = rising.anchors.embedding[0]
     bank = rising.blocks[0].embedding
@@ -146,7 +146,7 @@ def is_told(library: Path) -> str | None:
     for schedule in (Schedule("forward"), Schedule("random", seed=3, preemption=10)):
         emulator.schedule = schedule
         for launches, problem in telling_problems():
-            # One multiprocessor: blocks take several anchors each.
+            # With one multiprocessor, blocks take several anchors each.
             emulator.configure(multiprocessors=1, **launches)
             try:
                 check(emulator, problem, judge=False)

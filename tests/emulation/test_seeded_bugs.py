@@ -1,4 +1,4 @@
-"""The emulation finds bugs: one is put into a kernel, and what is said about it is read."""
+"""The emulation finds bugs: each test puts one into a kernel and reads the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# What the race check or the emulator itself says, under three schedules.
+# The report of the race check or of the emulator itself, under three schedules.
 REPORTED = {
     "no-barrier-before-use": "read after write of shared memory",
     "no-barrier-before-reuse": "read of a copy under way of shared memory",
@@ -26,7 +26,7 @@ REPORTED = {
     "too-much-shared": "asked for at launch",
     "read-unwritten": "read before any write of shared memory",
 }
-# What AddressSanitizer and UndefinedBehaviorSanitizer say.
+# The reports of AddressSanitizer and UndefinedBehaviorSanitizer.
 SANITIZED = {
     "list-overflow": "ERROR: AddressSanitizer: use-after-poison",
     "index-past-array": "runtime error: index 64 out of bounds",

@@ -14,7 +14,7 @@ from emulated import SCHEDULES, Schedule
 
 NAME, ARCHITECTURE = "wgmma_core", "sm_90a"
 TILE_KEYS = 128
-# Kind, anchors, keys, dim: tiles whole and not, one chunk of 128 bytes and more than stages.
+# Kind, anchors, keys, dim: full and partial tiles, one chunk of 128 bytes and more than stages.
 CASES = (
     ("bfloat16", 64, 128, 64),
     ("bfloat16", 70, 300, 264),
@@ -24,7 +24,7 @@ CASES = (
 
 
 def scores(program: Program, kind: str, anchors: int, keys: int, dim: int) -> list[np.ndarray]:
-    """What came out of the kernel and, in turn, what should have."""
+    """Returns the actual and the expected results of the kernel in turn."""
     draw = np.random.default_rng(1).integers
     a, b = (draw(-8, 9, (rows, dim)).astype(np.float32) for rows in (anchors, keys))
     tiles = -(-keys // TILE_KEYS)
@@ -59,7 +59,7 @@ def test_on_a_gpu(case: tuple[str, int, int, int]) -> None:
 
 @pytest.mark.parametrize("name", [NAME, "nominate_hopper"])
 def test_in_machine_code(name: str) -> None:
-    """No spills, no products that wait for each other, no copies of sums."""
+    """The code has no spills, no products that wait for each other and no copies of sums."""
     kernels, instructions = device_programs.machine_code(name, ARCHITECTURE)
     assert {kernel.stack for kernel in kernels} == {0}
     assert set(instructions) == {kernel.name for kernel in kernels}

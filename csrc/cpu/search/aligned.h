@@ -1,4 +1,4 @@
-// Uninitialised memory, aligned so that no register of a panel straddles two cache lines.
+// Uninitialised memory, aligned so that no vector register of a panel straddles two cache lines.
 #pragma once
 
 #include <cstdint>

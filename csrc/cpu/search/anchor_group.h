@@ -1,4 +1,4 @@
-// Some anchors, packed, and the hardest keys each of them has met so far.
+// A few packed anchors and the hardest keys that each has met so far.
 #pragma once
 
 #include <algorithm>
@@ -20,11 +20,11 @@
 
 namespace usucl::cpu {
 
-// Fetches the rows of a panel bit by bit, so that memory is read while the processor computes: rows
-// that lie apart are beyond what it foresees by itself.
+// Prefetches the rows of a panel little by little while the processor computes: the hardware
+// prefetcher cannot predict rows that lie apart.
 class Prefetch {
  public:
-  // calls: of some, over which the rows are spread.
+  // calls: the calls of some() over which the rows are spread.
   Prefetch(const KeyPanel* panel, int64_t calls) : calls_(calls) {
     if (panel == nullptr) return;
     const Matrix& matrix = panel->block->embedding;
@@ -33,7 +33,7 @@ class Prefetch {
     lines_ = lines_per_row_ * panel->count;
   }
 
-  // The share of `calls` calls.
+  // Fetches the share of `calls` calls.
   void some(int64_t calls) {
     called_ += calls;
     for (const int64_t end = std::min(lines_, lines_ * called_ / calls_); done_ < end; ++done_) {
@@ -49,15 +49,15 @@ class Prefetch {
   int64_t lines_per_row_ = 1, lines_ = 0, done_ = 0;
 };
 
-// Scores its anchors against one panel of keys after another. Of each tile only similarities above
-// the anchor's limit leave the registers; mask and exact order are evaluated on those alone.
+// Scores its anchors against one panel of keys after another. Only similarities above the anchor's
+// limit leave the registers; mask and exact order are evaluated on those alone.
 template <typename T>
 class AnchorGroup {
  public:
   using RankKey = typename Rank<T>::Key;
 
-  // wanted: the relation of the keys to keep, `depth` of them per anchor. num_keys: the most of
-  // `keys` that will be scored.
+  // wanted: the relation of the keys to keep, `depth` of them per anchor. num_keys: an upper bound
+  // on how many of `keys` will be scored.
   AnchorGroup(const Problem& problem, const Keys& keys, const TileKernels<T>& kernels,
               Relation wanted, int64_t depth, std::vector<int64_t> anchors, int64_t num_keys)
       : problem_(problem),
@@ -72,7 +72,7 @@ class AnchorGroup {
     const int64_t tiles = ceil_divide(num_anchors(), height);
     packed_ = aligned_array<T>(tiles * height * dim);
     panel_ = aligned_array<T>(kernels.tile_keys * dim);
-    // The last tile's missing anchors: never a hit.
+    // The last tile's missing anchors never hit.
     limit_.assign(tiles * height, std::numeric_limits<T>::infinity());
     std::fill_n(limit_.begin(), num_anchors(), -std::numeric_limits<T>::infinity());
     for (int64_t t = 0; t < tiles; ++t) pack_tile(t);
@@ -85,14 +85,13 @@ class AnchorGroup {
   int64_t num_anchors() const { return static_cast<int64_t>(anchors_.size()); }
   int64_t anchor(int64_t row) const { return anchors_[row]; }
 
-  // Keys come in ascending order, panel by panel, until the next call of begin_pass; each key
-  // comes once in all passes.
+  // Keys come in ascending order, panel by panel, until the next call of begin_pass; each key comes
+  // only once in all passes.
   void begin_pass() {
     for (int64_t row = 0; row < num_anchors(); ++row) set_limit(row, -1);
   }
 
-  // next: the panel to be scored after this one, which is fetched into the cache meanwhile, or
-  // null.
+  // next: the panel to be scored after this one, prefetched meanwhile; or null.
   void score(const KeyPanel& keys, const KeyPanel* next) {
     if (keys.all_slots_empty()) return;
     const void* rows[kMaxTileKeys];
@@ -110,7 +109,7 @@ class AnchorGroup {
     if (nominated < num_anchors()) score_panel(keys, common, rows, nominated, &prefetch);
   }
 
-  // To be called after the last panel: what was nominated is decided.
+  // To be called after the last panel: decides what was nominated.
   void finish() {
     if constexpr (std::is_same_v<T, float>) {
       for (int64_t row = 0; nominator_.enabled() && row < num_anchors(); ++row) {
@@ -144,11 +143,11 @@ class AnchorGroup {
                        common_id(anchors.patient, &anchors_[first], count)});
   }
 
-  // By the chain, from an anchor on that is the first of a tile.
+  // Scores by the chain, beginning with an anchor that is the first of a tile.
   void score_panel(const KeyPanel& keys, const CommonIds& common, const void* const* rows,
                    int64_t first_anchor, Prefetch* prefetch) {
     const int64_t height = kernels_.tile_anchors, dim = problem_.anchors.embedding.dim;
-    // What a partial panel lacks could be anything, and subnormal numbers are slow.
+    // The unused columns of a partial panel could hold anything, and subnormal numbers are slow.
     if (keys.count < kernels_.tile_keys) std::fill_n(panel_.get(), kernels_.tile_keys * dim, T(0));
     kernels_.pack_keys(rows, keys.block->embedding.dtype, keys.count, dim, panel_.get());
     alignas(64) T similarity[kMaxTileAnchors * kMaxTileKeys];
@@ -168,8 +167,8 @@ class AnchorGroup {
     }
   }
 
-  // Nominees with the wanted relation wait for the chain. Returns the anchors that are done: not
-  // all where so many keys are nominated that the chain would be faster.
+  // Nominees with the wanted relation wait for the chain. Returns how many anchors are done; it
+  // stops early when so many keys are nominated that the chain would be faster.
   int64_t nominate_panel(const KeyPanel& keys, const CommonIds& common, Prefetch* prefetch) {
     const Nominator::Session session(nominator_);
     const int64_t height = nominator_.height(), parts = height / kernels_.tile_anchors;
@@ -210,7 +209,7 @@ class AnchorGroup {
       nominees_->add(row, dot_product[j] - margin, 2 * margin, keys.index(j));
       unsure |= dot_product[j] + margin >= greatest;
     }
-    // What may turn out to be invalid must not speak for others.
+    // Candidates that may turn out to be invalid must not beat others.
     if (unsure) return decide(row);
     if (!nominees_->full(row)) return;
     drop_beaten(row);
@@ -225,7 +224,7 @@ class AnchorGroup {
     limit_[row] = std::max(limit_[row], reached_[row]);
   }
 
-  // The chain scores the nominees of an anchor, several at a time.
+  // Scores the nominees of an anchor by the chain, several at a time.
   void decide(int64_t row) {
     PairBatch<T, int64_t> batch(kernels_, problem_.anchors.embedding);
     const T greatest = problem_.greatest_valid<T>(anchors_[row]);
@@ -261,8 +260,8 @@ class AnchorGroup {
     set_limit(row, keys.index(keys.count - 1));
   }
 
-  // `last`: keys of this pass up to that index have been scored. The least of a full row is
-  // beaten by what is more similar; by its equals only while keys of a lower index may still come.
+  // `last`: keys of this pass up to this index have been scored. A more similar key beats the least
+  // of a full row; an equal key does so only if keys of a lower index may still come.
   void set_limit(int64_t row, int64_t last) {
     const auto least = kept_.least(row);
     if (least != Rank<T>::kNone) {
@@ -272,7 +271,7 @@ class AnchorGroup {
     if (nominator_.enabled()) limit_[row] = std::max(limit_[row], reached_[row]);
   }
 
-  // A normal number: one below zero would be zero to a thread that flushes subnormal numbers.
+  // The result is normal: threads that flush subnormal numbers would read one below zero as zero.
   static T just_below(T x) {
     constexpr T kTiny = std::numeric_limits<T>::min();
     return x <= -kTiny || x > kTiny ? std::nextafter(x, -std::numeric_limits<T>::infinity())
@@ -286,8 +285,8 @@ class AnchorGroup {
   std::vector<int64_t> anchors_;
   Nominator nominator_;
   Reservoirs<T> kept_;
-  std::unique_ptr<Nominees> nominees_;  // where there may be some
-  std::vector<T> reached_;              // [anchors] just below what others than kept_ reach
+  std::unique_ptr<Nominees> nominees_;  // null without nomination
+  std::vector<T> reached_;  // [anchors] just below what nominees and kept_ reach together
   std::vector<RankKey> scratch_;
   AlignedArray<T> packed_;         // [tiles, D, tile_anchors]
   AlignedArray<T> panel_;          // [D, tile_keys]

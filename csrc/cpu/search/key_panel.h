@@ -1,4 +1,4 @@
-// The keys of all blocks by index, and the few of them that are scored at a time.
+// The keys of all blocks by index, and the few of them that are scored at once.
 #pragma once
 
 #include <algorithm>
@@ -40,13 +40,13 @@ class Keys {
 
   int64_t count() const { return begin_.back(); }
 
-  // As place_of of core/problem.h, by bisection.
+  // Like place_of in core/problem.h, by bisection.
   KeyPlace place_of(int64_t index) const {
     const auto begin = std::upper_bound(begin_.begin(), begin_.end(), index) - 1;
     return {blocks_ + (begin - begin_.begin()), index - *begin};
   }
 
-  // Calls use(block, block_begin, first_row, last_row) for what each block has of [begin, end).
+  // Calls use(block, block_begin, first_row, last_row) for each block's part of [begin, end).
   template <typename Use>
   void for_each_block(int64_t begin, int64_t end, const Use& use) const {
     for (size_t b = 0; b + 1 < begin_.size(); ++b) {
@@ -60,7 +60,7 @@ class Keys {
   std::vector<int64_t> begin_;  // [num_blocks + 1]
 };
 
-// Consecutive panels of the keys [begin, end): each of `width` but the last of a block.
+// Consecutive panels of the keys [begin, end), each of `width` except the last of a block.
 class PanelSequence {
  public:
   PanelSequence(const Keys& keys, int64_t begin, int64_t end, int width) : width_(width) {
@@ -100,8 +100,8 @@ class PanelSequence {
   std::vector<Run> runs_;
 };
 
-// Panels of keys that lie anywhere, by their ascending indices; each of `width` but the last of a
-// block.
+// Panels of keys that lie anywhere, given by ascending indices; each of `width` except the last of
+// a block.
 class PanelsOfIndices {
  public:
   PanelsOfIndices(const Keys& keys, const uint32_t* indices, int64_t count, int width)
@@ -133,7 +133,7 @@ class PanelsOfIndices {
  private:
   const Keys& keys_;
   const uint32_t* indices_;
-  std::vector<int64_t> first_;  // of each panel, and their end
+  std::vector<int64_t> first_;  // the first key of each panel, and the end
 };
 
 }  // namespace usucl::cpu

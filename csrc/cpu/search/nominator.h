@@ -1,4 +1,4 @@
-// A group's anchors in bfloat16, which nominate keys for the canonical chain to decide.
+// A group's anchors in bfloat16, which nominate keys for the canonical chain to decide on.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ namespace usucl::cpu {
 
 class Nominator {
  public:
-  // anchors: rows of the matrix. num_keys, depth: as of AnchorGroup. all_keys: of which num_keys
-  // are this group's share. Without kernels, or where it would not be faster, it never nominates.
+  // anchors: rows of the matrix. num_keys, depth: see AnchorGroup; num_keys is this group's share
+  // of all_keys. Without kernels, or if it would not be faster, nothing is ever nominated.
   template <typename T>
   Nominator(const Matrix& matrix, const std::vector<int64_t>& anchors, const TileKernels<T>& tile,
             int64_t num_keys, int64_t all_keys, int64_t depth)
@@ -27,7 +27,7 @@ class Nominator {
         width_(tile.tile_keys),
         margin_of_(bfloat16_errors(dim_)) {
     const auto rows = static_cast<int64_t>(anchors.size());
-    // Until so many keys were met, more than one pair in kWorthwhile is among the best.
+    // With fewer keys, more than one pair in kWorthwhile would be among the best.
     if (kernels_ == nullptr || dim_ > kMaxNominatedDim || num_keys < 2 * kWorthwhile * depth ||
         all_keys < kKeysPerRank * depth || rows < kernels_->tile_anchors) {
       kernels_ = nullptr;
@@ -51,9 +51,9 @@ class Nominator {
   // Anchors per tile.
   int64_t height() const { return kernels_->tile_anchors; }
 
-  // Readies a panel of keys for nominate: false where it must be scored by the chain. That is what
-  // could overflow or is NaN, and for a while what follows a panel too many of whose pairs were
-  // nominated. limit [tiles * tile_anchors]: of each anchor.
+  // Prepares a panel of keys for nominate. Returns false if the chain must score it: it could
+  // overflow or has NaN, or too many pairs of a recent panel were nominated.
+  // limit [tiles * tile_anchors]: one per anchor.
   bool load(const void* const* rows, DType dtype, int count, const std::vector<float>& limit) {
     if (kernels_ == nullptr) return false;
     if (rest_ > 0) {
@@ -65,17 +65,17 @@ class Nominator {
     if (!(greatest_norm_ < kMaxNorm && keys.row * greatest_norm_ < kMaxProduct)) return false;
     for (size_t row = 0; row < norms_.size(); ++row) {
       margin_[row] = margin_of_(norms_[row], keys);
-      // The last term: the difference is rounded. Infinite limits stay what they are.
+      // The last term covers the rounding of the difference. Infinite limits stay infinite.
       const float magnitude = std::min(std::abs(limit[row]), std::numeric_limits<float>::max());
       limit_[row] = limit[row] - (margin_[row] + 0x1p-22f * magnitude);
     }
     return true;
   }
 
-  // What a dot product of the panel that was loaded may differ by from the similarity.
+  // The largest difference between a dot product of the loaded panel and the similarity.
   float margin(int64_t row) const { return margin_[row]; }
 
-  // Around the calls of nominate for a panel.
+  // Must exist around the calls of nominate for a panel.
   class Session {
    public:
     explicit Session(const Nominator& nominator) : kernels_(*nominator.kernels_) {
@@ -91,14 +91,14 @@ class Nominator {
     const BFloat16Kernels& kernels_;
   };
 
-  // As BFloat16Kernels::nominate_tile, of the panel that was loaded.
+  // BFloat16Kernels::nominate_tile on the loaded panel.
   bool nominate(int64_t tile, float* dot_product, uint64_t* hits) const {
     return kernels_->nominate_tile(packed_.get() + tile * height() * steps_, panel_.get(), steps_,
                                    &limit_[tile * height()], dot_product, hits);
   }
 
-  // Whether so many nominees of so many pairs are so few that the chain would take longer. If not,
-  // the chain has the next panels, each time twice as many.
+  // Whether nominees are rare enough among the pairs for nomination to pay off. If not, the chain
+  // scores the next panels, twice as many each time.
   bool worthwhile(int64_t nominated, int64_t pairs) {
     if (nominated * kWorthwhile <= pairs) return true;
     rest_ = next_rest_;
@@ -106,17 +106,17 @@ class Nominator {
     return false;
   }
 
-  // To be called after a panel that was nominated to the end.
+  // To be called after a panel whose nomination was completed.
   void succeeded() { next_rest_ = kLeastRest; }
 
  private:
-  static constexpr float kMaxNorm = 1e38f;     // no element below it is rounded to infinity
+  static constexpr float kMaxNorm = 1e38f;     // no element below it rounds to infinity
   static constexpr float kMaxProduct = 1e37f;  // no sum of products overflows below it
-  static constexpr int64_t kWorthwhile = 16;   // a nominee costs as much as so many pairs of a tile
+  static constexpr int64_t kWorthwhile = 16;   // pairs of a tile that cost as much as one nominee
   // With AMX on an Emerald Rapids, two threads, 512 anchors and 65536 float32 keys, the loss ran at
   // 171 % of the peak of multiply-adds for 4 wanted keys per anchor, 107 % for 32 and 56 % for 256:
-  // 16384, 2048 and 256 keys for each that is wanted. The chain alone runs at about 80 % of the
-  // peak where it was measured with AVX-512, so the line is drawn between the last two.
+  // 16384, 2048 and 256 keys per wanted key. The chain alone runs at about 80 % of the peak where
+  // it was measured with AVX-512, so the line is drawn between the last two.
   static constexpr int64_t kKeysPerRank = 1024;
   static constexpr int kLeastRest = 8, kMostRest = 128;  // panels
 
@@ -138,7 +138,7 @@ class Nominator {
       packed_[tile * steps_ + place] |= uint32_t{rounded.bits} << (d % 2 == 0 ? 0 : 16);
     }
     norms_.push_back({static_cast<float>(std::sqrt(squared)), static_cast<float>(std::sqrt(lost))});
-    greatest_norm_ = std::max(greatest_norm_, norms_.back().row);  // NaN, which is none, is not
+    greatest_norm_ = std::max(greatest_norm_, norms_.back().row);  // ignores NaN
   }
 
   const BFloat16Kernels* kernels_;
@@ -146,14 +146,14 @@ class Nominator {
   int64_t width_;
   NominationMargin margin_of_;
   int64_t steps_ = 0;
-  int rest_ = 0;  // panels that will be scored by the chain without asking
+  int rest_ = 0;  // panels left for the chain to score
   int next_rest_ = kLeastRest;
   float greatest_norm_ = 0;
   AlignedArray<uint32_t> packed_;  // [tiles, tile_anchors, steps] or [tiles, steps, tile_anchors]
   AlignedArray<uint32_t> panel_;   // [steps, tile_keys]
   std::vector<Norms> norms_;       // [anchors]
   std::vector<float> margin_;      // [anchors]
-  std::vector<float> limit_;       // [tiles * tile_anchors] less the margin of the panel
+  std::vector<float> limit_;       // [tiles * tile_anchors] less the panel's margin
 };
 
 }  // namespace usucl::cpu

@@ -1,4 +1,4 @@
-// A candidate as one integer that orders as ranks_before does: the larger, the harder.
+// A candidate as one integer with the order of ranks_before: the larger, the harder.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace usucl::cpu {
 
-// Half of the integer is the index; more keys than that are refused before any is ranked.
+// Half of the integer is the index; a call with more keys is refused.
 constexpr int64_t kMaxKeys = int64_t{1} << 32;
 
 template <typename T>
@@ -32,9 +32,9 @@ struct Rank {
   static int64_t index(Key key) { return ~static_cast<uint32_t>(key); }
 };
 
-// Moves at least `least` and at most `most` of `count` distinct keys to the front, all larger than
-// the rest, and returns how many. The last of them is the least. 0 < least <= most <= count.
-// A quickselect without a branch per element: candidates come in no order, so half of all such
+// Moves the largest of `count` distinct keys to the front, at least `least` and at most `most` of
+// them, and returns how many. The last of them is the least. 0 < least <= most <= count. A
+// quickselect without a branch per element: candidates come in random order, so half of all such
 // branches would be mispredicted. It stops at the first pivot that falls between the bounds.
 template <typename Key>
 int64_t keep_largest(Key* keys, int64_t count, int64_t least, int64_t most) {
@@ -44,7 +44,7 @@ int64_t keep_largest(Key* keys, int64_t count, int64_t least, int64_t most) {
     Key* const middle = keys + begin + (end - begin) / 2;
     const Key a = keys[begin], b = *middle, c = *last;
     const Key low = std::min(a, b), high = std::max(a, b);
-    const Key pivot = std::max(low, std::min(high, c));  // the median of three
+    const Key pivot = std::max(low, std::min(high, c));  // median of three
     keys[begin] = std::max(high, c);
     *middle = std::min(low, c);
     *last = pivot;

@@ -1,4 +1,4 @@
-// Keeps the hardest candidates of many anchors without sorting as they come.
+// Keeps the hardest candidates of many anchors without sorting each one in.
 #pragma once
 
 #include <algorithm>
@@ -11,9 +11,8 @@
 
 namespace usucl::cpu {
 
-// For each row at least the `depth` best of all that was added: candidates are appended, and when
-// the row is full about half of them are dropped, none that ranks: it is cut as soon as it could
-// not take `burst` more.
+// Keeps at least the `depth` best of all that was added to each row. Candidates are appended; once
+// a row could not take `burst` more, about half of them are dropped, none of which can rank.
 template <typename T>
 class Reservoirs {
  public:
@@ -28,7 +27,7 @@ class Reservoirs {
         count_(rows, 0),
         least_(rows, Rank<T>::kNone) {}
 
-  // Only a candidate above this can still rank; kNone until a row was cut.
+  // Only a candidate above this can still rank; kNone until the row has been cut.
   Key least(int64_t row) const { return least_[row]; }
 
   void add(int64_t row, Key key) { kept_[row * capacity_ + count_[row]++] = key; }
@@ -47,7 +46,7 @@ class Reservoirs {
   }
 
  private:
-  static constexpr int64_t kSlack = 32;  // beyond the depth, so that small depths are cut rarely
+  static constexpr int64_t kSlack = 32;  // small depths are cut rarely
 
   int64_t depth_;
   int64_t full_;
@@ -66,7 +65,7 @@ void truncate(std::vector<Key>* keys, int64_t depth) {
   keys->resize(depth);
 }
 
-// Sorts the candidates and writes ranks skip .. skip + k - 1; -1 and -infinity where there is none.
+// Sorts the candidates and writes ranks skip .. skip + k - 1; missing ones are -1 and -infinity.
 template <typename T>
 void write_ranks(std::vector<typename Rank<T>::Key>& candidates, int64_t k, int64_t skip,
                  int64_t* index, T* similarity) {

@@ -17,9 +17,9 @@
 namespace usucl::cpu {
 namespace {
 
-constexpr int64_t kPackedBytes = 256 << 10;  // of a group's anchors: half of a core's L2 cache
-constexpr int64_t kKeysPerSplit = 2048;      // at least; fewer are not worth a thread
-constexpr int64_t kPanelsPerSample = 16;     // one panel in so many is scored ahead of the rest
+constexpr int64_t kPackedBytes = 256 << 10;  // packed anchors of a group: half of a core's L2 cache
+constexpr int64_t kKeysPerSplit = 2048;      // the least; fewer are not worth a thread
+constexpr int64_t kPanelsPerSample = 16;     // one panel in this many is scored ahead of the rest
 constexpr int64_t kKeysPerJoin = 1 << 20;    // bounds the memory of the video join
 constexpr int64_t kIntraAnchorsPerTask = 64;
 constexpr int64_t kPairsNotWorthPacking = 16;
@@ -57,7 +57,7 @@ class NegativeSelector {
         const auto to = anchors.begin() + share(anchors.size(), g + 1, shares.groups);
         done[i] = score_split({from, to}, share(keys_.count(), s, shares.splits),
                               share(keys_.count(), s + 1, shares.splits), depth);
-        if (shares.splits > 1) continue;  // the other splits' candidates are needed too
+        if (shares.splits > 1) continue;  // needs the other splits' candidates
         Candidates<T> candidates;
         for (int64_t row = 0; row < done[i]->num_anchors(); ++row) {
           candidates.clear();
@@ -82,7 +82,7 @@ class NegativeSelector {
     });
   }
 
-  // Few keys share a video with an anchor, so they are joined by id and scored apart.
+  // Few keys share a video with an anchor, so these are joined by id and scored separately.
   void select_intra_video(int64_t* index, T* similarity) const {
     const Ranks ranks = problem_.intra;
     if (ranks.k == 0) return;
@@ -99,7 +99,7 @@ class NegativeSelector {
   }
 
  private:
-  // How the cross-video pass is cut: groups of anchors x splits of the keys, a task each.
+  // How the cross-video pass is divided: anchor groups x key splits, one task each.
   struct Shares {
     int64_t groups;
     int64_t splits;
@@ -131,7 +131,7 @@ class NegativeSelector {
     }
   }
 
-  // Every group packs all keys of its split, and every split keeps candidates of its own; so groups
+  // Every group packs all keys of its split, and every split keeps its own candidates. So groups
   // are as large as the cache allows, and keys are split only as far as threads are left.
   Shares share_out(int64_t anchors) const {
     const int64_t dim = problem_.anchors.embedding.dim, threads = num_threads();
@@ -151,8 +151,8 @@ class NegativeSelector {
     return group;
   }
 
-  // First a sample from everywhere, which sets the limits: else keys in ascending order of
-  // similarity, as a bank in order of time can have them, would all pass.
+  // A sample from everywhere comes first and sets the limits. Otherwise keys in ascending order of
+  // similarity, which a bank in temporal order can have, would all pass.
   template <typename Panels>
   static void score_all(const Panels& panels, AnchorGroup<T>* group) {
     score_each(panels, [](int64_t p) { return p % kPanelsPerSample == 0; }, group);
@@ -182,7 +182,7 @@ class NegativeSelector {
                     std::vector<Candidates<T>>* found) const {
     struct Task {
       int64_t slot;
-      int64_t first_anchor;  // among those of the slot
+      int64_t first_anchor;  // within the slot
     };
     std::vector<Task> tasks;
     int64_t pairs = 0;

@@ -1,4 +1,4 @@
-// Which keys share a video with some anchor: the only ones the intra-video pass looks at.
+// Which keys share a video with some anchor: only these take part in the intra-video pass.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace usucl::cpu {
 
-// The anchors of each video, and a hash table from video id to that video's slot 0 .. count() - 1.
+// The anchors of each video, and a hash table from a video id to its slot 0 .. count() - 1.
 class AnchorVideos {
  public:
   // excluded [N], or null: anchors that select nothing. Empty slots select nothing either.
@@ -17,10 +17,10 @@ class AnchorVideos {
 
   int64_t count() const { return static_cast<int64_t>(anchors_.size()); }
 
-  // In ascending order.
+  // Ascending.
   const std::vector<int64_t>& anchors(int64_t slot) const { return anchors_[slot]; }
 
-  // -1 where no anchor has that video.
+  // -1 if no anchor has that video.
   int32_t slot(int64_t id) const {
     for (uint64_t place = place_of(id);; place = (place + 1) & mask_) {
       const Entry& entry = table_[place];
@@ -34,20 +34,20 @@ class AnchorVideos {
     int32_t slot;
   };
 
-  // The highest bits of a product by the golden ratio: ids that are consecutive or strided spread.
+  // The highest bits of a product with the golden ratio spread consecutive and strided ids.
   uint64_t place_of(int64_t id) const {
     return static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u >> shift_;
   }
 
-  uint64_t mask_;  // number of places less one
-  int shift_;      // 64 less the logarithm of that number
+  uint64_t mask_;  // number of places minus one
+  int shift_;      // 64 minus the logarithm of that number
   std::vector<Entry> table_;
   std::vector<std::vector<int64_t>> anchors_;
 };
 
 // The keys in [begin, end) of each slot's video, in ascending order of index.
 struct KeysByVideo {
-  std::vector<int64_t> first;   // [count + 1]: those of slot s are first[s] .. first[s + 1] - 1
+  std::vector<int64_t> first;   // [count + 1]: slot s has first[s] .. first[s + 1] - 1
   std::vector<uint32_t> index;  // [first[count]]
 
   int64_t size(int64_t slot) const { return first[slot + 1] - first[slot]; }

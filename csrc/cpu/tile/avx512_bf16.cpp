@@ -1,5 +1,5 @@
-// The tiles of avx512.cpp, and nomination by bfloat16 dot products: by AVX512-BF16, and by
-// AMX, whose instructions no compiler uses unless it is told to.
+// The tiles of avx512.cpp, with nomination by bfloat16 dot products: AVX512-BF16, or AMX, whose
+// instructions no compiler uses by itself.
 #include "../../core/dtypes.h"
 #include "../../core/scalar.h"
 #include "bfloat16.h"
@@ -7,14 +7,14 @@
 
 #if defined(__x86_64__)
 #if !defined(__clang__)
-// gcc 12 warns of what its own intrinsics leave undefined on purpose.
+// gcc 12 warns about what its own intrinsics leave undefined on purpose.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #define USUCL_AVX512
 #define USUCL_TARGET "avx512f,avx512bf16,amx-tile,amx-bf16,avx2,fma,f16c"
 #include "target_begin.h"
-// After the target.
+// Must come after the target.
 #include "bfloat16_kernels.h"
 #endif
 #include "tile_kernels.h"
@@ -30,7 +30,7 @@ constexpr TileKernels<float> with(const BFloat16Kernels& nominate) {
   return kernels;
 }
 
-// Constants: nothing of this file runs before the processor is known.
+// Must be constants: nothing in this file may run before the processor is known.
 constexpr TileKernels<float> kAvx512Bf16 = with(kBFloat16Avx512), kAmx = with(kBFloat16Amx);
 
 }  // namespace

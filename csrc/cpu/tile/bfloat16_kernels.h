@@ -1,5 +1,5 @@
-// The kernels of bfloat16.h. Included by avx512_bf16.cpp, and by the tests with stand-ins for
-// every intrinsic.
+// The kernels of bfloat16.h. Included by avx512_bf16.cpp, and by tests that replace every
+// intrinsic.
 #pragma once
 
 #include "bfloat16.h"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kPairLanes = 16;  // 32-bit pairs, or float32 sums, in a register
 
-// The same bits as another type of register.
+// The same bits as another register type.
 template <typename To, typename From>
 To reread(const From& from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -20,7 +20,7 @@ To reread(const From& from) {
   return to;
 }
 
-// Not inlined, as score_tile is not.
+// Not inlined, for the same reason as score_tile.
 template <int kAnchors, int kRegisters>
 [[gnu::noinline]] bool nominate_tile(const uint32_t* anchors, const uint32_t* keys, int64_t steps,
                                      const float* limit, float* dot_product, uint64_t* hits) {
@@ -68,23 +68,24 @@ template <int kAnchors, int kRegisters>
   return true;
 }
 
-// Every tile register has 16 rows of 64 bytes. Of anchors each is a row; of keys, a column of 16
-// pairs; of sums there is a row per anchor and a column per key. Released at the end, so that
-// nobody saves what is not in use, and nobody meets this configuration.
+// Every tile register has 16 rows of 64 bytes. A row is an anchor in anchor tiles; a column is a
+// key, as 16 pairs, in key tiles; sums have a row per anchor and a column per key. The registers
+// are released at the end, so that no context switch saves them and no other code meets this
+// configuration.
 struct TileConfiguration {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16};
 };
 static_assert(sizeof(TileConfiguration) == 64);
-// Not on the stack: to gcc the instruction reads but the first 8 bytes.
+// Not on the stack: gcc believes that the instruction reads only the first 8 bytes.
 constexpr TileConfiguration kTileConfiguration;
 
 void begin_amx() { _tile_loadconfig(&kTileConfiguration); }
 
 void end_amx() { _tile_release(); }
 
-// 16 anchors x 48 keys. A product takes 16 cycles, a register loads in 8: anchors are loaded once
+// 16 anchors x 48 keys. A product takes 16 cycles, loading a register 8: anchors are loaded once
 // for three products.
 [[gnu::noinline]] bool nominate_tile_amx(const uint32_t* anchors, const uint32_t* keys,
                                          int64_t steps, const float* limit, float* dot_product,
@@ -106,12 +107,12 @@ void end_amx() { _tile_release(); }
   _tile_stored(0, dot_product, kStride);
   _tile_stored(1, dot_product + kPairLanes, kStride);
   _tile_stored(2, dot_product + 2 * kPairLanes, kStride);
-  asm volatile("" ::: "memory");  // gcc's intrinsics do not say that they write
+  asm volatile("" ::: "memory");  // gcc's intrinsics do not declare their writes
   uint32_t any = 0;
 #pragma GCC unroll 16
   for (int i = 0; i < kAnchors; ++i) {
     const float* row = dot_product + i * kKeys;
-    // A row with NaN is all NaN, that of an anchor with one: keys with NaN are not nominated.
+    // A NaN in an anchor makes its whole row NaN; keys with NaN are not nominated.
     const auto greatest =
         _mm512_max_ps(_mm512_max_ps(_mm512_loadu_ps(row), _mm512_loadu_ps(row + kPairLanes)),
                       _mm512_loadu_ps(row + 2 * kPairLanes));
@@ -145,7 +146,7 @@ inline __m512 load_16(const Float16* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
-// Sums of squares of a row: of its elements, and of what rounding took from them.
+// Sums of squares of a row's elements, and of their rounding errors.
 class Squares {
  public:
   Squares() : row_(_mm512_setzero_ps()), lost_(_mm512_setzero_ps()) {}
@@ -166,8 +167,8 @@ class Squares {
   __m512 row_, lost_;
 };
 
-// Calls use(d, low, high) with elements d .. d + 15 and d + 16 .. d + 31 for all d = 0, 32, ... of
-// a row; beyond its end they are zero.
+// Calls use(d, low, high) with elements d .. d + 15 and d + 16 .. d + 31 for d = 0, 32, ... of a
+// row, with zeros beyond its end.
 template <typename Element, typename Use>
 void for_each_32(const Element* row, int64_t dim, const Use& use) {
   const int64_t whole = dim / 32 * 32;
@@ -178,7 +179,7 @@ void for_each_32(const Element* row, int64_t dim, const Use& use) {
   use(whole, load_16(last), load_16(last + 16));
 }
 
-// NaN stays, so that it reaches the caller.
+// NaN is kept, so that it reaches the caller.
 inline void raise(float* most, float x) { *most = x > *most || x != x ? x : *most; }
 
 inline void raise(Norms* most, Norms row) {
@@ -186,7 +187,7 @@ inline void raise(Norms* most, Norms row) {
   raise(&most->lost, row.lost);
 }
 
-// A pair is moved as one float: nothing is computed with it.
+// A pair is moved as one float and never computed with.
 template <int kWidth>
 void pack_pairs(const void* const* rows, int count, int64_t pairs, uint32_t* panel) {
   static_assert(sizeof(float) == sizeof(uint32_t));
@@ -210,7 +211,7 @@ Norms pack_bfloat16(const void* const* rows, int count, int64_t dim, uint32_t* p
   return most;
 }
 
-// Rounded so many dimensions of all rows at a time that they stay in the nearest cache.
+// Rounds only as many dimensions of all rows at a time as stay in the nearest cache.
 template <int kWidth, typename Element>
 Norms pack_rounded(const void* const* rows, int count, int64_t dim, uint32_t* panel) {
   constexpr int64_t kBlock = 128;
@@ -248,7 +249,7 @@ Norms pack_nominees(const void* const* rows, DType dtype, int count, int64_t dim
   }
 }
 
-// 8 anchors x 3 registers of keys, as the chain's tile.
+// 8 anchors x 3 registers of keys, like the tile of the chain.
 constexpr BFloat16Kernels kBFloat16Avx512 = {
     8, 1, false, nullptr, nullptr, &nominate_tile<8, 3>, &pack_nominees<3 * kPairLanes>};
 

@@ -13,9 +13,9 @@
 namespace usucl::cpu {
 namespace {
 
-// Whether it is faster here than those below it. On an Emerald Rapids the loss
-// with nomination by AVX512-BF16 reached 30 to 39 % of the peak of multiply-adds on two threads:
-// Intel's processors are slow at its instruction and have AMX instead. Only AMD's get it unasked.
+// Whether it is faster on this machine than lower ones. On an Emerald Rapids, two threads of the
+// loss with nomination by AVX512-BF16 reached 30 to 39 % of the peak of multiply-adds: Intel's
+// processors are slow at this instruction and have AMX instead. Only AMD's get it by default.
 bool worthwhile_here(Capability capability) {
 #if defined(__x86_64__)
   if (capability == Capability::kAvx512Bf16) return __builtin_cpu_is("amd");
@@ -36,8 +36,8 @@ Capability choose() {
       "portable, and run on this machine, got '" + wish + "'");
 }
 
-// Whether there are tile registers for bfloat16, and this process may use them: Linux lends them,
-// and the memory to save them in, to those who ask; to all threads then.
+// Whether bfloat16 tile registers exist and this process may use them: Linux grants them, with
+// memory to save them in, on request; the permission then holds for all threads.
 bool amx_is_lent() {
 #if defined(__x86_64__) && defined(__linux__)
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;  // leaf 7, edx

@@ -1,4 +1,4 @@
-// Which instruction set's kernels run: decided once, at run time.
+// Which instruction set's kernels are used: decided once, at run time.
 #pragma once
 
 #include "tile.h"
@@ -12,8 +12,8 @@ constexpr Capability kBestFirst[] = {Capability::kAmx, Capability::kAvx512Bf16, 
 
 const char* name(Capability capability);
 
-// The best this machine runs, but AVX512-BF16 only on AMD's processors; or the one that
-// USUCL_CPU_CAPABILITY names. Read once.
+// The best that this machine supports, with AVX512-BF16 on AMD's processors only; or the one that
+// USUCL_CPU_CAPABILITY names. The variable is read once.
 Capability capability_in_use();
 bool runs_here(Capability capability);
 

@@ -1,5 +1,5 @@
-// Rows of embeddings, upcast and transposed, or added up. Included once by each instruction set's
-// file, and compiled there for its instruction set.
+// Upcasts, transposes and adds rows of embeddings. The file of each instruction set includes it
+// once and compiles it for its target.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace usucl::cpu {
 namespace {
 
-// Not inlined: where a panel's size is known, gcc counts iterations that never run as overflows.
+// Not inlined: if a panel's size is known, gcc reports overflows in iterations that never run.
 template <typename T, typename Element>
 [[gnu::noinline]] void pack_columns(const void* const* rows, int first, int count, int64_t begin,
                                     int64_t end, T* panel, int64_t width) {
@@ -37,8 +37,8 @@ inline __m128 load_4(const Float16* p) {
   return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
 
-// Eight rows x eight columns. Rows j and j + 4 share a register from the start, so that nothing
-// crosses its halves any more: two rows are interleaved, then pairs of them.
+// Eight rows x eight columns. Rows j and j + 4 share a register from the start, so that nothing has
+// to cross its halves later: two rows are interleaved, then pairs of them.
 template <typename Element>
 void pack_block_of_8(const void* const* rows, int64_t d, float* out, int64_t width) {
   for (int64_t half = 0; half < 8; half += 4) {

@@ -1,4 +1,4 @@
-// Single pairs that lie anywhere, scored as many at a time as a register has lanes.
+// Scores single pairs that lie anywhere, as many at a time as a register has lanes.
 #pragma once
 
 #include "../../core/similarity.h"
@@ -7,15 +7,15 @@
 
 namespace usucl::cpu {
 
-// Label: what the caller wants to know of a pair when its similarity is there.
+// Label: what the caller needs to know about a pair once its similarity is computed.
 template <typename T, typename Label>
 class PairBatch {
  public:
   PairBatch(const TileKernels<T>& kernels, const Matrix& anchors)
       : kernels_(kernels), anchors_(anchors) {}
 
-  // Calls use(label, similarity) for pairs added so far, once enough have come or their keys' dtype
-  // changes; the rest by flush.
+  // Calls use(label, similarity) for the pairs added so far once the batch is full or their keys'
+  // dtype changes; flush does so for the rest.
   template <typename Use>
   void add(int64_t anchor, const Matrix& keys, int64_t row, const Label& label, const Use& use) {
     if (count_ > 0 && keys.dtype != key_dtype_) flush(use);

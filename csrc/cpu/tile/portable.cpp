@@ -1,4 +1,4 @@
-// The score tile in plain C++: the meaning of the others, and all of it on other processors.
+// The score tile in plain C++: the reference for the others, and the one other processors use.
 #include "tile_kernels.h"
 
 namespace usucl::cpu {

@@ -1,4 +1,4 @@
-// Single rows of embeddings, whatever their dtype.
+// Single rows of embeddings of any dtype.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace usucl::cpu {
 
-// Calls use(pointer to the row's first element), of the element type.
+// Calls use(pointer to the row's first element), typed as the element.
 template <typename Use>
 auto with_row(const Matrix& matrix, int64_t row, const Use& use) {
   const int64_t offset = matrix.offset(row, 0);
@@ -28,7 +28,7 @@ inline const void* row_of(const Matrix& matrix, int64_t row) {
   return with_row(matrix, row, [](const auto* elements) -> const void* { return elements; });
 }
 
-constexpr int64_t kCacheLine = 64;  // bytes; where it is more, some fetches are in vain
+constexpr int64_t kCacheLine = 64;  // bytes; if lines are longer, some prefetches are redundant
 
 inline void prefetch_row(const Matrix& matrix, int64_t row) {
   const char* begin = static_cast<const char*>(row_of(matrix, row));

@@ -1,8 +1,8 @@
-// One vector register per instruction set: what a score tile needs of it, nothing more.
+// One vector register type per instruction set, with only what a score tile needs.
 //
 // A file that wants the AVX2 or AVX-512 type defines USUCL_AVX2 or USUCL_AVX512 and compiles for
-// that instruction set; everything is in an unnamed namespace, so that no linker can hand such
-// code to a machine without it.
+// that instruction set. Everything is in an unnamed namespace, so that no linker can hand such code
+// to a machine without it.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 namespace usucl {
 namespace {
 
-// Plain C++, as many lanes as wanted: serves every machine, and is the meaning of the others.
+// Plain C++ with any number of lanes: runs on every machine and is the reference for the others.
 template <typename T, int kWidth>
 struct PlainLanes {
   using Element = T;
@@ -49,7 +49,7 @@ struct PlainLanes {
   static Register multiply_add(const Register& a, const Register& b, const Register& c) {
     return each([&](int l) { return fused_multiply_add(a.lane[l], b.lane[l], c.lane[l]); });
   }
-  // Bit l is set where lane l of a is greater than that of b; NaN never is.
+  // Bit l is set if lane l of a is greater than lane l of b; never for NaN.
   static Mask greater(const Register& a, const Register& b) {
     Mask mask = 0;
 #pragma GCC unroll 16

@@ -1,6 +1,6 @@
-// From here to target_end.h functions are compiled for the instruction sets that USUCL_TARGET
-// names. Headers that other files include too come before: the linker may keep any file's copy of
-// what they define, and every machine must be able to run it.
+// From here to target_end.h functions are compiled for the instruction sets in USUCL_TARGET.
+// Headers that other files include too must come before: the linker may keep any file's copy of
+// their functions, and every machine must be able to run it.
 #include <immintrin.h>
 
 #define USUCL_PRAGMA_OF(text) _Pragma(#text)

@@ -1,4 +1,4 @@
-// The innermost step of the search: a tile of anchors x keys, scored in registers and compared
+// The innermost step of the search: scores a tile of anchors x keys in registers and compares it
 // there with one limit per anchor.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace usucl::cpu {
 
-// Bounds of every instruction set's tile, for buffers on the stack.
+// Upper bounds of every instruction set's tile, for buffers on the stack.
 constexpr int kMaxTileAnchors = 8;
 constexpr int kMaxNominatedAnchors = 16;
 constexpr int kMaxTileKeys = 48;
@@ -16,7 +16,7 @@ constexpr int kMaxPairs = 16;
 
 struct BFloat16Kernels;  // bfloat16.h
 
-// One instruction set's kernels for accumulation type T. Panels are transposed: anchors
+// The kernels of one instruction set for accumulation type T. Panels are transposed: anchors
 // [D, tile_anchors], keys [D, tile_keys], so that both are read in order.
 template <typename T>
 struct TileKernels {
@@ -24,8 +24,8 @@ struct TileKernels {
   int tile_keys;
 
   // Similarities of all pairs of the tile, each one chain of fused multiply-adds over D. If any
-  // exceeds its anchor's limit, writes similarity [tile_anchors, tile_keys] and hits
-  // [tile_anchors] (bit j: key j exceeds it) and returns true; else writes nothing.
+  // exceeds its anchor's limit, writes similarity [tile_anchors, tile_keys] and hits [tile_anchors]
+  // (bit j: key j exceeds it) and returns true; else writes nothing.
   bool (*score_tile)(const T* anchors, const T* keys, int64_t dim, const T* limit, T* similarity,
                      uint64_t* hits);
 
@@ -38,19 +38,19 @@ struct TileKernels {
   // columns from `count` on are left undefined.
   void (*pack_keys)(const void* const* rows, DType dtype, int count, int64_t dim, T* panel);
 
-  // sum [D] += weight * row, multiplied and added in T: rounded twice, as on every machine.
+  // sum [D] += weight * row, multiplied and added in T with two roundings, as on every machine.
   void (*add_scaled)(T weight, const void* row, DType dtype, int64_t dim, T* sum);
 
-  // `rounds` times fused_per_round independent fused multiply-adds, of T, and nothing else: what
-  // the processor could do.
+  // `rounds` times fused_per_round independent fused multiply-adds in T and nothing else, to
+  // measure the peak of the processor.
   T (*multiply_adds)(int64_t rounds);
   int fused_per_round;
 
-  // Null where there are no bfloat16 dot products, or T is double.
+  // Null if there are no bfloat16 dot products or T is double.
   const BFloat16Kernels* bfloat16;
 };
 
-// Each is defined in the file of its instruction set; null where the compiler cannot build for it.
+// Each is defined in its instruction set's file; null if the compiler cannot build for it.
 template <typename T>
 struct CompiledTiles {
   static const TileKernels<T>* portable();

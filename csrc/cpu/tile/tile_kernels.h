@@ -1,5 +1,5 @@
-// The kernels of tile.h over any register type of simd.h. Included once by each instruction set's
-// file.
+// The kernels of tile.h over any register type of simd.h. The file of each instruction set includes
+// it once.
 #pragma once
 
 #include "pack.h"
@@ -9,7 +9,7 @@
 namespace usucl::cpu {
 namespace {
 
-// Not inlined: within a larger function compilers spill the accumulators.
+// Not inlined: compilers spill the accumulators in a larger function.
 template <typename Simd, int kAnchors, int kRegisters>
 [[gnu::noinline]] bool score_tile(const typename Simd::Element* anchors,
                                   const typename Simd::Element* keys, int64_t dim,
@@ -67,7 +67,7 @@ template <typename Simd, int kAnchors, int kRegisters>
   return true;
 }
 
-// One pair per lane, transposed a block of dimensions at a time: a register of chains side by side.
+// One pair per lane, transposed one block of dimensions at a time: a register holds many chains.
 template <typename Simd>
 [[gnu::noinline]] void score_pairs(const void* const* anchors, DType anchor_dtype,
                                    const void* const* keys, DType key_dtype, int64_t dim,

@@ -1,4 +1,4 @@
-// Which of the nominees are candidates: those near enough to the last rank are scored by the chain.
+// Turns nominees into candidates: the chain scores those near enough to the last rank.
 #include "../../core/relation.h"
 #include "dense.h"
 
@@ -15,7 +15,7 @@ struct DecideShared {
   Nominee nominee[kWarps][kStagedNominees];
 };
 
-// One warp's work on one anchor.
+// The work of one warp on one anchor.
 class Decision {
  public:
   __device__ Decision(const Problem& problem, const DenseMemory& memory, const DensePlan& plan,
@@ -55,17 +55,17 @@ class Decision {
   }
 
  private:
-  // In shared memory, if they fit: they are looked at several times.
+  // Stages nominees in shared memory if they fit, because they are read several times.
   __device__ Nominee* staged(Nominee* nominees, int count) {
     if (count > kStagedNominees) return nominees;
-    __syncwarp();  // those of the anchor before are decided
+    __syncwarp();  // the previous anchor's are decided
     for (int n = lane(); n < count; n += 32) staged_[n] = nominees[n];
     __syncwarp();
     return staged_;
   }
 
-  // Whether `depth` nominees that surely count reach the bar: then nobody else can be of the
-  // hardest. Without a bar everybody was nominated.
+  // Whether `depth` nominees that surely count reach the bar: then no other key can be among the
+  // hardest. Without a bar every key was nominated.
   __device__ bool reaches_bar(const Nominee* nominees, int count, const AnchorStart& start) const {
     if (start.bar == -INFINITY) return true;
     int reach = 0;
@@ -86,7 +86,7 @@ class Decision {
     return keep_those(nominees, count, [&](const Nominee& n) { return n.score >= limit; });
   }
 
-  // Each lane's, if it has a key; all lanes together.
+  // The similarity for each lane that has a key; all lanes take part.
   __device__ float similarity(int64_t i, const KeyPlace& key, bool there) {
     const Matrix& anchors = problem_.anchors.embedding;
     float sum = 0;
@@ -124,8 +124,8 @@ class Decision {
   const CandidateLists<float>& kept_;
   float* anchor_;  // [kStagedDims] of this warp
   uint32_t* histogram_;
-  Nominee* staged_;     // [kStagedNominees] likewise
-  float greatest_ = 0;  // valid similarity of the anchor
+  Nominee* staged_;     // [kStagedNominees] of this warp
+  float greatest_ = 0;  // allowed similarity of a negative
 };
 
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)

@@ -7,7 +7,7 @@
 namespace usucl::cuda {
 namespace {
 
-// Chooses the best way to have chunks in shared memory that it has room for, if there is one.
+// Chooses the best layout of chunks that fits in shared memory, if there is one.
 bool fit_in_shared(DenseOperands& operands, const Call& call) {
   for (const int32_t stages : {kMostStages, kFewestStages}) {
     for (const bool resident : {true, false}) {
@@ -28,7 +28,7 @@ int64_t tiles_of(const Problem& problem, DType elements) {
   return tiles;
 }
 
-// The keys of one element type, if there are any.
+// The keys of one element type, if any.
 struct KeysOfType {
   DType elements;
   DenseOperands operands;
@@ -41,14 +41,14 @@ struct KeysOfType {
     operands.anchor_tiles = static_cast<int32_t>(ceil_divide(anchors.rows, kTileAnchors));
     operands.chunks = static_cast<int32_t>(ceil_divide(anchors.dim * bytes_of(type), kChunkBytes));
     operands.tiles = static_cast<int32_t>(tiles_of(problem, type));
-    fit_in_shared(operands, call);  // they do: takes_dense_pass() has asked
+    fit_in_shared(operands, call);  // always fits: takes_dense_pass() has checked
   }
 };
 
 constexpr int64_t kMostSeeds = 512;
 
-// How thin the sample is. A thin one is soon scored, but tells less of where the hardest are, and
-// so more keys are nominated.
+// How sparse the sample is. A sparse one is scored quickly but locates the hardest keys less
+// precisely, so more keys are nominated.
 int32_t stride_of(int64_t keys) {
   constexpr int32_t kThinnest = 64;
   int32_t stride = 1;
@@ -56,10 +56,11 @@ int32_t stride_of(int64_t keys) {
   return stride;
 }
 
-// The least rank such that hardly ever as many of the `depth` hardest keys are in the sample, and
-// so `depth` keys reach the score of that rank. Each is with a probability of 1 / stride: how many
-// are has the tail of a Poisson distribution at most, P(>= r) <= e^-m (e m / r)^r for r > m, the
-// mean (Mitzenmacher and Upfal, Probability and Computing, theorem 5.4).
+// The least rank such that almost never as many of the `depth` hardest keys are in the sample, and
+// so at least `depth` keys reach the score of that rank. Each is in the sample with probability
+// 1 / stride, so their number has at most the tail of a Poisson distribution,
+// P(>= r) <= e^-m (e m / r)^r for r > m, the mean (Mitzenmacher and Upfal, Probability and
+// Computing, theorem 5.4).
 int64_t seed_rank(int64_t depth, int32_t stride) {
   if (stride == 1) return depth;
   constexpr double kLogHardlyEver = -11.5;  // 1e-5
@@ -85,11 +86,11 @@ bool takes_dense_pass(const Problem& problem, int64_t depth, const Call& call) {
     const Matrix& block = problem.blocks[b].embedding;
     if (block.dtype == DType::kFloat64 || block.rows > INT32_MAX) return false;
   }
-  DenseOperands rows_of_any_length{};  // longer ones take no more
+  DenseOperands rows_of_any_length{};  // longer rows take no more
   rows_of_any_length.chunks = 2;
   if (!fit_in_shared(rows_of_any_length, call)) return false;
-  // A seed is the best of eight keys: where more than a few of each would be wanted, the bar would
-  // be of no use, unless there is room for all keys.
+  // A seed is the best of eight keys. If more than a few of each eight were wanted, the bar would
+  // be useless unless there is room for all keys.
   if (keys < 16 * depth && keys > smallest_pool(depth)) return false;
   const int64_t dim = problem.anchors.embedding.dim;
   return depth <= kMaxDepth && dim > 0 && dim <= kMaxDim && keys < int64_t{UINT32_MAX} &&
@@ -125,8 +126,8 @@ CandidateLists<float> dense_pass(const Problem& problem, const DeviceProblem& de
   }
   for (KeysOfType& keys : types) keys.sample.num_seeds = plan.num_seeds;
   plan.seed_rank = seed_rank(depth, stride);
-  // The keys above a score of that rank are `stride` for each of the sample, give or take as many
-  // times its square root; beside them come those within the margin.
+  // Each sampled key above that rank's score stands for `stride` keys, with a spread of a few times
+  // the square root of the rank; keys within the margin come in addition.
   const double spread = 8 * std::sqrt(static_cast<double>(plan.seed_rank));
   const int64_t expected =
       stride * (plan.seed_rank + static_cast<int64_t>(stride == 1 ? 0 : spread));

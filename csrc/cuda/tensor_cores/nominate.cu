@@ -1,4 +1,4 @@
-// Every anchor with every key by mma.sync: on any GPU from compute capability 8.0 on.
+// Every anchor with every key by mma.sync: for any GPU of compute capability 8.0 or later.
 #include "nominator.h"
 
 namespace usucl::cuda {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kDenseThreads, kDenseBlocks)
   };
   for_each_item(operands.anchor_tiles, operands.tiles, splits,
                 [&](int32_t anchor_tile, int32_t first, int32_t tiles) {
-                  __syncthreads();  // the tiles of the item before are multiplied
+                  __syncthreads();  // the previous item's tiles are multiplied
                   nominator.start(int64_t{anchor_tile} * kTileAnchors + Sweep::first_row());
                   sweep.run(anchor_tile, first, tiles, rows_of, begin, end);
                   nominator.finish();
@@ -51,7 +51,7 @@ int64_t nominate_shared_bytes(const DenseOperands& operands) {
 
 void nominate(DType elements, const DeviceProblem& device, const DenseOperands& operands,
               const DenseMemory& memory, const DensePlan& plan, const Call& call) {
-  // So that all thread blocks that run at once have work.
+  // All thread blocks that run at once need work.
   const int64_t at_once = 2 * call.multiprocessors;
   const KeySplits splits = split_keys(operands.tiles, at_once / operands.anchor_tiles, 1);
   const int64_t grid = std::min<int64_t>(int64_t{operands.anchor_tiles} * splits.count, at_once);

@@ -1,18 +1,18 @@
-// The same as nominate.cu on Hopper (sm_90a): one thread has the TMA copy tiles, two warpgroups
-// multiply them by wgmma, each for half of the anchors. They take turns at the tensor cores: while
-// one multiplies, the other compares.
+// nominate.cu for Hopper (sm_90a): one thread has the TMA copy tiles, and two warpgroups multiply
+// them by wgmma, half of the anchors each. They take turns at the tensor cores: while one
+// multiplies, the other compares.
 #include "nominator.h"
 #include "wgmma_core.h"
 
 namespace usucl::cuda {
 namespace {
 
-constexpr int kConsumers = 2;  // warpgroups; the one that copies comes behind them
+constexpr int kConsumers = 2;  // warpgroups; the copying one comes after them
 constexpr int kConsumerWarps = kConsumers * kWarpgroupThreads / 32;
 constexpr int kWarpgroupWarps = kWarpgroupThreads / 32;
 constexpr int kHopperThreads = (kConsumers + 1) * kWarpgroupThreads;
 constexpr int kFewestHopperStages = 4, kMostHopperStages = 8;
-constexpr int kMaxMaps = 4;  // blocks of one element type
+constexpr int kMaxMaps = 4;  // blocks per element type
 
 struct KeyMaps {
   TensorMap map[kMaxMaps];
@@ -26,9 +26,9 @@ struct HopperShared {
 
   Mbarrier full[kMostHopperStages], empty[kMostHopperStages];
   Mbarrier anchors_full, anchors_empty;
-  Mbarrier turn[kConsumers];  // of each warpgroup at the tensor cores
+  Mbarrier turn[kConsumers];  // one per warpgroup, at the tensor cores
   NominatorShared<Product> nominator[kConsumerWarps];
-  Chunk<kTileKeys> key[1];  // room for the other stages follows, then for all chunks of the anchors
+  Chunk<kTileKeys> key[1];  // the other stages follow here, then all chunks of the anchors
 
   __device__ Anchors& anchors(int chunk, int stages) {
     return reinterpret_cast<Anchors*>(key + stages)[chunk];
@@ -40,7 +40,7 @@ struct HopperShared {
   }
 };
 
-// Which stage a chunk is in, and the parity of that stage's phase.
+// The stage of a chunk, and the parity of that stage's phase.
 struct Turn {
   int stage = 0, parity = 0;
 
@@ -90,7 +90,7 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
                                const DensePlan& plan, const KeySplits& splits,
                                HopperShared<Elements, kBlocks>& shared) {
   using Product = typename HopperShared<Elements, kBlocks>::Product;
-  // By a shuffle the compiler knows that it is the same for a warp: descriptors of operands are
+  // The shuffle tells the compiler that the value is uniform in a warp: descriptors of operands are
   // then computed once per warp.
   const int team = __shfl_sync(kWholeWarp, static_cast<int>(threadIdx.x) / kWarpgroupThreads, 0);
   Nominator<Product> nominator(problem, operands, memory, plan, shared.nominator[warp()]);
@@ -99,8 +99,8 @@ __device__ void multiply_tiles(const Problem& problem, const DenseOperands& oper
   };
   Turn turn;
   int parity = 0;
-  // The first warpgroup begins; each then waits for the other to have begun the products before.
-  // Where not all chunks of a tile fit, the other could wait for one that this one still needs.
+  // The first warpgroup begins; each then waits until the other has begun the preceding ones. If
+  // not all chunks of a tile fit, the other could wait for one that this one still needs.
   const bool takes_turns = operands.chunks <= operands.stages;
   int turn_parity = team == 0 ? 1 : 0;
   for_each_item(
@@ -173,7 +173,7 @@ TensorMap map_of(const void* data, int64_t rows, int64_t dim, DType elements, in
   return tensor_map({data, rows, dim, dim * bytes, bytes, tile_rows});
 }
 
-// The stages that there is room for; less than kFewestHopperStages: too few.
+// The number of stages that fit; fewer than kFewestHopperStages are too few.
 template <int kBlocks>
 int stages_that_fit(int chunks, const Call& call) {
   using Shared = HopperShared<BFloat16Elements, kBlocks>;
@@ -207,7 +207,7 @@ void launch_hopper(const Problem& problem, const DeviceProblem& device, DenseOpe
       operands, anchor_tiles, memory, plan, splits, anchors, keys);
 }
 
-// Twice as many anchors per thread block halve what is read of the keys.
+// Twice as many anchors per thread block halve the reads of the keys.
 bool takes_two_blocks(const DenseOperands& operands, const Call& call) {
   return operands.anchor_tiles > 1 &&
          stages_that_fit<2>(operands.chunks, call) >= kFewestHopperStages;

@@ -1,11 +1,11 @@
-// What a warp does with its scores of one tile after the other: those that reach their anchor's
-// limit become nominees.
+// What a warp does with its scores of one tile after another: those that reach their anchor's limit
+// become nominees.
 //
-// A limit does not change during the pass, but for that of an anchor whose pool is full: nobody is
-// nominated for it any more, and the chain will search. So a score below it costs an eighth of a
-// comparison. Eight scores one of which reaches it go into the warp's queue as they are; once there
-// are some, those that do are told apart, and once there are 32 of them their keys are asked for:
-// what waits for memory does so for a whole warp.
+// A limit is constant during the pass unless the anchor's pool is full: then nothing is
+// nominated for it any more, and the chain will search. So a score below the limit costs an eighth
+// of a comparison. If one of eight scores reaches it, all eight go into the warp's queue. Once a
+// few have gathered, each score is checked by itself, and once 32 have reached their limit their
+// keys are looked up, so that a whole warp waits for memory together.
 #pragma once
 
 #include "../../core/relation.h"
@@ -13,16 +13,16 @@
 
 namespace usucl::cuda {
 
-// Eight neighbouring scores of one anchor, of which one at least reaches the limit.
+// Eight neighbouring scores of one anchor, of which at least one reaches the limit.
 struct alignas(16) QueuedScores {
   float score[kGroup];
-  uint32_t first_key;    // index of the key of the first
-  uint32_t first_place;  // of the same among all tiles
-  int16_t row;           // of the anchor among the warp's
-  int16_t columns;       // from the first key to the end of the tile's keys
+  uint32_t first_key;    // index of the first score's key
+  uint32_t first_place;  // the same key among all tiles
+  int16_t row;           // of the anchor, among the warp's
+  int16_t columns;       // from the first key to the end of the tile
 };
 
-// One that does.
+// One score that reaches the limit.
 struct alignas(16) Arrival {
   float score;
   uint32_t key;
@@ -30,7 +30,7 @@ struct alignas(16) Arrival {
   int32_t row;
 };
 
-// One warp's, for the anchors that it has scores of.
+// The nominator of one warp, for the anchors of its scores.
 template <typename Product>
 struct NominatorShared {
   static constexpr int kQueued = 32;
@@ -52,11 +52,11 @@ class Nominator {
                        const DenseMemory& memory, const DensePlan& plan, Shared& shared)
       : problem_(problem), operands_(operands), memory_(memory), plan_(plan), shared_(shared) {}
 
-  // Before the first tile of keys: the product's row 0 is this anchor.
+  // To be called before the first tile of keys: row 0 of the product is this anchor.
   __device__ void start(int64_t first_anchor) {
     first_anchor_ = first_anchor;
     queued_ = arrived_ = 0;
-    __syncwarp();  // all are done with the anchors before
+    __syncwarp();  // the previous anchors are done
     for (int row = lane(); row < Product::kWarpRows; row += 32) {
       const int64_t i = first_anchor + Product::row_of_warp(row);
       const bool there = i < problem_.anchors.embedding.rows;
@@ -71,11 +71,11 @@ class Nominator {
     __syncwarp();
   }
 
-  // The scores of tile `number`; its first key has the product's column 0 at `first_column`.
+  // Takes the scores of tile `number`, in which the product's column 0 is `first_column`.
   __device__ void add(const Product& product, int32_t number, const KeyTile& tile,
                       int first_column) {
     if (tile.passed_over()) return;
-    // A bit each of this thread's groups of scores.
+    // One bit per group of this thread's scores.
     uint32_t own = 0;
 #pragma unroll
     for (int r = 0; r < Product::kLaneRows; ++r) {
@@ -93,7 +93,7 @@ class Nominator {
     const auto first_place =
         static_cast<uint32_t>(number) * kTileKeys + static_cast<uint32_t>(column_of_own);
     const uint32_t first_key = tile.first_index + static_cast<uint32_t>(column_of_own);
-    // The queue may not have room for all: those it has none for are taken in another round.
+    // The queue may be too short for all groups: the rest are taken in another round.
     for (int done = 0;;) {
       int found = 0;
 #pragma unroll
@@ -129,7 +129,7 @@ class Nominator {
     }
   }
 
-  // After the last tile.
+  // To be called after the last tile.
   __device__ void finish() {
     tell_apart();
     nominate(arrived_);
@@ -137,7 +137,7 @@ class Nominator {
   }
 
  private:
-  // Empties the queue: who reaches the limit has arrived.
+  // Empties the queue: scores that reach the limit become arrivals.
   __device__ void tell_apart() {
     __syncwarp();
 #pragma unroll 1
@@ -164,16 +164,17 @@ class Nominator {
         arrived_ -= 32;
         Arrival rest{};
         if (lane() < arrived_) rest = shared_.arrival[32 + lane()];
-        __syncwarp();  // all have read
+        __syncwarp();  // all lanes have read
         if (lane() < arrived_) shared_.arrival[lane()] = rest;
         __syncwarp();
       }
     }
-    __syncwarp();  // all have read the queue
+    __syncwarp();  // all lanes have read the queue
     queued_ = 0;
   }
 
-  // The first `count` that have arrived, one per lane: those that are negatives of their anchor.
+  // Nominates those of the first `count` arrivals, one per lane, that are negatives of their
+  // anchor.
   __device__ void nominate(int count) {
     bool full = false;
     int row = 0;
@@ -201,9 +202,9 @@ class Nominator {
     return crosses(problem_.anchors.tag(i), place.block->tag(place.row));
   }
 
-  // The anchors of these lanes get nobody nominated any more.
+  // Stops nomination for the anchors of these lanes.
   __device__ void close(unsigned lanes, int row) {
-    if (lanes != 0) __syncwarp();  // all have read the limits
+    if (lanes != 0) __syncwarp();  // all lanes have read the limits
     for (; lanes != 0; lanes &= lanes - 1) {
       const int closed = __shfl_sync(kWholeWarp, row, __ffs(static_cast<int>(lanes)) - 1);
       if (lane() == 0) shared_.limit[closed] = INFINITY;
@@ -217,8 +218,8 @@ class Nominator {
   const DensePlan& plan_;
   Shared& shared_;
   int64_t first_anchor_ = 0;
-  int queued_ = 0;   // the same in all lanes
-  int arrived_ = 0;  // likewise
+  int queued_ = 0;   // same in all lanes
+  int arrived_ = 0;  // same in all lanes
 };
 
 }  // namespace usucl::cuda

@@ -1,28 +1,28 @@
-// A bar for every anchor, from its scores with a sample of the keys.
+// Sets a bar for every anchor, from its scores with a sample of the keys.
 //
-// One of every `stride` keys is in the sample, which one is a hash of where. Of the `depth` hardest
-// about depth / stride are in it, and the bar is the score of such a rank there that hardly ever
-// `depth` keys fail to reach it (dense.cu). decide.cu asks whether they do.
+// One of every `stride` keys is in the sample, chosen by a hash of the position. About depth /
+// stride of the `depth` hardest are in it, and the bar is the score of a rank there such that
+// almost always at least `depth` keys reach it (dense.cu). decide.cu checks whether they do.
 #include "sweep.h"
 
 namespace usucl::cuda {
 namespace {
 
-// Whether all of a tile's keys repeat one key of which there are so many before that every anchor
-// has `depth` of them as negatives, one of each group. Equal keys rank by their index, so none of
-// the tile is among the hardest.
+// Whether all of a tile's keys repeat one key that occurs so often before them that every anchor
+// has `depth` of its copies as negatives, at least one per group. Equal keys rank by their index,
+// so none of the tile is among the hardest.
 __device__ bool repeats_enough(const DenseOperands& operands, int32_t tile, int64_t depth) {
   const auto all_repeat = [&](int32_t t, int word) {
     return operands.bits[t].repeats[word] == ~0u;
   };
-  // The rows of a tile that is not full end with zeros.
+  // The rows of an incomplete tile end with zeros.
   for (int w = 0; w < KeyBits::kWords; ++w) {
     if (!all_repeat(tile, w)) return false;
   }
   int64_t found = 0;
   for (int32_t t = tile - 1; t >= 0; --t) {
     for (int w = KeyBits::kWords - 1; w >= 0; --w) {
-      // That the first key of a word repeats too makes all of the word equal the key before it.
+      // If the first key of a word repeats too, the whole word equals the key before it.
       if (!all_repeat(t, w)) return false;
       found += __popc(operands.bits[t].last_of_group[w]);
       if (found >= depth) return true;
@@ -31,13 +31,13 @@ __device__ bool repeats_enough(const DenseOperands& operands, int32_t tile, int6
   return false;
 }
 
-// Which place in the tiles of keys is number `sampled` of the sample.
+// The place in the tiles of keys of number `sampled` of the sample.
 __device__ inline int64_t sampled_place(int64_t sampled, int32_t stride) {
   const uint32_t hash = static_cast<uint32_t>(sampled) * 2654435761u >> 16;
   return sampled * stride + (hash & static_cast<uint32_t>(stride - 1));
 }
 
-// Keys that are neighbours in the sample are never of one seed: neighbours are alike.
+// Neighbouring keys are alike, so neighbours in the sample never share a seed.
 __device__ inline SampledKey sampled_key(const DenseOperands& operands, const SamplePlan& sample,
                                          int64_t depth, int32_t tile, int of_tile) {
   const int32_t groups = sample.tiles / sample.merged;
@@ -85,11 +85,11 @@ struct SampleShared {
   TileMemory tiles;
 };
 
-// The warps lie over a tile as 2 x 4, and four lanes of each have columns of the same row: of each
-// a seed.
+// The warps cover a tile as 2 x 4, and four lanes of each have columns of the same row: every one
+// of them makes a seed.
 static_assert(kSeedsOfTile == 4 * 4);
 
-// One thread block per multiprocessor: it has registers for where the next rows are.
+// One thread block per multiprocessor: it has registers for the addresses of the next rows.
 template <typename Elements>
 __global__ void __launch_bounds__(kDenseThreads, 1)
     sample_kernel(const __grid_constant__ DeviceProblem device,
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
     }
     return rows;
   };
-  ShortTag next_tag{};  // of the tile after: asked for before its turn
+  ShortTag next_tag{};  // for the next tile, loaded ahead
   const auto ask_for_tag = [&](int32_t tile) {
     if (thread < kTileKeys && tile < sample.tiles) {
       next_tag = sample.key[int64_t{tile} * kTileKeys + thread].tag;
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
   for_each_item(operands.anchor_tiles, sample.tiles, splits,
                 [&](int32_t anchor_tile, int32_t first, int32_t tiles) {
                   first_anchor = int64_t{anchor_tile} * kTileAnchors;
-                  __syncthreads();  // all are done with the item before
+                  __syncthreads();  // the previous item is done
                   if (thread < kTileAnchors) {
                     const int64_t i = first_anchor + thread;
                     const bool there = i < rows;
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
                     const float guard = problem.greatest_valid<float>(i) - margin;
                     shared.anchor[thread] =
                         ShortTag::of_anchor(there ? anchors.tag(i) : FrameTag{-1, 0, -1});
-                    // NaN, of a guard and a margin that are infinite, is passed by.
+                    // An infinite guard minus an infinite margin is NaN; fminf ignores it.
                     shared.highest[thread] = fminf(guard, 3.4e38f);
                   }
                   ask_for_tag(first);
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
                 });
 }
 
-// Whether more than a pool holds would be nominated, as far as the seeds tell, by a warp.
+// Whether the seeds predict more nominees than a pool holds, by a warp.
 __device__ bool is_crowded(const float* seeds, const AnchorStart& start, const DensePlan& plan) {
   if (start.bar == -INFINITY) return false;
   const float limit = limit_of(start.bar, start.margin);
@@ -181,10 +181,10 @@ __device__ bool is_crowded(const float* seeds, const AnchorStart& start, const D
   return WarpTeam::sum(reach) > plan.most_reaching;
 }
 
-// One warp's.
+// The shared memory of one warp.
 struct StartShared {
   uint32_t histogram[kDigits];
-  float seed[1];  // room for the others follows
+  float seed[1];  // the other seeds follow here
 
   static int64_t bytes(int64_t num_seeds) {
     return static_cast<int64_t>(sizeof(StartShared)) + num_seeds * int64_t{sizeof(float)};
@@ -208,13 +208,13 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
       start.margin = margins(norm);
       if (start.margin < INFINITY) {
         const float* seeds = memory.seeds + i * plan.num_seeds;
-        __syncwarp();  // those of the anchor before are looked at
+        __syncwarp();  // the previous anchor's are no longer in use
 #pragma unroll 8
         for (int64_t s = lane(); s < plan.num_seeds; s += 32) shared.seed[s] = seeds[s];
         __syncwarp();
         start.bar = nearly_kth_greatest([&](int64_t s) { return shared.seed[s]; }, plan.num_seeds,
                                         plan.seed_rank, shared.histogram);
-        // More than fit would be nominated: by what the sample has within two margins of the bar.
+        // The sample within two margins of the bar predicts more nominees than fit.
         if (is_crowded(shared.seed, start, plan)) start.margin = INFINITY;
       }
     }

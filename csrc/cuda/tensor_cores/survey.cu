@@ -1,5 +1,5 @@
-// What the dense pass knows before it multiplies: norms, anchors as tensor cores take them, tiles
-// of keys, and which keys repeat the one before.
+// What the dense pass computes before it multiplies: norms, anchors as tensor cores take them,
+// tiles of keys, and which keys repeat the previous one.
 #include "../../core/relation.h"
 #include "dense.h"
 
@@ -12,12 +12,12 @@ __device__ inline uint32_t bits_of(float value) {
   return bits;
 }
 
-// Rounded to nearest, ties to even, at the lowest of `dropped` bits.
+// Rounds to nearest, ties to even, at the lowest of `dropped` bits.
 __device__ inline uint32_t round_bits(uint32_t bits, int dropped) {
   return bits + (1u << (dropped - 1)) - 1 + (bits >> dropped & 1u);
 }
 
-// A finite value as these elements; float32 keeps what TF32 has of it.
+// A finite value as one of these elements; for TF32 a float32 with what TF32 keeps.
 template <typename Elements>
 __device__ uint32_t as_element(float value) {
   const uint32_t bits = bits_of(value);
@@ -31,14 +31,14 @@ __device__ uint32_t as_element(float value) {
   return sign | ((round_bits(magnitude, 13) >> 13) - (112u << 10));
 }
 
-// Upwards, from the sum of squares of `dim` elements.
+// Rounds the norm up, given the sum of squares of `dim` elements.
 __device__ inline float norm_from(float squares, int64_t dim) {
   // An element whose square is lost is below 2^-74.
   const float norm = sqrtf(squares) + sqrtf(static_cast<float>(dim)) * 0x1p-70f;
   return norm * (1.0f + static_cast<float>(dim + 64) * 0x1p-23f);
 }
 
-// The norm of a row, by one warp, rounded up; NaN if an element is not finite.
+// The norm of a row, rounded up, by one warp; NaN if an element is not finite.
 __device__ USUCL_OUT_OF_LINE float norm_of(const Matrix& matrix, int64_t row) {
   float squares = 0;
   bool finite = true;
@@ -51,18 +51,18 @@ __device__ USUCL_OUT_OF_LINE float norm_of(const Matrix& matrix, int64_t row) {
   return all_finite ? norm_from(WarpTeam::sum(squares), matrix.dim) : NAN;
 }
 
-// Whether a row has, bit for bit, the elements of the row before, by one warp.
+// Whether a row equals the previous row bit for bit, by one warp.
 __device__ USUCL_OUT_OF_LINE bool repeats(const Matrix& matrix, int64_t row) {
   for (int64_t start = 0; start < matrix.dim; start += 32) {
     const int64_t d = start + lane();
     const bool same = d >= matrix.dim || bits_of(element<float>(matrix, row, d)) ==
                                              bits_of(element<float>(matrix, row - 1, d));
-    if (!__all_sync(kWholeWarp, same)) return false;  // most rows differ at once
+    if (!__all_sync(kWholeWarp, same)) return false;  // most rows differ early
   }
   return true;
 }
 
-// One warp per anchor, rows beyond the last one too, which are zeros.
+// One warp per anchor, including rows beyond the last one, which are zeros.
 template <typename Elements>
 __global__ void __launch_bounds__(kThreads, kEasyBlocks)
     pack_kernel(const __grid_constant__ Frames anchors,
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
   for (int64_t i = blockIdx.x * (kThreads / 32) + warp(); i < rows; i += step) {
     float norm = NAN;
     if (i < matrix.rows) norm = norm_of(matrix, i);
-    const bool searches = norm >= 0 && !anchors.is_empty(i);  // NaN does not
+    const bool searches = norm >= 0 && !anchors.is_empty(i);  // false for NaN
     auto* out = reinterpret_cast<uint32_t*>(packed) + i * words;
     for (int64_t w = lane(); w < words; w += 32) {
       uint32_t word = 0;
@@ -91,10 +91,10 @@ __global__ void __launch_bounds__(kThreads, kEasyBlocks)
   }
 }
 
-// What a warp finds of 32 keys.
+// What a warp finds out about 32 keys.
 struct Surveyed {
-  uint32_t repeats;  // a bit for each
-  float norm;        // the greatest of those that are no empty slots
+  uint32_t repeats;  // one bit per key
+  float norm;        // the greatest among keys that are not empty slots
 };
 
 // The sum of the squares of a piece's elements.
@@ -125,23 +125,23 @@ __device__ inline bool equal(const Piece& a, const Piece& b) {
   return same;
 }
 
-// For aligned rows, as many at once as a warp has lanes for their pieces; several such steps are
-// asked for before the first is there.
+// For aligned rows: takes as many rows at once as the warp has lanes for their pieces, with several
+// steps in flight.
 template <typename Elements>
 __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t counting) {
   constexpr int kSteps = 4;
   const int pieces = static_cast<int>(keys.dim * Elements::kBytes / kPieceBytes);
-  int lanes = kSteps;  // of a row
+  int lanes = kSteps;  // per row
   while (lanes < pieces && lanes < 32) lanes *= 2;
   const int at_once = 32 / lanes, own = lane() / lanes;
   const auto* data = static_cast<const Piece*>(keys.data);
-  const auto piece_of = [&](int64_t row, int p) {  // some piece where there is none
+  const auto piece_of = [&](int64_t row, int p) {  // any piece if there is none
     row = row < 0 ? 0 : row < keys.rows ? row : keys.rows - 1;
     return data[row * pieces + (p < pieces ? p : pieces - 1)];
   };
   const unsigned own_lanes = (lanes == 32 ? ~0u : (1u << lanes) - 1) << (own * lanes);
   uint32_t repeats = 0;
-  float most = 0;  // of the sums of squares
+  float most = 0;  // the greatest sum of squares
   for (int step = 0; step < lanes; step += kSteps) {
     bool same[kSteps];
     float squares[kSteps];
@@ -173,7 +173,7 @@ __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t co
       const unsigned equals = __ballot_sync(kWholeWarp, same[s]);
       const bool has_before = first + key > 0 && first + key < keys.rows;
       if (has_before && (equals & own_lanes) == own_lanes) repeats |= 1u << key;
-      // A sum that is not finite is the greatest, NaN too.
+      // A sum that is not finite counts as the greatest, including NaN.
       if ((counting >> key & 1u) != 0 && !(squares[s] <= most)) most = squares[s];
     }
   }
@@ -183,7 +183,7 @@ __device__ Surveyed survey_pieces(const Matrix& keys, int64_t first, uint32_t co
     if (counting == 0) found.norm = 0;
     return found;
   }
-  // An element is not finite, or the square of one: each key is asked.
+  // An element or its square is not finite: each key is checked by itself.
   for (int key = 0; key < 32; ++key) {
     if ((counting >> key & 1u) != 0) found.norm = fmaxf(found.norm, norm_of(keys, first + key));
   }
@@ -199,9 +199,9 @@ __device__ Surveyed survey_elements(const Matrix& keys, int64_t first, uint32_t 
   return found;
 }
 
-// Groups of neighbours no two of which are of one video or one known patient, by a warp: a bit for
-// the last of each. An anchor may have to do without those of its video and those of its patient:
-// of two keys one is left, or of three where there are patients.
+// Groups of neighbours of which no two share a video or a known patient, by a warp: one bit for the
+// last of each group. An anchor may exclude one key for its video and one for its patient, so a
+// group of two keys leaves one, or a group of three if there are patients.
 __device__ uint32_t last_of_groups(const FrameTag& tag, bool with_patients) {
   const int size = with_patients ? 3 : 2;
   const auto differs = [&](unsigned distance) {
@@ -220,8 +220,8 @@ struct SurveyShared {
   int32_t one_video[KeyBits::kWords];
 };
 
-// One thread block per tile, one warp per 32 of its keys. Norms are not negative: their bits are in
-// their order.
+// One thread block per tile, one warp per 32 of its keys. Norms are not negative, so their bits
+// have the same order.
 template <typename Elements>
 __global__ void __launch_bounds__(kThreads, kHeavyBlocks<float>)
     survey_kernel(const __grid_constant__ DeviceProblem device,

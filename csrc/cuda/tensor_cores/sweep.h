@@ -6,7 +6,7 @@
 namespace usucl::cuda {
 
 constexpr int kDenseThreads = 256;
-// Thread blocks that a multiprocessor should hold. Before 9.0 its shared memory has room for one,
+// The least number of thread blocks per multiprocessor. Before 9.0 shared memory has room for one,
 // and registers need not be saved.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 constexpr int kDenseBlocks = 2;
@@ -14,8 +14,8 @@ constexpr int kDenseBlocks = 2;
 constexpr int kDenseBlocks = 1;
 #endif
 
-// f(anchor tile, first tile of keys, how many) for all that this thread block has to do.
-// Neighbours take the same keys at the same time.
+// Calls f(anchor tile, first tile of keys, number of tiles) for all work of this thread block.
+// Neighbouring blocks take the same keys at the same time.
 template <typename Function>
 __device__ void for_each_item(int32_t anchor_tiles, int32_t tiles, const KeySplits& splits,
                               const Function& f) {
@@ -28,9 +28,10 @@ __device__ void for_each_item(int32_t anchor_tiles, int32_t tiles, const KeySpli
 
 static_assert(kTileAnchors == kTileKeys);
 
-// operands.stages chunks of keys, then of the anchors all chunks or likewise.
+// operands.stages chunks of keys, then the anchors: all chunks if resident, else as many as of
+// keys.
 struct TileMemory {
-  Chunk<kTileKeys> chunk[1];  // room for the others follows
+  Chunk<kTileKeys> chunk[1];  // the others follow here
 
   static int64_t bytes_beyond(const DenseOperands& operands) {
     const int32_t anchors = operands.resident ? operands.chunks : operands.stages;
@@ -38,7 +39,7 @@ struct TileMemory {
   }
 };
 
-// How a tile's pieces fall to threads: to each the same piece of every kRowsAtOnce-th row.
+// A tile's pieces per thread: the same piece of every kRowsAtOnce-th row.
 constexpr int kRowsAtOnce = kDenseThreads / kChunkPieces;
 constexpr int kRowsEach = kTileKeys / kRowsAtOnce;
 
@@ -48,7 +49,7 @@ __device__ inline int own_row(int n) {
 
 __device__ inline int own_piece() { return static_cast<int>(threadIdx.x) % kChunkPieces; }
 
-// Where this thread's rows of a tile of consecutive keys are: null where there is no key.
+// The addresses of this thread's rows of a tile of consecutive keys; null if there is no key.
 class TileRows {
  public:
   __device__ TileRows(const KeyTile& tile, int64_t row_bytes)
@@ -66,7 +67,7 @@ class TileRows {
   int32_t left_;
 };
 
-// Multiplies a tile of anchors with one tile of keys after the other. The warps lie over a tile as
+// Multiplies a tile of anchors with one tile of keys after another. The warps cover a tile as
 // 2 x 4.
 template <typename Elements>
 class DenseSweep {
@@ -79,10 +80,10 @@ class DenseSweep {
   static __device__ int first_row() { return warp() / 4 * Product::kRows; }
   static __device__ int first_column() { return warp() % 4 * Product::kColumns; }
 
-  // For tiles number first .. first + tiles - 1, whose keys' rows rows_of(number) gives:
-  // begin(number), after a barrier that all warps have reached with what end() made of the tile
-  // before; then end(number, product) in every warp, with a barrier between the two unless there is
-  // one chunk only. Nobody may read the tiles of an earlier run any more.
+  // Runs tiles first .. first + tiles - 1; rows_of(number) gives the rows of a tile's keys. For
+  // each tile it calls begin(number), after a barrier that follows end() of the previous tile in
+  // all warps; then end(number, product) in every warp. A barrier separates the two unless there is
+  // only one chunk. The tiles of an earlier run must no longer be in use.
   template <typename RowsOf, typename Begin, typename End>
   __device__ void run(int32_t anchor_tile, int32_t first, int32_t tiles, const RowsOf& rows_of,
                       const Begin& begin, const End& end) {
@@ -94,10 +95,10 @@ class DenseSweep {
         copy_keys(rows, ahead.chunk, memory_.chunk[ahead.stage]);
         if (!operands_.resident) copy_anchors(anchor_tile, ahead.chunk, anchors_at(ahead));
         ahead.advance(operands_);
-        // Asked for here, it is there when its copies begin.
+        // Requested here, the rows are there when their copies begin.
         if (ahead.chunk == 0 && ahead.tile < tiles) rows = rows_of(first + ahead.tile);
       }
-      copy_async_commit();  // a group even if it is empty: they are counted
+      copy_async_commit();  // even if empty, because groups are counted
     };
     if (operands_.resident) {
       for (Position at{0, 0, 0}; at.chunk < chunks; ++at.chunk) {
@@ -114,7 +115,7 @@ class DenseSweep {
       Product product;
       product.clear();
       for (;;) {
-        copy_next();  // over the chunk that was multiplied last
+        copy_next();  // over the chunk multiplied last
         product.add(anchors_at(at), first_row(), memory_.chunk[at.stage], first_column());
         at.advance(operands_);
         if (at.tile != tile) break;
@@ -128,7 +129,7 @@ class DenseSweep {
 
  private:
   struct Position {
-    int32_t tile;  // of those of the run
+    int32_t tile;  // within the run
     int32_t chunk;
     int32_t stage;
 
@@ -144,7 +145,7 @@ class DenseSweep {
     return memory_.chunk[operands_.stages + (operands_.resident ? at.chunk : at.stage)];
   }
 
-  // The one that is multiplied next; the others may be under way.
+  // Waits for the next chunk to multiply; later ones may still be in flight.
   __device__ void wait_for_chunk() const {
     if (operands_.stages == kMostStages) return copy_async_wait<kMostStages - 2>();
     copy_async_wait<kFewestStages - 2>();
@@ -164,7 +165,7 @@ class DenseSweep {
     }
   }
 
-  // Zeros beyond the last row and the last dimension.
+  // Writes zeros beyond the last row and the last dimension.
   template <typename Rows>
   __device__ void copy_keys(const Rows& rows, int chunk, Chunk<kTileKeys>& to) const {
     const int row_bytes = operands_.dim * kElementBytes;
@@ -183,7 +184,7 @@ class DenseSweep {
     }
   }
 
-  // A piece element by element, wherever it lies.
+  // Reads a piece element by element, at any alignment.
   __device__ Piece gather(const unsigned char* row, int column) const {
     Piece piece{};
     if (row == nullptr) return piece;

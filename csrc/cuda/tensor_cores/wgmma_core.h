@@ -1,6 +1,6 @@
 // Products of tiles on Hopper's tensor cores: 64 anchors by 128 keys per warpgroup, over 128 bytes
-// of every row at a time, whatever the elements are. A kernel sees chunks, rows, columns and values
-// only. Products are asynchronous: add() begins them, wait() and finish() say until when.
+// of every row at a time, for any elements. A kernel sees only chunks, rows, columns and values.
+// Products are asynchronous: add() starts them, wait() and finish() wait for them.
 #pragma once
 
 #include "../hopper.h"
@@ -15,8 +15,8 @@ __device__ void multiply(float (&sum)[kWarpgroupSums], uint64_t a, uint64_t b, b
   wgmma_tf32(sum, a, b, add);
 }
 
-// The sums of one warpgroup, 64 kBlocks anchors x 128 keys, spread over its threads. A thread has
-// kLaneRows of the rows and in each of them the same kLaneColumns. All of the warpgroup's threads
+// The sums of one warpgroup, 64 kBlocks anchors x 128 keys, distributed over its threads. A thread
+// has kLaneRows of the rows and the same kLaneColumns in each of them. All threads of the warpgroup
 // call clear(), add(), wait() and finish().
 template <typename Elements, int kBlocks = 1>
 class WarpgroupProduct {
@@ -24,13 +24,13 @@ class WarpgroupProduct {
   static constexpr int kRows = 64 * kBlocks, kColumns = 128;
   static constexpr int kLaneRows = 2 * kBlocks, kLaneColumns = 32;
   static constexpr int kGroups = kLaneColumns / kGroup;
-  static constexpr int kWarpRows = 16 * kBlocks;  // of which a warp has sums
+  static constexpr int kWarpRows = 16 * kBlocks;  // rows whose sums a warp holds
 
-  // Before the first product: it takes the place of the sums, which need no zeros.
+  // To be called before the first product: it overwrites the sums, so they need no zeros.
   __device__ void clear() { add_ = false; }
 
-  // Begins to add the products of one chunk: anchors from first_row on with keys first_key + 0 ..
-  // 127, both multiples of 8.
+  // Starts adding the products of one chunk: anchors from first_row on with keys
+  // first_key + 0 .. 127, both multiples of 8.
   template <int kAnchors, int kKeys>
   __device__ void add(const Chunk<kAnchors>& anchors, int first_row, const Chunk<kKeys>& keys,
                       int first_key) {
@@ -50,26 +50,26 @@ class WarpgroupProduct {
     add_ = true;
   }
 
-  // Until at most kPending of the latest chunks are read: the others may be overwritten.
+  // Waits until at most kPending of the latest chunks are unread: the others may be overwritten.
   template <int kPending>
   __device__ void wait() const {
     wgmma_wait<kPending>();
   }
 
-  // Until the sums are there: before what follows, and before clear().
+  // Waits for the sums; to be called before using them and before clear().
   __device__ void finish() {
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) wgmma_wait<0>(sum_[block]);
   }
 
-  // This thread's among the warpgroup's rows and 128 columns.
+  // This thread's rows and columns among the warpgroup's rows and 128 columns.
   static __device__ int row(int of_lane) { return row_of_warp(warp_row(of_lane)); }
   static __device__ int column(int of_lane) {
     return column_of_lane(lane()) + column_of_group(of_lane / kGroup) +
            column_in_group(of_lane % kGroup);
   }
 
-  // The thread's rows, counted among those that this warp has sums of.
+  // The thread's rows, counted among the rows whose sums this warp holds.
   static __device__ int warp_row(int of_lane) {
     return of_lane / 2 * 16 + lane() / 4 + of_lane % 2 * 8;
   }

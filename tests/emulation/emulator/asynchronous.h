@@ -1,5 +1,5 @@
-// What is under way beside the threads: copies from global to shared memory, products of
-// warpgroups. And how threads wait for it.
+// What runs asynchronously to the threads, and how threads wait for it: copies from global to
+// shared memory, and products of warpgroups.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ struct Copy {
   void* caller;
 };
 
-// Those of one thread.
+// The copies of one thread.
 struct Copies {
   std::vector<Copy> open;                // not in a group yet
   std::deque<std::vector<Copy>> groups;  // oldest first
@@ -29,32 +29,32 @@ struct Copies {
   }
 };
 
-// In emulator.cpp.
+// Defined in emulator.cpp.
 Copies& running_copies();
 bool in_shared_memory(const void* address, size_t bytes);
 unsigned char* shared_begin();
 int threads_of_block();
 
-// The running thread waits until another one resumes it. awaited: an mbarrier, or null.
+// Suspends the running thread until another one resumes it. awaited: an mbarrier, or null.
 void suspend(const char* operation, const char* file, int line, const void* awaited = nullptr);
 void resume(int thread);
 
-// As 32-bit addresses of shared memory: its first KiB is the system's.
+// Shared memory has 32-bit addresses: its first KiB belongs to the system.
 constexpr uint32_t kSharedAddress = 1024;
 
-// Of a tile with rows of 128 bytes: pieces of 16 bytes change places within each 8 rows.
+// The swizzle of a tile with rows of 128 bytes: pieces of 16 bytes are permuted within 8 rows.
 inline uint32_t swizzled(uint32_t shared_address) {
   return shared_address ^ (shared_address >> 7 & 7) << 4;
 }
 
-// In mbarriers.cpp.
+// Defined in mbarriers.cpp.
 void forget_mbarriers();
-bool copies_of_mbarriers();  // whether any is under way
+bool copies_of_mbarriers();  // whether any are pending
 std::string state_of_mbarrier(const void* barrier);
 
-// In wgmma.cpp.
+// Defined in wgmma.cpp.
 void begin_warpgroups(int threads);
 bool products_under_way(int thread);                   // of its warpgroup
-bool sums_under_way(int thread, const void* address);  // whether it is a register of such a product
+bool sums_under_way(int thread, const void* address);  // whether it is a register of one
 
 }  // namespace usucl::emulation

@@ -1,4 +1,4 @@
-"""An emulated call against the CPU's kernels and the oracle."""
+"""Compares an emulated call with the CPU kernels and the oracle."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Test kernels (``programs/*.cu`` beside this folder) built twice: for the emulator and by nvcc.
+"""Builds the test kernels (``programs/*.cu`` next to this folder) for the emulator and with nvcc.
 
-Two compilers are enough, as on a machine that has a GPU and little else.
+It needs only the two compilers, as on a machine that has a GPU and little else.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ WITHOUT_A_GPU = "sm_80"  # what is looked at then: the first with every instruct
 
 
 class Program:
-    """A library's entry points, which take arrays and integers and return an error or null."""
+    """A library's entry points; they take arrays and integers and return an error or null."""
 
     def __init__(self, library: Path) -> None:
         self.name = library.stem
         self._library = ctypes.CDLL(str(library))
 
     def configure(self, schedule: Schedule) -> None:
-        """Of emulated programs."""
+        """Sets the schedule of emulated programs."""
         self._library.configure(byref(settings_of(schedule)))
 
     def run(self, entry: str, *arguments: np.ndarray | int) -> None:
@@ -54,7 +54,7 @@ class Program:
         assert error is None, error.decode()
 
     def value(self, entry: str, *arguments: int) -> int:
-        """Of an entry point that computes on the host."""
+        """Calls an entry point that computes on the host."""
         function = self._library[entry]
         function.restype = ctypes.c_int64
         return function(*map(_passed, arguments))
@@ -68,7 +68,7 @@ def _passed(argument: np.ndarray | int) -> ctypes.c_void_p | ctypes.c_int64:
 
 
 def log_of(built: Path) -> Path:
-    """What the compiler said that built it."""
+    """The output of the compiler that built it."""
     return built.with_name(f"{built.name}.log")
 
 
@@ -96,7 +96,7 @@ def _compile(out: Path, *command: str) -> Path:
 
 @functools.cache
 def emulated(name: str) -> Program:
-    """``name``.cu for the emulator, with the race check."""
+    """Builds ``name``.cu for the emulator, with the race check."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler")
@@ -104,7 +104,7 @@ def emulated(name: str) -> Program:
     objects = [
         _compile(BUILD / f"{source}.o", *common, "-c", str(EMULATOR / source)) for source in SOURCES
     ]
-    # A new warning of another compiler is to be mended, but not where a GPU is waiting.
+    # A warning of a new compiler should be fixed, but it must not stop a run on a GPU.
     strict = () if torch.cuda.is_available() else ("-Wall", "-Wextra", "-Werror")
     kernels = (*RACE_CHECKED, *strict, "-Wno-unknown-pragmas", "-xc++")
     program = BUILD / f"{name}.cu.o"
@@ -114,7 +114,7 @@ def emulated(name: str) -> Program:
 
 
 def arch() -> str:
-    """The GPU's, with what Hopper alone has."""
+    """The GPU's architecture, with Hopper's own features."""
     if not torch.cuda.is_available():
         return WITHOUT_A_GPU
     major, minor = torch.cuda.get_device_capability()
@@ -123,7 +123,7 @@ def arch() -> str:
 
 @functools.cache
 def compiled(name: str, architecture: str | None = None) -> Path:
-    """The library that nvcc makes of ``name``.cu, for the GPU that is here unless told."""
+    """Builds ``name``.cu with nvcc, by default for the GPU of this machine."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     nvcc = shutil.which("nvcc") or shutil.which(str(Path(home) / "bin" / "nvcc"))
     if nvcc is None:
@@ -148,7 +148,7 @@ def on_gpu(name: str) -> Program:
 def machine_code(
     name: str, architecture: str | None = None
 ) -> tuple[list[Kernel], dict[str, set[str]]]:
-    """Of ``name``.cu: its kernels, and by their names the instructions, modifiers included."""
+    """The instructions of ``name``.cu by kernel, with modifiers."""
     tool, library = find_cuobjdump(), compiled(name, architecture)
     if tool is None:
         pytest.skip("no cuobjdump in CUDA_HOME, on PATH or in the triton package")

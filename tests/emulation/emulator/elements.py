@@ -1,4 +1,4 @@
-"""Numbers as tensor cores hold and read them."""
+"""Numbers in the form that tensor cores store and read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def in_words(values: np.ndarray, kind: str) -> np.ndarray:
-    """float32 [rows, columns], exact in the kind, as 32-bit words along the columns."""
+    """Packs float32 [rows, columns], exact in the kind, into 32-bit words along the columns."""
     if kind == "float16":
         return values.astype(np.float16).view(np.uint32)
     if kind == "bfloat16":
@@ -17,7 +17,7 @@ def in_words(values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def as_read(values: Tensor, elements: torch.dtype, *, key: bool) -> Tensor:
-    """float64 of what tensor cores multiply; a float32 key is cut off, an anchor rounded."""
+    """What tensor cores multiply, as float64; a float32 key is truncated, an anchor rounded."""
     if elements != torch.float32:
         return values.to(elements).double()
     bits = values.float().view(torch.int32)
@@ -27,7 +27,7 @@ def as_read(values: Tensor, elements: torch.dtype, *, key: bool) -> Tensor:
 
 
 def worst_case(elements: torch.dtype, dim: int, *, key: bool) -> Tensor:
-    """A row all of whose elements lose as much as they can, in the same direction."""
+    """A row whose elements all lose as much as possible, in the same direction."""
     bits = 8 if elements == torch.bfloat16 else 11
     lost = 2.0**-23 if elements == torch.float32 and key else 2.0**-24
     # Just above a power of two; just below the midpoint to the next number, or below that number.

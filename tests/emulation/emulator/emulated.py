@@ -1,4 +1,4 @@
-"""The emulated kernels behind the same face as ``strategies.Problem.run``."""
+"""The emulated kernels with the interface of ``strategies.Problem.run``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from usucl_ext import Frames, Selection
 
 
 class Schedule(NamedTuple):
-    """In which order threads and blocks run; ``preemption``: a random change every n accesses."""
+    """The order of threads and blocks; ``preemption``: a random switch every n accesses."""
 
     order: str = "forward"
     seed: int = 1
@@ -58,7 +58,7 @@ def settings_of(schedule: Schedule) -> SettingsAt:
 
 
 class Emulator:
-    """The library, and which kernels it has run."""
+    """The library, and the kernels that it has run."""
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -74,8 +74,8 @@ class Emulator:
         warpgroups: bool = False,
         shared_bytes: int = 227 << 10,
     ) -> None:
-        """For the calls to come. ``one_launch`` False: small problems go the way of large ones;
-        with ``smallest_dense`` pairs or more, by the tensor cores, Hopper's ``warpgroups`` or not.
+        """Configures later calls. Without ``one_launch`` small problems take the large path;
+        from ``smallest_dense`` pairs on, tensor cores nominate, with or without ``warpgroups``.
         """
         settings = settings_of(self.schedule)
         self._library.configure(
@@ -88,13 +88,13 @@ class Emulator:
         )
 
     def take_statistics(self) -> Statistics:
-        """Since the last call."""
+        """The counters since the last call."""
         statistics = Statistics()
         self._library.take_statistics(byref(statistics))
         return statistics
 
     def take_kernels(self) -> set[str]:
-        """Names of the kernels that ran since the last call, with their template arguments."""
+        """The kernels that have run since the last call, with their template arguments."""
         return set(self._library.take_kernels().decode().split("\n")) - {""}
 
     def _call(self, name: str, dtype: torch.dtype, *arguments: Any) -> None:
@@ -123,7 +123,7 @@ class Emulator:
         return out
 
     def run(self, problem: Problem) -> Outcome:
-        """Forward and backward, all gradients."""
+        """Runs forward and backward with all gradients."""
         call, dtype = _Inputs(problem), problem.arithmetic
         rows, dim = problem.anchors.embedding.shape
         options = problem.options
@@ -235,7 +235,7 @@ def margin_of(
     anchor_norm: float,
     key_norm: float,
 ) -> float:
-    """What a score may be off by, csrc/core/nomination.h."""
+    """The largest error of a score (csrc/core/nomination.h)."""
     function = emulator._library.margin
     function.restype = c_double
     return function(
@@ -256,7 +256,7 @@ def _unwritten(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
 
 
 class _Inputs:
-    """A problem as the kernels take it, and the contiguous tensors it points to."""
+    """A problem in the kernels' form, and the contiguous tensors that it points to."""
 
     def __init__(self, problem: Problem) -> None:
         self._held: list[Any] = []
@@ -280,7 +280,7 @@ class _Inputs:
         )
 
     def hold(self, tensor: Tensor) -> Tensor:
-        # Of its own: the end of an input is the end of its memory.
+        # A separate allocation: the end of an input is the end of its memory.
         self._held.append(tensor.detach().clone(memory_format=torch.contiguous_format))
         return self._held[-1]
 

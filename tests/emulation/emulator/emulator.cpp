@@ -37,7 +37,7 @@ struct Thread {
   int number;
   State state;
   Copies copies;
-  // Where it waits.
+  // Where the thread waits.
   const char* operation;
   const char* file;
   int line;
@@ -45,7 +45,7 @@ struct Thread {
   const void* awaited;  // an mbarrier, or null
 };
 
-// Lanes that have come to a collective operation; those of one mask wait for each other.
+// Lanes that have reached a collective operation; those of one mask wait for each other.
 struct Meeting {
   unsigned mask = 0;
   unsigned present = 0;
@@ -63,7 +63,7 @@ struct Warp {
 std::vector<Thread> threads;
 std::vector<Warp> warps;
 std::vector<int> ready, at_barrier;
-size_t first_ready = 0;  // of a queue whose beginning is used up
+size_t first_ready = 0;  // index in a queue whose front is used up
 int num_done = 0;
 Thread* current = nullptr;
 Context own_context;
@@ -105,7 +105,7 @@ Thread* next_thread() {
   return &threads[number];
 }
 
-// Runs whoever is next until this thread is, or, from outside, until no thread can go on.
+// Runs other threads until this one is next or, called from outside, until none can continue.
 void yield(bool dying = false) {
   Thread* from = current;
   Thread* to = next_thread();
@@ -131,7 +131,7 @@ void wait(State state, const char* operation, const char* file, int line,
   yield();
 }
 
-// Threads that have returned are not waited for.
+// Threads that have returned do not count.
 void open_barrier_if_complete() {
   const auto running = static_cast<size_t>(static_cast<int>(threads.size()) - num_done);
   if (at_barrier.empty() || at_barrier.size() < running) return;
@@ -185,7 +185,7 @@ std::string deadlock() {
 }
 
 void run_block(int64_t block, int64_t grid, int num_threads) {
-  // NaN as a float, -1 as an integer: what is read before it is written does not pass for a value.
+  // NaN as a float, -1 as an integer: a read before any write does not look like a value.
   std::memset(shared, 0xff, shared_size);
   if (settings.check_races) begin_block(shared, shared_size, num_threads);
   threads.clear();
@@ -360,7 +360,7 @@ void collective(const char* name, unsigned mask, void* argument, Together togeth
   paused = true;
   together(arguments, mask);
   paused = false;
-  // The others exchange values, and order no memory.
+  // The other operations exchange values but do not order memory.
   if (settings.check_races && std::strcmp(name, "__syncwarp") == 0) order_lanes(base / 32, mask);
   for (int l = 0; l < 32; ++l) {
     if ((mask >> l & 1) && l != own_lane) make_ready(&threads[base + l]);

@@ -1,5 +1,5 @@
-// The vocabulary of csrc/cuda/device.h on the CPU: a fiber for every CUDA thread, one thread block
-// after the other. For kernels; emulation.h is for who runs them.
+// The vocabulary of csrc/cuda/device.h on the CPU: a fiber per CUDA thread, one thread block after
+// another. For kernels; code that runs them includes emulation.h.
 #pragma once
 
 #include <algorithm>
@@ -20,9 +20,9 @@
 #define blockDim (usucl::emulation::this_thread->threads)
 #define gridDim (usucl::emulation::this_thread->blocks)
 
-// As the last parameters of a function: where it is called from.
+// The last parameters of a function: the place of its call.
 #define USUCL_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
-// Atomic operations are not instrumented: they say themselves what they touch.
+// Atomic operations are not instrumented: they report their accesses themselves.
 #define USUCL_UNINSTRUMENTED __attribute__((noinline, no_sanitize("thread")))
 
 using cudaStream_t = void*;
@@ -52,14 +52,14 @@ void block_barrier(const char* file, int line);
 
 int lane();
 
-// Every lane of the mask brings its argument; the last to come applies `together` to all.
+// Every lane of the mask brings its argument; the last to arrive applies `together` to all.
 using Together = void (*)(void** arguments, unsigned mask);
 void collective(const char* name, unsigned mask, void* argument, Together together,
                 const char* file, int line);
 
 void atomic_access(void* address, size_t bytes, void* caller);
 
-// Reads of memory that was a destination of a copy before it is waited for see NaNs.
+// Until a copy has been waited for, reads of its destination return NaN.
 void copy_async_16(void* shared, const void* global, bool there, void* caller);
 void copy_async_commit();
 void copy_async_wait(int pending);
@@ -142,7 +142,7 @@ struct Or {
   }
 };
 
-// The new value is change(old); returns the old.
+// Stores change(old) and returns old.
 template <typename Value, typename Change>
 USUCL_UNINSTRUMENTED Value atomically(Value* address, const Change& change) {
   atomic_access(address, sizeof(Value), __builtin_return_address(0));
@@ -253,7 +253,7 @@ inline cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStr
 
 namespace usucl::cuda {
 
-// Arguments are copied for every thread, as they are on a GPU: the parameters are the thread's own.
+// Every thread gets a copy of the arguments, as on a GPU: parameters are private to the thread.
 template <typename... Parameters, typename... Arguments>
 void launch_on(const char* signature, void (*kernel)(Parameters...), int64_t grid, int threads,
                int64_t shared_bytes, Arguments... arguments) {

@@ -18,7 +18,7 @@ constexpr size_t kGuardBytes = 4096;
 constexpr size_t kPitch = kStackBytes + kGuardBytes;
 
 unsigned char* arena = nullptr;
-int guarded = 0;  // stacks whose page below is inaccessible
+int guarded = 0;  // stacks with an inaccessible page below
 #if defined(__SANITIZE_ADDRESS__)
 const void* own_stack = nullptr;  // of the thread that runs the fibers
 size_t own_stack_bytes = 0;
@@ -44,7 +44,7 @@ bool on_fiber_stack(const void* address, int* index) {
   return true;
 }
 
-// A fiber ends, or is abandoned, without returning: what its functions marked is still marked.
+// A fiber ends, or is abandoned, without returning: its functions' shadow memory is still marked.
 static void take_stack(Context* context, int index) {
   context->stack = fiber_stack(index);
   context->fake_stack = nullptr;
@@ -55,7 +55,7 @@ static void take_stack(Context* context, int index) {
 
 #if defined(__x86_64__)
 
-// What a called function must keep, and the stack. ucontext does the same with two system calls.
+// Saves the callee-saved registers and the stack. ucontext does the same with two system calls.
 extern "C" void usucl_emulation_switch(void** save, void* stack_pointer);
 asm(R"(
 .text
@@ -84,7 +84,7 @@ usucl_emulation_switch:
 void prepare(Context* context, int index, void (*entry)()) {
   take_stack(context, index);
   auto** top = reinterpret_cast<void**>(context->stack + kStackBytes);
-  *--top = nullptr;  // where `entry` would return to, had it been called
+  *--top = nullptr;  // where `entry` would return to
   *--top = reinterpret_cast<void*>(entry);
   *--top = nullptr;  // rbp: the end of every backtrace
   for (int saved = 0; saved < 5; ++saved) *--top = nullptr;

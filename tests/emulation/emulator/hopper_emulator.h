@@ -1,12 +1,12 @@
 // The vocabulary of csrc/cuda/hopper.h on the CPU. The TMA copies when its mbarrier is waited for,
-// warpgroups multiply when their group is; destinations and sums are NaN until then.
+// warpgroups multiply when their group is waited for; until then destinations and sums are NaN.
 #pragma once
 
 #include "emulator.h"
 
 namespace usucl::cuda {
 
-// What a kernel's struct has; the emulator keeps the state elsewhere.
+// The placeholder in a kernel's struct; the emulator keeps the state elsewhere.
 struct Mbarrier {
   uint64_t state;
 };
@@ -19,7 +19,7 @@ struct TensorMap {
 
 namespace usucl::emulation {
 
-// Where a call is, for the report of a deadlock and of a race.
+// The place of a call, for reports of deadlocks and races.
 struct Caller {
   const char* file;
   int line;
@@ -44,7 +44,7 @@ void set_registers(const Caller& caller);
 
 }  // namespace usucl::emulation
 
-// In a function that is not inlined.
+// Only for functions that are not inlined.
 #define USUCL_HERE (usucl::emulation::Caller{file, line, __builtin_return_address(0)})
 
 namespace usucl::cuda {

@@ -1,4 +1,4 @@
-// Device memory on the host, for a call of emulated kernels.
+// Device memory on the host, for one call of emulated kernels.
 #pragma once
 
 #include <cstring>
@@ -9,7 +9,7 @@
 
 namespace usucl::emulation {
 
-// Every array has its exact size and is full of NaNs, or of the zeros that were asked for.
+// Every array has its exact size and is filled with NaN, or with zeros if requested.
 class HostMemory : public cuda::Memory {
  public:
   void* allocate(int64_t bytes) override { return filled(bytes, 0xff); }

@@ -1,8 +1,8 @@
-"""Which kernels there are, and which of them the emulated tests of a session have run.
+"""Lists all kernels, and those that the emulated tests of a session have run.
 
-A plugin of pytest: with pytest-xdist every process notes what its tests ran, and the one that
-started them judges all notes together. A kernel or an instance of it that no test has run fails a
-session in which all emulated tests were asked for.
+A pytest plugin: with pytest-xdist every process notes what its tests ran, and the controlling
+process checks all notes together. A session with all emulated tests fails if no test has run some
+kernel or an instance of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 EMULATOR = Path(__file__).resolve().parent
 ROOT = EMULATOR.parents[2]
 LIST = ROOT / "build" / "emulated-kernels.md"
-# Kernels that only hardware can run, and why.
+# Kernels that only hardware can run, with the reason.
 HARDWARE_ONLY: dict[str, str] = {}
 
 _run: dict[str, set[str]] = {}  # names with template arguments, and the tests
@@ -25,7 +25,7 @@ _gaps: list[str] = []
 
 
 def note(kernels: set[str], test: str) -> None:
-    """Remembers that the test ran these kernels."""
+    """Records that the test ran these kernels."""
     for kernel in kernels:
         _run.setdefault(kernel, set()).add(test)
 
@@ -38,7 +38,7 @@ def kernels_in_source() -> set[str]:
 
 
 def gaps(run: Mapping[str, set[str]], sources: set[str]) -> list[str]:
-    """What is wrong with a whole session: each kernel must run, and for float and double alike."""
+    """The faults of a whole session: each kernel must run, for both float and double."""
     names = {kernel.split("<")[0].split("::")[-1] for kernel in run}
     other = {"float": "double", "double": "float"}
     instances = {re.sub(r"\b(float|double)\b", lambda m: other[m[0]], kernel) for kernel in run}

@@ -1,5 +1,5 @@
-// The emulated kernels' host entry points for ctypes: structures.py mirrors the
-// structs of csrc/core/problem.h and csrc/core/results.h.
+// The host entry points of the emulated kernels for ctypes; structures.py mirrors the structs of
+// csrc/core/problem.h and csrc/core/results.h.
 #include <string>
 
 #include "cuda/tensor_cores/rounding.h"
@@ -17,7 +17,7 @@ bool warpgroups = false;
 int64_t smallest_dense = int64_t{1} << 20;
 cuda::Statistics statistics;
 
-// Runs call(Call); returns what went wrong, races included, or null.
+// Runs call(Call); returns the error, races included, or null.
 template <typename Run>
 const char* run(const Run& run_on) {
   emulation::forget_races();
@@ -48,7 +48,7 @@ USUCL_ENTRY void configure(const emulation::Settings* settings, int64_t num_mult
   emulation::most_shared_bytes = shared_bytes;
 }
 
-// Since the last call.
+// The counters since the last call.
 USUCL_ENTRY void take_statistics(cuda::Statistics* out) {
   *out = statistics;
   statistics = {};
@@ -61,7 +61,7 @@ USUCL_ENTRY double margin(int32_t anchors, int32_t elements, int64_t dim, double
   return margin.relative * anchor_norm * key_norm + margin.absolute * (anchor_norm + key_norm + 1);
 }
 
-// Names of the kernels that ran since the last call, one a line.
+// The kernels that have run since the last call, one per line.
 USUCL_ENTRY const char* take_kernels() {
   static std::string names;
   names.clear();

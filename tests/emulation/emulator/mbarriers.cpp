@@ -1,4 +1,4 @@
-// Barriers of Hopper and the copies of the Tensor Memory Accelerator.
+// Hopper's barriers and the copies of the Tensor Memory Accelerator.
 #include <cstring>
 #include <unordered_map>
 
@@ -11,7 +11,7 @@ namespace usucl::emulation {
 namespace {
 
 constexpr int kRowBytes = cuda::kTileRowBytes;
-constexpr int kMostBytes = (1 << 20) - 1;  // that a phase can await
+constexpr int kMostBytes = (1 << 20) - 1;  // the most that a phase can await
 constexpr int kNamedBarriers = 16;
 
 struct TileCopy {
@@ -27,14 +27,14 @@ struct TileCopy {
 
 struct State {
   int count;       // arrivals that end a phase
-  int pending;     // of them those to come
-  int64_t bytes;   // announced and not copied
+  int pending;     // arrivals still missing
+  int64_t bytes;   // announced but not yet copied
   uint64_t phase;  // 0, 1, ...
   int initialised_by;
   bool fenced;
   std::deque<TileCopy> copies;
   std::vector<int> waiting;
-  Seen arriving, ended;  // what threads had seen that arrived in this phase, and in the last
+  Seen arriving, ended;  // what threads that arrived in this and the previous phase had seen
 };
 
 struct NamedBarrier {
@@ -81,7 +81,7 @@ void end_phase_if_complete(State* state, const Caller& caller) {
   resume_all(&state->waiting);
 }
 
-// Whether the element is in the matrix; what is left of it and above it are negative numbers.
+// Whether the element is in the matrix; rows above and columns to the left of it are negative.
 const unsigned char* source(const TileCopy& copy, int row, int byte) {
   const cuda::TiledMatrix& matrix = copy.matrix;
   const int64_t from_row = int64_t{copy.row} + row;

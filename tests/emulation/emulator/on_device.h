@@ -1,5 +1,5 @@
-// Test kernels called through ctypes, the same way emulated and on a GPU: the entry point of one
-// names its arrays and launches, call() does the rest.
+// Test kernels called through ctypes in the same way emulated and on a GPU: an entry point names
+// its arrays and launches, call() does the rest.
 #pragma once
 
 #include <exception>
@@ -44,7 +44,7 @@ inline void check(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
 }
 
-// Host arrays' copies on the device, each an allocation of its own.
+// Copies of host arrays on the device, each in a separate allocation.
 class Arrays {
  public:
   Arrays() = default;
@@ -59,7 +59,7 @@ class Arrays {
     return static_cast<const T*>(add(host, nullptr, count * sizeof(T)));
   }
 
-  // What the kernel leaves unwritten stays as it was.
+  // What the kernel does not write keeps its value.
   template <typename T>
   T* out(T* host, int64_t count) {
     return static_cast<T*>(add(host, host, count * sizeof(T)));
@@ -94,9 +94,9 @@ class Arrays {
 
 #endif
 
-static std::string error_text;  // not in call(): the race check has no functions for its guard
+static std::string error_text;  // not in call(): the race check does not support a guarded static
 
-// Runs launch(Arrays&); returns what went wrong, races included, or null.
+// Runs launch(Arrays&); returns the error, races included, or null.
 template <typename Launch>
 const char* call(const Launch& launch) {
 #if defined(USUCL_EMULATION)

@@ -23,9 +23,9 @@ constexpr int kReported = 4;
 using Clocks = std::array<uint32_t, 32>;
 
 std::vector<Clocks> warp_reads;  // of this epoch
-std::vector<Clocks> known;       // [threads]: of each lane of its warp, the clock a thread has seen
-// Once a thread of the block has used an mbarrier or a named barrier, in place of the two above:
-std::vector<Seen> all_known;  // [threads]: of every thread
+std::vector<Clocks> known;  // [threads]: for each lane of its warp, the clock a thread has seen
+// Replace the two above once a thread of the block has used an mbarrier or a named barrier:
+std::vector<Seen> all_known;  // [threads]: for every thread
 struct Reader {
   int thread;
   uint32_t clock;
@@ -67,7 +67,7 @@ void report(const char* what, const void* address, int thread, const void* calle
 
 std::string name_of(int thread) { return "thread " + std::to_string(thread); }
 
-// One access of a running thread to one cell.
+// Checks one access of a running thread to one cell.
 class Check {
  public:
   Check(Cell& cell, int thread, const void* address, const void* caller)
@@ -156,7 +156,7 @@ class Check {
       }
       return;
     }
-    // Read before know_all(): whether that has been seen is not known.
+    // Read before know_all(): it is unknown whether this has been seen.
     const bool counts = all_known.empty() && cell_.reader_of_other_warp != thread_;
     if (counts && cell_.reader_of_other_warp >= 0) {
       return race(cell_.reader_of_other_warp);

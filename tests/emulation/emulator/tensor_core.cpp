@@ -1,4 +1,4 @@
-// Asynchronous copies, loads of matrices, products of matrices: what one PTX instruction does.
+// The effect of single PTX instructions: asynchronous copies, matrix loads, matrix products.
 #include <cstring>
 
 #include "asynchronous.h"
@@ -18,7 +18,7 @@ struct Load {
 };
 
 // Lane l holds row l / 4 and columns 2 (l % 4), 2 (l % 4) + 1 of each matrix, or, transposed,
-// column l / 4 and those rows. Row r of matrix m is at the address that lane 8 m + r gives.
+// column l / 4 and those rows. Lane 8 m + r gives the address of row r of matrix m.
 template <bool kTransposed>
 void load_together(void** lanes, unsigned) {
   const int base = running_thread() / 32 * 32;
@@ -50,13 +50,13 @@ float element(uint32_t bits, int half) {
   const auto low = static_cast<uint16_t>(bits >> 16 * half);
   if (kElements == Elements::kBFloat16) return upcast(BFloat16{low});
   if (kElements == Elements::kFloat16) return upcast(Float16{low});
-  return float_from_bits(bits & 0xffffe000u);  // TF32 has 10 bits of mantissa, the rest is ignored
+  return float_from_bits(bits & 0xffffe000u);  // TF32 reads only 10 bits of mantissa
 }
 
-// With g = l / 4 and t = l % 4, lane l holds of the 32-bit columns of a [16, 8] the elements (g,
-// t), (g + 8, t), (g, t + 4), (g + 8, t + 4); of the 32-bit rows of b [8, 8] those (t, g), (t + 4,
-// g); of sum [16, 8] those (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). A 32-bit column has
-// two 16-bit elements, or one of TF32.
+// With g = l / 4 and t = l % 4, lane l holds these elements: of the 32-bit columns of a [16, 8],
+// (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); of the 32-bit rows of b [8, 8], (t, g), (t + 4,
+// g); of sum [16, 8], (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). A 32-bit column has two
+// 16-bit elements or one TF32 element.
 template <Elements kElements>
 void multiply_together(void** lanes, unsigned) {
   constexpr int kHalves = kElements == Elements::kTF32 ? 1 : 2;

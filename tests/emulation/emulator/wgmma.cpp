@@ -1,5 +1,5 @@
-// Products of warpgroups, asynchronous: operands are read and sums written when a group is waited
-// for.
+// Asynchronous products of warpgroups: operands are read and sums written only when a group is
+// waited for.
 #include <array>
 #include <cstring>
 #include <unordered_map>
@@ -17,25 +17,25 @@ constexpr int kThreads = cuda::kWarpgroupThreads, kSums = cuda::kWarpgroupSums;
 constexpr int kRows = 64, kColumns = 128, kOperandBytes = 32;
 constexpr uint32_t kPoison = 0x7fc0dead;  // a NaN
 
-// Registers of all threads, of one array of sums.
+// The registers of all threads for one array of sums.
 struct Sums {
   std::array<float*, kThreads> registers{};
   std::array<std::array<float, kSums>, kThreads> value;
-  int under_way = 0;  // products that add to them
+  int under_way = 0;  // pending products that add to them
 };
 
 struct Product {
   Elements elements;
   uint64_t a, b;
   bool add;
-  const float* sums;  // by what they are called: thread 0's registers
+  const float* sums;  // identified by thread 0's registers
   const void* caller;
 };
 
 struct Warpgroup {
   std::vector<Product> open;
   std::deque<std::vector<Product>> groups;
-  // Of threads that are in the same operation.
+  // The arguments of threads in the same operation.
   std::vector<void*> arguments;
   int present = 0;
   Caller caller{};
@@ -48,7 +48,7 @@ std::vector<Warpgroup> warpgroups;
 
 Warpgroup& own_group() { return warpgroups[running_thread() / kThreads]; }
 
-// Every thread of the warpgroup brings its argument; the last to come applies `together`.
+// Every thread of the warpgroup brings its argument; the last to arrive applies `together`.
 void collective_of_warpgroup(const char* operation, void* argument, const Caller& caller,
                              void (*together)(Warpgroup& group)) {
   const int thread = running_thread(), first = thread / kThreads * kThreads;
@@ -109,7 +109,7 @@ struct Operand {
 
 constexpr int kPieceBytes = 16;
 
-// Warps read their 16 rows of a, and all of b.
+// Each warp reads its 16 rows of a and all of b.
 void record_operands(const Product& product, int first_thread) {
   const Caller nowhere{"", 0, nullptr};
   const Operand a(product.a, nowhere), b(product.b, nowhere);
@@ -195,7 +195,7 @@ void issue(Warpgroup& group) {
   }
   for (int thread = 0; thread < kThreads; ++thread) {
     float* registers = static_cast<Issued*>(group.arguments[thread])->sum;
-    // The value has not gone back to them.
+    // The thread has not stored the value back.
     if (sums.registers[thread] == registers && poisoned(registers)) continue;
     if (sums.under_way > 0) {
       fail("sums of a product under way were written before %s:%d", caller.file, caller.line);

@@ -1,5 +1,5 @@
-// The emulated kernels under AddressSanitizer and UndefinedBehaviorSanitizer: every array has its
-// exact size. The results are compared with the CPU kernels'.
+// Runs the emulated kernels under AddressSanitizer and UndefinedBehaviorSanitizer, with every array
+// of its exact size, and compares the results with the CPU kernels'.
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -17,7 +17,7 @@ namespace {
 
 using namespace usucl;
 
-// Which launches a forward pass takes.
+// The launches of a forward pass.
 enum class Way { kOneLaunch, kByChain, kDense, kWarpgroups };
 
 struct Sizes {
@@ -27,7 +27,7 @@ struct Sizes {
   int videos;
   bool patients, soft_nn;
   Way way;
-  bool limited = false;  // by a margin, and the positives with weights
+  bool limited = false;  // by a margin; the positives have weights
 };
 
 template <typename T>
@@ -114,7 +114,7 @@ struct Results {
   }
 };
 
-// Sums of at most `terms` products, in another order or fused: each term is rounded once or twice.
+// Sums of at most `terms` products in another order or fused: each term is rounded once or twice.
 template <typename T>
 void check_near(const std::vector<T>& ours, const std::vector<T>& theirs, int64_t terms) {
   T largest = 1;
@@ -237,7 +237,7 @@ void compare_all() {
 
 }  // namespace
 
-// Takes the schedule's name, so that several may run at the same time.
+// Takes the schedule's name, so that several can run at the same time.
 int main(int, char** arguments) {
   using emulation::Schedule;
   const std::string name = arguments[1] == nullptr ? "" : arguments[1];

@@ -1,6 +1,6 @@
-// A kernel for Hopper with one bug, chosen on the command line: what the emulation says about it.
+// A Hopper kernel with one bug, chosen on the command line, to test what the emulation reports.
 //
-//   hopper_bugs none | <bug>      exit status 0: nothing found
+//   hopper_bugs none | <bug>      exit status 0: nothing was found
 #include <cstdio>
 #include <cstring>
 #include <iterator>
@@ -18,7 +18,7 @@ namespace emulation = usucl::emulation;
 
 constexpr int kStages = 2, kTiles = 5;
 constexpr int kAnchors = 64, kKeys = 128, kDim = 64;
-constexpr int kSteps = 4;  // products of a tile, over 32 bytes of each row
+constexpr int kSteps = 4;  // products per tile, over 32 bytes of each row
 constexpr int kThreads = kWarpgroupThreads + 32;
 
 enum class Bug {
@@ -86,7 +86,7 @@ constexpr const char* kNames[] = {
 struct alignas(kTileAlignment) Shared {
   uint16_t anchors[kAnchors * kDim];
   uint16_t keys[kStages][kKeys * kDim];
-  uint16_t room[kKeys * kDim];  // so that wrong operands are still in shared memory
+  uint16_t room[kKeys * kDim];  // keeps wrong operands inside shared memory
   Mbarrier full[kStages], empty[kStages];
   float greatest[kWarpgroupThreads];
 };
@@ -103,7 +103,7 @@ __device__ uint64_t operand(const uint16_t* tile, int step) {
   return right;
 }
 
-// Thread 0 of the last warp has the tiles of keys copied.
+// Thread 0 of the last warp has the TMA copy the tiles of keys.
 template <Bug kBug>
 __device__ void produce(Shared& shared, const TensorMap& keys) {
   if (threadIdx.x % 32 != 0) return;
@@ -159,7 +159,7 @@ __device__ void consume(Shared& shared, float* out) {
       greatest = sum[i] > greatest ? sum[i] : greatest;
     }
     if (kBug == Bug::kReadBeforeWait) wgmma_wait<0>(sum);
-    // The producer is not there for a barrier of the block.
+    // The producer does not take part in a barrier of the block.
     shared.greatest[thread] = greatest;
     const int count = kBug == Bug::kNamedBarrierCount && thread < 32 ? 96 : kWarpgroupThreads;
     named_barrier_sync(1, count);
@@ -201,7 +201,7 @@ uint16_t bits_of(float value) {
 
 template <Bug kBug>
 bool correct() {
-  constexpr int kRows = kTiles * kKeys - 30;  // the last tile is not full
+  constexpr int kRows = kTiles * kKeys - 30;  // the last tile is incomplete
   std::vector<uint16_t> anchors(kAnchors * kDim);
   alignas(16) static uint16_t keys[kRows * kDim];
   for (int i = 0; i < kAnchors * kDim; ++i) {

@@ -1,5 +1,4 @@
-// Kernels for the functions of csrc/cuda/hopper.h, with little else in them. For the emulator and
-// for nvcc.
+// Minimal kernels for the functions of csrc/cuda/hopper.h, for the emulator and for nvcc.
 #include "cuda/hopper.h"
 #include "on_device.h"
 
@@ -18,8 +17,8 @@ struct Ring {
   int value;
 };
 
-// Thread 0 writes the numbers 0, 1, ... to the same place; the others read each: out [steps,
-// threads - 1].
+// Thread 0 writes the numbers 0, 1, ... to one place; the others read each number:
+// out [steps, threads - 1].
 __global__ void phases(int steps, int* out) {
   Ring& ring = shared_memory<Ring>();
   const int readers = static_cast<int>(blockDim.x) - 1;
@@ -47,7 +46,7 @@ struct alignas(kTileAlignment) Tile {
   Mbarrier full;
 };
 
-// As it lies in shared memory.
+// Copies a tile out in the layout of shared memory.
 __global__ void tile_load(const __grid_constant__ TensorMap map, int row, int column,
                           uint32_t* out) {
   Tile& tile = shared_memory<Tile>();
@@ -72,7 +71,7 @@ struct alignas(kTileAlignment) Operands {
 
 enum class Kind { kBFloat16, kFloat16, kTF32 };
 
-// sum [threads, 64] as it lies in registers; b is written by threads, a copied by the TMA.
+// sum [threads, 64] in register layout; threads write b, the TMA copies a.
 template <Kind kKind>
 __global__ void __launch_bounds__(kWarpgroupThreads, 1)
     warpgroup_product(const __grid_constant__ TensorMap a, const uint32_t* b, int add, float* out) {
@@ -112,7 +111,7 @@ struct Handed {
   int value[2][kWarpgroupThreads];
 };
 
-// Two warpgroups, of which one gives registers to the other; each turns its numbers round.
+// Two warpgroups, one of which gives registers to the other; each reverses its numbers.
 __global__ void __launch_bounds__(2 * kWarpgroupThreads, 1) warpgroups(const int* in, int* out) {
   Handed& handed = shared_memory<Handed>();
   const int group = own_thread() / kWarpgroupThreads, own = own_thread() % kWarpgroupThreads;

@@ -1,5 +1,5 @@
-// A kernel for every function of csrc/cuda/device.h that is a PTX instruction, and little else in
-// it: one warp, registers in and out. For the emulator and for nvcc.
+// A minimal kernel for every function of csrc/cuda/device.h that is a PTX instruction: one warp,
+// registers in and out. For the emulator and for nvcc.
 #include "on_device.h"
 
 namespace {
@@ -8,7 +8,7 @@ using namespace usucl::cuda;
 using usucl::test::Arrays;
 
 constexpr int kLanes = 32;
-constexpr int kWords = 4;  // of 32 bits in what a lane copies, and in a lane's fragments
+constexpr int kWords = 4;  // 32-bit words per copy of a lane, and in a lane's fragments
 
 __device__ int own_lane() { return static_cast<int>(threadIdx.x); }
 
@@ -20,8 +20,8 @@ struct Staged {
   alignas(16) uint32_t word[2][kLanes][kWords];
 };
 
-// Two groups, the second one of the same words in the opposite order of lanes; each is read as soon
-// as it is waited for. Lanes whose bit of `there` is not set have no source.
+// Two groups, the second with the same words in the opposite order of lanes; each is read as soon
+// as it has been waited for. Lanes whose bit in `there` is 0 have no source.
 __global__ void asynchronous_copies(const uint32_t* words, uint32_t there, uint32_t* out) {
   Staged& staged = shared_memory<Staged>();
   const int lane = own_lane();

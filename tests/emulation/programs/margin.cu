@@ -1,9 +1,9 @@
-// The products of mma_core.cu, and beside them what csrc/core/nomination.h lets a score be off by.
+// The products of mma_core.cu, and the error of a score that csrc/core/nomination.h allows.
 #include "cuda/tensor_cores/rounding.h"
 
 #include "mma_core.cu"
 
-// The margin's factor of both norms and its absolute part, into out [2]; of types as in DType.
+// Writes the margin's factor of both norms and its absolute part to out [2]; types as in DType.
 USUCL_ENTRY const char* margin(int64_t anchors, int64_t elements, int64_t dim, float* out) {
   const usucl::NominationMargin margin(tensor_core_errors(
       static_cast<usucl::DType>(anchors), static_cast<usucl::DType>(elements), dim));

@@ -1,6 +1,6 @@
 // Products of one tile of 128 anchors with one of 128 keys through
-// csrc/cuda/tensor_cores/mma_core.h: chunks copied asynchronously, two ahead, as the dense pass
-// does. For the emulator and for nvcc.
+// csrc/cuda/tensor_cores/mma_core.h, with chunks copied asynchronously two ahead, as in the dense
+// pass. For the emulator and for nvcc.
 #include "cuda/tensor_cores/mma_core.h"
 
 #include "on_device.h"
@@ -19,10 +19,10 @@ struct Shared {
   Chunk<kRows> key[kStages];
 };
 
-// What a test leaves out.
+// What a test omits.
 enum class Bug { kNone, kNoWait, kNoBarrier, kNoBarrierBeforeReuse };
 
-// anchors, keys: [kRows, chunks] in pieces of 16 bytes; only the first `keys_there` keys are.
+// anchors, keys: [kRows, chunks] in pieces of 16 bytes; only the first `keys_there` keys exist.
 template <typename Elements, Bug kBug>
 __global__ void __launch_bounds__(kThreads, 2)
     tile_product(const Piece* anchors, const Piece* keys, int chunks, int keys_there, float* out) {
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (kBug != Bug::kNoBarrier) __syncthreads();
     if (kBug != Bug::kNoBarrierBeforeReuse) copy(chunk + kStages - 1);
     product.add(shared.anchor[chunk % kStages], first_row, shared.key[chunk % kStages], first_key);
-    // Over the chunk that other warps may be multiplying still.
+    // Overwrites the chunk that other warps may still be multiplying.
     if (kBug == Bug::kNoBarrierBeforeReuse) copy(chunk + kStages);
   }
   copy_async_wait<0>();

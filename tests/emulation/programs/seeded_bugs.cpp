@@ -1,8 +1,8 @@
-// A kernel with one bug, chosen on the command line: what the emulation says about it.
+// A kernel with one bug, chosen on the command line, to test what the emulation reports.
 //
-//   seeded_bugs none | <bug>      exit status 0: nothing found
+//   seeded_bugs none | <bug>      exit status 0: nothing was found
 //
-// Built twice, for the race check and with AddressSanitizer and UndefinedBehaviorSanitizer.
+// Built twice: for the race check, and with AddressSanitizer and UndefinedBehaviorSanitizer.
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
@@ -17,8 +17,8 @@ using namespace usucl::cuda;
 namespace emulation = usucl::emulation;
 
 constexpr int kThreads = 64;
-constexpr int kTile = 64;   // values staged at a time, four to an asynchronous copy
-constexpr int kRoom = 512;  // in the list
+constexpr int kTile = 64;   // values staged at a time, four per asynchronous copy
+constexpr int kRoom = 512;  // of the list
 
 enum class Bug {
   kNone,
@@ -75,8 +75,8 @@ struct TooMuch {
   float more[1 << 14];
 };
 
-// Appends the values above a threshold to the block's list: staged in shared memory with the next
-// tile on its way, appended atomically, the list sorted by rank at the end.
+// Appends the values above a threshold to the block's list: staged in shared memory while the next
+// tile is copied, appended atomically, and sorted by rank at the end.
 template <Bug kBug>
 __global__ void __launch_bounds__(kThreads)
     survivors(const float* values, int count, const float* thresholds, float* out, int* out_count) {
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kThreads)
     if (kBug != Bug::kNoBarrierBeforeReuse) __syncthreads();
   }
   copy_async_wait<0>();
-  // The sum of the counts of a warp's lanes, handed down lane by lane.
+  // The sum of the counts of a warp's lanes, passed down lane by lane.
   shared.scratch[thread] = thread % 32 == 0 ? shared.count : 0;
   if (kBug != Bug::kNoWarpBarrier) __syncwarp();
   const int found = shared.scratch[thread / 32 * 32];
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kThreads)
   if (kBug == Bug::kReadPastInput && thread == 0) out[block * kRoom + 1] = values[count];
 }
 
-// What the kernel should give for one block.
+// The correct result of the kernel for one block.
 std::vector<float> expected(const std::vector<float>& values, const std::vector<float>& threshold) {
   std::vector<float> list;
   for (size_t i = 0; i < values.size(); ++i) {
@@ -163,7 +163,7 @@ template <Bug kBug>
 bool correct() {
   const int count = 4 * kTile - 4, blocks = 2;
   const float level = kBug == Bug::kListOverflow ? -1.0f : 100.0f;
-  // With a list overflow: more survivors than room, the shared struct ends with the list.
+  // List overflow: more survivors than room, and the shared struct ends with the list.
   const int longer = kBug == Bug::kListOverflow ? 3 : 1;
   std::vector<float> values(longer * count), thresholds(kThreads, level);
   for (int i = 0; i < longer * count; ++i) values[i] = static_cast<float>(i * 37 % 251);

@@ -1,4 +1,4 @@
-// The emulator itself: what warps exchange, where the elements of matrices lie, what is reported.
+// Tests of the emulator: what warps exchange, where matrix elements lie, what is reported.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -31,7 +31,7 @@ __global__ void exchange(int* out) {
   own[7] = __all_sync(kAll, lane < 31);
   own[8] = static_cast<int>(__reduce_add_sync(kAll, static_cast<unsigned>(lane)));
   own[9] = static_cast<int>(__reduce_max_sync(kAll, static_cast<unsigned>(lane)));
-  // Halves of a warp may differ.
+  // The halves of a warp may differ.
   own[10] = lane < 16 ? __shfl_sync(0xffffu, lane, 2) : __shfl_sync(0xffff0000u, lane, 18);
   own[11] = __all_sync(kAll, lane < 32);
 }
@@ -82,7 +82,7 @@ uint16_t bfloat16_bits(float value) {
   return static_cast<uint16_t>(bits >> 16);
 }
 
-// Small integers: exact, and no subnormals.
+// For small integers: exact, without subnormals.
 uint16_t float16_bits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -95,8 +95,8 @@ struct Matrices {
   float tf32_a[16][8], tf32_b[8][8];
 };
 
-// Linear index in a matrix stored column by column, as the layouts of the instructions are
-// published: of `value` v of lane l, a shape of strides over (l % 4, l / 4) and the bits of v.
+// A linear index in a matrix stored column by column, as in the published instruction layouts: for
+// `value` v of lane l, a shape of strides over (l % 4, l / 4) and the bits of v.
 struct Layout {
   int by_t, by_g, by_bit0, by_bit1, by_bit2;
 
@@ -232,7 +232,7 @@ void test_copies() {
   launch<copy>(1, 1, sizeof(Staged), nullptr, values, out);
   emulation::settings.check_races = emulation::kInstrumented;
   for (int i = 0; i < 8; ++i) CHECK(out[i] == (i < 4 ? values[i] : 0.0f));
-  CHECK(out[8] != out[8]);  // under way: NaN
+  CHECK(out[8] != out[8]);  // pending: NaN
 }
 
 __global__ void wait_for_each_other() {

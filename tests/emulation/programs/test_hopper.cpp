@@ -1,5 +1,5 @@
-// Hopper's half of the emulator: phases of mbarriers, what the TMA writes where, what warpgroups
-// multiply, named barriers.
+// Tests of the Hopper part of the emulator: phases of mbarriers, where the TMA writes what, what
+// warpgroups multiply, named barriers.
 #include <cstdio>
 #include <cstring>
 #include <iterator>
@@ -20,7 +20,7 @@ namespace emulation = usucl::emulation;
 
 int thread_index() { return static_cast<int>(threadIdx.x); }
 
-// The first thread of the block makes barriers.
+// The first thread of the block makes the barriers.
 template <typename Make>
 void make_barriers(const Make& make) {
   if (thread_index() == 0) {
@@ -35,7 +35,7 @@ struct Phases {
   int value;
 };
 
-// A ring of one: thread 0 writes 0, 1, 2, ...; the others read each, and say that they have.
+// A ring of one slot: thread 0 writes 0, 1, 2, ...; the others read each number and acknowledge it.
 __global__ void ring(int steps, int* out) {
   Phases& shared = shared_memory<Phases>();
   const int readers = static_cast<int>(blockDim.x) - 1, thread = thread_index();
@@ -46,7 +46,7 @@ __global__ void ring(int steps, int* out) {
   for (int step = 0; step < steps; ++step) {
     const int parity = step % 2;
     if (thread == 0) {
-      mbarrier_wait(shared.empty, parity ^ 1);  // the first time at once
+      mbarrier_wait(shared.empty, parity ^ 1);  // the first time returns at once
       shared.value = step;
       mbarrier_arrive(shared.full);
     } else {
@@ -86,7 +86,7 @@ __global__ void load_tile(const __grid_constant__ TensorMap map, int row, int co
   }
 }
 
-// Where an element lies, by the rule that csrc/cuda/hopper.h states.
+// The place of an element, by the rule stated in csrc/cuda/hopper.h.
 size_t place(int row, int byte) {
   const int piece = byte / 16;
   return static_cast<size_t>(row * kTileRowBytes + 16 * (piece ^ (row % 8)) + byte % 16);
@@ -130,8 +130,8 @@ void multiply(float (&sum)[kWarpgroupSums], uint64_t a, uint64_t b, bool add) {
   if (kKind == Kind::kTF32) wgmma_tf32(sum, a, b, add);
 }
 
-// Of rows of 128 bytes, written by threads. Two groups: the first half of the rows, without what
-// the sums were if `clear`; the second half.
+// Rows of 128 bytes, written by threads. Two groups: the first half of the rows, discarding the
+// previous sums if `clear`; then the second half.
 template <Kind kKind>
 __global__ void product(const uint16_t* a, const uint16_t* b, bool clear, float* out) {
   Operands& shared = shared_memory<Operands>();
@@ -159,7 +159,7 @@ __global__ void product(const uint16_t* a, const uint16_t* b, bool clear, float*
   for (int i = 0; i < kWarpgroupSums; ++i) out[thread * kWarpgroupSums + i] = sum[i];
 }
 
-// Small integers: exact in all.
+// Small integers: all results are exact.
 template <Kind kKind>
 void set(uint16_t* row, int k, int value) {
   const auto real = static_cast<float>(value);
@@ -171,7 +171,7 @@ void set(uint16_t* row, int k, int value) {
                                  ((bits >> 13 & 0x3ffffu) - (value == 0 ? 0u : 112u << 10)));
   }
   if (kKind == Kind::kTF32) {
-    bits |= 0x1fff;  // which is not read
+    bits |= 0x1fff;  // must not be read
     std::memcpy(row + 2 * k, &bits, sizeof bits);
   } else {
     row[k] = half;
@@ -192,7 +192,7 @@ void test_product(bool clear) {
   std::vector<float> out(kWarpgroupThreads * kWarpgroupSums);
   launch<product<kKind>>(1, kWarpgroupThreads, sizeof(Operands), nullptr, &a_rows[0][0],
                          &b_rows[0][0], clear, out.data());
-  // From the register to the element; the emulator goes the other way.
+  // Goes from the register to the element; the emulator goes the other way.
   for (int thread = 0; thread < kWarpgroupThreads; ++thread) {
     const int warp = thread / 32, lane = thread % 32;
     for (int i = 0; i < kWarpgroupSums; ++i) {
@@ -210,14 +210,14 @@ struct Handed {
   int start;
 };
 
-// Warps 0, 1 and 2, 3 exchange values within each pair, which __syncthreads would not let them.
+// Warps 0, 1 and 2, 3 exchange values within each pair, which __syncthreads would not allow.
 __global__ void pairs(int* out) {
   Handed& shared = shared_memory<Handed>();
   const int pair = thread_index() / 64, own = thread_index() % 64;
   increase_registers<64>();
   if (thread_index() == 0) shared.start = 10;
   __syncthreads();
-  const int start = shared.start;  // by all warps, and overwritten when all have come
+  const int start = shared.start;  // read by all warps, overwritten when all have arrived
   named_barrier_sync(3, 128);
   if (thread_index() == 127) shared.start = 0;
   for (int step = 0; step < 2 + pair; ++step) {

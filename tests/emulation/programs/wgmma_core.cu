@@ -1,5 +1,5 @@
-// Scores of anchors with keys by csrc/cuda/tensor_cores/wgmma_core.h: one thread has tiles copied,
-// one warpgroup multiplies them, with three stages between. For the emulator and for nvcc.
+// Scores of anchors with keys by csrc/cuda/tensor_cores/wgmma_core.h: one thread has the TMA copy
+// tiles, one warpgroup multiplies them, with three stages in between. For emulator and nvcc.
 #include "cuda/tensor_cores/wgmma_core.h"
 #include "on_device.h"
 
@@ -23,7 +23,7 @@ struct Shared {
   Mbarrier full[kStages], empty[kStages];
 };
 
-// Which stage a chunk is in, counted over all key tiles.
+// The stage of a chunk, counted over all key tiles.
 struct Turn {
   int stage = 0, parity = 0;
 
