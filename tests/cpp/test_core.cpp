@@ -163,14 +163,16 @@ void test_offsets() {
   CHECK(bank.offset(rows - 1, dim - 1) == (int64_t{1} << 35) + 511);
 }
 
-double loss_at(const std::vector<double>& s, int64_t positives, int64_t intra, double t,
-               double soft, bool use_soft, std::vector<double>* gradient = nullptr) {
+// weights [positives], or null.
+double loss_at(const std::vector<double>& s, const double* weights, int64_t positives,
+               int64_t intra, double t, double soft, bool use_soft,
+               std::vector<double>* gradient = nullptr) {
   const auto cross = static_cast<int64_t>(s.size()) - positives - intra;
   std::vector<double> by(s.size());
   RowDerivatives<double> d{by.data(), by.data() + positives, by.data() + positives + intra, 0, 0};
-  const double loss = row_loss<Alone, double>(
-      {s.data(), positives, s.data() + positives, intra, s.data() + positives + intra, cross},
-      {t, soft, use_soft}, &d);
+  const double loss = row_loss<Alone, double>({s.data(), weights, positives, s.data() + positives,
+                                               intra, s.data() + positives + intra, cross},
+                                              {t, soft, use_soft}, &d);
   if (gradient != nullptr) {
     *gradient = by;
     gradient->push_back(d.temperature);
@@ -180,7 +182,7 @@ double loss_at(const std::vector<double>& s, int64_t positives, int64_t intra, d
 }
 
 // Derivatives against central differences, for every mix of groups.
-void test_loss_derivatives() {
+void test_loss_derivatives(const double* weights) {
   std::mt19937 random(0);
   std::uniform_real_distribution<double> uniform(-1, 1);
   for (int trial = 0; trial < 200; ++trial) {
@@ -189,7 +191,7 @@ void test_loss_derivatives() {
     std::vector<double> s(positives + intra + cross), gradient;
     for (double& x : s) x = uniform(random);
     const double t = 0.3, tau = 0.2, h = 1e-6;
-    const double loss = loss_at(s, positives, intra, t, tau, soft, &gradient);
+    const double loss = loss_at(s, weights, positives, intra, t, tau, soft, &gradient);
     CHECK(loss >= 0 && (loss > 0 || intra + cross == 0));
     for (size_t i = 0; i < s.size() + 2; ++i) {
       double values[2];
@@ -197,7 +199,7 @@ void test_loss_derivatives() {
         std::vector<double> moved = s;
         const double step = side == 0 ? -h : h;
         if (i < s.size()) moved[i] += step;
-        values[side] = loss_at(moved, positives, intra, t + (i == s.size() ? step : 0),
+        values[side] = loss_at(moved, weights, positives, intra, t + (i == s.size() ? step : 0),
                                tau + (i == s.size() + 1 ? step : 0), soft);
       }
       // Central differences: truncation h^2 and cancellation 1e-16 / h, both below 1e-8 here.
@@ -220,6 +222,8 @@ int main() {
   test_dtypes();
   test_similarity_is_a_fused_chain();
   test_offsets();
-  test_loss_derivatives();
+  const double weights[] = {0.5, 2, 0};
+  test_loss_derivatives(nullptr);
+  test_loss_derivatives(weights);
   return 0;
 }
