@@ -121,9 +121,14 @@ def telling_problems() -> list[tuple[dict[str, Any], Problem]]:
     bank.copy_(bank[(bank.float() @ rising.anchors.embedding[0].float()).argsort()])
     equal = plain_problem(rows=130, dim=8, keys=(700,), cross_k=3)
     equal.blocks[0].embedding[:] = equal.blocks[0].embedding[0]
+    # Anchors beyond float16, which only the chain can settle.
+    beyond = plain_problem(rows=40, dim=8, keys=(150,), margin=-0.1)
+    beyond.anchors.embedding[::2] *= 1e6
+    beyond.blocks[0] = beyond.blocks[0]._replace(embedding=beyond.blocks[0].embedding.half())
     dense = [
         rising,
         equal,
+        beyond,
         plain_problem(
             dtype=torch.bfloat16, rows=20, dim=200, keys=(300, 140), cross_k=30, cross_skip=3
         ),
