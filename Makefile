@@ -14,9 +14,10 @@ OUT ?= runs/demo
 PART ?= 1
 COMMIT ?=
 # Tests at the same time; each process takes 1 to 2 GB. Neighbours go to one process as long as the
-# other has work, so that what several tests share is made once.
+# other has work, so that what several tests share is made once; threads that wait for others sleep,
+# as the processes share the cores.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # One architecture keeps the build short; PTX lets every newer GPU run it too. setup.py alone
 # builds for the GPU it finds, or for a portable list.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
