@@ -176,10 +176,10 @@ def _shares(weights: Tensor) -> Tensor:
 def _info_nce(
     positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor, share: Tensor | None
 ) -> Tensor:
-    """logsumexp(logits) - logits[0], the mean over the positives ``[N, R]``; zero where no
-    negative ``[N, L]`` is taken.
+    """Returns ``[N]`` ``logsumexp(logits) - logits[0]``, the mean over the positives ``[N, R]``.
 
-    As log(1 + sum_j exp((s_j - s_p) / temperature)): no digits are lost where that is small.
+    It is zero where no negative ``[N, L]`` is taken, and is computed as
+    ``log(1 + sum_j exp((s_j - s_p) / temperature))``, which loses no digits where it is small.
     """
     present = taken.any(1)
     excess = (negative[:, None] - positive[:, :, None]) / temperature  # [N, R, L]
@@ -218,7 +218,7 @@ def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tens
 def _soft_nearest_neighbour(
     similarity: Tensor, taken: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """c = sum_j softmax(s / temperature)_j s_j over the taken keys: one logit, ``[N, 1]``."""
+    """Returns ``sum_j softmax(s / temperature)_j s_j`` over the taken keys: one logit ``[N, 1]``."""
     present = taken.any(1, keepdim=True)
     # Rows without keys get equal weights of zero similarities instead of softmax's 0 / 0.
     weight = (similarity / temperature).masked_fill(~taken & present, -_INF).softmax(1)
