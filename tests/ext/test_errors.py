@@ -233,7 +233,15 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
         r"impl must be one of 'auto', 'native', 'reference', got 'fast'",
     ),
 }
-LOSS_ONLY = ("positives", "temperature", "soft_nn_temperature", "reduction", "return_selection")
+LOSS_ONLY = (
+    "positives",
+    "positive_weights",
+    "margin",
+    "temperature",
+    "soft_nn_temperature",
+    "reduction",
+    "return_selection",
+)
 
 
 @pytest.mark.parametrize("case", WRONG)
