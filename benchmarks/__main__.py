@@ -18,11 +18,7 @@ SECONDS, QUICK_SECONDS = 4.0, 0.4  # for each provider on each problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0.
-
-    Raises:
-        AssertionError: providers disagree; nothing is measured then.
-    """
+    """Returns 0; raises AssertionError before any measurement if providers disagree."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small problems, under a minute")
     parser.add_argument("--out", type=Path, help="JSON file; by default by machine and date")

@@ -290,11 +290,7 @@ def put_into(document: Path, block: str, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0.
-
-    Raises:
-        AssertionError: a search is wrong; nothing is measured then.
-    """
+    """Returns 0; raises AssertionError before any measurement if a search is wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10,000 frames only")
     parser.add_argument("--full", action="store_true", help="10 million frames too, if they fit")

@@ -50,11 +50,8 @@ class Bytes:
 
 
 def received(ranks: int, n: int, k: int, d: int, element: int = 4) -> Bytes:
-    """Returns what ``candidates(n anchors, k)`` receives.
-
-    These are the other ranks' anchors with video, time and patient; a similarity and an index for
-    each of the first k of each part; and at most n k frames.
-    """
+    """Returns what ``candidates(n anchors, k)`` receives: the other ranks' anchors with video, time
+    and patient; similarity and index for the first k of each part; and at most n k frames."""
     others = ranks - 1
     return Bytes(
         others * n * (element * d + 8 + 4 + 8),

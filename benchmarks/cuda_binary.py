@@ -156,7 +156,7 @@ def read(library: Path, cuobjdump: Path) -> Library:
     ):
         take(dump(cuobjdump, flag, library), codes)
     if not codes:
-        raise RuntimeError(f"{library}: expected CUDA kernels, cuobjdump found none")
+        raise RuntimeError(f"{library} must have CUDA kernels, got none")
     kernels = [
         Kernel(arch, readable(name), c.registers, c.stack, c.shared, c.threads, c.instructions)
         for (arch, name), c in codes.items()

@@ -161,7 +161,7 @@ def tile_code(code: dict[int, Instruction]) -> TileCode:
     by_warpgroups = bool(places("HGMMA"))
     products = places("HGMMA") or places("HMMA")
     if not products:
-        raise ValueError("expected tensor core products in the kernel, found none")
+        raise ValueError("the kernel must have tensor core products, got none")
     barriers = places("BAR")
     if by_warpgroups:
         # The chunk that begins the sums precedes the one that adds to them.

@@ -1,7 +1,6 @@
-"""What others offer on a GPU, prepared and checked.
+"""What others offer on a GPU, prepared and checked: losses, and searches to build a loss around.
 
-These are searches, around which a user would build a loss, and losses. All are optional: what is
-not installed says so.
+All are optional: what is not installed says so.
 """
 
 from __future__ import annotations

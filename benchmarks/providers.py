@@ -115,10 +115,8 @@ def _faiss_search(problem: Problem) -> Step:
 
 
 def _faiss_loss(problem: Problem) -> Step:
-    """Returns the loss with FAISS's cross-video negatives; intra-video keys are looked up by video.
-
-    As many more keys are fetched as the longest video has frames, then the anchor's own dropped.
-    """
+    """Returns the loss over FAISS's search, of as many more keys as the longest video has frames,
+    without the anchor's own; intra-video keys are looked up by video, outside FAISS."""
     index, (intra_k, cross_k) = _faiss_index(problem), problem.setting.k
     anchors, positives, keys = problem.anchors, problem.positives, problem.keys
     sizes = torch.bincount(keys.video, minlength=int(anchors.video.max()) + 1)

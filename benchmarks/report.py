@@ -102,7 +102,7 @@ def put_into(text: str, block: str) -> str:
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     found = len(pattern.findall(text))
     if found != 1:
-        raise ValueError(f"expected one block between {BEGIN} and {END}, got {found}")
+        raise ValueError(f"text must have one block between {BEGIN} and {END}, got {found}")
     return pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n\n{END}", text)
 
 

@@ -120,7 +120,7 @@ class Result:
         """
         found = self.where(**wanted)
         if len(found) > 1:
-            raise ValueError(f"expected one row with {wanted}, got {len(found)}")
+            raise ValueError(f"result must have at most one row with {wanted}, got {len(found)}")
         return found[0].value if found else None
 
 
@@ -134,7 +134,7 @@ def write(result: Result, path: Path) -> None:
     rows = [asdict(row) for row in result.rows]
     shared = {tuple(row.pop(field) for field in SHARED) for row in rows}
     if len(shared) > 1:
-        raise ValueError(f"expected rows of one run, got {len(shared)}: {sorted(shared)}")
+        raise ValueError(f"rows must be of one run, got {len(shared)}: {sorted(shared)}")
     head = {
         "schema": SCHEMA,
         "run": dict(result.run),
@@ -160,7 +160,7 @@ def read(path: Path) -> Result:
         raise ValueError(f"{path} is not JSON: {error}") from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
-        raise ValueError(f"{path}: expected a result file of schema {SCHEMA}, got {found}")
+        raise ValueError(f"{path} must be a result file of schema {SCHEMA}, got {found}")
     shared = content["every_row"]
     rows = [_row(f"{path}, row {i}", {**one, **shared}) for i, one in enumerate(content["rows"])]
     return Result(content["run"], content["providers"], rows)
@@ -173,7 +173,7 @@ def _row(where: str, given: Mapping[str, Any]) -> Row:
         raise ValueError(f"{where}: missing or unknown fields {differ}")
     if given["metric"] not in METRICS or given["mode"] not in (*MODES, ""):
         raise ValueError(
-            f"{where}: expected a metric of {METRICS} and a mode of {MODES}, "
+            f"{where}: metric must be one of {METRICS} and mode one of {MODES}, "
             f"got {given['metric']!r} and {given['mode']!r}"
         )
     return Row(**{**given, "shape": tuple(given["shape"]), "k": tuple(given["k"])})

@@ -21,8 +21,7 @@ def constant(values: Values, dtype: torch.dtype, device: torch.device, intercept
 
     Args:
         values: the number or the pair.
-        dtype: dtype of the tensor.
-        device: device of the tensor.
+        dtype, device: those of the tensor.
         intercepted: whether something besides the kernels sees the call: it must then see the
             tensor made, and other calls must not use that tensor.
     """

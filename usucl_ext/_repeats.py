@@ -54,9 +54,8 @@ def look(
     """Returns how a call looks, or None where its looks do not tell everything.
 
     Args:
-        anchors: as given by the caller, like the other arguments.
-        negatives: one ``Frames`` or several.
-        values: what becomes the tensors between those of both, in that order; the window first.
+        anchors, negatives: as given by the caller.
+        values: what becomes the tensors between theirs, as given, in that order; the window first.
         options: everything else.
     """
     if type(anchors) is not Frames or is_intercepted() or forward_ad._current_level >= 0:

@@ -195,7 +195,7 @@ def hard_negative_nce(
 
     Gradients flow to the anchors, positives, blocks and temperatures that require them, through
     the selected pairs only, in each input's dtype. A block that requires none is not kept: a
-    bank may be overwritten between forward and backward. Gradients are deterministic; second
+    bank may be overwritten between forward and backward. Results are deterministic; second
     derivatives raise RuntimeError. An anchor without valid negatives, or with a negative video
     id, has loss 0 and zero gradient; where ``q_i`` or an ``s_p`` is not finite, ``loss_i``,
     ``dq_i`` and ``dp_i`` are NaN, nothing is selected, and other rows are untouched. Autocast
