@@ -194,8 +194,8 @@ def test_state_dict_round_trip_and_refusals() -> None:
     before = snapshot(other)
     state = snapshot(bank)
     bad = {
-        "has": {name: state[name] for name in ("embedding", "video")},
-        "shape": {**state, "time": torch.zeros(4)},
+        "must have": {name: state[name] for name in ("embedding", "video")},
+        "must have shape": {**state, "time": torch.zeros(4)},
         "video for each": {**state, "enqueued": torch.tensor(3)},
         "finite": {**state, "embedding": torch.full((5, 3), torch.nan)},
     }
