@@ -107,7 +107,7 @@ def test_a_sum_that_overflows_is_no_broken_row() -> None:
     [
         ({"capacity": 0}, "capacity must be >= 1, got 0"),
         ({"dim": 2.5}, "dim must be an int, got float"),
-        ({"search": "IVF64,Flat"}, "needs a capacity of at least 64"),
+        ({"search": "IVF64,Flat"}, "capacity must be at least 64"),
         ({"dtype": torch.int8}, "dtype must be one of float32"),
     ],
 )
