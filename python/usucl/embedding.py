@@ -191,7 +191,9 @@ def embed_videos(
         encoded = {n: encode(e, images, batch_size, device) for n, e in encoders.items()}
         for name, values in encoded.items():
             if not all(column.isfinite().all() for column in values):
-                raise ValueError(f"the {name} encoder's values must be finite, {entry.id}'s are not")
+                raise ValueError(
+                    f"the {name} encoder gives values that are not finite ({entry.id})"
+                )
         yield entry, frames, encoded
 
 
