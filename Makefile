@@ -1,10 +1,10 @@
-# make demo [DATA=folder]   set up, train an encoder on the videos in DATA (or on made ones), report
+# make demo [DATA=folder]   set up, train an encoder on the videos in DATA (or synthetic ones), report
 # make test                 set up, lint, type-check, run every test
 # make check-all            make test at length: every CPU variant, sanitizers, more architectures
-# make coverage             the Python tests again, with the lines that none of them runs
+# make coverage             the Python tests again, with the lines that no test runs
 # make build                set up and build only
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
-# make gpu-suite PART=2     there: comparisons, mma.sync on Hopper, sanitizers, sweep
+# make gpu-suite PART=2     as well: comparisons, mma.sync on Hopper, sanitizers, sweep
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,15 +13,15 @@ DATA ?=
 OUT ?= runs/demo
 PART ?= 1
 COMMIT ?=
-# Tests at the same time; each process takes 1 to 2 GB. Neighbours go to one process as long as the
-# other has work, so that what several tests share is made once; threads that wait for others sleep,
-# as the processes share the cores.
+# Parallel test processes, each of 1 to 2 GB. Neighbouring tests go to one process while the other
+# has work, so that what several tests share is made once. Waiting threads sleep: the processes
+# share the cores.
 JOBS ?= 2
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
-# One architecture keeps the build short; PTX lets every newer GPU run it too. setup.py alone
-# builds for the GPU it finds, or for a portable list.
+# One architecture keeps the build short, and PTX lets every newer GPU run it too. Without this
+# variable setup.py builds for the GPU it finds, or for a portable list.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
-# One of each generation, Hopper with the instructions it alone has; for make check-all.
+# One architecture per generation, Hopper with its own instructions; for make check-all.
 ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 
 NATIVE := setup.py $(shell find csrc -type f)
@@ -50,8 +50,8 @@ check-all: test
 coverage: build
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
-# With the Python there is, not a new environment: where GPUs are there may be no network. Results
-# go to the folder that OUT of the environment names, or to benchmarks/results.
+# This uses the existing Python, not a new environment, as GPU machines may lack a network. Results
+# go to the folder that the environment's OUT names, or to benchmarks/results.
 gpu-suite:
 	$(PYTHON) -m benchmarks.gpu --part $(PART) $(if $(COMMIT),--commit '$(COMMIT)')
 
@@ -73,8 +73,8 @@ native-tests: build
 python-tests: build
 	$(PYTEST)
 
-# What the kernels compute, again under each lesser instruction set that this machine runs.
-COMPUTED := $(patsubst %,tests/ext/test_%.py,selection loss gradients pairs determinism scale golden)
+# Tests of the kernels' results, again under each lesser instruction set of this machine.
+COMPUTED := $(patsubst %,tests/ext/test_%.py,selection limits loss gradients pairs determinism scale golden)
 capability-tests: build
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C, build_info; \
 	    print(*(set(_C.cpu_capabilities()) - {build_info()["cpu_capability"]}))'); do \
@@ -90,14 +90,14 @@ $(VENV)/built: $(VENV)/installed pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,bench,dev]'
 	touch $@
 
-# torch first, and torchvision of the same release: the build needs the one, the other must match.
+# torch comes first because the build needs it, with torchvision of the matching release.
 $(VENV)/installed: constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "usucl needs Python 3.10 or newer: $(PYTHON) not found (set PYTHON)"; exit 1; }
 	@command -v $(CXX) >/dev/null || { echo "usucl needs a C++ compiler: $(CXX) not found (install g++, or set CXX)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else \
 	  f"usucl needs Python 3.10 or newer, {sys.executable} is {sys.version.split()[0]} (set PYTHON)")'
 	@$(PYTHON) -c 'import pathlib, sys, sysconfig; header = pathlib.Path(sysconfig.get_path("include"), "Python.h"); \
-	  sys.exit(None if header.is_file() else f"usucl needs the headers of Python: {header} is not there (install python3-dev)")'
+	  sys.exit(None if header.is_file() else f"usucl needs the headers of Python: {header} not found (install python3-dev)")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "usucl needs Python's venv module (install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel

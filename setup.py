@@ -4,7 +4,7 @@ Environment:
     USUCL_CUDA            auto (default): build the CUDA library if it can be; 1: fail if it
                           cannot; 0: do not.
     TORCH_CUDA_ARCH_LIST  CUDA architectures; by default those of the GPU here, or a portable list.
-    MAX_JOBS              compilers at once; by default as many as cores and memory allow.
+    MAX_JOBS              parallel compilers; by default as many as cores and memory allow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BYTES_PER_JOB = 2 << 30
 
 
 def run(*command: str) -> str:
-    """Standard output and error of a command; empty if it cannot be run."""
+    """Returns standard output and error of a command; empty if it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -44,7 +44,7 @@ def run(*command: str) -> str:
 
 
 def find_cuda_home() -> Path | None:
-    """The toolkit with headers; the nvcc on PATH may be a wrapper script that lies elsewhere."""
+    """Returns the toolkit with headers; the nvcc on PATH may be a wrapper elsewhere."""
     candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     nvcc = shutil.which("nvcc")
     if nvcc:
@@ -59,7 +59,7 @@ def find_cuda_home() -> Path | None:
 
 
 def cuda_absent_reason(home: Path | None) -> str:
-    """Why the CUDA library is not built; empty where it is."""
+    """Returns why the CUDA library is not built; empty if it is."""
     wish = os.environ.get("USUCL_CUDA", "auto")
     if wish not in ("auto", "0", "1"):
         sys.exit(f"USUCL_CUDA must be auto, 0 or 1, got {wish!r}")
@@ -86,7 +86,7 @@ def toolkit_version(home: Path) -> str:
 
 
 def choose_archs(home: Path) -> str:
-    """Architectures for TORCH_CUDA_ARCH_LIST, which torch itself cannot choose without a GPU."""
+    """Returns TORCH_CUDA_ARCH_LIST, which torch itself cannot choose without a GPU."""
     wish = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if wish:
         return wish
@@ -127,7 +127,7 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtensio
 
 
 def text(value: str) -> str:
-    """A C string literal, as a macro's value."""
+    """Returns a C string literal for the value of a macro."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -140,11 +140,11 @@ facts = {
     "USUCL_COMPILER": compiler[0] if compiler else "unknown",
 }
 target = [("TORCH_TARGET_VERSION", TORCH_TARGET)]
-# Contraction off: a similarity is one chain of explicit fused multiply-adds, all else is not fused.
+# Contraction is off: a similarity is a chain of explicit multiply-adds, and nothing else is fused.
 # Paths of the build machine stay out of error messages.
 cxx = [
     "-O3",
-    "-g0",  # what Python itself was built with would make most of the file debug information
+    "-g0",  # with Python's own flags most of the file would be debug information
     "-ffp-contract=off",
     "-Wall",
     "-Wextra",
@@ -163,7 +163,7 @@ try:
     import pybind11
 
     pybind11_headers = [pybind11.get_include()]
-except ImportError:  # those inside torch serve as well, where nothing can be installed
+except ImportError:  # where it cannot be installed, the headers inside torch serve as well
     pybind11_headers = []
 
 extensions = [
@@ -176,7 +176,7 @@ extensions = [
     )
 ]
 if not absent:
-    # Its own instructions are there where the library is built for it by that name.
+    # Hopper's own instructions are compiled only for the architecture named 9.0a.
     hopper = [("USUCL_BUILT_FOR_HOPPER", None)] if "9.0a" in archs else []
     extensions.append(
         CUDAExtension(

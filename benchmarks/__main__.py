@@ -18,7 +18,7 @@ SECONDS, QUICK_SECONDS = 4.0, 0.4  # for each provider on each problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; an AssertionError if providers disagree, before anything is measured."""
+    """Returns 0; raises AssertionError before any measurement if providers disagree."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small problems, under a minute")
     parser.add_argument("--out", type=Path, help="JSON file; by default by machine and date")
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = suite.skipped()
     for name, reason in skipped.items():
         print(f"Without {name}: {reason}", file=sys.stderr)
-    # --quick has no time to compile for this; the compiled loss is checked all the same, later
+    # --quick has no time to compile for this; the compiled loss is checked later all the same.
     suite.check([name for name in PROVIDERS if not (options.quick and name == COMPILED)])
     measured = suite.Suite(
         QUICK_SECONDS if options.quick else SECONDS, words=in_words(run), skipped=skipped
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(row: Row) -> None:
-    """A line of progress, for each time of a whole call."""
+    """Prints a line of progress for each time of a whole call."""
     whole = "forward" if row.provider in (MATMUL, SEARCH) else "both"
     if row.metric != "time" or row.mode != whole:
         return

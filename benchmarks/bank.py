@@ -1,8 +1,8 @@
 """``python -m benchmarks.bank``: build, update and search of banks, against raw FAISS and usearch.
 
 The frames are sweeps as an encoder might leave them: 4096 views, each video a view with an offset
-of its own, 32 frames a video around it, two videos a patient. An anchor's nearest frames are those
-of its own video, which it may not take; then come other videos of the view.
+of its own, 32 frames per video around it, two videos per patient. An anchor's nearest frames are
+those of its own video, which it may not take; then come other videos of the view.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from usucl_ext import Frames
 
 DIM, K, ANCHORS, UPDATE = 128, 32, 256, 256
 VIEWS, FRAMES_PER_VIDEO = 4096, 32
-VIDEO_OFFSET, FRAME_OFFSET = 0.5, 0.3  # lengths, beside the view's 1
+VIDEO_OFFSET, FRAME_OFFSET = 0.5, 0.3  # lengths; that of a view is 1
 SIZES = (10_000, 65_536, 1_000_000)
 FULL_SIZE = 10_000_000
-LARGEST_GRAPH = 100_000  # a graph of more takes its time to build
+LARGEST_GRAPH = 100_000  # larger graphs take long to build
 
 PROVIDERS = {
     "exact": "NegativeBank, the fused operator over all slots",
@@ -55,7 +55,7 @@ PROVIDERS = {
 
 
 def sweeps(m: int, seed: int, dim: int = DIM, count: int = VIEWS) -> Frames:
-    """``m`` frames of videos that no other seed has, of ``count`` views that all seeds share."""
+    """Returns ``m`` frames of this seed's own videos, of ``count`` views that all seeds share."""
     generator = torch.Generator().manual_seed(seed)
     views = normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(7)))
     videos = -(-m // FRAMES_PER_VIDEO)
@@ -68,16 +68,16 @@ def sweeps(m: int, seed: int, dim: int = DIM, count: int = VIEWS) -> Frames:
 
 
 def every(frames: Frames, count: int) -> Frames:
-    """``count`` of them, evenly spaced."""
+    """Returns ``count`` of the frames, evenly spaced."""
     chosen = torch.arange(count) * len(frames.video) // count
     return frames.take(chosen)
 
 
 def check() -> None:
-    """Exact searches select the same, and nobody an anchor's own video or patient.
+    """Checks that exact searches agree, and that no search finds an anchor's own patient.
 
     Raises:
-        AssertionError: not so; the message names the search.
+        AssertionError: one does not pass; the message names the search.
     """
     stored = sweeps(20_000, 1)
     anchors = every(stored, 64)
@@ -112,7 +112,7 @@ class Bench:
     def __init__(self, m: int, seconds: float, words: dict[str, str]) -> None:
         self.m, self.seconds, self.words = m, seconds, words
         self.stored = sweeps(m, 1)
-        # Half of the anchors from videos of the bank, half from others.
+        # Half of the anchors come from videos of the bank, half from others.
         halves = every(self.stored, ANCHORS // 2), every(sweeps(10_000, 2), ANCHORS // 2)
         columns = zip(*(half[:3] for half in halves), strict=True)
         embedding, video, time_ = (torch.cat(pair) for pair in columns)
@@ -120,7 +120,7 @@ class Bench:
         self.update = sweeps(UPDATE, 3)
 
     def run(self) -> Iterator[Row]:
-        """Builds, updates, searches."""
+        """Builds, updates and searches the banks."""
         cells = max(16, 2 ** int(np.log2(self.m / 1000)))
         searches = {"exact": "exact", "Flat": "Flat", "IVF": f"IVF{cells},Flat"}
         if self.m <= LARGEST_GRAPH:
@@ -165,7 +165,7 @@ class Bench:
             ("Flat", "IVF"),
         ):
             yield self._ratio(ours, theirs, times)
-        # Last, for it changes what the banks hold.
+        # This comes last because it changes what the banks hold.
         steps = {n: Step(partial(b.enqueue, self.update)) for n, b in banks.items()}
         yield from self._times("update", time_in_turns(steps, seconds=self.seconds))
 
@@ -188,7 +188,7 @@ class Bench:
         return index
 
     def _masked(self, slots: Tensor) -> Tensor:
-        """What a caller is left with who asks for more and strikes out the own patient."""
+        """Returns what is left if a caller asks for more and drops the anchor's own patient."""
         at = slots.clamp(min=0)
         assert self.stored.patient is not None and self.anchors.patient is not None
         keep = (slots >= 0) & (self.stored.patient[at] != self.anchors.patient[:, None])
@@ -221,7 +221,7 @@ def _slots(index: Any, vectors: np.ndarray, k: int) -> Tensor:
 
 
 def _resident() -> float:
-    """MiB; 0 where the system does not tell."""
+    """Returns MiB; 0 where the system does not tell."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -230,7 +230,7 @@ def _resident() -> float:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table a size."""
+    """Returns one table per size."""
     out = []
     for m in sorted({row.shape[1] for row in rows}):
         here = [row for row in rows if row.shape[1] == m]
@@ -282,7 +282,7 @@ def _tell(result: Result, source: Path, docs: Path | None) -> None:
 
 
 def put_into(document: Path, block: str, text: str) -> None:
-    """Replaces what stands between the two marks of a block."""
+    """Replaces the text between the two marks of a block."""
     begin, end = (f"<!-- {block}: {which} -->" for which in ("begin", "end"))
     head, rest = document.read_text(encoding="utf-8").split(begin)
     tail = rest.split(end)[1]
@@ -290,10 +290,10 @@ def put_into(document: Path, block: str, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; an AssertionError if a search is wrong, before anything is measured."""
+    """Returns 0; raises AssertionError before any measurement if a search is wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10,000 frames only")
-    parser.add_argument("--full", action="store_true", help="10 million frames, too, if they fit")
+    parser.add_argument("--full", action="store_true", help="10 million frames too, if they fit")
     parser.add_argument("--out", type=Path, help="JSON file; by default by date")
     parser.add_argument("--show", type=Path, help="only show this JSON file")
     parser.add_argument("--docs", type=Path, help="put what is shown into this document")
@@ -310,8 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = SIZES[:1] if options.quick else SIZES + ((FULL_SIZE,) if options.full else ())
     rows: list[Row] = []
     for m in sizes:
-        if 5 * 4 * m * DIM / 2**30 > available_memory():  # banks, their indexes, and one to build
-            print(f"Without {m:,} frames: they would not fit the memory", file=sys.stderr)
+        if 5 * 4 * m * DIM / 2**30 > available_memory():  # banks, indexes, and one being built
+            print(f"Without {m:,} frames: they would not fit in memory", file=sys.stderr)
             continue
         for row in Bench(m, 0.3 if options.quick else 2.0, in_words(run)).run():
             rows.append(row)

@@ -1,9 +1,8 @@
 """``python -m benchmarks.bank_drift``: what old centroids cost while an encoder drifts.
 
-The bank is overwritten twice, a quarter at a time, and meanwhile the embedding space turns: as far,
-in one replacement of the bank, as leaves a frame and itself at the printed similarity. Prints
-recall@32 with the first centroids, and with new ones each time that the bank has been replaced
-once, which is the default of ``rebuild_after``.
+The bank is overwritten twice, a quarter at a time, while the embedding space turns: the printed
+similarity is that of a frame with its first embedding. Prints recall@32 with the first centroids,
+and with new ones each time the bank has been replaced once, the default of ``rebuild_after``.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from usucl_ext import Frames
 
 CAPACITY, CELLS, NPROBE = 65_536, 64, 8
 VIEWS = 256
-QUARTER_TURN = 0.15  # of the generator's matrix, a quarter of the bank
+QUARTER_TURN = 0.15  # multiple of the generator's matrix, per quarter of the bank
 NEVER = 10**9
 
 
 def turned(m: int, seed: int, turn: Tensor) -> Frames:
-    """Sweeps with as many frames a view as a large bank has, turned."""
+    """Returns turned sweeps with as many frames per view as a large bank has."""
     frames = sweeps(m, seed, count=VIEWS)
     return frames._replace(embedding=frames.embedding @ turn)
 
 
 def main() -> None:
-    """Prints a line a quarter."""
+    """Prints one line per quarter."""
     square = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(0))
     square = (square - square.T) / DIM**0.5
     search = f"IVF{CELLS},Flat"

@@ -1,7 +1,7 @@
 """``python -m benchmarks.bank_scale``: a bank on 1 to 3 processes, and what that projects to.
 
-The cost of one step is counted in bytes and operations by formulas; the constants in them are
-measured here. docs/bank.md holds what this prints, between two marks: ``--docs docs/bank.md``.
+Formulas count the bytes and operations of one step; their constants are measured here. docs/bank.md
+holds what this prints, between two marks: ``--docs docs/bank.md``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from benchmarks.bank import DIM, FRAMES_PER_VIDEO, K, every, put_into, sweeps
 from benchmarks.harness import describe_run
 from usucl.bank import NegativeBank, ShardedBank
 
-N = 64  # anchors a rank, measured; the projection takes others
-PART = 50_000  # frames a rank
+N = 64  # anchors per rank as measured; the projection takes PROJECTED_N
+PART = 50_000  # frames per rank
 NPROBE = 16
 SCALE = ((8, 10**7), (8, 10**9), (64, 10**9), (512, 10**9))
 PROJECTED_N = 256
-NETWORK = 25e9  # bytes/s into each rank, and seconds an exchange takes at the least: assumed
-LATENCY = 30e-6
+NETWORK = 25e9  # bytes/s into each rank, assumed
+LATENCY = 30e-6  # least seconds per exchange, assumed
 EXCHANGES = 13  # of candidates() without a window: see sharded.py
 
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes that a rank receives in one step, by what they are."""
+    """Bytes that a rank receives in one step, by kind."""
 
     anchors: int
     candidates: int
@@ -50,8 +50,8 @@ class Bytes:
 
 
 def received(ranks: int, n: int, k: int, d: int, element: int = 4) -> Bytes:
-    """Of ``candidates(n anchors, k)``: anchors of the others with video, time and patient; a
-    similarity and an index for each of the first k of each part; and at most n k frames."""
+    """Returns what ``candidates(n anchors, k)`` receives: the other ranks' anchors with video, time
+    and patient; similarity and index for the first k of each part; and at most n k frames."""
     others = ranks - 1
     return Bytes(
         others * n * (element * d + 8 + 4 + 8),
@@ -65,10 +65,11 @@ class Measured:
     """Seconds of one step, medians.
 
     Attributes:
-        ranks, frames: processes, and frames in all parts.
-        step: of ``candidates``.
-        search: of the same anchors in one part alone.
-        exchange: of the smallest exchange.
+        ranks: number of processes.
+        frames: number of frames in all parts.
+        step: a call of ``candidates``.
+        search: a search of the same anchors in one part alone.
+        exchange: the smallest exchange.
     """
 
     ranks: int
@@ -109,7 +110,7 @@ def _process(rank: int, ranks: int, port: int, out: str) -> None:
 
 
 def measure(ranks: int) -> Measured:
-    """A sharded bank on so many processes of this machine."""
+    """Returns the times of a sharded bank on ``ranks`` processes of this machine."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -120,7 +121,7 @@ def measure(ranks: int) -> Measured:
 
 
 def inverted_file(frames: int = 1_000_000, cells: int = 1024) -> float:
-    """Seconds a query and frame looked at, of an inverted file on one thread."""
+    """Returns seconds per query and inspected frame of an inverted file on one thread."""
     bank = NegativeBank(frames, DIM, search=f"IVF{cells},Flat", nprobe=NPROBE)
     bank.enqueue(sweeps(frames, 1))
     bank.rebuild()
@@ -130,12 +131,12 @@ def inverted_file(frames: int = 1_000_000, cells: int = 1024) -> float:
 
 
 def report(measured: Sequence[Measured], per_pair: float, machine: str) -> str:
-    """Both tables, with what they rest on."""
+    """Returns both tables, with what they rest on."""
     exact = measured[0].search / (N * PART)
     lines = [
-        f"Measured on {machine}: one thread a process, gloo through the loopback, {N} anchors a "
-        f"rank, {PART:,} frames a rank searched exactly, k = {K}, D = {DIM}; medians. Processes "
-        "beyond the number of cores share them.",
+        f"Measured on {machine}: one thread per process, gloo through the loopback, {N} "
+        f"anchors per rank, {PART:,} frames per rank searched exactly, k = {K}, D = {DIM}; "
+        "medians. Processes beyond the number of cores share them.",
         "",
         "| ranks | frames | step, ms | its search, ms | smallest exchange, ms | received, KiB |",
         "|--:|--:|--:|--:|--:|--:|",
@@ -148,13 +149,13 @@ def report(measured: Sequence[Measured], per_pair: float, machine: str) -> str:
         )
     lines += [
         "",
-        f"**Projection, not measured.** {PROJECTED_N} anchors a rank, k = {K}, D = {DIM}, float32. "
-        f"Search: {exact * 1e9:.2f} ns a pair exactly and {per_pair * 1e9:.2f} ns a frame looked "
-        f"at in an inverted file, as measured here and for one thread a rank; cells for 1000 "
-        f"frames, 1 in 64 looked through. Network: assumed, {NETWORK / 1e9:.0f} GB/s into each "
+        f"**Projection, not measured.** {PROJECTED_N} anchors per rank, k = {K}, D = {DIM}, "
+        f"float32. Search: {exact * 1e9:.2f} ns per pair exactly and {per_pair * 1e9:.2f} ns per "
+        f"inspected frame in an inverted file, as measured here with one thread per rank; cells of "
+        f"1000 frames, 1 in 64 inspected. Network: assumed, {NETWORK / 1e9:.0f} GB/s into each "
         f"rank and {LATENCY * 1e6:.0f} us for each of {EXCHANGES} exchanges. Nothing overlaps.",
         "",
-        "| ranks | frames | frames a rank | bank a rank, GB | anchors, MB | candidates, MB "
+        "| ranks | frames | frames per rank | bank per rank, GB | anchors, MB | candidates, MB "
         "| frames, MB | network, ms | exact search, s | inverted file, s |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]

@@ -1,8 +1,8 @@
-"""The simple way to search without the whole matrix: a matrix product by chunks of the keys, into
-one buffer, and a kernel after each that keeps what is better than the worst of the best so far.
+"""The simple way to search without the whole matrix, written for the comparison.
 
-The library's matrix product at its full rate, every score written and read once in the dtype of the
-embeddings. Written for the comparison.
+Chunks of the keys are multiplied into one buffer by the library's matrix product at its full rate,
+and a kernel after each keeps what is better than the worst of the best so far. Every score is
+written and read once, in the dtype of the embeddings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from usucl_ext import Frames
 
-FIRST, CHUNK = 8192, 65536  # keys: the first chunk alone is ranked as a whole
-ROOM = 512  # keys of a chunk that may pass an anchor's bar; of random keys 256 should, at k = 32
-COLUMNS = 4096  # that one program of the filter looks at
+FIRST, CHUNK = 8192, 65536  # keys; only the first chunk is ranked as a whole
+ROOM = 512  # keys per chunk that may pass an anchor's bar; 256 random keys should at k = 32
+COLUMNS = 4096  # per program of the filter
 
 
 @triton.jit
@@ -41,7 +41,7 @@ def _filter(
 
 
 class ChunkedSearch:
-    """The k most similar keys of another video, for every anchor: a call gives ``[N, k]``."""
+    """A search whose call returns the k most similar keys of other videos, ``[N, k]``."""
 
     def __init__(self, anchors: Frames, keys: Frames, k: int) -> None:
         query = anchors.embedding.detach()
@@ -72,11 +72,11 @@ class ChunkedSearch:
         return index
 
     def lost(self) -> bool:
-        """Whether more keys ever passed a bar than there was room for."""
+        """Returns whether more keys ever passed a bar than there was room for."""
         return int(self._most) > ROOM
 
     def _first(self) -> tuple[Tensor, Tensor]:
-        """The best of the first chunk, which has no bar yet."""
+        """Returns the best of the first chunk, which has no bar yet."""
         score = self._product(0, FIRST)
         own = self._video[:, None] == self._keys.video[:FIRST]
         best = score.masked_fill_(own, -torch.inf).topk(self._k, dim=1)

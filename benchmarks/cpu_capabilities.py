@@ -1,8 +1,8 @@
 """``python -m benchmarks.cpu_capabilities --out FILE``: the loss under each CPU instruction set.
 
-All that the machine runs, the best first, each in a process of its own: whether they give the
-same bits, and times beside the float32 FMA peak and ``torch.mm``, on two threads and on all. Less
-than a minute; what there is no time for is left out and said.
+Runs all sets that the machine has, the best first, each in a process of its own. Tells whether they
+give the same bits, and their times next to the float32 FMA peak and ``torch.mm``, on two threads
+and on all. It takes less than a minute and names what it had no time for.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SWEEP: tuple[dict[str, Any], ...] = (
     *({"order": order} for order in ("ascending", "all equal", "correlated")),
 )
 ROUNDS = 5
-FAST = ("amx", "avx512_bf16")  # they nominate, so dtype, depth and order of the keys matter
+FAST = ("amx", "avx512_bf16")  # these nominate, so dtype, k and order of the keys matter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(capability: str, quick: bool, seconds: float) -> Iterator[dict[str, Any]]:
-    """What a process under a capability finds, line by line."""
+    """Yields what a process under a capability finds, line by line."""
     command = [sys.executable, "-m", "benchmarks.cpu_capabilities", "--one"]
     environment = {**os.environ, "USUCL_CPU_CAPABILITY": capability}
     child = subprocess.Popen(
@@ -124,7 +124,7 @@ def _measure(shapes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
 
 
 def _times(capability: str, problems: Sequence[Problem], threads: int) -> Iterator[dict[str, Any]]:
-    """Rows of the loss on all problems, and of ``torch.mm`` where that is one of the shapes."""
+    """Yields rows of the loss on all problems, and of ``torch.mm`` on those without a change."""
     entries: dict[str, tuple[str, Setting, Step]] = {}
     for problem in problems:
         setting = problem.setting
@@ -148,7 +148,7 @@ def _times(capability: str, problems: Sequence[Problem], threads: int) -> Iterat
 
 
 def _show(row: Row, rows: Sequence[Row]) -> None:
-    """A time with its share of the last FMA peak."""
+    """Prints a time with its share of the last FMA peak."""
     if row.metric == "rate":
         print(f"{row.provider}: {row.value:.0f} GFLOP/s on {row.threads} threads", flush=True)
         return

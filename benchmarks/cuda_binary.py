@@ -30,10 +30,10 @@ class Kernel:
     Attributes:
         arch: ``"sm_90a"``.
         name: without namespaces and arguments, ``"select_kernel<float>"``.
-        registers: of a thread.
-        stack: bytes a thread of stack frame: spilled registers and arrays, in slow local memory.
-        shared: bytes a thread block, static; what a launch asks for beyond is not in the binary.
-        threads: at most in a thread block; 0 where the kernel has no launch bounds.
+        registers: per thread.
+        stack: bytes of stack frame per thread: spilled registers and arrays, in slow local memory.
+        shared: static bytes per thread block; what a launch asks for on top is not in the binary.
+        threads: most threads in a thread block; 0 if the kernel has no launch bounds.
         instructions: opcodes, such as ``"FFMA"``, in the order of the code.
     """
 
@@ -69,7 +69,7 @@ class Library:
 
 @dataclass(frozen=True)
 class Multiprocessor:
-    """What one multiprocessor holds at once (CUDA C++ Programming Guide, Compute Capabilities)."""
+    """What a multiprocessor holds at once (CUDA C++ Programming Guide, Compute Capabilities)."""
 
     threads: int
     blocks: int
@@ -86,13 +86,13 @@ _MULTIPROCESSORS = {
     (12, 0): Multiprocessor(1536, 24, 100 * 1024),
 }
 _WARP, _REGISTERS_AT_ONCE, _SHARED_AT_ONCE, _SCHEDULERS = 32, 256, 128, 4
-_RESERVED_SHARED = 1024  # bytes of every block
+_RESERVED_SHARED = 1024  # bytes per block
 
 
 def occupancy(kernel: Kernel) -> float | None:
-    """Share of a multiprocessor's warps that can be resident, at the largest block allowed.
+    """Returns the share of resident warps of a multiprocessor, at the largest block allowed.
 
-    None where the architecture's limits are not listed here, or the kernel names no block size.
+    It is None if the architecture's limits are not listed here or the kernel names no block size.
     """
     limits = _MULTIPROCESSORS.get(_capability(kernel.arch))
     if limits is None or kernel.threads == 0:
@@ -107,7 +107,7 @@ def occupancy(kernel: Kernel) -> float | None:
 
 
 def _capability(arch: str) -> tuple[int, int]:
-    """(9, 0) of ``"sm_90a"``."""
+    """Returns ``(9, 0)`` for ``"sm_90a"``."""
     digits = re.sub(r"\D", "", arch)
     return int(digits[:-1]), int(digits[-1])
 
@@ -117,7 +117,7 @@ def _up(count: int, unit: int) -> int:
 
 
 def find_cuobjdump() -> Path | None:
-    """The toolkit's, that on PATH, or the one inside the triton package."""
+    """Returns the toolkit's cuobjdump, that on PATH, or the one inside the triton package."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     folders = [str(Path(home) / "bin") for home in homes if home]
     found = shutil.which("cuobjdump", path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
@@ -132,7 +132,7 @@ def find_cuobjdump() -> Path | None:
 
 
 def find_library() -> Path | None:
-    """``USUCL_CUDA_LIBRARY``, or the library that was built in place for this Python."""
+    """Returns ``USUCL_CUDA_LIBRARY``, or the library built in place for this Python."""
     named = os.environ.get("USUCL_CUDA_LIBRARY")
     if named:
         return Path(named)
@@ -141,7 +141,7 @@ def find_library() -> Path | None:
 
 
 def read(library: Path, cuobjdump: Path) -> Library:
-    """Everything that cuobjdump tells of a library.
+    """Returns all that cuobjdump tells of a library.
 
     Raises:
         FileNotFoundError: there is no such library.
@@ -156,7 +156,7 @@ def read(library: Path, cuobjdump: Path) -> Library:
     ):
         take(dump(cuobjdump, flag, library), codes)
     if not codes:
-        raise RuntimeError(f"{library}: expected CUDA kernels, cuobjdump found none")
+        raise RuntimeError(f"{library} must have CUDA kernels, got none")
     kernels = [
         Kernel(arch, readable(name), c.registers, c.stack, c.shared, c.threads, c.instructions)
         for (arch, name), c in codes.items()
@@ -166,7 +166,7 @@ def read(library: Path, cuobjdump: Path) -> Library:
 
 
 def dump(tool: Path, flag: str, library: Path) -> str:
-    """What cuobjdump prints with this flag.
+    """Returns what cuobjdump prints with this flag.
 
     Raises:
         RuntimeError: it fails; the message is its own.
@@ -190,7 +190,7 @@ _Codes = dict[tuple[str, str], _Code]
 
 
 def _in_arch(text: str) -> Iterator[tuple[str, str]]:
-    """(architecture, line) of machine code; lines of PTX are left out."""
+    """Yields (architecture, line) of machine code; lines of PTX are left out."""
     arch, elf = "", False
     for line in text.splitlines():
         if line.startswith("Fatbin "):
@@ -212,7 +212,7 @@ def _take_resources(text: str, codes: _Codes) -> None:
             code = codes.setdefault((arch, name), _Code())
             code.registers, code.shared = int(told["REG"]), int(told["SHARED"])
             if code.shared and _capability(arch) >= (9, 0):
-                code.shared -= _RESERVED_SHARED  # counted in there, unlike on earlier ones
+                code.shared -= _RESERVED_SHARED  # included there, unlike on earlier architectures
             code.stack = int(told["STACK"]) + int(told["LOCAL"])
             name = ""
 
@@ -255,7 +255,7 @@ def _ptx(text: str) -> dict[str, list[str]]:
 
 
 def readable(mangled: str) -> str:
-    """``select_kernel<float>`` of a C++ symbol; the symbol itself where it is none."""
+    """Returns ``select_kernel<float>`` for a C++ symbol, and any other symbol as it is."""
     try:
         demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle  # there wherever PyTorch is
     except (OSError, AttributeError):
@@ -265,14 +265,14 @@ def readable(mangled: str) -> str:
     found = demangle(mangled.encode(), None, None, ctypes.byref(status))
     if status.value != 0 or not found:
         return mangled
-    name = ctypes.string_at(found).decode()  # a few bytes each, left to the process's end
+    name = ctypes.string_at(found).decode()  # a few bytes each, never freed
     name = name.replace("(anonymous namespace)::", "").removeprefix("void ")
     name = re.sub(r"\b(?:\w+::)+", "", name)
     return re.sub(r"\(\w[\w ]*\)(?=-?\d)", "", name).split("(", 1)[0]  # (int)3 as an argument
 
 
 def table(library: Library) -> str:
-    """Markdown: a line a kernel and architecture, then the size of the file."""
+    """Returns Markdown: one line per kernel and architecture, then the size of the file."""
     head = "kernel", "arch", "registers", "spills, B", "static shared, B", "threads", "occupancy"
     lines = [head, ("---", "---", *["--:"] * 5)]
     for kernel in library.kernels:
@@ -287,7 +287,7 @@ def table(library: Library) -> str:
 
 
 def absent_reason() -> str:
-    """Why nothing can be read here; empty where it can."""
+    """Returns why nothing can be read here; empty where it can."""
     if find_library() is None:
         return "no CUDA library: usucl_ext._C_cuda is not built (USUCL_CUDA_LIBRARY names one)"
     if find_cuobjdump() is None:
@@ -301,7 +301,7 @@ def command(
     report: Callable[[Path, Path], str],
     arguments: Sequence[str] | None,
 ) -> int:
-    """Prints ``report(library, cuobjdump)`` of the library named in ``arguments``.
+    """Prints ``report(library, cuobjdump)`` for the library named in ``arguments``.
 
     Returns 0; 1 with a line on standard error where nothing can be read.
     """

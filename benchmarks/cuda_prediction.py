@@ -1,10 +1,10 @@
-"""What the dense CUDA pass should take, from its machine code and its bytes. A prediction.
+"""Predicts the time of the dense CUDA pass from its machine code and its bytes.
 
 ``python -m benchmarks.cuda_prediction [LIBRARY]`` counts the instructions of one tile, 128 anchors
-x 128 keys, and sets the time against the limits of an H200 one by one: tensor cores, shared
-memory, instruction issue, bytes from L2 and from memory. Of both kernels that nominate: by mma.sync
-and, where the library holds machine code of 9.0a, by wgmma. A lower bound: latencies are not
-in it. docs/cuda.md has it beside what was measured.
+x 128 keys, and derives the time that each limit of an H200 allows: tensor cores, shared memory,
+instruction issue, bytes from L2 and from memory. It covers both kernels that nominate: by mma.sync
+and, where the library holds machine code of 9.0a, by wgmma. It is a lower bound, as latencies are
+not in it. docs/cuda.md compares it with what was measured.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pathlib import Path
 from benchmarks.cuda_binary import command, dump, readable
 
 COMMAND = "python -m benchmarks.cuda_prediction"
-TILE, WARPS, PAIRS_OF_LANE = 128, 8, 64  # anchors and keys; of a thread block; in one tile
+TILE, WARPS, PAIRS_OF_LANE = 128, 8, 64  # anchors and keys; per thread block; per tile
 CHUNK_BYTES = 128
 WARPS_KERNEL, HOPPER_KERNEL = "nominate_kernel", "nominate_hopper_kernel"
 SHAPES = ((512, 65536), (4096, 65536), (4096, 1048576))
 DIM = 128
-# Opcodes of the pipe that takes half as many lanes a cycle as are issued.
+# Opcodes of the pipe that takes half as many lanes per cycle as are issued.
 HALF_RATE = {
     "FMNMX",
     "FSETP",
@@ -44,19 +44,19 @@ HALF_RATE = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One H200: ``tensor_flops``, ``mma_share``, ``l2_bytes`` and ``memory_bytes`` were measured by
-    others, ``launch`` is usual, all else nominal."""
+    """An H200: ``tensor_flops``, ``mma_share``, ``l2_bytes`` and ``memory_bytes`` were measured by
+    others, ``launch`` is a usual value, and all else is nominal."""
 
-    tensor_flops: float = 790e12  # bfloat16, a large matrix product: by wgmma
-    mma_share: float = 0.63  # of them by mma.sync
-    lanes: int = 128  # fused multiply-adds a cycle and multiprocessor
+    tensor_flops: float = 790e12  # per second: bfloat16, a large matrix product by wgmma
+    mma_share: float = 0.63  # the part of them that mma.sync reaches
+    lanes: int = 128  # fused multiply-adds per cycle and multiprocessor
     clock: float = 1.755e9
     multiprocessors: int = 132
     schedulers: int = 4
-    shared_bytes: int = 128  # a cycle and multiprocessor
-    l2_bytes: float = 5.5e12  # a second
+    shared_bytes: int = 128  # per cycle and multiprocessor
+    l2_bytes: float = 5.5e12  # per second
     memory_bytes: float = 4.3e12
-    launch: float = 2e-6  # of one kernel after another in a graph
+    launch: float = 2e-6  # seconds between kernels of a graph
     launches: int = 9
 
 
@@ -74,10 +74,11 @@ class TileCode:
     """Instructions that a warp issues for one tile.
 
     Attributes:
-        chunk: for 128 bytes of every row, products and loads.
-        products, loads: of those, HMMA or HGMMA, and LDSM.
-        epilogue: the comparison of all scores where none reaches its limit, by opcode.
-        by_warpgroups: HGMMA reads its operands itself.
+        chunk: instructions for 128 bytes of every row, products and loads.
+        products: those of them that are HMMA or HGMMA.
+        loads: those of them that are LDSM.
+        epilogue: the comparison of all scores if none reaches its limit, by opcode.
+        by_warpgroups: whether the products are HGMMA, which reads its operands itself.
     """
 
     chunk: int
@@ -88,14 +89,14 @@ class TileCode:
 
     @property
     def shared_bytes(self) -> int:
-        """Read by all warps, or both warpgroups of 64 anchors each, for a chunk."""
+        """Bytes per chunk read by all warps, or by both warpgroups of 64 anchors each."""
         if self.by_warpgroups:
             return 2 * (TILE // 2 + TILE) * CHUNK_BYTES
         return WARPS * self.loads * 512
 
     @property
     def per_pair(self) -> float:
-        """Instructions of the epilogue."""
+        """Instructions of the epilogue per pair."""
         return self.epilogue.total() / PAIRS_OF_LANE
 
     @property
@@ -104,7 +105,7 @@ class TileCode:
 
 
 def machine_code(text: str) -> dict[tuple[str, str], dict[int, Instruction]]:
-    """(architecture, kernel) to address to instruction, of what cuobjdump prints."""
+    """Returns cuobjdump's output as (architecture, kernel) to address to instruction."""
     code: dict[tuple[str, str], dict[int, Instruction]] = {}
     arch, kernel = "", {}
     for line in text.splitlines():
@@ -124,7 +125,7 @@ def machine_code(text: str) -> dict[tuple[str, str], dict[int, Instruction]]:
 
 
 def shortest(code: dict[int, Instruction], start: int, ends: set[int]) -> list[int]:
-    """Addresses from ``start`` to the nearest end, the way of fewest instructions."""
+    """Returns the addresses from ``start`` to an end, on the path of fewest instructions."""
     order = sorted(code)
     following = dict(itertools.pairwise(order))
     queue: list[tuple[int, int, tuple[int, ...]]] = [(0, start, ())]
@@ -147,10 +148,10 @@ def shortest(code: dict[int, Instruction], start: int, ends: set[int]) -> list[i
 
 
 def tile_code(code: dict[int, Instruction]) -> TileCode:
-    """Of a kernel that nominates.
+    """Returns the tile's code of a kernel that nominates.
 
     Raises:
-        ValueError: it has not the form of one.
+        ValueError: the kernel does not have that form.
     """
     order = sorted(code)
 
@@ -160,10 +161,10 @@ def tile_code(code: dict[int, Instruction]) -> TileCode:
     by_warpgroups = bool(places("HGMMA"))
     products = places("HGMMA") or places("HMMA")
     if not products:
-        raise ValueError("expected tensor core products in the kernel, found none")
+        raise ValueError("the kernel must have tensor core products, got none")
     barriers = places("BAR")
     if by_warpgroups:
-        # The chunk that begins the sums is written out before that which adds to them.
+        # The chunk that begins the sums precedes the one that adds to them.
         begin = max(a for a in places("WARPGROUP.ARRIVE") if a < products[-1])
         products = [a for a in products if a > begin]
         loads = []
@@ -182,9 +183,9 @@ def tile_code(code: dict[int, Instruction]) -> TileCode:
 def limits(
     tile: TileCode, n: int, m: int, dim: int, element_bytes: int, gpu: Gpu
 ) -> dict[str, float]:
-    """Seconds by what would take them alone."""
+    """Returns the seconds that each limit alone would take, by its name."""
     chunks = -(-dim * element_bytes // CHUNK_BYTES)
-    tiles = -(-n // TILE) * -(-m // TILE) / gpu.multiprocessors  # of one multiprocessor
+    tiles = -(-n // TILE) * -(-m // TILE) / gpu.multiprocessors  # per multiprocessor
     rate = gpu.tensor_flops * (1 if tile.by_warpgroups else gpu.mma_share)
     rate *= 0.5 if element_bytes == 4 else 1
     loaded = chunks * (tile.shared_bytes + TILE * CHUNK_BYTES)  # keys are written; anchors stay
@@ -199,7 +200,7 @@ def limits(
 
 
 def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
-    """Markdown: the tile's instructions by element type, then the times by shape."""
+    """Returns Markdown: the tile's instructions by element type, then the times by shape."""
     code = machine_code(dump(cuobjdump, "--dump-sass", library))
     tiles = {
         (name, arch): tile_code(kernel)
@@ -207,7 +208,8 @@ def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
         if name.startswith(WARPS_KERNEL) or (name.startswith(HOPPER_KERNEL) and arch == "sm_90a")
     }
     lines = [
-        "| kernel | arch | instructions a chunk | products | LDSM | epilogue a pair | half-rate |",
+        "| kernel | arch | instructions per chunk | products | LDSM | epilogue per pair "
+        "| half-rate |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for (name, arch), tile in sorted(tiles.items()):
@@ -225,7 +227,7 @@ def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
         for elements, size in (("BFloat16", 2), ("TF32", 4)):
             name = f"{kernel}<{elements}Elements>"
             archs = [arch for found, arch in tiles if found == name]
-            if archs:  # that of the H200, or else the nearest
+            if archs:  # the architecture of the H200, or else the nearest
                 tile = tiles[name, "sm_90a" if "sm_90a" in archs else max(archs)]
                 lines += [tile_line(title, elements, size, tile, n, m, gpu) for n, m in SHAPES]
     return "\n".join(lines)
@@ -234,7 +236,7 @@ def report(library: Path, cuobjdump: Path, gpu: Gpu) -> str:
 def tile_line(
     title: str, elements: str, size: int, tile: TileCode, n: int, m: int, gpu: Gpu
 ) -> str:
-    """The whole pass at one shape: the limit that binds, norms of the keys, launches."""
+    """Returns a line for the whole pass: the binding limit, norms of the keys, launches."""
     each = limits(tile, n, m, DIM, size, gpu)
     bound = max(each, key=lambda key: each[key])
     norms = m * DIM * size / gpu.memory_bytes
@@ -245,7 +247,7 @@ def tile_line(
 
 
 def chain_line(n: int, m: int, gpu: Gpu) -> str:
-    """Every pair by the chain, at the peak of fused multiply-adds."""
+    """Returns a line for all pairs by the chain, at the peak of fused multiply-adds."""
     seconds = n * m * DIM / (gpu.multiprocessors * gpu.lanes * gpu.clock)
     shape = f"{n} x {m} x {DIM}"
     return f"| the chain | all | {shape} | > {1e6 * seconds:.0f} us | FMA peak | | | | |"

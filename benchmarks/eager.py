@@ -18,7 +18,7 @@ def hard_negative_nce(
     cross_k: int,
     temperature: float,
 ) -> Tensor:
-    """The mean loss; ties in any order.
+    """Returns the mean loss; ties are broken in any order.
 
     Args:
         anchors: N frames.
@@ -50,7 +50,7 @@ def hard_negative_nce_in_chunks(
     temperature: float,
     chunk: int = 128,
 ) -> Tensor:
-    """The same, ``chunk`` anchors at a time: less memory."""
+    """Returns the same loss, ``chunk`` anchors at a time, which takes less memory."""
     rows = len(positives)
     total = anchors.embedding.new_zeros(())
     for first in range(0, rows, chunk):

@@ -1,11 +1,11 @@
 """Everything that only a GPU can tell, in two parts: ``python -m benchmarks.gpu --part 1``.
 
-Builds for the GPU that is there, runs the CUDA tests, compute-sanitizer and the benchmarks of the
-loss, each as a process of its own, and writes a result file as ``benchmarks/rows.py`` describes it,
-with ``stages`` in its ``run``, and beside it all that the stages said. Both are complete after
-every stage, so a run that is cut short keeps what it has. They go to the folder that OUT names, if
-it is set. Needs Python with torch, numpy, pytest, hypothesis and setuptools, a C++ compiler and
-nvcc; no network.
+Builds for the GPU at hand, runs the CUDA tests, compute-sanitizer and the benchmarks of the loss,
+each as a process of its own, and writes a result file as ``benchmarks/rows.py`` describes it, with
+``stages`` in its ``run``, and a log of all that the stages printed. Both are complete after every
+stage, so a run that is cut short keeps what it has. They go to the folder that OUT names, if it is
+set. It needs Python with torch, numpy, pytest, hypothesis and setuptools, a C++ compiler and nvcc,
+but no network.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from benchmarks.gpu_stages import BUILD, ROOT, SECONDS, Stage, stages
 from benchmarks.rows import Result, Row, read, write
 
 COMMAND = "python -m benchmarks.gpu"
-SHORTEST = 5.0  # seconds that a stage is still begun with
+SHORTEST = 5.0  # seconds; with less time left no stage begins
 POLL = 0.05  # seconds
 MODULES = ("torch", "numpy", "pytest", "hypothesis", "setuptools")
-OLDEST_SETUPTOOLS = 77  # that reads the licence in pyproject.toml
-PATIENCE = 10.0  # seconds, for a process to be gone: one that waits for a GPU may never be
-KEPT_LINES = 60  # in the file, of the output of a stage that did not pass
-LOGGED = 400_000  # characters of a stage in the log; the middle of more is left out
+OLDEST_SETUPTOOLS = 77  # the first to read the licence in pyproject.toml
+PATIENCE = 10.0  # seconds for a process to end: one that waits for a GPU may never do so
+KEPT_LINES = 60  # lines of output kept in the file for a stage that did not pass
+LOGGED = 400_000  # characters per stage in the log; the middle of longer output is left out
 PASSED, FAILED, TIMED_OUT = "passed", "failed", "timed out"
 SKIPPED, NOT_REACHED = "skipped", "not reached"
 
 
 class Process:
-    """A stage's command under way, with all that it starts."""
+    """A running command of a stage, with all processes that it starts."""
 
     def __init__(self, stage: Stage, limit: float) -> None:
         self.stage, self._limit, self._begun = stage, limit, time.monotonic()
-        # Read once the process has ended.
+        # The output is read once the process has ended.
         self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
         self._status, self._error, self._seconds = "", "", 0.0
@@ -67,7 +67,7 @@ class Process:
             self._status, self._error = FAILED, f"{stage.command[0]}: {error}"
 
     def done(self) -> bool:
-        """Whether it has ended; at its limit it is made to."""
+        """Returns whether the process has ended; at its limit it is killed."""
         if self._status or self._process is None:
             return True
         self._seconds = time.monotonic() - self._begun
@@ -88,18 +88,18 @@ class Process:
                 self._process.wait(PATIENCE)
 
     def output(self) -> str:
-        """The file is there to be published: without where this machine keeps things."""
+        """Returns the output without this machine's paths, as the file may be published."""
         self._output.seek(0)
         text = self._error + self._output.read()
         return text.replace(sys.prefix, "python").replace(str(ROOT), ".")
 
     def outcome(self) -> dict[str, Any]:
-        """Status, seconds and last line; more of the output where it did not pass."""
+        """Returns status, seconds and last line; more of the output if the stage did not pass."""
         lines = [line for line in self.output().splitlines() if line.strip()]
         detail = lines[-1].strip() if lines else ""
         outcome: dict[str, Any] = {"status": self._status, "seconds": round(self._seconds, 1)}
         if self._status == TIMED_OUT:
-            detail = f"after {self._limit:.0f} s; last said: {detail}"
+            detail = f"after {self._limit:.0f} s; last line: {detail}"
         if self._status != PASSED:
             outcome["output"] = lines[-KEPT_LINES:]
         return outcome | {"detail": detail[:200]}
@@ -110,11 +110,11 @@ class Suite:
     """A run: its stages one after the other, and the files that grow with them.
 
     Attributes:
-        out: result file; written anew after every stage. The log is beside it.
-        machine: ``run`` and ``providers`` as :func:`describe` told them at the start.
+        out: result file, written again after every stage; the log lies next to it.
+        machine: ``run`` and ``providers``, as :func:`describe` returned them at the start.
         seconds: for all stages together.
         has_gpu: whether stages that need one are run.
-        commit: of the sources, where git cannot tell.
+        commit: commit of the sources, if git cannot tell.
     """
 
     out: Path
@@ -130,7 +130,7 @@ class Suite:
         self._at_start = self.machine["run"]["machine"]["gpu"]
 
     def run(self, listed: Sequence[Stage], rows: Path) -> bool:
-        """Whether no stage failed; rows that a stage appends to the file ``rows`` are kept."""
+        """Returns whether no stage failed; keeps the rows that stages append to ``rows``."""
         waiting = list(listed)
         try:
             with _stopped_as_interrupt():
@@ -140,17 +140,17 @@ class Suite:
             for stage in waiting:
                 self._keep(stage, {"status": NOT_REACHED, "detail": "interrupted"}, rows)
         if self.has_gpu:
-            self._describe()  # with the clocks at the end
+            self._describe()  # records the clocks at the end
         self._save()
         return all(one["status"] in (PASSED, SKIPPED, NOT_REACHED) for one in self.outcomes)
 
     def _next(self, waiting: Sequence[Stage]) -> list[Stage]:
-        """The first stage, and with it those after it that may share the machine with it."""
+        """Returns the first stage, with those after it that may share the machine with it."""
         count = next((i for i, one in enumerate(waiting) if not one.shares), len(waiting))
         return list(waiting[: max(1, count)])
 
     def _run(self, together: Sequence[Stage], waiting: list[Stage], rows: Path) -> None:
-        """Stages at the same time; each is taken off ``waiting`` once its outcome is kept."""
+        """Runs stages at the same time; each leaves ``waiting`` once its outcome is kept."""
         under_way: list[Process] = []
         try:
             for stage in together:
@@ -173,7 +173,7 @@ class Suite:
                 self._log(process)
 
     def _unable(self, stage: Stage) -> dict[str, Any]:
-        """The outcome of a stage that cannot be begun; empty if it can."""
+        """Returns the outcome of a stage that cannot begin; empty if it can."""
         found = {one["stage"]: one["status"] for one in self.outcomes}
         broken = [name for name in stage.needs if found.get(name, PASSED) != PASSED]
         if stage.missing or (stage.gpu and not self.has_gpu):
@@ -181,7 +181,7 @@ class Suite:
         if broken:
             return {"status": SKIPPED, "detail": f"needs {', '.join(broken)}, which did not pass"}
         if self.seconds - (time.monotonic() - self._begun) < SHORTEST:
-            return {"status": NOT_REACHED, "detail": f"of {self.seconds:g} s none were left"}
+            return {"status": NOT_REACHED, "detail": f"none of the {self.seconds:g} s were left"}
         return {}
 
     def _keep(
@@ -209,14 +209,14 @@ class Suite:
             log.write(f"===== {process.stage.name}\n{text.rstrip()}\n\n")
 
     def _describe(self) -> None:
-        """The machine as it is now; as it was told before where that fails, for the file's sake."""
+        """Describes the machine as it is now, or leaves the last description if that fails."""
         try:
             self.machine = describe()
         except RuntimeError as error:
             print(error, file=sys.stderr)
 
     def _save(self) -> None:
-        """In one step: whoever reads the file meanwhile finds it whole."""
+        """Replaces the file in one step, so that readers always find it whole."""
         told = self.machine["run"]
         run = told | {
             "machine": told["machine"] | {"gpu_at_start": self._at_start},
@@ -236,7 +236,7 @@ class Suite:
 
 @contextmanager
 def _stopped_as_interrupt() -> Iterator[None]:
-    """SIGTERM, which time limits send, ends the run as Ctrl-C does: what there is is kept."""
+    """Lets SIGTERM, which time limits send, end the run as Ctrl-C does, with its results kept."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -249,17 +249,17 @@ def _stopped_as_interrupt() -> Iterator[None]:
 
 
 def _read(rows: Path) -> list[Row]:
-    """The whole lines of a file of rows; the last may have been cut off."""
+    """Returns the rows of a file; its last line is dropped if it is incomplete."""
     lines = rows.read_text(encoding="utf-8").split("\n")[:-1] if rows.exists() else []
     given = [json.loads(line) for line in lines]
     return [Row(**{**one, "shape": tuple(one["shape"]), "k": tuple(one["k"])}) for one in given]
 
 
 def describe() -> dict[str, Any]:
-    """``run`` and ``providers`` of the result file, asked of a process of its own.
+    """Returns ``run`` and ``providers`` of the result file, from a process of its own.
 
     Raises:
-        RuntimeError: it fails, with what it says.
+        RuntimeError: the process fails; the message has its output.
     """
     command = [sys.executable, "-m", "benchmarks.gpu_machine"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -270,7 +270,7 @@ def describe() -> dict[str, Any]:
 
 
 def in_words(run: dict[str, Any]) -> dict[str, Any]:
-    """Machine, versions and commit as every row has them."""
+    """Returns machine, versions and commit as every row has them."""
     gpu, versions = run["machine"]["gpu"], run["versions"]
     told = gpu.get("nvidia_smi")
     driver = f", driver {told['driver_version']}" if isinstance(told, dict) else ""
@@ -283,7 +283,7 @@ def in_words(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def unmet() -> str:
-    """What the suite needs and is not there; empty if nothing."""
+    """Returns what the suite needs but lacks; empty if nothing."""
     absent = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if absent:
         return f"{', '.join(absent)}: not installed for {sys.executable}"
@@ -294,15 +294,15 @@ def unmet() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; 1 where a stage failed or took too long. Exits where something is missing."""
+    """Returns 0, or 1 if a stage failed or took too long. Exits if something is missing."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--part", type=int, choices=SECONDS, required=True)
     parser.add_argument("--out", type=Path, help="JSON file; by default by GPU and date, in OUT")
     parser.add_argument("--seconds", type=float, help="for all stages; by default by the part")
-    parser.add_argument("--arch", default="", help="to build for; by default the GPU's")
-    parser.add_argument("--no-build", action="store_true", help="take the libraries that are there")
-    parser.add_argument("--dry-run", action="store_true", help="what runs without a GPU, there")
-    parser.add_argument("--commit", default="", help="of the sources, where git cannot tell")
+    parser.add_argument("--arch", default="", help="architecture; by default the GPU's")
+    parser.add_argument("--no-build", action="store_true", help="use the libraries already built")
+    parser.add_argument("--dry-run", action="store_true", help="run only what needs no GPU")
+    parser.add_argument("--commit", default="", help="commit of the sources, if git cannot tell")
     options = parser.parse_args(arguments)
 
     missing = unmet()
@@ -326,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in suite.outcomes:
         if one["status"] in (FAILED, TIMED_OUT):
             print(f"\n--- {one['stage']} {one['status']}:", *one["output"][-15:], sep="\n")
-    print(f"\n{summary(read(out))}\n\nWritten: {out}, and the whole output beside it")
+    print(f"\n{summary(read(out))}\n\nWritten: {out}, and the whole output next to it")
     return 0 if fine else 1
 
 

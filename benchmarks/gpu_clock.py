@@ -16,7 +16,7 @@ WARM_UPS, FEWEST, MOST = 3, 5, 200  # calls
 
 
 class HostEvent:
-    """As ``torch.cuda.Event``, on the CPU."""
+    """A ``torch.cuda.Event`` for the CPU."""
 
     def record(self) -> None:
         self.time = time.perf_counter()
@@ -29,8 +29,8 @@ class HostEvent:
 class Clock:
     """Times calls on a device.
 
-    On a GPU with its events, that is from the end of what was queued before to the end of the
-    call, waiting for the host included. Before each sample memory of twice the L2 cache is
+    On a GPU this is by its events: from the end of what was queued before to the end of the call,
+    including waits for the host. Before each sample, memory of twice the size of the L2 cache is
     overwritten, so that no call finds its inputs there because the one before left them.
     """
 
@@ -43,7 +43,7 @@ class Clock:
             self._flushed = torch.zeros(2 * size, dtype=torch.int8, device=self.device)
 
     def samples(self, step: Step, seconds: float) -> np.ndarray:
-        """Milliseconds of forward and backward, ``[samples, 2]``, in about so many seconds."""
+        """Returns milliseconds of forward and backward, ``[samples, 2]``, in about ``seconds``."""
         for _ in range(WARM_UPS):
             self._sample(step)
         self.wait()
@@ -60,7 +60,7 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
     def flush(self) -> None:
-        """By a kernel that no call has, so that a profile tells it from theirs."""
+        """Flushes L2 by a kernel that no call has, so that a profile can tell it apart."""
         if self._flushed is not None:
             self._flushed.bitwise_not_()
 
@@ -84,10 +84,10 @@ class Clock:
 
 
 def replay(step: Step, *, backward: bool) -> Step:
-    """The step's launches, captured; with the gradient or without.
+    """Returns the step's launches, captured with or without the gradient.
 
     Raises:
-        AssertionError: its loss is another than the step's.
+        AssertionError: its result differs from the step's.
     """
 
     def whole() -> Any:

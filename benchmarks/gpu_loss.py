@@ -1,7 +1,7 @@
-"""Times of the loss on a GPU at one shape, each provider's result checked before it is timed.
+"""Times of the loss on a GPU at one shape; each provider's result is checked before it is timed.
 
 ``python -m benchmarks.gpu_loss --shape 512 65536 --rows FILE`` appends rows to FILE as they come,
-one JSON object a line. The same code runs on the CPU (``--device cpu``), for tests of itself.
+one JSON object per line. The same code runs on the CPU (``--device cpu``), for its tests.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from benchmarks.rows import COMPILED, GRAPH, MMA_SYNC, MODES, OURS, Row
 from benchmarks.suite import OP, allowed_loss, compare
 from usucl_ext import hard_negative_nce
 
-CHECKED_ANCHORS = 48  # spread over all; the CPU's kernels are the judge
+CHECKED_ANCHORS = 48  # spread over all; the CPU's kernels say what is right
 MATMUL_SIZE, COPY_BYTES = 8192, 2**31
 Keep = Callable[[Row], None]
 
 
 def check(problem: Problem, device: torch.device) -> None:
-    """Selection, loss and gradient on the device against the CPU's kernels, for some anchors.
+    """Checks selection, loss and gradient on the device against the CPU's, for some anchors.
 
     Args:
         problem: on the CPU.
 
     Raises:
-        AssertionError: the selection differs at all, or loss or gradient beyond rounding.
+        AssertionError: the selection differs, or loss or gradient do by more than rounding.
     """
     setting = problem.setting
     rows = torch.linspace(0, setting.n - 1, min(setting.n, CHECKED_ANCHORS)).round().long()
@@ -60,7 +60,7 @@ def check(problem: Problem, device: torch.device) -> None:
 
 
 def _loss_of_each(problem: Problem) -> tuple[Tensor, Any, Tensor]:
-    """Losses ``[N]``, selection, gradient of the losses' sum to the anchors ``[N, D]``."""
+    """Returns losses ``[N]``, selection, and their sum's gradient by the anchors ``[N, D]``."""
     loss, selection = hard_negative_nce(
         problem.anchors,
         problem.positives,
@@ -75,7 +75,7 @@ def _loss_of_each(problem: Problem) -> tuple[Tensor, Any, Tensor]:
 
 
 def sweep(base: Setting) -> list[Setting]:
-    """Problems that differ from one in k, D, N, M or dtype alone."""
+    """Returns problems that differ from one in k, D, N, M or dtype alone."""
     return [
         *(replace(base, cross_k=k) for k in (4, 16, 128, 1024)),
         *(replace(base, d=d) for d in (64, 256, 512)),
@@ -86,7 +86,7 @@ def sweep(base: Setting) -> list[Setting]:
 
 
 def row_of(provider: str, setting: Setting, device: torch.device) -> Row:
-    """Of a time, without any figure."""
+    """Returns a row for a time, without any figure."""
     threads = 0 if device.type == "cuda" else torch.get_num_threads()
     return Row("gpu", OP, provider, "both", setting.shape, setting.dtype, setting.k, setting.order,
                threads, "time", None, None, None, "ms", 0)  # fmt: skip
@@ -94,7 +94,7 @@ def row_of(provider: str, setting: Setting, device: torch.device) -> Row:
 
 @dataclass
 class Measured:
-    """A problem, and what providers take for it.
+    """A problem, and the providers' figures on it.
 
     Attributes:
         on_cpu: the problem, for the CPU's kernels.
@@ -112,7 +112,7 @@ class Measured:
         self.problem = self.on_cpu.to(self.device)
 
     def rows(self, name: str) -> Iterator[Row]:
-        """A provider's figures, once its result is checked.
+        """Yields a provider's figures, once its result is checked.
 
         Raises:
             AssertionError: its result is wrong.
@@ -132,7 +132,7 @@ class Measured:
         if name == OURS:
             check(self.on_cpu, self.device)
         if name == COMPILED and self.device.type != "cuda":
-            raise RuntimeError("half a minute of compiling: left to GPUs")
+            raise RuntimeError("compiling takes half a minute: it is left to GPUs")
         provider = PROVIDERS[name]
         step = provider.make(self.problem)
         if provider.expected is not None:
@@ -163,7 +163,7 @@ class Measured:
             yield replace(row, mode=mode).with_figures(self.clock.samples(step, self.seconds)[:, 0])
 
     def _mma_sync(self, row: Row) -> Iterator[Row]:
-        """The graph again, without Hopper's own instructions."""
+        """Yields the graph's figures without Hopper's own instructions."""
         if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) != (9, 0):
             raise RuntimeError("only a GPU of compute capability 9.0 has a choice")
         os.environ["USUCL_CUDA_WARPGROUPS"] = "0"
@@ -176,14 +176,14 @@ class Measured:
 def measure(
     setting: Setting, device: torch.device, seconds: float, keep: Keep, providers: Sequence[str]
 ) -> list[str]:
-    """Checks, then times every provider, giving each row to ``keep`` as it comes.
+    """Checks, then times every provider, and gives each row to ``keep`` as it comes.
 
     Args:
-        seconds: to measure in, all providers together; warming up comes on top.
-        providers: of ``COMPARED``.
+        seconds: measuring time of all providers together; warming up comes on top.
+        providers: names of ``COMPARED``.
 
     Returns:
-        What must not be: each wrong result, and whatever keeps ours from running on a GPU.
+        Each failure: a wrong result, or whatever keeps ours from running on a GPU.
     """
     measured = Measured(Problem.make(setting), Clock(device), seconds / (len(providers) + 1))
     amiss = []
@@ -191,7 +191,7 @@ def measure(
         try:
             for row in measured.rows(name):
                 keep(row)
-        except Exception as error:  # of others' programs, whatever it is
+        except Exception as error:  # whatever other people's programs raise
             told = [error, *([error.__cause__] if error.__cause__ else [])]
             reason = ", by ".join(f"{type(e).__name__}: {str(e).strip()[:150]}" for e in told)
             reason = " ".join(reason.split())
@@ -206,13 +206,13 @@ def measure(
 
 
 def _allowed(setting: Setting, name: str) -> float:
-    """Eager rounds its similarities, and the loss after them, to the embeddings' dtype."""
+    """Returns the allowed error; eager rounds similarities and loss to the embeddings' dtype."""
     rounded = 4 * torch.finfo(DTYPES[setting.dtype]).eps / TEMPERATURE
     return allowed_loss(setting) + (0.0 if name == OURS else rounded)
 
 
 def _peak(step: Step, device: torch.device) -> float:
-    """MiB beyond the start of a forward and backward call, without the gradient."""
+    """Returns the peak MiB that a forward and backward call adds, without the gradient."""
     assert step.leaf is not None
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -224,7 +224,7 @@ def _peak(step: Step, device: torch.device) -> float:
 
 
 def ceilings(device: torch.device, seconds: float, keep: Keep) -> None:
-    """What the device reaches in a matmul of random numbers and in a copy."""
+    """Measures what the device reaches in a matmul of random numbers and in a copy."""
     tiny = device.type != "cuda"
     size, clock = 256 if tiny else MATMUL_SIZE, Clock(device)
     for dtype in ("bfloat16", "float32"):
@@ -247,7 +247,7 @@ def _rate(op: str, dtype: str, unit: str, values: np.ndarray) -> Row:
 
 @contextmanager
 def rows_to(path: Path) -> Iterator[Keep]:
-    """Appends rows to a file, each at once."""
+    """Appends rows to a file, each of them immediately."""
     with path.open("a", encoding="utf-8") as file:
 
         def keep(row: Row) -> None:
@@ -258,18 +258,18 @@ def rows_to(path: Path) -> Iterator[Keep]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 1 where a result is wrong or ours fails, after everything else was measured."""
+    """Returns 1 if a result is wrong or ours fails, after everything else was measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_loss", description=__doc__)
     parser.add_argument("--shape", type=int, nargs=2, metavar=("N", "M"), help="D is 128")
-    parser.add_argument("--group", nargs="+", default=["goals"], choices=GROUPS, help="who")
+    parser.add_argument("--group", nargs="+", default=["goals"], choices=GROUPS, help="providers")
     parser.add_argument("--ceilings", action="store_true", help="matmul and copy rates instead")
     parser.add_argument("--sweep", action="store_true", help="vary k, D, N, M and dtype around it")
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"], choices=DTYPES)
     parser.add_argument("--k", type=int, nargs="+", default=[Setting(1, 1).cross_k], help="cross_k")
     parser.add_argument("--order", nargs="+", default=["random"], choices=ORDERS, help="of keys")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=20, help="to measure in, for each problem")
-    parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="appended to")
+    parser.add_argument("--seconds", type=float, default=20, help="measuring time per problem")
+    parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="to append to")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     providers = tuple(dict.fromkeys(name for group in given.group for name in GROUPS[group]))

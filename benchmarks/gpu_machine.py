@@ -1,6 +1,6 @@
-"""The machine with its GPU, and who is measured on it: ``python -m benchmarks.gpu_machine``.
+"""The machine with its GPU, and what is measured on it: ``python -m benchmarks.gpu_machine``.
 
-JSON, printed by a process of its own, so that the suite itself holds no memory of the GPU.
+A process of its own prints it as JSON, so that the suite itself holds no memory of the GPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.rows import (
     TRITON,
 )
 
-# Who is measured in one process: what may break comes after what does not, or alone.
+# Providers measured in one process: those that may break come last, or alone.
 GROUPS = {
     "goals": (GRAPH, OURS, MATMUL),
     "simple": (GRAPH, OURS, MATMUL, CHUNKED_SEARCH, TRITON, EAGER, CHUNKED),
@@ -43,7 +43,7 @@ GROUPS = {
     "compiled": (OURS, COMPILED, COMPILED_CHUNKS),
 }
 COMPARED = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names))
-# nvidia-smi's names; the clocks are read while nothing runs, so the largest ones are told too.
+# nvidia-smi's names; clocks are read while nothing runs, so the largest ones are listed too.
 TOLD = (
     "driver_version",
     "clocks.current.sm",
@@ -56,7 +56,7 @@ TOLD = (
 
 
 def gpu() -> dict[str, Any]:
-    """Facts of the first GPU; where there is none, ``{"absent": reason}``."""
+    """Returns facts of the first GPU, or ``{"absent": reason}`` if there is none."""
     if not torch.cuda.is_available():
         built = torch.version.cuda
         why = "torch is built without CUDA" if built is None else "torch finds no CUDA device"
@@ -75,7 +75,7 @@ def gpu() -> dict[str, Any]:
 
 
 def told_by_driver(names: tuple[str, ...], device: str) -> dict[str, str] | str:
-    """What nvidia-smi says of ``names``; a sentence where it says nothing."""
+    """Returns what nvidia-smi says of ``names``, or a sentence if it says nothing."""
     query = f"--query-gpu={','.join(names)}"
     command = ["nvidia-smi", f"--id={device}", query, "--format=csv,noheader"]
     try:
@@ -89,7 +89,7 @@ def told_by_driver(names: tuple[str, ...], device: str) -> dict[str, str] | str:
 
 
 def describe() -> dict[str, Any]:
-    """``run`` and ``providers`` of a result file."""
+    """Returns ``run`` and ``providers`` of a result file."""
     run = describe_run()
     run["machine"]["gpu"] = gpu()
     told = {name: (one.what, one.cannot) for name, one in PROVIDERS.items() if name in COMPARED}

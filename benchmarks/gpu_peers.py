@@ -1,5 +1,6 @@
-"""What others offer on a GPU, each made ready and checked: searches, which a user would build a
-loss around, and losses. None of them is needed: what is not installed says so.
+"""What others offer on a GPU, prepared and checked: losses, and searches to build a loss around.
+
+All are optional: what is not installed says so.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class Peer:
     """Somebody else's program.
 
     Attributes:
-        what: it computes, in a few words.
-        cannot: what the loss asks for and it cannot do.
-        make: a problem to the call that is measured, already checked. RuntimeError where it cannot
-            run here, for the reason that the error tells; AssertionError where it is wrong.
+        what: what it computes, in a few words.
+        cannot: what the loss asks for that it cannot do.
+        make: turns a problem into the call to measure, already checked. It raises RuntimeError
+            with the reason if it cannot run here, AssertionError if its result is wrong.
     """
 
     what: str
@@ -64,16 +65,16 @@ def _needs_gpu(problem: Problem) -> None:
 
 # --- searches -------------------------------------------------------------------------------------
 
-Search = Callable[[], Tensor]  # to the indices [N, k] of the most similar keys, in any order
+Search = Callable[[], Tensor]  # returns indices [N, k] of the most similar keys, in any order
 
 
 def _searching(
     search: Callable[[Problem], Search], *, masked: bool, slack: Callable[[Problem], float]
 ) -> Callable[[Problem], Step]:
-    """The call, its keys as similar as those that ours finds.
+    """Returns the maker of a call whose keys are checked to be as similar as ours.
 
     Args:
-        search: a problem to the call.
+        search: turns a problem into the call.
         masked: whether it leaves out the anchor's own video.
         slack: by how much it may misjudge a similarity.
     """
@@ -81,7 +82,7 @@ def _searching(
     def make(problem: Problem) -> Step:
         call = search(problem)
         anchors, keys = problem.anchors, problem.keys
-        if not masked:  # of nobody's video
+        if not masked:  # no key is of such a video
             strangers = torch.full_like(anchors.video, int(keys.video.max()) + 1)
             anchors = Frames(anchors.embedding, strangers, anchors.time)
         wanted = select_negatives(anchors, keys, window=None, intra_k=0, cross_k=_k(problem))
@@ -101,17 +102,17 @@ def _k(problem: Problem) -> int:
 
 
 def _of_sums(problem: Problem) -> float:
-    """Sums of D products of unit vectors in float32, in any order, twice compared."""
+    """Returns the error of comparing two sums of D float32 products of unit vectors."""
     return 4 * problem.setting.d * torch.finfo(torch.float32).eps
 
 
 def _of_rounded_scores(problem: Problem) -> float:
-    """Scores kept in the embeddings' dtype, which are 1 at most."""
+    """Returns the error of scores, at most 1, that are kept in the embeddings' dtype."""
     return _of_sums(problem) + torch.finfo(DTYPES[problem.setting.dtype]).eps
 
 
 def _of_distances(problem: Problem) -> float:
-    """Squared distances rank as similarities do where all norms are 1, but bfloat16 rounds them."""
+    """Returns the error of ranking by squared distances, as bfloat16 rounds the norms of 1."""
     norms = problem.keys.embedding.float().square().sum(1)
     return _of_sums(problem) * 4 + float((norms - 1).abs().max())
 
@@ -150,9 +151,9 @@ def _flashlib(backend: str) -> Callable[[Problem], Search]:
 
 
 def _faiss(problem: Problem) -> Search:
-    """On the CPU its search there, of float32."""
+    """Returns FAISS's search; on the CPU it is that of float32."""
     faiss = _needs("faiss")
-    _needs("faiss.contrib.torch_utils")  # its functions take tensors then
+    _needs("faiss.contrib.torch_utils")  # lets its functions take tensors
     query, keys, k = problem.anchors.embedding.detach(), problem.keys.embedding, _k(problem)
     inner = faiss.METRIC_INNER_PRODUCT
     if not query.is_cuda:
@@ -165,7 +166,7 @@ def _faiss(problem: Problem) -> Search:
 
 
 def _cuvs(problem: Problem) -> Search:
-    """In float16 where the embeddings are bfloat16, which it does not take."""
+    """Returns cuVS's search, in float16 for bfloat16 embeddings, which it does not take."""
     _needs_gpu(problem)
     brute_force = _needs("cuvs.neighbors.brute_force")
     narrow = problem.setting.dtype != "float32"
@@ -188,7 +189,7 @@ def _cuvs(problem: Problem) -> Search:
 
 
 def in_batch(anchors: Tensor, positives: Tensor) -> Tensor:
-    """InfoNCE of each anchor's positive against those of all others, plainly, in float32."""
+    """Returns InfoNCE of each anchor's positive against all others, plainly, in float32."""
     logits = anchors.float() @ positives.float().T / TEMPERATURE
     return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
@@ -196,26 +197,26 @@ def in_batch(anchors: Tensor, positives: Tensor) -> Tensor:
 def _memeff(problem: Problem) -> Step:
     _needs_gpu(problem)
     if problem.setting.n != problem.setting.m:
-        raise RuntimeError("a loss of a batch with itself: as many anchors as keys")
+        raise RuntimeError("a loss of a batch with itself needs as many anchors as keys")
     kind = _needs("memeff").MemoryEfficientLiTQwen3Loss
-    # No mask against false negatives, and the gradient as it is.
+    # These options mean no mask against false negatives, and an unchanged gradient.
     loss = kind(TEMPERATURE, margin=2.0, normalized_inputs=True, stable=False)
     leaf, positives = problem.anchors.embedding, problem.positives
     found, wanted = loss(leaf, positives), in_batch(leaf, positives)
     setting = problem.setting
     compare("loss", setting, found.detach(), wanted.detach(), allowed_loss(setting))
     gradients = [torch.autograd.grad(one, leaf)[0].float() * setting.n for one in (found, wanted)]
-    # Probabilities and gradients are rounded to the embeddings' dtype, all over the temperature.
+    # Probabilities and gradients are rounded to the embeddings' dtype, over the temperature.
     bound = torch.finfo(DTYPES[setting.dtype]).eps / TEMPERATURE
     compare("gradient, times N,", setting, gradients[0], gradients[1], bound)
     return Step(lambda: loss(leaf, positives), leaf)
 
 
 def _compiled_chunks(problem: Problem) -> Step:
-    """Eager, compiled with Inductor's automatic chunking.
+    """Returns eager, compiled with Inductor's automatic chunking.
 
     Raises:
-        RuntimeError: this torch has none, or it found nothing to chunk.
+        RuntimeError: this torch has no such chunking, or it finds nothing to chunk.
     """
     _needs_gpu(problem)
     from torch._inductor import config, metrics
@@ -227,7 +228,7 @@ def _compiled_chunks(problem: Problem) -> Step:
     given = options(problem)
     compiled = torch.compile(hard_negative_nce)
     leaf = problem.anchors.embedding
-    with config.patch({"auto_chunker.enable": True}):  # while it compiles, that is in the first
+    with config.patch({"auto_chunker.enable": True}):  # the first calls compile
         found = compiled(problem.anchors, problem.positives, problem.keys, **given)
         found.backward()
     leaf.grad = None
@@ -253,8 +254,8 @@ PEERS = {
         _searching(_chunked, masked=True, slack=_of_rounded_scores),
     ),
     FLASHLIB: Peer(
-        "FlashLib's k nearest of all keys by squared distance, in Triton; indices only, and the "
-        "keys' norms are known from the call before",
+        "FlashLib's k nearest of all keys by squared distance, in Triton; indices only, with the "
+        "keys' norms known from the call before",
         f"similarities only of unit vectors; {NO_MASK}",
         _searching(_flashlib("triton"), masked=False, slack=_of_distances),
     ),
@@ -275,12 +276,12 @@ PEERS = {
     ),
     MEMEFF: Peer(
         "InfoNCE of a batch with itself, without its matrix (MemoryEfficientLiTQwen3Loss)",
-        "takes all of the batch, selects nothing; no bank, no videos, no window in time",
+        "takes the whole batch, selects nothing; no bank, no videos, no window in time",
         _memeff,
     ),
     COMPILED_CHUNKS: Peer(
         "eager, compiled by Inductor with automatic chunking",
-        "compiles each shape anew",
+        "compiles each shape separately",
         _compiled_chunks,
     ),
 }

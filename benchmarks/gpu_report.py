@@ -10,13 +10,13 @@ FIGURES = ("forward, ms", "both, ms", "TFLOP/s", "over ours", "MiB")
 NOTES = (
     "Times by GPU events (in a dry run by the clock), median [20th, 80th percentile], the L2 cache "
     "overwritten before each. TFLOP/s: 2 N M D over the time of the forward call. Over ours: the "
-    "time with backward where there is one, else of forward, over our graph's, or ours where there "
-    "is no graph. MiB: peak beyond the start, without gradients."
+    "time with backward if there is one, else of forward, over that of our graph, or of our calls "
+    "if there is no graph. MiB: peak beyond the start, without gradients."
 )
 
 
 def summary(result: Result) -> str:
-    """What became of every stage, the kernels, the times, the device's own rates, the machine."""
+    """Returns every stage's outcome, the kernels, the times, the device's rates, the machine."""
     stages = [
         (one["stage"], one["status"], f"{one.get('seconds', 0):.0f}", one["detail"])
         for one in result.run["stages"]
@@ -35,7 +35,7 @@ def summary(result: Result) -> str:
 
 
 def _kernels(rows: Sequence[Row]) -> list[str]:
-    """Microseconds of each kernel by problem, the longest first; nothing where there are none."""
+    """Returns microseconds of each kernel by problem, the longest first; empty without kernels."""
     columns = list(dict.fromkeys((row.shape, row.dtype, row.provider) for row in rows))
     times: dict[str, dict[object, Row]] = {}
     for row in rows:
@@ -55,11 +55,11 @@ def _kernels(rows: Sequence[Row]) -> list[str]:
         f"{n} x {m} {dtype}" + ("" if provider == OURS else f", {provider.split(', ')[-1]}")
         for (n, m, _), dtype, provider in columns
     ]
-    return [_table(("kernel, us a call", *heads), lines)]
+    return [_table(("kernel, us per call", *heads), lines)]
 
 
 def _providers(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """A line for each provider of one problem."""
+    """Returns a line for each provider of one problem."""
     lines: list[tuple[str, ...]] = []
     measured = {row.provider for row in rows if row.value is not None}
     reference = [row for row in rows if row.provider == (GRAPH if GRAPH in measured else OURS)]
@@ -88,7 +88,7 @@ def _providers(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def _find(rows: Sequence[Row], mode: str, metric: str) -> Row | None:
-    """The last such row, if it has a value: what a later stage measured again counts."""
+    """Returns the last such row with a value: what a later stage measured again counts."""
     found = [row for row in rows if (row.mode, row.metric) == (mode, metric)]
     return next((row for row in reversed(found) if row.value is not None), None)
 
@@ -98,7 +98,7 @@ def _spread(row: Row | None) -> str:
 
 
 def _useful(forward: Row | None) -> str:
-    """TFLOP/s of the similarities alone, whatever else is computed."""
+    """Returns TFLOP/s of the similarities alone, whatever else is computed."""
     if forward is None or not forward.value:
         return "-"
     n, m, d = forward.shape

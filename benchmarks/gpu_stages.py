@@ -1,9 +1,8 @@
-"""What the GPU suite does, in two parts, each stage a command with a limit of its own.
+"""What the GPU suite does, in two parts, whose stages are commands with a limit each.
 
-Part 1 tells whether the kernels are right and how fast they are; part 2 what mma.sync, which
-other GPUs have,
-other programs and compute-sanitizer have to say. In both, stages that only ask whether something is
-right may run at the same time; times are taken with nothing beside them. What may hang comes late.
+Part 1 tells whether the kernels are right and how fast they are; part 2 adds mma.sync, which other
+GPUs use, other programs and compute-sanitizer. In both, stages that only check results may run at
+the same time; nothing else runs while times are taken. What may hang comes late.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {1: 240.0, 2: 330.0}  # for all stages of a part
 CUDA_TESTS, BINARY_TESTS = "tests/ext/test_cuda.py", "tests/ext/test_cuda_binary.py"
 REST = ("-k", "cuda", f"--ignore={CUDA_TESTS}", f"--ignore={BINARY_TESTS}")  # by their device
-# Of single device instructions, against what the emulator of the kernels makes of them.
+# Tests of single device instructions against the emulator of the kernels.
 INSTRUCTION_TESTS = {
     name: f"tests/emulation/test_{name}.py"
     for name in ("device_instructions", "mma_core", "margin", "hopper", "wgmma_core")
@@ -29,7 +28,7 @@ INSTRUCTION_TESTS = {
 GOALS = ((512, 65536), (4096, 65536), (4096, 1048576))  # (N, M); D = 128, intra_k = 3, cross_k = 32
 IN_BATCH = (16384, 16384)  # as many pairs as the second goal
 HARD_ORDERS = ("correlated", "ascending", "one video", "all equal")
-# The launches of large problems whatever the size; and from one pair on tensor cores nominate.
+# The launches of large problems for every size, then tensor cores that nominate from one pair on.
 LAUNCHES = {"USUCL_CUDA_ONE_LAUNCH": "0"}
 DENSE = {**LAUNCHES, "USUCL_CUDA_SMALLEST_DENSE": "0"}
 MMA_SYNC = {"USUCL_CUDA_WARPGROUPS": "0"}  # where Hopper's own instructions would be taken
@@ -39,10 +38,10 @@ SANITIZERS = {
     "initcheck": "reads of memory that nothing wrote",
     "synccheck": "barriers that not all threads reach",
 }
-# A sanitizer slows them 100 times: a few, of every kind.
+# A sanitizer slows tests down 100 times, so only a few of every kind are run.
 SANITIZED = "crowded_keys or broken or (mixed_in_one and bfloat16) or (bounds and 129 and 130)"
 BUILD = "build"
-WORKERS = 3  # of each of the test stages that run at the same time
+WORKERS = 3  # per test stage, of those that run at the same time
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,16 @@ class Stage:
     """One command.
 
     Attributes:
-        name: of the stage, unique.
-        what: it shows.
-        command: run in the repository's root.
+        name: name of the stage, unique.
+        what: what it shows.
+        command: command, run in the repository's root.
         limit: seconds it may take.
-        environment: beside the suite's own.
-        gpu: whether it needs one.
-        needs: stages that must have passed, of those that are part of the run.
+        environment: variables in addition to the suite's own.
+        gpu: whether it needs a GPU.
+        needs: stages that must have passed, if they are part of the run.
         missing: why it cannot run here; empty if it can.
-        shares: whether it may run beside its neighbours that may as well.
-        again: what to run once where it fails, to tell more; empty if nothing.
+        shares: whether it may run at the same time as neighbours that may too.
+        again: command to run once if it fails, to tell more; empty for none.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Stage:
     again: Sequence[str] = ()
 
     def after_failure(self) -> Stage:
-        """The failed tests alone, each launch awaited: the error is told where it was made."""
+        """Returns the failed tests alone, with each launch awaited: errors show their place."""
         waiting = {**self.environment, "CUDA_LAUNCH_BLOCKING": "1"}
         name, what = f"{self.name}, again", "what failed, each launch awaited"
         return replace(self, name=name, what=what, command=self.again, again=(), limit=40,
@@ -82,13 +81,13 @@ class Stage:
 
 
 def stages(part: int, capability: Sequence[int] | None, rows: Path, arch: str = "") -> list[Stage]:
-    """The stages of a part, in order.
+    """Returns the stages of a part, in order.
 
     Args:
         part: 1 or 2.
-        capability: of the GPU, ``(9, 0)``; None where there is none.
+        capability: compute capability of the GPU, ``(9, 0)``; None if there is none.
         rows: file that the benchmarks append their rows to.
-        arch: to build for, as in TORCH_CUDA_ARCH_LIST; by default the GPU's own.
+        arch: architecture to build for, as in TORCH_CUDA_ARCH_LIST; by default the GPU's own.
     """
     listed = _first(rows) if part == 1 else _second(rows, capability)
     return [_build(capability, arch), *listed, *([] if capability else _on_cpu(part, rows))]
@@ -135,7 +134,7 @@ def _second(rows: Path, capability: Sequence[int] | None) -> list[Stage]:
 
 
 def _on_hopper(rows: Path) -> list[Stage]:
-    """Its own instructions; then the pass without them, and its times beside those with them."""
+    """Returns stages of Hopper's instructions, and of the pass and its times without them."""
     alone = [
         _instructions("hopper", "against its emulation"),
         _instructions("wgmma_core", "products of tiles"),
@@ -156,13 +155,13 @@ def _on_hopper(rows: Path) -> list[Stage]:
 
 
 def arch_of(capability: Sequence[int]) -> str:
-    """For TORCH_CUDA_ARCH_LIST; with the instructions that Hopper alone has, and with PTX."""
+    """Returns TORCH_CUDA_ARCH_LIST, with Hopper's own instructions and with PTX."""
     major, minor = capability
     return f"{major}.{minor}{'a' if (major, minor) == (9, 0) else ''}+PTX"
 
 
 def find_sanitizer() -> str | None:
-    """compute-sanitizer of the toolkit, or on PATH."""
+    """Returns compute-sanitizer of the toolkit, or on PATH."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     folders = [str(Path(home) / "bin") for home in homes if home]
     return shutil.which(
@@ -171,7 +170,7 @@ def find_sanitizer() -> str | None:
 
 
 def _build(capability: Sequence[int] | None, arch: str) -> Stage:
-    """For the GPU or not at all; where there is none, for what the machine allows."""
+    """Returns the build for the GPU or, if there is none, for what the machine allows."""
     portable = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0+PTX")
     environment = {
         "TORCH_CUDA_ARCH_LIST": arch or (arch_of(capability) if capability else portable),
@@ -188,9 +187,9 @@ def _has(module: str) -> bool:
 def _pytest(
     name: str, what: str, limit: float, paths: Sequence[str], *options: str, workers: int = 0
 ) -> Stage:
-    """Beside others. Every test is named as it comes: the last one named is the one that hung."""
+    """Returns a stage of tests that name themselves as they start: the last one named hung."""
     absent = [path for path in paths if not (ROOT / path).exists()]
-    cache = ROOT / "build" / "pytest" / re.sub(r"\W+", "-", name)  # of what failed
+    cache = ROOT / "build" / "pytest" / re.sub(r"\W+", "-", name)  # the tests that failed
     command = (sys.executable, "-m", "pytest", "-v", "--maxfail=2", "-o", f"cache_dir={cache}",
                *paths, *options)  # fmt: skip
     timed = ("--timeout=45", "--timeout-method=thread") if _has("pytest_timeout") else ()
@@ -206,7 +205,7 @@ def _cuda_tests(name: str, what: str, environment: Mapping[str, str]) -> Stage:
 
 
 def _instructions(name: str, what: str, which: str = "") -> Stage:
-    """On the GPU alone: without one every change runs the emulated half."""
+    """Returns the tests of instructions on a GPU; the emulated ones run without one."""
     chosen = "on_a_gpu" + (f" and {which}" if which else "")
     return _pytest(name, what, 75, (INSTRUCTION_TESTS[name],), "-s", "-k", chosen)
 
@@ -214,13 +213,13 @@ def _instructions(name: str, what: str, which: str = "") -> Stage:
 def _sanitizer(tool: str, what: str, environment: Mapping[str, str]) -> Stage:
     tests = _pytest(tool, what, 75, (CUDA_TESTS,), "-k", SANITIZED)
     found = find_sanitizer()
-    # Reads of memory are judged by all that was written, by PyTorch's kernels too.
+    # initcheck must see all writes, those of PyTorch's kernels too.
     ours = () if tool == "initcheck" else ("--kernel-name", "kns=usucl")
     sanitizer = (
         found or "compute-sanitizer", "--tool", tool, "--error-exitcode", "99",
         "--target-processes", "all", *ours, "--print-limit", "20",
     )  # fmt: skip
-    # A piece of memory for each tensor: in PyTorch's large blocks errors would go unseen.
+    # Each tensor gets its own memory: in PyTorch's large blocks errors would go unseen.
     alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     command = tuple(word for word in tests.command if not word.startswith("--timeout"))
     return replace(
@@ -249,7 +248,7 @@ def _benchmark(
 def _loss(
     shape: tuple[int, int], limit: float, rows: Path, group: str, seconds: float, *options: str
 ) -> Stage:
-    """``seconds`` for each dtype and k; the rest of the limit for start, checks and warming up."""
+    """Returns a stage of ``seconds`` per dtype and k, the rest being start, checks and warm-up."""
     n, m = shape
     options = ("--shape", str(n), str(m), "--group", group, *options)
     return _benchmark(f"{group} {n} x {m}", "times, each result checked", limit, rows, seconds,
@@ -257,7 +256,7 @@ def _loss(
 
 
 def _on_cpu(part: int, rows: Path) -> list[Stage]:
-    """The benchmarks' own code on a problem of no interest: an error in it costs no GPU then."""
+    """Returns the benchmarks on a small problem, so that their own errors cost no GPU time."""
     what, here = "the benchmark's own code", ("--shape", "16", "512", "--device", "cpu")
     if part == 1:
         kernels = (sys.executable, "-m", "benchmarks.gpu_kernels", "--rows", str(rows), *here)

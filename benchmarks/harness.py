@@ -27,8 +27,8 @@ import usucl_ext
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORTEST_SAMPLE = 3e-3  # seconds; quicker calls are repeated and divided by their number
-FEWEST_ROUNDS = 3  # that even the slowest provider takes part in
-PAUSE = 1e-2  # seconds, until the idle threads of the provider before no longer spin
+FEWEST_ROUNDS = 3  # even the slowest provider takes part in these
+PAUSE = 1e-2  # seconds, after which idle threads of the previous provider no longer spin
 PEAK_SECONDS = 0.1
 COPY_BYTES = 256 * 2**20
 PACKAGES = ("faiss-cpu", "pytorch-metric-learning", "lightly", "usearch")
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds a call, by round, NaN in the rounds that the provider sat out."""
+    """Milliseconds per call, by round; NaN in the rounds that the provider sat out."""
 
     forward: np.ndarray
     backward: np.ndarray
@@ -61,7 +61,7 @@ class Times:
         return self.forward + self.backward
 
     def mode(self, name: str) -> np.ndarray:
-        """The times of ``"forward"``, ``"backward"`` or ``"both"``."""
+        """Returns the times of ``"forward"``, ``"backward"`` or ``"both"``."""
         times: np.ndarray = getattr(self, name)
         return times
 
@@ -69,17 +69,17 @@ class Times:
 def time_in_turns(
     steps: Mapping[str, Step], *, seconds: float, rounds: int = 20
 ) -> dict[str, Times]:
-    """Times of each step's calls, in rounds of at most one sample each.
+    """Returns the times of each step's calls, in rounds of at most one sample each.
 
-    Whatever else the machine does, or how warm it is, meets all of a round alike, so ratios
-    within rounds hold better than times. A sample is a forward call and then its backward, both
-    timed. Calls beforehand, which are not counted, tell how long a step takes: slow ones take
-    part in fewer rounds, evenly spread. The first step takes part in all: ratios are to its times.
+    Other load and the machine's temperature affect a whole round alike, so ratios within rounds
+    hold better than times. A sample is a forward call and then its backward, both timed. Calls
+    beforehand, which are not counted, tell how long a step takes: slow ones take part in fewer
+    rounds, evenly spread. The first step takes part in all, as ratios are to its times.
 
     Args:
-        steps: name to a call.
-        seconds: for each of the others; at least ``FEWEST_ROUNDS`` rounds all the same.
-        rounds: at most.
+        steps: name to call.
+        seconds: for each of the other steps, but at least ``FEWEST_ROUNDS`` rounds.
+        rounds: most rounds.
     """
     plan: dict[str, tuple[int, set[int]]] = {}
     for name, step in steps.items():
@@ -100,7 +100,7 @@ def time_in_turns(
 
 
 def _sample(step: Step, inner: int) -> tuple[float, float]:
-    """Milliseconds a call, forward and backward."""
+    """Returns milliseconds per call, forward and backward."""
     start = time.perf_counter()
     results = [step.forward() for _ in range(inner)]
     middle = end = time.perf_counter()
@@ -114,7 +114,7 @@ def _sample(step: Step, inner: int) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """As in ``timeit``: a collection would be counted to whoever it happens to interrupt."""
+    """Turns it off as ``timeit`` does: whatever a collection interrupts would be charged for it."""
     gc.collect()
     before = gc.isenabled()
     gc.disable()
@@ -126,17 +126,17 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def peak_extra_memory(step: Step) -> float | None:
-    """Growth of the resident memory during a forward and a backward call, in MiB, at its peak.
+    """Returns the peak growth of resident memory in a forward and a backward call, in MiB.
 
-    The kernel keeps the peak. Memory that the process held already, unused, is given back before;
-    what an earlier call kept for later ones is not seen. The gradient is not counted. None where
-    the system does not tell (other than Linux).
+    The kernel records the peak. Unused memory of the process is given back before; what an
+    earlier call kept for later ones is not seen. The gradient is not counted. The result is None
+    if the system does not tell (other than Linux).
     """
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     with contextlib.suppress(AttributeError):  # memory that glibc keeps would not be seen again
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        reset.write_text("5")  # the peak begins anew at what is resident now
+        reset.write_text("5")  # resets the peak to what is resident now
         before = _kilobytes(status, "VmRSS")
     except OSError:
         return None
@@ -152,7 +152,7 @@ def _kilobytes(status: Path, name: str) -> int:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """TimeoutError in the block after so many seconds; no limit but in a Unix main thread."""
+    """Raises TimeoutError in the block after ``seconds``, if this is a Unix main thread."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         yield
         return
@@ -171,7 +171,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch, and with it the loss, on so many threads inside the block."""
+    """Runs PyTorch, and with it the loss, on ``count`` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -181,10 +181,10 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def fma_peak(threads: int, seconds: float = PEAK_SECONDS) -> float:
-    """GFLOP/s of float32 fused multiply-adds of the machine, so many threads at once.
+    """Returns the machine's GFLOP/s of float32 fused multiply-adds on ``threads`` threads.
 
     Raises:
-        LookupError: the native module does not measure it, or is not there.
+        LookupError: the native module cannot measure it, or is absent.
     """
     measure = getattr(getattr(usucl_ext, "_C", None), "fma_peak", None)
     if measure is None:
@@ -200,7 +200,7 @@ def fma_peak(threads: int, seconds: float = PEAK_SECONDS) -> float:
 
 
 def copy_bandwidth() -> float:
-    """GB/s that ``Tensor.copy_`` reads and writes, together."""
+    """Returns the GB/s that ``Tensor.copy_`` reads and writes, together."""
     source = torch.ones(COPY_BYTES // 4)
     target = torch.ones_like(source)
     start = time.perf_counter()
@@ -209,7 +209,7 @@ def copy_bandwidth() -> float:
 
 
 def available_memory() -> float:
-    """GiB that can be had without swapping; infinite where the system does not tell."""
+    """Returns the GiB available without swapping; infinite if the system does not tell."""
     try:
         return _kilobytes(Path("/proc/meminfo"), "MemAvailable") / 2**20
     except OSError:
@@ -217,15 +217,15 @@ def available_memory() -> float:
 
 
 class OtherPrograms:
-    """How busy others keep the machine from here on: what they take, our figures are off by."""
+    """How busy other programs keep the machine from here on, which distorts our figures."""
 
     def __init__(self) -> None:
         self._start = self._seconds()
 
     def cores(self) -> float | None:
-        """The cores that other programs, and other virtual machines, have taken on average.
+        """Returns the mean number of cores taken by other programs and virtual machines.
 
-        None where the system does not tell (other than Linux).
+        It is None if the system does not tell (other than Linux).
         """
         now = self._seconds()
         if now is None or self._start is None:
@@ -235,7 +235,7 @@ class OtherPrograms:
 
     @staticmethod
     def _seconds() -> tuple[float, float, float] | None:
-        """By the clock, of all cores at work or stolen, and of this process with its children."""
+        """Returns seconds: by the clock, of all busy or stolen cores, of this process's tree."""
         try:
             ticks = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         except (OSError, ValueError):
@@ -246,7 +246,7 @@ class OtherPrograms:
 
 
 def describe_run() -> dict[str, Any]:
-    """What the figures depend on: machine, versions, commit; and when."""
+    """Returns what the figures depend on: machine, versions, commit and date."""
     info = usucl_ext.build_info()
     built = info["versions"]
     assert isinstance(built, dict)
@@ -274,7 +274,7 @@ def describe_run() -> dict[str, Any]:
 
 
 def in_words(run: Mapping[str, Any]) -> dict[str, str]:
-    """A run's machine, versions and commit, each as one line: fields of every row."""
+    """Returns a run's machine, versions and commit, each as one line: fields of every row."""
     machine, versions = run["machine"], run["versions"]
     capability = machine["cpu_capability"]
     named = ("usucl", "torch", *PACKAGES)
@@ -315,7 +315,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """The sources measured; with ``+changes`` where they differ from the commit."""
+    """Returns the commit, with ``+changes`` if the measured sources differ from it."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(ROOT), *words]

@@ -1,7 +1,7 @@
-"""What a call on CUDA tensors takes from the host, without a GPU: python -m benchmarks.host_time.
+"""Host time of a call on CUDA tensors, without a GPU: ``python -m benchmarks.host_time``.
 
-On the runtime of stub_cuda.py a launch takes no time; to a real one it adds a driver's 2 us or so a
-launch. What is printed is the time of everything else.
+On the runtime of stub_cuda.py a launch takes no time; a real driver adds about 2 us per launch.
+What is printed is the time of everything else.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from usucl_ext._problem import Inputs, check_problem, with_loss
 from . import stub_cuda
 
 ROUNDS = 2000
-CALLS = 3  # of one part in a row, in each round
+CALLS = 3  # successive calls of one part per round
 DIM, INTRA_K, CROSS_K = 128, 3, 32
 WINDOW, TEMPERATURE = (0.1, 0.5), 0.07
 SHAPES = ((512, 65536), (32, 96))  # anchors, keys
 
 
 def frames(rows: int, requires_grad: bool = False) -> Frames:
-    """Frames whose values nobody reads."""
+    """Returns frames whose values nobody reads."""
     embedding = torch.empty(rows, DIM, dtype=torch.bfloat16, device="cuda")
     video = torch.empty(rows, dtype=torch.int64, device="cuda")
     time = torch.empty(rows, dtype=torch.float32, device="cuda")
@@ -37,7 +37,7 @@ def frames(rows: int, requires_grad: bool = False) -> Frames:
 
 
 def parts(anchors: Frames, keys: Frames) -> dict[str, Callable[[], object]]:
-    """The whole call, without and with gradients, and its parts."""
+    """Returns the whole call, without and with gradients, and its parts."""
     positives = torch.empty_like(anchors.embedding)
     leaves = anchors._replace(embedding=anchors.embedding.clone().requires_grad_())
     options = {"window": WINDOW, "intra_k": INTRA_K, "cross_k": CROSS_K}
@@ -77,7 +77,7 @@ def parts(anchors: Frames, keys: Frames) -> dict[str, Callable[[], object]]:
 
 
 def microseconds(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Times of each, sorted; the calls take turns."""
+    """Returns the sorted times of each call; the calls take turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(50):

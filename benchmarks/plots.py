@@ -1,4 +1,4 @@
-"""A result as pictures: how near the machine's peak, how far from the others, and the sweeps."""
+"""A result as pictures: the share of the machine's peak, the other providers, and the sweeps."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _shapes(result: Result) -> Figure | None:
 
 
 def _peak_panel(axes: Axes, result: Result, shapes: Sequence[tuple[int, int, int]]) -> None:
-    """Bars of ours and of the matmul, and how long ours ought to be."""
+    """Draws bars of ours and of the matmul, with the goal of ours."""
     longest = 100.0
     for name, offset in ((OURS, -0.19), (MATMUL, 0.19)):
         mode = "both" if name == OURS else "forward"
@@ -134,7 +134,7 @@ def _sweeps(result: Result) -> Figure | None:
 def _share_or_time(
     axes: Axes, result: Result, group: str, title: str, what: Callable[[Row], int]
 ) -> None:
-    """A line of ours and one of the matmul: share of the peak, or picoseconds a multiply-add."""
+    """Draws ours and the matmul: share of the peak, or picoseconds per multiply-add."""
     rows = result.where(group=group, metric="time")
     share = all(share_of_peak(result, row) is not None for row in rows if row.value)
     lines: dict[str, tuple[list[int], list[float]]] = {}
@@ -157,12 +157,12 @@ def _share_or_time(
     axes.set_ylim(0, max(100.0, 1.1 * max(max(y) for _, y in lines.values())) if share else None)
     axes.margins(x=0.1)
     axes.set_title(title)
-    axes.set_ylabel("% of the FMA peak" if share else "ps a multiply-add")
+    axes.set_ylabel("% of the FMA peak" if share else "ps per multiply-add")
     axes.set_xlabel(_rest(rows[0], group))
 
 
 def _relative(axes: Axes, result: Result, group: str, title: str, goal: float | None) -> None:
-    """Bars of our time over that of the first."""
+    """Draws bars of our times over the first of them."""
     times = result.where(group=group, metric="time", mode="both", provider=OURS)
     ratios = result.where(group=group, metric="ratio", mode="both", provider=OURS)
     values = [1.0, *(row.value or 0.0 for row in ratios)]
@@ -183,7 +183,7 @@ def _relative(axes: Axes, result: Result, group: str, title: str, goal: float | 
 
 
 def _memory(axes: Axes, result: Result) -> None:
-    """A dot a shape, over the number of pairs."""
+    """Draws one dot per shape, over the number of pairs."""
     rows = [row for row in result.where(group="shapes", metric="memory") if row.value]
     for name, colour, above in ((EAGER, "#50606f", 7), (CHUNKED, "#b98a4a", -13), (OURS, "", 7)):
         mine = [(r.shape[0] * r.shape[1], r.value or 0.0) for r in rows if r.provider == name]
@@ -211,7 +211,7 @@ def _label(row: Row) -> str:
 
 
 def _rest(row: Row, group: str) -> str:
-    """What a sweep does not vary."""
+    """Returns what a sweep does not vary."""
     n, m, d = row.shape
     parts = {"N": f"N={_short(n)}", "M": f"M={_short(m)}", "D": f"D={d}"}
     return ", ".join(text for name, text in parts.items() if name != group)

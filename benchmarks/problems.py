@@ -1,4 +1,4 @@
-"""The problems that are measured: random unit embeddings, and orders of keys that are hard."""
+"""The problems that are measured: random unit embeddings, and hard orders of the keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from usucl_ext import Frames
 
-WINDOW = (0.2, 0.8)  # of times that are uniform in [0, 1)
+WINDOW = (0.2, 0.8)  # for times that are uniform in [0, 1)
 TEMPERATURE = 0.07
 ANCHOR_VIDEOS, KEY_VIDEOS = 64, 640
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -19,7 +19,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Setting:
-    """What a problem is: N anchors, M keys, D, negatives wanted, dtype, order of the keys."""
+    """What defines a problem: N anchors, M keys, D, wanted negatives, dtype, order of the keys."""
 
     n: int
     m: int
@@ -53,7 +53,7 @@ class Problem:
 
     @classmethod
     def make(cls, setting: Setting, seed: int = 0) -> Problem:
-        """The same problem for the same setting and seed."""
+        """Returns a problem, always the same for a setting and a seed."""
         generator = torch.Generator().manual_seed(seed)
         anchors, keys = ORDERS[setting.order](setting, generator)
         noise = unit(setting.n, setting.d, generator)
@@ -64,12 +64,12 @@ class Problem:
         return cls(setting, anchors._replace(embedding=leaf), positives.to(dtype), keys)
 
     def to(self, device: torch.device) -> Problem:
-        """The same problem on a device, its anchors a leaf there."""
+        """Returns the same problem on a device, where its anchors are a leaf."""
         anchors, keys = (_frames(f, lambda x: x.to(device)) for f in (self.anchors, self.keys))
         return self._with(anchors, self.positives.to(device), keys)
 
     def of_anchors(self, rows: Tensor) -> Problem:
-        """The same keys, but of the anchors these rows alone, as a leaf of their own."""
+        """Returns the problem of these anchors alone, as a new leaf, with the same keys."""
         anchors = _frames(self.anchors, lambda x: x[rows])
         return self._with(anchors, self.positives[rows], self.keys)
 
@@ -86,12 +86,12 @@ def _frames(frames: Frames, change: Callable[[Tensor], Tensor]) -> Frames:
 
 
 def unit(rows: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Directions drawn evenly from the sphere, ``[rows, dim]``."""
+    """Returns directions drawn evenly from the sphere, ``[rows, dim]``."""
     return normalize(torch.randn(rows, dim, generator=generator), dim=1)
 
 
 def _ids(rows: int, videos: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Videos in turn, and times that are uniform in [0, 1)."""
+    """Returns videos in turn, and times that are uniform in [0, 1)."""
     return torch.arange(rows) % videos, torch.rand(rows, generator=generator)
 
 
@@ -102,7 +102,7 @@ def _random(setting: Setting, generator: torch.Generator) -> tuple[Frames, Frame
 
 
 def _ascending(setting: Setting, generator: torch.Generator) -> tuple[Frames, Frames]:
-    """Each key is more similar than all before it, to every anchor: no threshold holds for long.
+    """Returns keys each more similar to every anchor than all before: no threshold holds for long.
 
     Keys k_j = c_j u + sqrt(1 - c_j^2) v with rising c_j, anchors without a part along v: then
     q_i . k_j = c_j (q_i . u).
@@ -119,22 +119,22 @@ def _ascending(setting: Setting, generator: torch.Generator) -> tuple[Frames, Fr
 
 
 def _equal(setting: Setting, generator: torch.Generator) -> tuple[Frames, Frames]:
-    """All keys are the same: every one ties with the threshold."""
+    """Returns equal keys: every one ties with the threshold."""
     anchors, keys = _random(setting, generator)
     return anchors, keys._replace(embedding=keys.embedding[:1].repeat(setting.m, 1))
 
 
 def _one_video(setting: Setting, generator: torch.Generator) -> tuple[Frames, Frames]:
-    """All of one video: no key is cross-video, so that group's threshold never rises."""
+    """Returns keys of one video: none is cross-video, so that group's threshold never rises."""
     anchors, keys = _random(setting, generator)
     return anchors._replace(video=anchors.video * 0), keys._replace(video=keys.video * 0)
 
 
 def _correlated(setting: Setting, generator: torch.Generator) -> tuple[Frames, Frames]:
-    """As a bank is filled: whole videos, in the order of time, neighbouring frames nearly alike.
+    """Returns keys as in a filled bank: whole videos, in order of time, neighbours nearly alike.
 
-    Eight views of organs, a video a variation of one of them, its frames a slow walk from there;
-    anchors are frames of other walks through the same videos.
+    There are eight views of organs; a video is a variation of one of them, and its frames are a
+    slow walk from there. Anchors are frames of other walks through the same videos.
     """
     (n, m, d), views = setting.shape, unit(8, setting.d, generator)
     length = -(-m // KEY_VIDEOS)
@@ -142,7 +142,7 @@ def _correlated(setting: Setting, generator: torch.Generator) -> tuple[Frames, F
     scene = views[torch.arange(videos) % 8] + unit(videos, d, generator)
 
     def walk(start: Tensor, steps: int) -> Tensor:
-        """``[len(start), steps, d]``"""
+        """Returns ``[len(start), steps, d]``."""
         noise = torch.randn(len(start), steps, d, generator=generator) * (0.1 / d**0.5)
         return normalize(start[:, None] + noise.cumsum(1), dim=2)
 

@@ -1,4 +1,4 @@
-"""Who computes the loss, or the nearest to it: each as its users would set it up."""
+"""The ways to compute the loss, or what comes nearest, each as its users would set it up."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Provider:
     Attributes:
         what: what it computes, in a few words.
         cannot: what it cannot do that the loss asks for; empty if nothing.
-        make: a problem to the call that is measured.
+        make: turns a problem into the call that is measured.
         expected: the loss it must give, computed plainly from the problem; None if it gives none.
-        needs: the package it is part of, if that is no dependency of ours.
-        pair_bytes: memory that it takes for each pair of anchor and key, about.
+        needs: its package, if that is not a dependency of ours.
+        pair_bytes: approximate bytes per pair of anchor and key.
     """
 
     what: str
@@ -49,7 +49,7 @@ class Provider:
     pair_bytes: int = 0
 
     def skipped(self) -> str:
-        """Why it cannot run here; empty if it can."""
+        """Returns why the provider cannot run here; empty if it can."""
         if not self.needs:
             return ""
         try:
@@ -60,7 +60,7 @@ class Provider:
 
 
 def options(problem: Problem) -> dict[str, Any]:
-    """The keyword arguments that all losses of this problem share."""
+    """Returns the keyword arguments that all losses of this problem share."""
     intra_k, cross_k = problem.setting.k
     return {
         "window": WINDOW,
@@ -71,7 +71,7 @@ def options(problem: Problem) -> dict[str, Any]:
 
 
 def plain(problem: Problem) -> Tensor:
-    """The loss in plain PyTorch and float32, whatever the dtype of the embeddings."""
+    """Returns the loss in plain PyTorch and float32, whatever the dtype of the embeddings."""
     anchors = problem.anchors._replace(embedding=problem.anchors.embedding.float())
     keys = problem.keys._replace(embedding=problem.keys.embedding.float())
     return eager.hard_negative_nce_in_chunks(
@@ -89,7 +89,7 @@ def _calls(loss: Callable[..., Tensor], **more: Any) -> Callable[[Problem], Step
 
 
 def _compiled(problem: Problem) -> Step:
-    torch._dynamo.reset()  # each shape is compiled for itself
+    torch._dynamo.reset()  # each shape is compiled separately
     return _calls(torch.compile(eager.hard_negative_nce))(problem)
 
 
@@ -115,8 +115,8 @@ def _faiss_search(problem: Problem) -> Step:
 
 
 def _faiss_loss(problem: Problem) -> Step:
-    """Cross-video: as many more as the longest video has frames are fetched, and those of the
-    anchor's own video dropped. Intra-video: the keys are looked up by video, outside FAISS."""
+    """Returns the loss over FAISS's search, of as many more keys as the longest video has frames,
+    without the anchor's own; intra-video keys are looked up by video, outside FAISS."""
     index, (intra_k, cross_k) = _faiss_index(problem), problem.setting.k
     anchors, positives, keys = problem.anchors, problem.positives, problem.keys
     sizes = torch.bincount(keys.video, minlength=int(anchors.video.max()) + 1)
@@ -127,7 +127,7 @@ def _faiss_loss(problem: Problem) -> Step:
     lo, hi = WINDOW
 
     def hardest(similarity: Tensor, taken: Tensor, index: Tensor, k: int) -> Tensor:
-        """Of the keys ``index``, the hardest k that are taken; -1 where there are none."""
+        """Returns the hardest k taken keys of ``index``; -1 where there are none."""
         best = similarity.masked_fill(~taken, -torch.inf).topk(min(k, index.shape[1]), dim=1)
         return index.gather(1, best.indices).masked_fill(best.values == -torch.inf, -1)
 
@@ -152,7 +152,7 @@ def _faiss_loss(problem: Problem) -> Step:
 
 
 def _metric_learning(problem: Problem) -> Step:
-    """A queue of keys and a miner, as in the library's MoCo example; labels are video ids."""
+    """Returns a queue and a miner, as in the library's MoCo example; labels are video ids."""
     from pytorch_metric_learning import losses, miners
 
     anchors, positives, keys = problem.anchors, problem.positives, problem.keys
@@ -172,9 +172,9 @@ def _metric_learning(problem: Problem) -> Step:
 
 
 def _metric_learning_expected(problem: Problem) -> Tensor:
-    """InfoNCE of the most similar key of the own video against that of all other videos.
+    """Returns InfoNCE of the most similar key of the own video against that of all others.
 
-    Of normalised anchors, as in the library: their gradient is tangent to the sphere.
+    Anchors are normalised, as in the library, so their gradient is tangent to the sphere.
     """
     n = problem.setting.n
     video = torch.cat([problem.anchors.video, problem.keys.video[n:]])
@@ -200,7 +200,7 @@ def _lightly(problem: Problem) -> Step:
 
 
 def _lightly_expected(problem: Problem) -> Tensor:
-    """InfoNCE against all keys of the bank, of normalised anchors as above."""
+    """Returns InfoNCE against all keys of the bank, of anchors normalised as above."""
     query = normalize(problem.anchors.embedding, dim=1)
     positive = (query * problem.positives).sum(1, keepdim=True)
     logits = torch.cat([positive, query @ _with_positives(problem).T], dim=1) / TEMPERATURE
@@ -208,7 +208,7 @@ def _lightly_expected(problem: Problem) -> Tensor:
 
 
 def _with_positives(problem: Problem) -> Tensor:
-    """``[M, D]``: a queue's content once the positives have replaced its oldest keys."""
+    """Returns ``[M, D]``, a queue's content once positives have replaced its oldest keys."""
     return torch.cat([problem.positives, problem.keys.embedding[problem.setting.n :]])
 
 
@@ -241,7 +241,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     COMPILED: Provider(
         "eager, compiled by Inductor",
-        "needs a C++ compiler, and compiles each shape anew; topk is not fused, so it still "
+        "needs a C++ compiler, and compiles each shape separately; topk is not fused, so it still "
         "forms the whole matrix",
         _compiled,
         plain,
@@ -257,17 +257,17 @@ PROVIDERS: dict[str, Provider] = {
     ),
     SEARCH_LOSS: Provider(
         "the loss: IndexFlatIP for cross-video negatives, PyTorch for the rest",
-        "must fetch as many keys more as the longest video has frames and drop those of the "
+        "must fetch as many more keys as the longest video has frames and drop those of the "
         "anchor's own; intra-video negatives are found outside FAISS",
         _faiss_loss,
         plain,
         needs="faiss",
     ),
     METRIC_LEARNING: Provider(
-        "CrossBatchMemory with NTXentLoss and BatchEasyHardMiner: the hardest 1 negative of "
-        "another video, against the most similar key of the own",
+        "CrossBatchMemory with NTXentLoss and BatchEasyHardMiner: the hardest negative of "
+        "another video, against the most similar key of the same video",
         "its miners take one negative, all, or those within a margin, not the k hardest; labels "
-        "are all it knows of a frame, so those of the own video are positives, without a window "
+        "are all it knows of a frame, so those of the same video are positives, without a window "
         "in time; " + _WHOLE,
         _metric_learning,
         _metric_learning_expected,
@@ -276,7 +276,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     LIGHTLY: Provider(
         "NTXentLoss with a memory bank: all keys are negatives",
-        "takes all keys, not the hardest; knows no videos or times, so frames of the own video "
+        "takes all keys, not the hardest; knows no videos or times, so frames of the same video "
         "are negatives without a window; copies the bank in each call, and " + _WHOLE,
         _lightly,
         _lightly_expected,

@@ -1,4 +1,4 @@
-"""Result files as Markdown and pictures; measures nothing, and needs no PyTorch.
+"""Result files as Markdown and pictures; this measures nothing and needs no PyTorch.
 
 ``python -m benchmarks.report FILE ... [--out FOLDER] [--readme README.md]``
 """
@@ -19,7 +19,7 @@ from benchmarks.targets import Target, peak, share_of_peak, targets
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 FULL_COMMAND, REPORT_COMMAND = "usucl bench", "python -m benchmarks.report"
 NONE = "-"
-BUSY = 0.2  # cores that others take; more, and threads wait for one another whole milliseconds
+BUSY = 0.2  # cores of other programs; with more, threads wait milliseconds for one another
 SWEEPS = {
     "N": "anchors N",
     "M": "keys M",
@@ -32,11 +32,11 @@ SWEEPS = {
 
 
 def markdown(result: Result, pictures: Mapping[str, str] | None = None) -> str:
-    """Everything in a result: tables, goals, sweeps, what each provider cannot do, the machine.
+    """Returns all of a result: tables, goals, sweeps, what providers cannot do, the machine.
 
     Args:
-        result: as :func:`benchmarks.rows.read` gives it.
-        pictures: what a picture shows to its path.
+        result: what :func:`benchmarks.rows.read` returned.
+        pictures: path of each picture by what it shows.
     """
     if "stages" in result.run:
         return gpu_report.summary(result)
@@ -69,11 +69,11 @@ def markdown(result: Result, pictures: Mapping[str, str] | None = None) -> str:
 
 
 def readme_block(result: Result, source: str, pictures: Mapping[str, str] | None = None) -> str:
-    """What the README shows of a result: the main table, where we lose, who cannot do what.
+    """Returns what the README shows of a result: the tables, what providers cannot do, the machine.
 
     Args:
-        result: as :func:`benchmarks.rows.read` gives it.
-        source: path of its file, as the README links it.
+        result: what :func:`benchmarks.rows.read` returned.
+        source: path of its file, as the README links to it.
         pictures: as for :func:`markdown`.
     """
     quick = " --quick" if result.run["quick"] else ""
@@ -94,20 +94,20 @@ def readme_block(result: Result, source: str, pictures: Mapping[str, str] | None
 
 
 def put_into(text: str, block: str) -> str:
-    """``text`` with the block between the two marker comments replaced.
+    """Returns ``text`` with the block between the two marker comments replaced.
 
     Raises:
-        ValueError: not exactly one pair of markers.
+        ValueError: there is not exactly one pair of markers.
     """
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     found = len(pattern.findall(text))
     if found != 1:
-        raise ValueError(f"expected one block between {BEGIN} and {END}, got {found}")
+        raise ValueError(f"text must have one block between {BEGIN} and {END}, got {found}")
     return pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n\n{END}", text)
 
 
 def headline(result: Result) -> str:
-    """Loss and gradient at the main shapes: our time, and how many times as long others take."""
+    """Returns loss and gradient at the main shapes: our time, and others' multiples of it."""
     rows = result.where(group="shapes", metric="time", provider=OURS, mode="both")
     shares = [share_of_peak(result, row) for row in rows]
     lines = [[f"**{OURS}**", *(f"{_number(row.value)} ms" for row in rows)]]
@@ -123,14 +123,14 @@ def headline(result: Result) -> str:
             lines.append([name, *map(_times_as_long, values)])
     return (
         f"{_table(['N anchors x M keys', *map(_size, rows)], lines)}\n\n"
-        f"The loss and its gradient to the anchors, {_setting(rows)}. Of {OURS} the time{note}; "
-        f"of the others how many times as long they take, median of paired rounds; **bold** where "
+        f"The loss and its gradient to the anchors, {_setting(rows)}. For {OURS} the time{note}; "
+        f"for the others how many times as long they take, median of paired rounds; **bold** where "
         f"they are faster. {MATMUL} and {SEARCH} have no backward pass: their one call counts."
     )
 
 
 def machine(result: Result) -> str:
-    """The machine, the code and the day, in a sentence."""
+    """Returns a sentence on the machine, the code and the date."""
     run, facts, versions = result.run, result.run["machine"], result.run["versions"]
     top, copies = peak(result, facts["threads"]), result.where(op="copy")
     rates = [f"FMA peak {top:.0f} GFLOP/s"] if top is not None else []
@@ -159,7 +159,7 @@ def machine(result: Result) -> str:
 
 
 def warning(result: Result) -> str:
-    """A sentence if the machine was not the run's own, else nothing."""
+    """Returns a sentence if other programs kept the machine busy, else an empty string."""
     others = result.run["cores_of_others"]
     if others is None or others <= BUSY:
         return ""
@@ -180,7 +180,7 @@ def _memory(result: Result) -> str:
 
 
 def _by_provider(result: Result, rows: Sequence[Row], cell: Callable[[Row | None], str]) -> str:
-    """A line a provider, a column a shape."""
+    """Returns one line per provider and one column per shape."""
     shapes = {row.shape: row for row in rows}
     found = {(row.provider, row.shape): row for row in rows}
     names = [name for name in _present(result) if any(row.provider == name for row in rows)]
@@ -205,7 +205,7 @@ def _goals(goals: Sequence[Target]) -> str:
 
 
 def _sweep(result: Result, group: str) -> str:
-    """What is varied, our time, and beside it the matmul or the first row."""
+    """Returns what is varied, our time, and its ratio to the matmul or the first row."""
     rows = result.where(group=group, metric="time", mode="both", provider=OURS)
     lines = []
     for row in rows:
@@ -233,7 +233,7 @@ def _sweep(result: Result, group: str) -> str:
 
 
 def varied(row: Row) -> str:
-    """The value of what a sweep varies."""
+    """Returns the value of what a sweep varies."""
     n, m, d = row.shape
     values = {"N": n, "M": m, "D": d, "k": row.k[1], "threads": row.threads}
     return str({**values, "dtype": row.dtype, "order": row.order}[row.group])
@@ -269,7 +269,7 @@ def _providers(result: Result) -> str:
 
 
 def _present(result: Result) -> list[str]:
-    """Providers with figures at the main shapes, in their order."""
+    """Returns the providers with figures at the main shapes, in their order."""
     measured = {row.provider for row in result.where(group="shapes")}
     return [name for name in result.providers if name in measured]
 
@@ -310,11 +310,11 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0; 1 with a line on standard error if a file cannot be used."""
+    """Returns 0, or 1 with a line on standard error if a file cannot be used."""
     parser = argparse.ArgumentParser(prog=REPORT_COMMAND, description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--out", type=Path, help="folder for report.md and pictures")
-    parser.add_argument("--readme", type=Path, help="file whose marked block is written anew")
+    parser.add_argument("--readme", type=Path, help="file whose marked block is replaced")
     options = parser.parse_args(arguments)
     if options.readme and len(options.files) != 1:
         parser.error(f"--readme shows one result, got {len(options.files)}")

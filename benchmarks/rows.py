@@ -1,4 +1,4 @@
-"""What a result file holds: the run, the providers, and one flat row a figure."""
+"""What a result file holds: the run, the providers, and one flat row per figure."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ METRIC_LEARNING, LIGHTLY = "pytorch-metric-learning", "lightly"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: what was measured, of which provider, on which problem, where, of which code.
+    """One figure: what was measured, for which provider, problem, machine and code.
 
     Attributes:
         group: the comparison it belongs to: ``"shapes"``, ``"machine"``, ``"gpu"`` for all calls
             on a GPU, ``"kernels"`` for the kernels of one, ``"bank"``, or what a sweep varies.
-        op: ``"hard_negative_nce"``; of a bank ``"build"``, ``"update"`` and ``"search"``; of the
-            machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``; the name of a kernel.
-        provider: who computes it.
+        op: ``"hard_negative_nce"``; for a bank ``"build"``, ``"update"`` and ``"search"``; for the
+            machine ``"fma_peak"``, ``"matmul"`` and ``"copy"``; or the name of a kernel.
+        provider: what computes it.
         mode: ``"forward"`` (as in training: with what backward needs), ``"backward"`` alone, or
             ``"both"``. A ratio of a provider without backward sets its one call against ``versus``
             in this mode.
         shape: (N anchors, M keys, D).
-        dtype: of all embeddings.
+        dtype: dtype of all embeddings.
         k: (intra_k, cross_k).
-        order: of the keys, a name in ``problems.ORDERS``.
-        threads: at work; 0 on a GPU.
+        order: order of the keys, a name in ``problems.ORDERS``.
+        threads: number of threads; 0 on a GPU.
         metric: ``"time"``; ``"ratio"`` of its time to that of ``versus``, paired by round;
-            ``"memory"``, the peak beyond the start without outputs and gradients; ``"rate"``; of
-            a search, ``"recall"`` of the exact selection.
-        value: the median; None where there is none, for the reason in ``note``.
-        low, high: 20th and 80th percentile.
+            ``"memory"``, the peak beyond the start without outputs and gradients; ``"rate"``; or,
+            for a search, ``"recall"`` of the exact selection.
+        value: the median, or None for the reason in ``note``.
+        low, high: the 20th and 80th percentiles.
         unit: ``"ms"``, ``"us"``, ``"x"``, ``"MiB"``, ``"share"``, ``"GFLOP/s"`` or ``"GB/s"``.
-        repeats: measurements behind it.
-        versus: of a ratio, what it is relative to.
+        repeats: number of measurements.
+        versus: for a ratio, what it is relative to.
         note: why there is no value.
-        machine, versions, commit: of the run, in words. One and the same for all rows, they stand
-            once in the file, under ``every_row``; in full under ``run``.
+        machine, versions, commit: those of the run, in words. The same for all rows, they stand
+            once in the file, under ``every_row``, and in full under ``run``.
     """
 
     group: str
@@ -81,9 +81,9 @@ class Row:
     commit: str = ""
 
     def with_figures(self, values: Any, absent: str = "this system does not tell") -> Row:
-        """The row with the median and percentiles of ``values``, of which NaN does not count.
+        """Returns the row with the median and percentiles of ``values``, leaving out NaN.
 
-        Without any, ``note`` says why, or else ``absent`` does.
+        Without values ``note`` says why, or else ``absent``.
         """
         counted = np.asarray(values, dtype=float)
         counted = counted[np.isfinite(counted)]
@@ -100,7 +100,7 @@ class Result:
     Attributes:
         run: machine, versions, commit, date and options, in full.
         providers: name to ``what`` it computes, what it ``cannot`` do, and why it was ``skipped``
-            (empty where it was not).
+            (empty if it was not).
         rows: the figures.
     """
 
@@ -109,32 +109,32 @@ class Result:
     rows: Sequence[Row]
 
     def where(self, **wanted: Any) -> list[Row]:
-        """The rows whose fields have these values."""
+        """Returns the rows whose fields have these values."""
         return [row for row in self.rows if all(getattr(row, f) == v for f, v in wanted.items())]
 
     def value(self, **wanted: Any) -> float | None:
-        """The value of the one row with these fields; None if there is no row or no value.
+        """Returns the value of the one row with these fields; None if there is no row or no value.
 
         Raises:
-            ValueError: more than one row.
+            ValueError: there is more than one such row.
         """
         found = self.where(**wanted)
         if len(found) > 1:
-            raise ValueError(f"expected one row with {wanted}, got {len(found)}")
+            raise ValueError(f"result must have at most one row with {wanted}, got {len(found)}")
         return found[0].value if found else None
 
 
 def write(result: Result, path: Path) -> None:
-    """Writes a new file, a line a row.
+    """Writes a new file, one line per row.
 
     Raises:
-        FileExistsError: results are never overwritten.
-        ValueError: rows of several runs.
+        FileExistsError: the file exists; results are never overwritten.
+        ValueError: the rows are of several runs.
     """
     rows = [asdict(row) for row in result.rows]
     shared = {tuple(row.pop(field) for field in SHARED) for row in rows}
     if len(shared) > 1:
-        raise ValueError(f"expected rows of one run, got {len(shared)}: {sorted(shared)}")
+        raise ValueError(f"rows must be of one run, got {len(shared)}: {sorted(shared)}")
     head = {
         "schema": SCHEMA,
         "run": dict(result.run),
@@ -152,7 +152,7 @@ def read(path: Path) -> Result:
     """Reads a file that :func:`write` wrote.
 
     Raises:
-        ValueError: it is none, or one of another schema; the message names it.
+        ValueError: the file is not a result or has another schema; the message names it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def read(path: Path) -> Result:
         raise ValueError(f"{path} is not JSON: {error}") from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
-        raise ValueError(f"{path}: expected a result file of schema {SCHEMA}, got {found}")
+        raise ValueError(f"{path} must be a result file of schema {SCHEMA}, got {found}")
     shared = content["every_row"]
     rows = [_row(f"{path}, row {i}", {**one, **shared}) for i, one in enumerate(content["rows"])]
     return Result(content["run"], content["providers"], rows)
@@ -173,7 +173,7 @@ def _row(where: str, given: Mapping[str, Any]) -> Row:
         raise ValueError(f"{where}: missing or unknown fields {differ}")
     if given["metric"] not in METRICS or given["mode"] not in (*MODES, ""):
         raise ValueError(
-            f"{where}: expected a metric of {METRICS} and a mode of {MODES}, "
+            f"{where}: metric must be one of {METRICS} and mode one of {MODES}, "
             f"got {given['metric']!r} and {given['mode']!r}"
         )
     return Row(**{**given, "shape": tuple(given["shape"]), "k": tuple(given["k"])})

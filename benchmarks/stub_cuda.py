@@ -1,4 +1,4 @@
-"""Python processes on the CUDA runtime that does nothing (cpp/stub_cuda.cpp)."""
+"""Python processes on a CUDA runtime that does nothing (cpp/stub_cuda.cpp)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "benchmarks" / "cpp" / "stub_cuda.cpp"
-VARIABLE = "USUCL_STUB_CUDA"  # the library, in processes that run on it
+VARIABLE = "USUCL_STUB_CUDA"  # names the library in processes that run on it
 
 
 class Counts(NamedTuple):
@@ -28,7 +28,7 @@ class Counts(NamedTuple):
 
 
 def absent_reason() -> str | None:
-    """Why there can be no such process, or None."""
+    """Returns why there can be no such process, or None if there can."""
     if _headers() is None:
         return "no CUDA headers (set CUDA_HOME)"
     if _compiler() is None:
@@ -37,11 +37,11 @@ def absent_reason() -> str | None:
 
 
 def build(folder: Path) -> Path:
-    """The library, compiled into the folder."""
+    """Compiles the library into the folder and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / "libstub_cuda.so"
     command = [str(_compiler()), "-std=c++17", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC"]
-    # PyTorch loads the driver by this name, and finds what is there already.
+    # PyTorch loads the driver by this name, and finds the stub already loaded.
     command += ["-isystem", str(_headers()), "-Wl,-soname,libcuda.so.1"]
     done = subprocess.run(
         [*command, str(SOURCE), "-o", str(library), "-ldl"],
@@ -55,7 +55,7 @@ def build(folder: Path) -> Path:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """Variables of a process that is to run on the library."""
+    """Returns the environment of a process that runs on the library."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
@@ -73,28 +73,28 @@ class Stub:
         self._library.stub_take_names.restype = ctypes.c_char_p
 
     def take(self) -> Counts:
-        """The counts since the last call."""
+        """Returns the counts since the last call."""
         counts = (ctypes.c_int64 * len(Counts._fields))()
         self._library.stub_take(counts)
         return Counts(*counts)
 
     def take_kernels(self) -> list[str]:
-        """The kernels launched since the last call, in order; from the first call on."""
+        """Returns the kernels launched since the last call, in order; the first call starts it."""
         mangled = self._library.stub_take_names().decode().split()
         return [_name(kernel) for kernel in mangled]
 
     def set_busy(self, busy: bool) -> None:
-        """Whether the device is to look as if nothing that was launched were done."""
+        """Makes the device look as if nothing launched were done, or ends that."""
         self._library.stub_set_busy(ctypes.c_bool(busy))
 
     def set_capturing(self, captures: bool) -> None:
-        """Whether streams are to look as if a graph were being captured."""
+        """Makes streams look as if a graph were being captured, or ends that."""
         self._library.stub_set_capturing(ctypes.c_bool(captures))
 
 
 def _name(mangled: str) -> str:
-    """The innermost name: nested names are written as their lengths and letters."""
-    name, at = mangled, 3  # behind _ZN
+    """Returns the innermost name: nested names are written as their lengths and letters."""
+    name, at = mangled, 3  # after _ZN
     while (length := re.match(r"\d+", mangled[at:])) is not None:
         first = at + length.end()
         at = first + int(length.group())

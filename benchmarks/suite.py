@@ -28,7 +28,7 @@ OP = "hard_negative_nce"
 WARM_UP_LIMIT = 90.0  # seconds for a provider's first call, in which torch.compile compiles
 SHAPES = ((32, 96), (256, 16384), (32, 65536), (512, 65536), (1024, 65536), (256, 262144))
 MIDDLE = Setting(512, 65536)
-CHECKED = Setting(24, 3400)  # where the selection ends, no two similarities are within rounding
+CHECKED = Setting(24, 3400)  # no two similarities at the end of the selection are within rounding
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Case:
-    """Entries that are timed in turns; the first is what the others are relative to.
+    """Entries that are timed in turns; the others are relative to the first.
 
     Attributes:
-        group: as in a ``Row``.
+        group: the ``group`` of its rows.
         entries: label to entry; a label says what distinguishes it from the others.
-        threads: for all; None for PyTorch's own number.
-        memory: also measured.
+        threads: number of threads for all entries; None for PyTorch's own.
+        memory: whether memory is measured too.
     """
 
     group: str
@@ -57,7 +57,7 @@ class Case:
 
 
 def full() -> list[Case]:
-    """Under 20 minutes on two slow cores."""
+    """Returns the cases of a full run, under 20 minutes on two slow cores."""
     names = list(PROVIDERS)
     cases = [_of_providers("shapes", Setting(*shape), names, memory=True) for shape in SHAPES]
     beside = (OURS, MATMUL)
@@ -71,7 +71,7 @@ def full() -> list[Case]:
 
 
 def quick() -> list[Case]:
-    """Under a minute: two small shapes, torch.compile on the first only, and small sweeps."""
+    """Returns cases of under a minute: two small shapes (one for torch.compile), small sweeps."""
     small, middle = Setting(32, 96), Setting(256, 16384)
     return [
         _of_providers("shapes", small, list(PROVIDERS), memory=True),
@@ -90,19 +90,19 @@ def _of_providers(
     threads: int | None = None,
     memory: bool = False,
 ) -> Case:
-    """Several providers on one problem, relative to ours."""
+    """Returns a case of several providers on one problem, relative to ours."""
     assert names[0] == OURS
     return Case(group, {name: Entry(name, setting) for name in names}, threads, memory)
 
 
 def _of_ours(group: str, setting: Setting, what: str, values: Sequence[Any]) -> Case:
-    """Ours on problems that differ in one thing, relative to the first value."""
+    """Returns a case of ours on problems that differ in one thing, relative to the first."""
     changed = {f"{group}={v}": replace(setting, **{what: v}) for v in values}
     return Case(group, {label: Entry(OURS, one) for label, one in changed.items()})
 
 
 def _thread_counts() -> list[int]:
-    """1, 2, 4, ... and all."""
+    """Returns 1, 2, 4, ... and all threads."""
     most = torch.get_num_threads()
     return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
 
@@ -125,7 +125,7 @@ class Suite:
     _no_peak: str = ""
 
     def run(self, case: Case) -> Iterator[Row]:
-        """The rows of a case.
+        """Yields the rows of a case.
 
         Raises:
             AssertionError: a provider's loss is not what it must be.
@@ -142,7 +142,7 @@ class Suite:
                 try:
                     step, peak = _warm(entry.provider, Problem.make(entry.setting), expected)
                     steps[label] = step
-                    if case.memory and entry.provider != MATMUL:  # its memory is there before
+                    if case.memory and entry.provider != MATMUL:  # allocated beforehand
                         both = replace(row, mode="both", metric="memory", unit="MiB")
                         yield both.with_figures([] if peak is None else [peak])
                 except (RuntimeError, ImportError, OSError, MemoryError) as error:
@@ -161,7 +161,7 @@ class Suite:
                     yield from _ratios(ratio, one, times[base], steps[label].leaf is not None)
 
     def machine(self) -> Iterator[Row]:
-        """What was measured of the machine in between: the float32 FMA peak, copy bandwidth."""
+        """Yields what was measured of the machine in between: float32 FMA peak, copy bandwidth."""
         rows = {("fma_peak", t): (values, "GFLOP/s") for t, values in self._peaks.items()}
         rows["copy", torch.get_num_threads()] = self._copies, "GB/s"
         for (op, threads), (values, unit) in rows.items():
@@ -188,14 +188,14 @@ class Suite:
 def _warm(
     name: str, problem: Problem, expected: dict[tuple[object, Setting], Tensor]
 ) -> tuple[Step, float | None]:
-    """The provider's call and its peak of memory, with its result checked.
+    """Returns the provider's call and its peak of memory, with its result checked.
 
     The peak is that of the first call, so that memory kept for later calls counts; compiling
-    does not. What to expect is kept in ``expected``.
+    does not. Expected results are kept in ``expected``.
 
     Raises:
         AssertionError: its loss is not what it must be.
-        RuntimeError, OSError, ImportError, MemoryError: it fails, or would not fit the memory.
+        RuntimeError, OSError, ImportError, MemoryError: it fails, or would not fit in memory.
     """
     provider, setting = PROVIDERS[name], problem.setting
     needed = provider.pair_bytes * setting.n * setting.m / 2**30
@@ -217,10 +217,10 @@ def _warm(
 
 
 def check(names: Sequence[str] = tuple(PROVIDERS), setting: Setting = CHECKED) -> None:
-    """Loss and gradient of each provider are what they must be, on a small problem.
+    """Checks loss and gradient of each provider on a small problem.
 
     Raises:
-        AssertionError: they are not; the message names the provider.
+        AssertionError: one is wrong; the message names the provider.
     """
     problem = Problem.make(setting)
     leaf = problem.anchors.embedding
@@ -234,14 +234,14 @@ def check(names: Sequence[str] = tuple(PROVIDERS), setting: Setting = CHECKED) -
         (found,) = torch.autograd.grad(loss, leaf)
         bound = allowed_loss(problem.setting)
         compare(f"loss of {name}", problem.setting, loss.detach(), expected.detach(), bound)
-        # a weight's relative error is that of its logit, so a gradient's that over N temperature
+        # A weight's relative error is its logit's error; a gradient's is that over N temperature.
         bound /= problem.setting.n * TEMPERATURE
         bound += torch.finfo(leaf.dtype).eps / problem.setting.n / TEMPERATURE
         compare(f"gradient of {name}", problem.setting, found, wanted, bound)
 
 
 def allowed_loss(setting: Setting) -> float:
-    """How far two computations of a loss in float32 may differ.
+    """Returns how far two computations of a loss in float32 may differ.
 
     A similarity of unit vectors is off by D eps at most, in whatever order it is added up. A
     logit is a similarity over the temperature; two of them, the positive's and a negative's,
@@ -251,7 +251,7 @@ def allowed_loss(setting: Setting) -> float:
 
 
 def compare(what: str, setting: Setting, found: Tensor, wanted: Tensor, bound: float) -> None:
-    """AssertionError, naming ``what``, where two tensors differ by more than ``bound``."""
+    """Raises AssertionError, naming ``what``, if two tensors differ by more than ``bound``."""
     error = (found.float() - wanted.float()).abs().max().item()
     if not error <= bound:
         raise AssertionError(f"{what} is off by {error:.3g} in {setting}, allowed {bound:.3g}")
@@ -269,6 +269,6 @@ def _reason(error: Exception) -> str:
 
 
 def skipped() -> dict[str, str]:
-    """Providers that cannot run here, and why."""
+    """Returns the providers that cannot run here, and why."""
     reasons = {name: provider.skipped() for name, provider in PROVIDERS.items()}
     return {name: reason for name, reason in reasons.items() if reason}

@@ -1,4 +1,4 @@
-"""The figures behind a result's rows, and whether they reach what the project aims at."""
+"""The figures behind a result's rows, and whether they reach the project's goals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 @dataclass(frozen=True)
 class Target:
-    """One figure beside its goal.
+    """One figure and its goal.
 
     Attributes:
-        what: it is.
-        figure: measured; None if it was not.
-        bound: at least, or at most, this.
-        least: whether ``bound`` is the least, not the most.
+        what: what the figure is.
+        figure: the measured value; None if it was not measured.
+        bound: the least or the greatest value to reach.
+        least: whether ``bound`` is the least value.
         unit: ``"%"``, ``"x"`` or ``"MiB"``.
         note: why it does not apply here; empty if it does.
     """
@@ -52,12 +52,12 @@ class Target:
 
 
 def peak(result: Result, threads: int) -> float | None:
-    """The machine's float32 FMA peak on so many threads, GFLOP/s: the run's median."""
+    """Returns the machine's float32 FMA peak in GFLOP/s on ``threads``, the run's median."""
     return result.value(op="fma_peak", threads=threads)
 
 
 def share_of_peak(result: Result, row: Row) -> float | None:
-    """Of the FMA peak that a time reaches, 2 N M D counted as its work; in percent."""
+    """Returns the percentage of the FMA peak that a time reaches, with 2 N M D as its work."""
     top = peak(result, row.threads)
     if row.value is None or top is None:
         return None
@@ -66,7 +66,7 @@ def share_of_peak(result: Result, row: Row) -> float | None:
 
 
 def find_time(result: Result, shape: Shape, mode: str = "both", provider: str = OURS) -> Row | None:
-    """The time of a provider at a main shape."""
+    """Returns the time of a provider at a main shape."""
     found = result.where(
         group="shapes", metric="time", provider=provider, mode=mode, shape=(*shape, 128)
     )
@@ -74,14 +74,14 @@ def find_time(result: Result, shape: Shape, mode: str = "both", provider: str = 
 
 
 def advantage(result: Result, shape: Shape, provider: str, mode: str = "both") -> float | None:
-    """How many times as long as ours a provider takes at a main shape, paired by round."""
+    """Returns how many times as long as ours a provider takes at a main shape, paired by round."""
     return result.value(
         group="shapes", metric="ratio", provider=provider, mode=mode, shape=(*shape, 128)
     )
 
 
 def targets(result: Result) -> list[Target]:
-    """Every figure that the CPU operator is to reach, forward and backward together."""
+    """Returns all goals of the CPU operator, forward and backward together."""
     return [
         *_of_the_machine(result),
         *_against_matmul(result),

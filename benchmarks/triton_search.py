@@ -1,8 +1,8 @@
 """A fused search as one would write it in Triton: similarities by ``tl.dot``, never in memory.
 
 Each program keeps the k most similar keys of another video for a tile of anchors, and takes from
-every tile of keys what is better than the worst it has, one key a row at a time. Written for the
-comparison, with nothing but the language.
+every tile of keys what is better than the worst it has, one key per row at a time. It was written
+for the comparison, with nothing but the language.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ANCHORS, KEYS = 64, 128  # of a tile
+ANCHORS, KEYS = 64, 128  # per tile
 
 
 @triton.jit
@@ -52,11 +52,11 @@ def _search(
 def hardest(
     query: Tensor, keys: Tensor, query_video: Tensor, key_video: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
-    """Similarities and indices of the k most similar keys of another video, descending.
+    """Returns similarities and indices of the k most similar keys of other videos, descending.
 
     Args:
-        query, keys: ``[N, D]``, ``[M, D]`` of one dtype; D and k powers of two, 16 or more.
-        query_video, key_video: ids, ``[N]``, ``[M]``.
+        query, keys: ``[N, D]`` and ``[M, D]`` of one dtype; D and k are powers of two >= 16.
+        query_video, key_video: ids ``[N]`` and ``[M]``.
     """
     (n, dim), m = query.shape, len(keys)
     tiles = triton.cdiv(n, ANCHORS)

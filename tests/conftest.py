@@ -42,13 +42,13 @@ def _folder(variable: str, default: str) -> Path:
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Folder of real ultrasound data: USUCL_DATA, else ../shared/data beside the repository."""
+    """The folder of real ultrasound data: USUCL_DATA, or shared/data next to the repository."""
     return _folder("USUCL_DATA", "data")
 
 
 @pytest.fixture(scope="session")
 def golden_root() -> Path:
-    """Folder of the official implementation's numbers: USUCL_GOLDEN, else ../shared/golden."""
+    """The folder of the official implementation's numbers: USUCL_GOLDEN, or shared/golden."""
     return _folder("USUCL_GOLDEN", "golden")
 
 
@@ -66,7 +66,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="session", params=["reference", "native"])
 def impl(request: pytest.FixtureRequest, device: torch.device) -> str:
-    """Every implementation there is for the device; why one is absent is the skip's reason."""
+    """Each implementation for the device; if one is absent, the skip says why."""
     if request.param == "native":
         _require_native(device)
     return str(request.param)
@@ -74,7 +74,7 @@ def impl(request: pytest.FixtureRequest, device: torch.device) -> str:
 
 @pytest.fixture(scope="session")
 def native_device(device: torch.device) -> torch.device:
-    """A device with native kernels, for what holds for them alone."""
+    """A device with native kernels, for tests that only these must pass."""
     _require_native(device)
     return device
 

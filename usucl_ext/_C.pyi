@@ -1,4 +1,4 @@
-"""What was built, and the rules of the loss on the host, for tests."""
+"""What was built, the rules of the loss on the host, for tests, and the CPU kernels."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def similarity(anchor: list[float], key: list[float]) -> float: ...
 def ranks_before(a: tuple[float, int], b: tuple[float, int]) -> bool: ...
 def fma_peak(seconds: float) -> float: ...
 
-# The CPU kernels by the addresses of tensors, as in _C_cuda.pyi.
+# The CPU kernels take the addresses of tensors, as in _C_cuda.pyi.
 class Plan:
     def __init__(self, *facts: Any) -> None: ...
 

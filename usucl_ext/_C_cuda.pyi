@@ -1,4 +1,4 @@
-"""The CUDA kernels by the addresses of tensors; csrc/bindings/direct.h says which."""
+"""The CUDA kernels, which take the addresses of tensors; csrc/bindings/direct.h says which."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""What the loss keeps for its backward pass, and the gradients that are made of it.
+"""What the loss keeps for its backward pass, and the gradients computed from it.
 
-There are two ways to the kernels, PyTorch's dispatcher and plain addresses, and two
-``autograd`` mechanisms with them. Both save and differentiate by this file.
+There are two ways to the kernels, PyTorch's dispatcher and plain addresses, each with an
+``autograd`` mechanism of its own. Both save and differentiate by this file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ LossGradients = tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor]]
 
 
 class Saved(NamedTuple):
-    """The tensors of a forward pass that a backward pass reads; None where it will not.
+    """The tensors of a forward pass that a backward pass reads; None where it does not.
 
-    Of the keys there is nothing: a bank may be overwritten before the backward pass.
+    The keys are not among them: a bank may be overwritten before the backward pass.
     """
 
     anchors: Tensor | None  # [N, D]
@@ -29,7 +29,7 @@ class Saved(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """The look of a tensor that gradients can flow to."""
+    """Shape and dtype of a tensor that gradients can flow to."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
 
 
 def look_of(leaves: Sequence[Tensor | None]) -> list[Leaf | None]:
-    """The look of each leaf."""
+    """Returns shape and dtype of each leaf."""
     return [None if leaf is None else Leaf(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
@@ -54,12 +54,12 @@ def gradients(
     needed: Sequence[bool],
     run: Callable[[Wanted], LossGradients],
 ) -> list[Tensor | None]:
-    """The gradient of each leaf, in its shape and dtype; None where none is needed.
+    """Returns the gradient of each leaf, in its shape and dtype; None where none is needed.
 
     Args:
         leaves: anchors, positives, both temperatures and the keys of every block.
         needed: which of them need a gradient.
-        run: computes what is wanted: the gradients of the anchors ``[N, D]``, of the positives
+        run: computes the wanted gradients: of the anchors ``[N, D]``, of the positives
             ``[N, R, D]``, of both temperatures ``[2]``, and of each range of keys.
     """
     keys, first = [], 0

@@ -1,4 +1,4 @@
-"""Numbers as tensors, made once: what is given as a float comes again step after step."""
+"""Numbers as tensors, made once: the same floats come again in every step."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 Values = float | tuple[float, float]
 
-# On a GPU tensors are kept for good, for a captured graph goes on reading them: hence so many only.
+# Tensors on a GPU are kept for good, as a captured graph goes on reading them: hence a limit.
 MOST_ON_CUDA = 256
 _on_cuda: dict[tuple[Values, torch.dtype, torch.device], Tensor] = {}
-# What follows the fills of those that were not seen to be written yet, by the tensor's id.
+# Events after the fills of tensors not yet known to be written, by the tensor's id.
 _unwritten: dict[int, torch.cuda.Event] = {}
 
 
 def constant(values: Values, dtype: torch.dtype, device: torch.device, intercepted: bool) -> Tensor:
-    """A number as a 0-dim tensor, or a pair of them as ``[1, 2]``; only to be read.
+    """Returns a number as a 0-dim tensor, or a pair of them as ``[1, 2]``, only to be read.
 
     Args:
-        values: what it holds.
-        dtype, device: of the tensor.
-        intercepted: whether something beside the kernels is to see it, so that it must be made
-            before its eyes and must not be left for other calls.
+        values: the number or the pair.
+        dtype, device: those of the tensor.
+        intercepted: whether something besides the kernels sees the call: it must then see the
+            tensor made, and other calls must not use that tensor.
     """
     if not intercepted:
         if device.type == "cuda":
@@ -39,15 +39,15 @@ def constant(values: Values, dtype: torch.dtype, device: torch.device, intercept
 
 
 def is_kept(tensor: Tensor) -> bool:
-    """Whether every later call may read this constant as well."""
+    """Returns whether every later call may read this constant as well."""
     return tensor.is_cpu or any(tensor is kept for kept in _on_cuda.values())
 
 
 def may_be_read(kept: Tensor) -> bool:
-    """Whether what is launched from now on may read this kept constant.
+    """Returns whether what is launched from now on may read this kept constant.
 
-    Until it is seen to be written, the current stream is made to wait for it. A stream that is
-    captured cannot wait for what lies outside its graph, and must not read it.
+    Until it is known to be written, the current stream is made to wait for it. A stream that is
+    being captured cannot wait for what lies outside its graph, and must not read it.
     """
     written = _unwritten.get(id(kept)) if _unwritten else None
     if written is None:
@@ -63,7 +63,7 @@ def may_be_read(kept: Tensor) -> bool:
 
 
 def _filled(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Fills rather than a copy from the host: nothing waits on a GPU.
+    # Fills, not a copy from the host: on a GPU nothing waits.
     if not isinstance(values, tuple):
         return torch.full((), values, dtype=dtype, device=device)
     pair = torch.empty(1, 2, dtype=dtype, device=device)

@@ -14,7 +14,7 @@ NO_SECOND_DERIVATIVE = (
 
 
 class _Refusal(torch.autograd.Function):
-    """A gradient as it is, that refuses a gradient of its own."""
+    """Passes a gradient through, but refuses to be differentiated itself."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *witnesses: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class _Refusal(torch.autograd.Function):
 
 
 def refuse_gradient(gradient: Tensor, *witnesses: Tensor) -> Tensor:
-    """The same gradient, whose own gradient by whatever it or a witness depends on is refused."""
+    """Returns the same gradient, whose derivative by what it or a witness depends on raises."""
     return _Refusal.apply(gradient, *witnesses)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -41,12 +41,12 @@ class _FirstDerivativeOnly(torch.autograd.Function):
 
 
 def first_derivative_only(tensor: Tensor) -> Tensor:
-    """The same tensor, whose gradient cannot be differentiated again."""
+    """Returns the same tensor, whose gradient cannot be differentiated again."""
     return _FirstDerivativeOnly.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def refuse_tangents(*tensors: Tensor | None) -> None:
-    """Raises NotImplementedError where forward-mode differentiation would be lost silently."""
+    """Raises NotImplementedError where forward-mode derivatives would be lost silently."""
     if forward_ad._current_level < 0:
         return
     for tensor in tensors:

@@ -1,8 +1,8 @@
-"""Eager calls of the kernels past PyTorch's dispatcher.
+"""Eager calls of the kernels that bypass PyTorch's dispatcher.
 
-The registered operators serve compilation, tracing and whatever intercepts operators. They take
-many times the host time of the kernels themselves, so a call on plain tensors goes through one
-``autograd.Function`` to the same kernels, by the addresses of its tensors.
+The registered operators serve compilation, tracing and whatever intercepts operators. Calling
+them takes many times the host time of the kernels themselves, so a call on plain tensors goes
+through one ``autograd.Function`` to the same kernels, by the addresses of its tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._types import Selection
 from ._validation import REDUCTIONS
 
 PLAIN = (Tensor, nn.Parameter)
-# As csrc/core/dtypes.h numbers them.
+# The numbers of csrc/core/dtypes.h.
 _DTYPES = {
     dtype: number
     for number, dtype in enumerate(
@@ -28,7 +28,7 @@ _DTYPES = {
     )
 }
 _ABSENT = (0, 0)
-# A backend's side of csrc/bindings/direct.h.
+# Each module binds the functions of csrc/bindings/direct.h for its backend.
 _KERNELS = {
     device: module
     for device, module in (("cpu", _native), ("cuda", _native_cuda))
@@ -37,10 +37,10 @@ _KERNELS = {
 
 
 def applies(problem: Problem, inputs: Inputs) -> bool:
-    """Whether nothing but the kernels is to see this call: plain tensors, no mode, no tracing."""
+    """Returns whether only the kernels see this call: plain tensors, no mode, no tracing."""
     if problem.intercepted or problem.anchors.embedding.device.type not in _KERNELS:
         return False
-    # Values lie at the address: no subclass, and none of PyTorch's lazy states.
+    # The values must lie at the address: no subclass, and none of PyTorch's lazy states.
     return all(
         [
             x is None
@@ -56,7 +56,7 @@ def applies(problem: Problem, inputs: Inputs) -> bool:
 
 
 class Plan:
-    """A checked call without its tensors, to be run on these and on all that look the same."""
+    """A checked call without its tensors, to be run on all tensors that look like them."""
 
     def __init__(self, problem: Problem, inputs: Inputs) -> None:
         embedding = problem.anchors.embedding
@@ -79,11 +79,11 @@ class Plan:
         self._contiguous = all([x is None or x.is_contiguous() for x in inputs])
 
     def contiguous(self, inputs: Inputs) -> Inputs:
-        """The inputs, copied where their values do not lie one after the other."""
+        """Returns the inputs, copied where their values do not lie one after the other."""
         return inputs if self._contiguous else [x if x is None else x.contiguous() for x in inputs]
 
     def new_selection(self, like: Tensor) -> Selection:
-        """Uninitialised memory for the selection, on the device of ``like``."""
+        """Returns uninitialised memory for the selection, on the device of ``like``."""
         rows, dtype = self.rows, self.dtype
         return Selection(
             like.new_empty(rows, self.intra_k, dtype=torch.int64),
@@ -93,13 +93,13 @@ class Plan:
         )
 
     def new_weights(self, like: Tensor) -> Tensor:
-        """Uninitialised memory for the weights of all pairs and of the two temperatures."""
+        """Returns uninitialised memory for the weights of all pairs and of the two temperatures."""
         pairs = self.num_positives + self.intra_k + self.cross_k
         return like.new_empty(self.rows * (pairs + 2), dtype=self.dtype)
 
 
 def select_negatives(problem: Problem, inputs: Inputs) -> Selection:
-    """The native selection of a checked problem of plain tensors."""
+    """Returns the native selection of a checked problem of plain tensors."""
     plan = Plan(problem, inputs)
     selection, held = plan.new_selection(problem.anchors.embedding), plan.contiguous(inputs)
     plan.kernels.select(plan.native, [_address(x) for x in held], _addresses(selection))
@@ -109,7 +109,7 @@ def select_negatives(problem: Problem, inputs: Inputs) -> Selection:
 def hard_negative_nce(
     plan: Plan, inputs: Inputs, return_selection: bool
 ) -> tuple[Tensor, Selection | None]:
-    """The native loss of inputs that the plan is for, and the selection if wanted."""
+    """Returns the native loss of inputs that fit the plan, and the selection if wanted."""
     call = _Call(plan, inputs)
     if return_selection:
         call.selection = plan.new_selection(call.like)
@@ -127,17 +127,17 @@ def _addresses(selection: Selection | None) -> tuple[int, ...]:
 
 
 class _Call:
-    """One call: its plan, what it reads, and the selection where that is to be kept."""
+    """One call: its plan, the inputs it reads, and the selection if that is to be kept."""
 
     def __init__(self, plan: Plan, inputs: Inputs) -> None:
         self.plan = plan
         self.inputs = plan.contiguous(inputs)
-        # The temperature: a number of the dtype and on the device of the loss.
+        # The temperature has the dtype and the device of the loss.
         self.like: Tensor = inputs[TEMPERATURE]  # type: ignore[assignment]
         self.selection: Selection | None = None
 
     def forward(self, anchor_gradient: Tensor | None, weights: Tensor | None) -> Tensor:
-        """The loss; fills the selection, ``[N, D]`` d loss_i / d q_i, and weights, where given."""
+        """Returns the loss; fills the selection, ``[N, D]`` d loss_i / d q_i and weights."""
         plan, like = self.plan, self.like
         loss = torch.empty_like(like) if plan.reduction != "none" else like.new_empty(plan.rows)
         plan.kernels.forward(
@@ -196,12 +196,12 @@ class _HardNegativeNCE(torch.autograd.Function):
         return None, *grads
 
 
-# Function.apply first asks whether function transforms are at work: for plain calls they are not.
+# Function.apply first asks whether function transforms are active, which plain calls rule out.
 _apply: Any = super(torch.autograd.Function, _HardNegativeNCE).apply
 
 
 def _gradients(plan: Plan, wanted: Wanted, grad_loss: Tensor, saved: Saved) -> LossGradients:
-    """What is wanted, in the dtype of the loss."""
+    """Returns the wanted gradients, in the dtype of the loss."""
     rows, dim = plan.rows, plan.dim
     by_anchors = grad_loss.new_empty(rows, dim) if wanted.anchors else None
     by_positives = grad_loss.new_empty(rows, plan.num_positives, dim) if wanted.positives else None
@@ -224,7 +224,7 @@ def _gradients(plan: Plan, wanted: Wanted, grad_loss: Tensor, saved: Saved) -> L
 def _batched_gradients(
     plan: Plan, needed: tuple[bool, ...], grad_loss: Tensor, saved: Saved
 ) -> list[Tensor | None]:
-    """The anchors' gradient, which alone can be had for many upstream gradients at a time."""
+    """Returns the anchors' gradient, the only one that a batch of upstream gradients can have."""
     if True in needed[1:] or saved.anchor_gradient is None:
         raise RuntimeError(
             "hard_negative_nce takes one upstream gradient at a time, got a batch of them "

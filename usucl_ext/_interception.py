@@ -1,4 +1,4 @@
-"""Whether something beside the kernels is to see a call: compilers, tracers, modes, transforms."""
+"""Whether something besides the kernels sees a call: compilers, tracers, modes, transforms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def is_intercepted() -> bool:
-    """Whether a compiler, a tracer, a dispatch mode or a function transform is at work."""
+    """Returns whether a compiler, a tracer, a dispatch mode or a function transform is at work."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0

@@ -1,7 +1,7 @@
-"""Loads the native libraries and tells what was built and, where something is absent, why.
+"""Loads the native libraries, and tells what was built and why anything is absent.
 
 ``_C`` holds the operator schemas, the CPU kernels and the build's facts; ``_C_cuda`` only CUDA
-kernels. They are two so that a CPU-only PyTorch can load the first without the second.
+kernels. They are separate so that a CPU-only PyTorch can load the first without the second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def _built(name: str) -> Path | None:
-    """The file of a library for this Python, if it was built."""
+    """Returns the file of a library for this Python, or None if it was not built."""
     files = (_PACKAGE / (name + suffix) for suffix in EXTENSION_SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
@@ -34,7 +34,7 @@ def _load_cpu() -> tuple[ModuleType | None, str | None]:
 
 
 def _load_cuda(built: ModuleType | None) -> tuple[ModuleType | None, str | None]:
-    """``_C_cuda``, whose import registers its operators; or None, and the reason why."""
+    """Returns ``_C_cuda``, whose import registers its operators, or None and the reason why."""
     if built is None:
         return None, "usucl_ext._C is absent"
     facts = built.build_info()
@@ -56,7 +56,7 @@ _native_cuda, _cuda_reason = _load_cuda(_native)
 
 
 def absent_reason(device: torch.device) -> str | None:
-    """Why there is no native kernel for ``device``, or None where there is one."""
+    """Returns why there is no native kernel for ``device``, or None where there is one."""
     if device.type == "cpu":
         return _native_reason
     if device.type == "cuda":
@@ -65,13 +65,13 @@ def absent_reason(device: torch.device) -> str | None:
 
 
 def build_info() -> dict[str, object]:
-    """What was built, what is in use, and why anything is absent.
+    """Returns what was built, what is in use, and why anything is absent.
 
     Returns:
-        A dict with ``native`` and ``cuda`` (bool: are the CPU and CUDA kernels loaded),
+        A dict with ``native`` and ``cuda`` (bool: whether the CPU and CUDA kernels are loaded),
         ``native_reason`` and ``cuda_reason`` (str, or None where loaded), ``cuda_device`` (bool:
-        is there a device to run on), ``cpu_capability`` (the instruction set in use), ``archs``
-        (CUDA architectures in the binary), and ``versions``.
+        whether there is a device to run on), ``cpu_capability`` (the instruction set in use),
+        ``archs`` (CUDA architectures in the binary), and ``versions``.
     """
     facts = {} if _native is None else dict(_native.build_info())
     return {

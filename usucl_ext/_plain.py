@@ -1,8 +1,8 @@
 """The mathematics of the loss and of the selection in plain PyTorch, on any device.
 
 It forms the anchors x keys matrix and sorts it, so it is slow and large, but short enough to be
-read beside the paper. The selection equals the native one wherever similarities are exact, and
-up to ties within rounding elsewhere (a matmul adds in another order).
+read next to the paper. The selection equals the native one wherever similarities are exact, and
+up to ties within rounding elsewhere (a matmul sums in another order).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _INF = float("inf")
 
 
 def relation_masks(anchors: Frames, keys: Frames, window: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Which keys are intra-video and which cross-video negatives of which anchors, by their ids.
+    """Returns which keys are intra-video and which cross-video negatives of which anchors.
 
-    The rule of csrc/core/relation.h; the embeddings are not read.
+    The rule is that of csrc/core/relation.h. The embeddings are not read.
 
     Args:
         anchors: N frames.
@@ -51,7 +51,7 @@ def relation_masks(anchors: Frames, keys: Frames, window: Tensor | None) -> tupl
 def select(
     problem: Problem, excluded: Tensor | None = None, limit: Tensor | None = None
 ) -> Selection:
-    """The hardest valid negatives of each anchor, by (similarity descending, index ascending).
+    """Returns each anchor's hardest valid negatives, by (similarity descending, index ascending).
 
     Args:
         problem: N anchors against M keys in all.
@@ -73,7 +73,7 @@ def select(
 
 
 def _joined(blocks: Sequence[Frames]) -> Frames:
-    """The columns of all blocks, one after the other; of the embeddings only the first."""
+    """Returns the columns of all blocks, concatenated, but only the first block's embeddings."""
     patients = [block.patient for block in blocks if block.patient is not None]
     return Frames(
         blocks[0].embedding,
@@ -92,7 +92,7 @@ def _similarity(problem: Problem) -> Tensor:
 
 
 def _hardest(similarity: Tensor, group: Tensor, k: int, skip: int) -> tuple[Tensor, Tensor]:
-    """Ranks ``skip .. skip + k - 1`` of a group: index ``[N, k]`` and similarity ``[N, k]``."""
+    """Returns ranks ``skip .. skip + k - 1`` of a group: index and similarity, both ``[N, k]``."""
     ranked, order = similarity.masked_fill(~group, -_INF).sort(dim=1, descending=True, stable=True)
     ranked, order = ranked[:, skip : skip + k], order[:, skip : skip + k]
     order = order.masked_fill(ranked == -_INF, -1)
@@ -102,7 +102,7 @@ def _hardest(similarity: Tensor, group: Tensor, k: int, skip: int) -> tuple[Tens
 
 @torch.no_grad()
 def score_pairs(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
-    """q_i . k_index[i, c] of checked pairs ``[N, C]``, -inf where there is no such key."""
+    """Returns ``q_i . k_index[i, c]`` of checked pairs ``[N, C]``, -inf where there is no key."""
     double = torch.float64 in (anchors.dtype, keys.dtype)
     dtype = torch.float64 if double else torch.float32
     there = (index >= 0) & (index < keys.shape[0])
@@ -114,9 +114,10 @@ def score_pairs(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
 
 
 def nce(problem: Problem) -> tuple[Tensor, Selection]:
-    """Loss of anchor i, the mean over its R positives, and the selection behind it.
+    """Returns the loss of a checked call, and the selection behind it.
 
-    logits = [s_p, s_intra ..., c ...] / temperature;  loss_i = logsumexp(logits) - logits[0]
+    logits = [s_p, s_intra ..., c ...] / temperature;  loss_i = logsumexp(logits) - logits[0],
+    of which the mean over the R positives is taken.
     """
     embedding, soft_nn_temperature = problem.anchors.embedding, problem.soft_nn_temperature
     assert problem.positives is not None and problem.temperature is not None
@@ -159,7 +160,7 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
 
 
 def _shares(weights: Tensor) -> Tensor:
-    """Weights ``[N, R]`` over their sum per anchor; NaN where one is negative or none positive."""
+    """Returns weights ``[N, R]`` over their sum per anchor, NaN where one is < 0 or none is > 0."""
     total = weights.sum(1, keepdim=True)
     valid = (weights >= 0).all(1, keepdim=True) & (total > 0) & total.isfinite()
     return (weights / total).masked_fill(~valid, float("nan"))
@@ -168,10 +169,10 @@ def _shares(weights: Tensor) -> Tensor:
 def _info_nce(
     positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor, share: Tensor | None
 ) -> Tensor:
-    """logsumexp(logits) - logits[0], the mean over the positives ``[N, R]``; zero where no
-    negative ``[N, L]`` is taken.
+    """Returns ``[N]`` ``logsumexp(logits) - logits[0]``, the mean over the positives ``[N, R]``.
 
-    As log(1 + sum_j exp((s_j - s_p) / temperature)): no digits are lost where that is small.
+    It is zero where no negative ``[N, L]`` is taken, and is computed as
+    ``log(1 + sum_j exp((s_j - s_p) / temperature))``, which loses no digits where it is small.
     """
     present = taken.any(1)
     excess = (negative[:, None] - positive[:, :, None]) / temperature  # [N, R, L]
@@ -187,22 +188,21 @@ def _upcast(embedding: Tensor, problem: Problem) -> Tensor:
 
 
 def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tensor:
-    """q_i . k_j of the selected pairs ``[N, k]``, zero where the index is -1."""
+    """Returns ``q_i . k_j`` of the selected pairs ``[N, k]``, zero where the index is -1."""
     keys = query.new_zeros(*index.shape, query.shape[1])  # [N, k, D]
     first = 0
     for block in problem.blocks:
         rows = block.embedding.shape[0]
         inside = (index >= first) & (index < first + rows)
-        # Upcast first, so that gradients are summed in float32; and looked up as in an embedding
-        # table, whose gradient is deterministic.
+        # The upcast comes first, so that gradients are summed in float32.
         table = _upcast(block.embedding, problem)
         if rows > 0:
-            # On a GPU the gradient of an embedding table is not deterministic, that of indexing is.
+            # Deterministic gradients: on a CPU those of embedding, on a GPU those of indexing.
             safe = (index - first).clamp(0, rows - 1)
             looked_up = table[safe] if table.is_cuda else F.embedding(safe, table)
             keys = torch.where(inside[..., None], looked_up, keys)
         else:
-            keys = keys + table.sum()  # nothing, but its gradient is there
+            keys = keys + table.sum()  # adds zero, but gives the empty block a gradient
         first += rows
     return (query[:, None] * keys).sum(-1)
 
@@ -210,7 +210,7 @@ def _selected_similarity(problem: Problem, query: Tensor, index: Tensor) -> Tens
 def _soft_nearest_neighbour(
     similarity: Tensor, taken: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """c = sum_j softmax(s / temperature)_j s_j over the taken keys: one logit, ``[N, 1]``."""
+    """Returns ``sum_j softmax(s / temperature)_j s_j`` over the taken keys, ``[N, 1]``."""
     present = taken.any(1, keepdim=True)
     # Rows without keys get equal weights of zero similarities instead of softmax's 0 / 0.
     weight = (similarity / temperature).masked_fill(~taken & present, -_INF).softmax(1)

@@ -1,4 +1,4 @@
-"""A call as one checked record, and the tensors that it reads in the order of the kernels."""
+"""A call as one checked record, and the tensors it reads, in the order of the kernels."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Problem(NamedTuple):
     """A checked call: N anchors against the M keys of all blocks, and the options.
 
     ``accumulate`` is the dtype of similarities and of the loss: float64 if any embedding is
-    float64, else float32. ``intercepted``: whether something beside the kernels sees this call.
-    Where a selection alone is wanted, nothing of the loss is given.
+    float64, else float32. ``intercepted`` tells whether something besides the kernels sees this
+    call. Where only a selection is wanted, the fields of the loss keep their defaults.
     """
 
     anchors: Frames
@@ -77,20 +77,20 @@ class Problem(NamedTuple):
 
     @property
     def num_positives(self) -> int:
-        """R."""
+        """R, the number of positives per anchor."""
         given = self.positives
         return given.shape[1] if given is not None and given.dim() == 3 else 1
 
     def inputs(self) -> list[Tensor | None]:
-        """The tensors of the call, in the order in which the kernels read them."""
+        """Returns the tensors of the call, in the order in which the kernels read them."""
         blocks = [column for block in self.blocks for column in block]
         return [*self.anchors, *[getattr(self, name) for name in TENSORS], *blocks]
 
 
 def leaves(inputs: Sequence[Item]) -> list[Item]:
-    """Of one item per input those of the inputs that gradients can flow to.
+    """Picks, from one item per input, those of the inputs that gradients can flow to.
 
-    They are the anchors, the positives, both temperatures, and the keys of every block.
+    These are the anchors, the positives, both temperatures, and the keys of every block.
     """
     return [
         inputs[0],
@@ -102,7 +102,7 @@ def leaves(inputs: Sequence[Item]) -> list[Item]:
 
 
 def spread_leaves(items: Sequence[Tensor | None], num_inputs: int) -> list[Tensor | None]:
-    """One item per input from one per leaf, the reverse of :func:`leaves`; None elsewhere."""
+    """Reverses :func:`leaves`: one item per input, None where that is not a leaf."""
     spread: list[Tensor | None] = [None] * num_inputs
     for place, item in zip(leaves(range(num_inputs)), items, strict=True):
         spread[place] = item
@@ -121,7 +121,7 @@ def check_problem(
     max_similarity: object,
     positives: object = None,
 ) -> Problem:
-    """The checked selection; ``positives`` only takes part in choosing the accumulation dtype."""
+    """Returns the checked selection; ``positives`` only take part in choosing ``accumulate``."""
     checked = check_frames("anchors", anchors)
     blocks = check_key_blocks(negatives, checked)
     accumulate = accumulation_dtype(
@@ -153,7 +153,7 @@ def with_loss(
     soft_nn_temperature: object,
     reduction: object,
 ) -> Problem:
-    """The checked call of the loss, from its checked selection and the rest of its arguments."""
+    """Returns the checked call of the loss: its checked selection with the other arguments."""
     like, dtype, intercepted = problem.anchors.embedding, problem.accumulate, problem.intercepted
     checked = check_positives(positives, like)
     return problem._replace(

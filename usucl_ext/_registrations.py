@@ -1,7 +1,7 @@
 """What PyTorch must know of the native operators besides their kernels.
 
-Shapes for tracing (fake kernels), gradients, and the calls themselves. Autocast needs no rule of
-its own: the operators take every mix of dtypes and accumulate in float32, so nothing is cast,
+These are shapes for tracing (fake kernels), gradients, and the calls themselves. Autocast needs
+no rule: the operators take every mix of dtypes and accumulate in float32, so nothing is cast,
 least of all times, windows and temperatures.
 """
 
@@ -21,7 +21,7 @@ from ._validation import REDUCTIONS, accumulation_dtype
 
 
 def select_negatives(problem: Problem) -> Selection:
-    """The native selection of a checked problem."""
+    """Returns the native selection of a checked problem."""
     with torch.no_grad():
         return Selection(
             *torch.ops.usucl.select_negatives(
@@ -31,7 +31,7 @@ def select_negatives(problem: Problem) -> Selection:
 
 
 def similarities(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
-    """The native similarities of checked pairs."""
+    """Returns the native similarities of checked pairs."""
     with torch.no_grad():
         scores = torch.ops.usucl.similarities(
             anchors.contiguous(), keys.contiguous(), index.contiguous()
@@ -41,7 +41,7 @@ def similarities(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
 
 
 def hard_negative_nce(problem: Problem) -> tuple[Tensor, Selection]:
-    """The native loss and selection of a checked problem."""
+    """Returns the native loss and selection of a checked problem."""
     loss, *selection, _, _ = torch.ops.usucl.hard_negative_nce(
         _tensors(problem),
         problem.ranks,
@@ -53,7 +53,8 @@ def hard_negative_nce(problem: Problem) -> tuple[Tensor, Selection]:
 
 
 def _tensors(problem: Problem) -> list[Tensor]:
-    """The inputs of the operators. A list of optional tensors would lose its gradients."""
+    """Returns the inputs of the operators, with an empty tensor for each that is absent."""
+    # A list of optional tensors would lose its gradients.
     absent = problem.anchors.embedding.new_empty(0, dtype=torch.float32)
     return [absent if x is None else x.contiguous() for x in problem.inputs()]
 

@@ -1,8 +1,8 @@
-"""Calls that look like one before are not checked again, for that takes longer than calling.
+"""Calls that look like an earlier one are not checked again: checks take longer than the call.
 
-What checking depends on is compared: of tensors type, dtype, device, shape, strides, whether they
-require a gradient and PyTorch's lazy states, by the guards that it has for compiled graphs; of all
-else type and value. Where PyTorch does not have these guards, every call is checked.
+All that the checks depend on is compared. For tensors this is their type, dtype, device, shape,
+strides, need of a gradient and lazy state, by the guards that PyTorch has for compiled graphs; for
+all else it is type and value. Where PyTorch lacks these guards, every call is checked.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MOST = 16  # plans, the latest first
 _Guards: Any = getattr(getattr(torch._C._dynamo, "guards", None), "TensorGuards", None)
 
 
-_TENSOR = object()  # in the place of one
-# Of which one that equals another is as good, now and later.
+_TENSOR = object()  # stands for any tensor
+# Types whose equal values are interchangeable, now and later.
 _SIMPLE = {bool, float, int, object, str, type(None)}
 
 
@@ -32,7 +32,7 @@ class Look(NamedTuple):
     """The arguments of a call, taken apart."""
 
     arguments: list[Any]  # those that become inputs, in the order of csrc/core/inputs.h
-    tensors: list[Any]  # of them and of none else, each once
+    tensors: list[Any]  # the tensors among them, each once
     others: list[object]
     types: list[type]
 
@@ -41,7 +41,7 @@ class _Known(NamedTuple):
     others: list[object]
     types: list[type]
     guards: Any
-    constants: list[tuple[int, Tensor]]  # what floats became, and where in the inputs
+    constants: list[tuple[int, Tensor]]  # tensors made of floats, by place among the inputs
     plan: Plan
 
 
@@ -51,11 +51,11 @@ _known: list[_Known] = []
 def look(
     anchors: object, negatives: object, values: tuple[object, ...], options: tuple[object, ...]
 ) -> Look | None:
-    """How a call looks, or None where that is not all that there is to it.
+    """Returns how a call looks, or None where its looks do not tell everything.
 
     Args:
-        anchors, negatives: as given.
-        values: what becomes the tensors between theirs, in that order, as given; the window first.
+        anchors, negatives: as given by the caller.
+        values: what becomes the tensors between theirs, as given, in that order; the window first.
         options: everything else.
     """
     if type(anchors) is not Frames or is_intercepted() or forward_ad._current_level >= 0:
@@ -84,14 +84,14 @@ def look(
         others.append(value)
     others += options
     places = [*map(id, tensors)]
-    if len(set(places)) < len(places):  # the guards take each once
+    if len(set(places)) < len(places):  # the guards take each tensor once
         others += [places.index(place) for place in places]
         tensors = [*dict(zip(places, tensors, strict=True)).values()]
     return Look(arguments, tensors, others, [*map(type, others)])
 
 
 def recall(seen: Look) -> tuple[Plan, Inputs] | None:
-    """The plan of a call that looked the same, and what this one reads; or None."""
+    """Returns the plan of a call that looked the same and the inputs of this one, or None."""
     arguments, tensors, others, types = seen
     for known in _known:
         if known.types == types and known.others == others and known.guards.check(*tensors):
@@ -104,7 +104,7 @@ def recall(seen: Look) -> tuple[Plan, Inputs] | None:
 
 
 def remember(seen: Look, plan: Plan, inputs: Inputs) -> None:
-    """Keeps the plan, if the call reads what it was given as it is."""
+    """Keeps the plan, if the call reads its arguments as they were given."""
     if _Guards is None or not _SIMPLE.issuperset(seen.types) or torch.is_inference_mode_enabled():
         return
     constants = []

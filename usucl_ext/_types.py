@@ -1,4 +1,4 @@
-"""What goes into every operation and comes out: frames and selections."""
+"""What every operation takes and returns: frames and selections."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Frames(NamedTuple):
         embedding: ``[M, D]`` float32, bfloat16, float16 or float64; L2-normalised by the caller.
         video: ``[M]`` int64, the id of the video; negative marks an empty slot.
         time: ``[M]`` float32, the frame's time in the unit of the window; NaN is never inside one.
-        patient: ``[M]`` int64, the id of the patient, negative where unknown; or ``None``. Given
-            in all ``Frames`` of a call or in none.
+        patient: ``[M]`` int64, the id of the patient, negative where unknown; or ``None``. It is
+            given in all ``Frames`` of a call or in none.
     """
 
     embedding: Tensor
@@ -29,7 +29,7 @@ class Frames(NamedTuple):
     patient: Tensor | None = None
 
     def take(self, rows: Tensor | slice) -> Frames:
-        """The frames of some rows: an index ``[K]`` int64, a mask ``[M]`` bool, or a slice."""
+        """Returns the frames of ``rows``: an index ``[K]``, a mask ``[M]`` bool, or a slice."""
         patient = None if self.patient is None else self.patient[rows]
         return Frames(self.embedding[rows], self.video[rows], self.time[rows], patient)
 
@@ -37,7 +37,7 @@ class Frames(NamedTuple):
 class Selection(NamedTuple):
     """The negatives taken for each anchor, hardest first; not differentiable.
 
-    An index counts through the key blocks in the order they were given. Where fewer than ``k``
+    An index counts through the key blocks in the order given. Where fewer than ``k``
     keys are valid, the index is -1 and the similarity -inf.
 
     Attributes:

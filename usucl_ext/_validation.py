@@ -1,4 +1,4 @@
-"""Checks one argument at a time; every message names it, what it must be and what came."""
+"""Checks of single arguments; every message names it, what it must be and what it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._constants import constant
 from ._types import Frames, Window
 
 EMBEDDING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-# The least normal number and the greatest one.
+# The least positive normal number and the greatest number.
 _LIMITS = {
     dtype: (torch.finfo(dtype).tiny, torch.finfo(dtype).max)
     for dtype in (torch.float32, torch.float64)
@@ -21,11 +21,11 @@ _LIMITS = {
 _GREATEST = _LIMITS[torch.float32][1]
 REDUCTIONS = ("none", "mean", "sum")
 MAX_K = 2**31 - 1
-MAX_SKIP = 2**62  # beyond all keys there can be; skip + k stays within int64
+MAX_SKIP = 2**62  # more than there can be keys; skip + k stays within int64
 
 
 def accumulation_dtype(embeddings: Sequence[object]) -> torch.dtype:
-    """float64 if any embedding is float64, else float32."""
+    """Returns float64 if any embedding is float64, else float32."""
     double = any([isinstance(e, Tensor) and e.dtype == torch.float64 for e in embeddings])
     return torch.float64 if double else torch.float32
 
@@ -47,7 +47,7 @@ def _check_embedding(name: str, embedding: object, ndim: tuple[int, ...], layout
 
 
 def _check_column(name: str, column: object, like: Tensor, kind: str) -> Tensor:
-    """One value per frame: ids become int64, times float32."""
+    """Returns one value per frame: ids as int64, times as float32."""
     if not isinstance(column, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(column).__name__}")
     integral = not (column.is_floating_point() or column.is_complex())
@@ -66,9 +66,9 @@ def _check_column(name: str, column: object, like: Tensor, kind: str) -> Tensor:
 
 
 def _is_valid(frames: object) -> bool:
-    """Whether frames need neither a message nor a conversion.
+    """Returns whether frames need neither a message nor a conversion.
 
-    That is the usual case, and this finds it in a fraction of the time of the full check.
+    That is the usual case, and this takes a fraction of the time of the full check.
     """
     if type(frames) is not Frames:
         return False
@@ -130,7 +130,7 @@ def _check_count(name: str, value: object) -> int:
 
 
 def check_skip(name: str, value: object) -> int:
-    """The skip, at most as many as there can be keys."""
+    """Returns the skip, at most ``MAX_SKIP``, which no number of keys reaches."""
     return min(_check_count(name, value), MAX_SKIP)
 
 
@@ -165,10 +165,10 @@ def check_window(
 
 
 def check_bounds(window: Sequence[object]) -> tuple[float, float]:
-    """The two bounds of a window, infinite where they are beyond the range of float32."""
+    """Returns the two bounds of a window, infinite where they are beyond the range of float32."""
     if type(window) is tuple and len(window) == 2:
         lo, hi = window
-        least, most = -_GREATEST, _GREATEST  # NaN is between no two numbers
+        least, most = -_GREATEST, _GREATEST  # NaN fails every comparison
         if type(lo) is float and type(hi) is float and least <= lo <= most and least <= hi <= most:
             return lo, hi
     if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
@@ -178,7 +178,7 @@ def check_bounds(window: Sequence[object]) -> tuple[float, float]:
 
 
 def _rounded(number: float, dtype: torch.dtype) -> float:
-    """The number, or infinity where it is beyond the range of ``dtype``."""
+    """Returns the number, or infinity where it is beyond the range of ``dtype``."""
     greatest = _LIMITS[dtype][1]
     return number if -greatest <= number <= greatest else math.copysign(math.inf, number)
 
@@ -197,7 +197,7 @@ def _check_real(name: str, value: object) -> float:
 def check_temperature(
     name: str, value: object, like: Tensor, dtype: torch.dtype, intercepted: bool
 ) -> Tensor:
-    """A 0-dim tensor of the accumulation dtype on the anchors' device, gradient kept."""
+    """Returns a 0-dim tensor of the accumulation dtype on the anchors' device, gradient kept."""
     if isinstance(value, Tensor):
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(
@@ -213,12 +213,12 @@ def check_temperature(
 
 
 def check_limit(name: str, value: object, dtype: torch.dtype) -> float:
-    """A number, or infinity for None; infinite too where it is beyond the range of ``dtype``."""
+    """Returns the number; infinity for None or where it is beyond the range of ``dtype``."""
     return math.inf if value is None else _rounded(_check_real(name, value), dtype)
 
 
 def check_margin(value: object, like: Tensor, dtype: torch.dtype, intercepted: bool) -> Tensor:
-    """A tensor ``[]`` or ``[N]`` of the accumulation dtype on the anchors' device."""
+    """Returns a tensor ``[]`` or ``[N]`` of the accumulation dtype on the anchors' device."""
     if not isinstance(value, Tensor):
         number = _rounded(_check_real("margin", value), dtype)
         return constant(number, dtype, like.device, intercepted)
@@ -236,7 +236,7 @@ def check_margin(value: object, like: Tensor, dtype: torch.dtype, intercepted: b
 def check_positive_weights(
     value: object, positives: Tensor, dtype: torch.dtype, intercepted: bool
 ) -> Tensor:
-    """A tensor ``[N, R]`` of the accumulation dtype; on the CPU its values are checked too."""
+    """Returns ``[N, R]`` of the accumulation dtype; on the CPU the values are checked too."""
     rows, count = positives.shape[0], positives.shape[1] if positives.dim() == 3 else 1
     if not isinstance(value, Tensor):
         raise TypeError(f"positive_weights must be a tensor [N, R], got {type(value).__name__}")
@@ -269,7 +269,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def check_positives(positives: object, like: Tensor) -> Tensor:
-    """``[N, D]`` or ``[N, R, D]``, as given."""
+    """Returns ``[N, D]`` or ``[N, R, D]``, as given."""
     layout = "[N, D] or [N, R, D]"
     positives = _check_embedding("positives", positives, (2, 3), layout)
     rows, dim = like.shape
@@ -285,7 +285,7 @@ def check_positives(positives: object, like: Tensor) -> Tensor:
 
 
 def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, Tensor, Tensor]:
-    """Anchors ``[N, D]``, keys ``[M, D]``, and ``index`` ``[N, C]`` as int64."""
+    """Returns anchors ``[N, D]``, keys ``[M, D]``, and ``index`` ``[N, C]`` int64."""
     anchors = _check_embedding("anchors", anchors, (2,), "[N, D]")
     keys = _check_embedding("keys", keys, (2,), "[M, D]")
     rows, dim = anchors.shape

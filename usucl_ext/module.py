@@ -1,4 +1,4 @@
-"""The loss as a module, for models that keep their loss among their parts."""
+"""The loss as a module, for models that hold their loss as a submodule."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NAMES = tuple(_OPTIONS.parameters)
 
 
 class HardNegativeNCE(nn.Module):
-    """:func:`usucl_ext.hard_negative_nce` with its options kept; see there for the equation.
+    """:func:`usucl_ext.hard_negative_nce` with its options; see there for the equation.
 
     The window lives in a non-persistent buffer ``window`` ``[2]`` float32: :meth:`set_window`
     changes its values only, so a schedule over epochs never recompiles a compiled graph, and
-    checkpoints do not hold it. Every other option is an attribute of its name.
+    checkpoints do not hold it. Every other option is an attribute of the same name.
 
     Args:
         return_selection, impl: as for the function.
@@ -38,8 +38,8 @@ class HardNegativeNCE(nn.Module):
             temperature that is an ``nn.Parameter`` becomes a parameter of the module.
 
     Raises:
-        TypeError, ValueError: an option is unknown or missing, or ``window`` is no pair of
-            numbers, or None with ``intra_k > 0``. All else is checked when called.
+        TypeError, ValueError: an option is unknown or missing, or ``window`` is not a pair of
+            numbers, or is None with ``intra_k > 0``. All else is checked in each call.
     """
 
     __signature__ = _OPTIONS
@@ -86,9 +86,9 @@ class HardNegativeNCE(nn.Module):
         negatives: Frames | Sequence[Frames],
         positive_weights: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Selection]:
-        """The loss, or ``(loss, Selection)`` with ``return_selection``.
+        """Returns the loss, or ``(loss, Selection)`` with ``return_selection``.
 
-        ``positive_weights`` ``[N, R]`` are those of this call, in place of the module's own.
+        ``positive_weights`` ``[N, R]`` replace the module's own in this call.
         """
         options: Any = {name: getattr(self, name) for name in _NAMES}
         if positive_weights is not None:
@@ -99,7 +99,7 @@ class HardNegativeNCE(nn.Module):
         return result
 
     def extra_repr(self) -> str:
-        """The options, as printed inside a model."""
+        """Returns the options, as printed inside a model."""
         lo, hi = (torch.nan, torch.nan) if self.window.is_meta else self.window.tolist()
 
         def shown(value: object) -> str:

@@ -55,28 +55,28 @@ def select_negatives(
     max_similarity: float | None = None,
     impl: Implementation = "auto",
 ) -> Selection:
-    """The hardest negatives of each anchor, inside its video and across videos. No gradient.
+    """Returns each anchor's hardest negatives, inside its video and across videos. No gradient.
 
     The similarity ``s_ij = q_i . k_j`` is one fused-multiply-add chain over d = 0 .. D-1 in
     float32 (float64 if any embedding is float64) on the upcast inputs, so the selection is the
-    same for every thread count, tile and device. Key j is for anchor i
+    same for every thread count, tile and device. For anchor i, key j is
 
     - invalid, if its video id is negative, ``s_ij`` is not finite or ``s_ij > max_similarity``;
-    - an intra-video negative, if of the same video and ``0 < |t_i - t_j|`` and
+    - an intra-video negative, if it is of the same video and ``0 < |t_i - t_j|`` and
       ``lo <= |t_i - t_j| <= hi``;
-    - a cross-video negative, if of another video and not of the same known patient.
+    - a cross-video negative, if it is of another video and not of the same known patient.
 
-    Of each group the ranks ``skip .. skip + k - 1`` are taken, by similarity descending and key
+    The ranks ``skip .. skip + k - 1`` of each group are taken, by similarity descending and key
     index ascending. Source: Basu et al., MICCAI 2022 (arXiv 2207.13148), hard negative mining.
 
     Args:
         anchors: N frames; D >= 1. An anchor with a negative video id selects nothing.
-        negatives: one block of keys or several, of any mix of dtypes; never concatenated.
+        negatives: one or more blocks of keys, of any mix of dtypes; never concatenated.
         window: ``(lo, hi)`` in the unit of ``time``, or a float tensor ``[2]``, ``[1, 2]`` or
-            ``[N, 2]`` (one per anchor). ``lo > hi`` is an empty window. ``None`` with
-            ``intra_k = 0``.
-        intra_k, cross_k: negatives wanted of each group, >= 0.
-        intra_skip, cross_skip: hardest negatives left out of each group, >= 0.
+            ``[N, 2]`` (one per anchor). ``lo > hi`` is an empty window. ``None`` is
+            allowed with ``intra_k = 0``.
+        intra_k, cross_k: number of negatives wanted from each group, >= 0.
+        intra_skip, cross_skip: number of hardest negatives left out of each group, >= 0.
         max_similarity: keys more similar than this are invalid (a guard against false negatives).
         impl: ``"native"``, ``"reference"`` (plain PyTorch), or ``"auto"``: native where there is
             a kernel for the device, else the reference with one logged warning.
@@ -110,15 +110,15 @@ def select_negatives(
 def similarities(
     anchors: Tensor, keys: Tensor, index: Tensor, *, impl: Implementation = "auto"
 ) -> Tensor:
-    """``s_ic = q_i . k_index[i, c]`` by the rule of :func:`select_negatives`. No gradient.
+    """Returns ``s_ic = q_i . k_index[i, c]`` as in :func:`select_negatives`. No gradient.
 
-    What another search proposes is put in the order of the selection with these: the very numbers
-    that the selection compares, and its ``Selection`` returns.
+    These are the very numbers that the selection compares and its ``Selection`` returns, so they
+    put what another search proposes in the order of the selection.
 
     Args:
         anchors: ``[N, D]``, D >= 1, of any supported dtype.
         keys: ``[M, D]``, of any supported dtype.
-        index: ``[N, C]`` int64, rows of ``keys``; outside of ``0 .. M - 1`` there is no key.
+        index: ``[N, C]`` int64, rows of ``keys``; there is no key outside ``0 .. M - 1``.
         impl: see :func:`select_negatives`.
 
     Returns:
@@ -179,7 +179,7 @@ def hard_negative_nce(
     return_selection: bool = False,
     impl: Implementation = "auto",
 ) -> Tensor | tuple[Tensor, Selection]:
-    r"""InfoNCE over the hardest intra-video and cross-video negatives of each anchor.
+    r"""Returns InfoNCE over each anchor's hardest intra-video and cross-video negatives.
 
     With the negatives of :func:`select_negatives`, ``s_p = q_i . p_i`` and ``s`` the selected
     similarities::
@@ -193,13 +193,13 @@ def hard_negative_nce(
     ``positive_weights``. Source: Basu et al., MICCAI 2022 (arXiv 2207.13148); the soft nearest
     neighbour is that of its cross-video negatives, not normalised again.
 
-    Gradients flow to anchors, positives, every block and temperature that requires them, through
+    Gradients flow to the anchors, positives, blocks and temperatures that require them, through
     the selected pairs only, in each input's dtype. A block that requires none is not kept: a
-    bank may be overwritten between forward and backward. Deterministic. Second derivatives raise
-    RuntimeError. An anchor without valid negatives, or with a negative video id, has loss 0 and
-    zero gradient; where ``q_i`` or a ``s_p`` is not finite, ``loss_i``, ``dq_i`` and ``dp_i`` are
-    NaN, nothing is selected, and other rows are untouched. Under autocast the embeddings stay in
-    the dtypes they come in; similarities and loss are float32 in any case.
+    bank may be overwritten between forward and backward. Results are deterministic; second
+    derivatives raise RuntimeError. An anchor without valid negatives, or with a negative video
+    id, has loss 0 and zero gradient; where ``q_i`` or an ``s_p`` is not finite, ``loss_i``,
+    ``dq_i`` and ``dp_i`` are NaN, nothing is selected, and other rows are untouched. Autocast
+    casts no embeddings, and similarities and loss stay float32.
 
     Args:
         anchors: N frames; D >= 1.
@@ -208,18 +208,18 @@ def hard_negative_nce(
             ``intra_skip``, ``cross_skip``, ``max_similarity`` and ``impl``.
         temperature: > 0; a float or a 0-dim float tensor, which may require a gradient.
         soft_nn_temperature: > 0, likewise; ``None`` for one logit per cross-video negative.
-        margin: a key of anchor i is invalid where ``s_ij > max_r s_p + margin``, the greatest of
-            the similarities with its positives plus the margin, rounded to the dtype of the loss.
-            It guards against false negatives relative to the anchor's own positives, as
-            ``max_similarity`` does for all alike; both may be given. A float, or a float tensor
-            ``[]`` or ``[N]``; often slightly negative. No gradient flows through either limit.
+        margin: a float, or a float tensor ``[]`` or ``[N]``; often slightly negative. A key of
+            anchor i is invalid where ``s_ij > max_r s_p + margin``: its greatest similarity with
+            a positive plus the margin, rounded to the dtype of the loss. It guards against false
+            negatives relative to the anchor's own positives, as ``max_similarity`` does for all
+            anchors alike; both may be given. No gradient flows through either limit.
         positive_weights: ``[N, R]``, >= 0 with a positive sum per anchor: ``loss_i`` is the mean
             over the positives with these weights. No gradient flows to them. On the CPU other
             values raise ValueError; elsewhere, where a check would wait for the device, and in
             compiled graphs, ``loss_i``, ``dq_i`` and ``dp_i`` are NaN for such an anchor. A
             positive of weight 0 still takes part in the limit of ``margin``.
         reduction: ``"mean"`` divides by N (0 for N = 0), ``"sum"``, or ``"none"``.
-        return_selection: also return the :class:`Selection`.
+        return_selection: whether to return the :class:`Selection` too.
 
     Returns:
         The loss, a scalar or ``[N]``, float32 (float64 if any embedding is float64); with
@@ -230,7 +230,7 @@ def hard_negative_nce(
             stated; the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel, or a second derivative.
     """
-    # The values of weights are checked anew in each call.
+    # The values of the weights are checked again in each call.
     seen = (
         None
         if positive_weights is not None

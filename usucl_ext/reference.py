@@ -1,6 +1,6 @@
 """The public operations in plain PyTorch: any device, importable without the binaries.
 
-``impl="reference"`` of :mod:`usucl_ext` under names of its own; ``_plain.py`` has the mathematics.
+They are those of :mod:`usucl_ext` with ``impl="reference"``; ``_plain.py`` has the mathematics.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["hard_negative_nce", "relation_masks", "select_negatives", "similarit
 def select_negatives(
     anchors: Frames, negatives: Frames | Sequence[Frames], **options: Unpack[SelectionOptions]
 ) -> Selection:
-    """As :func:`usucl_ext.select_negatives`, in plain PyTorch."""
+    """Does what :func:`usucl_ext.select_negatives` does, in plain PyTorch."""
     return ops.select_negatives(anchors, negatives, impl="reference", **options)
 
 
 def similarities(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
-    """As :func:`usucl_ext.similarities`, in plain PyTorch."""
+    """Does what :func:`usucl_ext.similarities` does, in plain PyTorch."""
     return ops.similarities(anchors, keys, index, impl="reference")
 
 
@@ -38,7 +38,7 @@ def hard_negative_nce(
     return_selection: bool = False,
     **options: Unpack[LossOptions],
 ) -> Tensor | tuple[Tensor, Selection]:
-    """As :func:`usucl_ext.hard_negative_nce`, in plain PyTorch."""
+    """Does what :func:`usucl_ext.hard_negative_nce` does, in plain PyTorch."""
     return ops.hard_negative_nce(
         anchors,
         positives,

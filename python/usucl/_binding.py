@@ -1,4 +1,4 @@
-"""Methods that bind otherwise than Python's own."""
+"""Descriptors that bind functions in other ways than Python's own methods."""
 
 from __future__ import annotations
 

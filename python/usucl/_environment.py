@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: the machine, and the versions installed there."""
+"""The machine and the installed versions, on which a figure depends besides the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def version_of(package: str) -> str | None:
-    """The version of an installed package, None where it is not installed."""
+    """Returns the version of a package, None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -20,7 +20,7 @@ def version_of(package: str) -> str | None:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a figure of speed depends on; ``accelerator`` is None without one."""
+    """The machine behind a figure of speed; ``accelerator`` is None without one."""
 
     system: str
     cpu_cores: int | None
@@ -29,7 +29,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """The machine that this runs on."""
+        """Returns the machine that this runs on."""
         return cls(
             system=f"{platform.system()} {platform.machine()}",
             cpu_cores=os.cpu_count(),

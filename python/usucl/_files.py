@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Atomic writing: a crash never leaves half a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Makes ``content`` the file at ``path``: until it is whole on disk, an earlier version stays.
+    """Writes ``content`` to ``path``; an earlier version stays until the new one is on disk.
 
     Raises:
         OSError: the file cannot be written; the earlier version is untouched.

@@ -1,4 +1,4 @@
-"""How embeddings fill the sphere: what training watches and evaluation reports."""
+"""Measures of how embeddings fill the sphere, which training watches and evaluation reports."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def uniformity(embedding: Tensor, video: Tensor | None = None) -> float:
-    """``log mean exp(-2 |a - b|^2)`` over pairs of rows, of different videos if these are given.
+    """Returns ``log mean exp(-2 |a - b|^2)`` over pairs of rows, of different videos if given.
 
-    0 for a collapsed encoder, lower is more spread out; about -4 for independent uniform
-    directions; NaN without a pair. Leaving out the pairs of one video makes batches with few and
-    with many frames a video comparable. Source: Wang and Isola, ICML 2020.
+    It is 0 for a collapsed encoder, lower for a larger spread, about -4 for independent uniform
+    directions, and NaN without a pair. Leaving out the pairs of one video makes batches with few
+    and with many frames per video comparable. Source: Wang and Isola, ICML 2020.
 
     Args:
         embedding: ``[N, D]`` with unit rows.
@@ -28,10 +28,10 @@ def uniformity(embedding: Tensor, video: Tensor | None = None) -> float:
 
 
 def effective_rank(embedding: Tensor) -> float:
-    """``exp(-sum p log p)`` of ``p = s / sum s``, s the singular values of ``[N, D]``.
+    """Returns ``exp(-sum p log p)`` of ``p = s / sum s``, s the singular values of ``[N, D]``.
 
-    1 when all rows lie on one line, min(N, D) when the singular values are equal. Source: Roy and
-    Vetterli, EUSIPCO 2007.
+    It is 1 when all rows lie on one line and min(N, D) when the singular values are equal. Source:
+    Roy and Vetterli, EUSIPCO 2007.
     """
     singular = torch.linalg.svdvals(embedding.cpu().double())
     share = singular / singular.sum()
@@ -42,4 +42,4 @@ MEASURES: Mapping[str, Callable[[Tensor], float]] = {
     "uniformity": uniformity,
     "effective_rank": effective_rank,
 }
-"""What the evaluation measures of the embeddings ``[N, D]`` of each encoder."""
+"""The measures that the evaluation takes of the embeddings ``[N, D]`` of each encoder."""

@@ -1,4 +1,4 @@
-"""One look for every picture: colours stand for the same thing wherever they appear."""
+"""The common look of all pictures: a colour has the same meaning wherever it appears."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RULE = "#d8dee5"
 GRID = "#edf0f3"
 PAPER = "#ffffff"
 MAP = "#f6f8fa"
-"""Ground of a panel without axes."""
+"""Background of a panel without axes."""
 
 TRAINED = "#0f766e"
 RANDOM = "#8a94a1"
@@ -42,7 +42,7 @@ WIDTH = 9.6
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib settings of every picture, only inside the block."""
+    """Applies the Matplotlib settings of every picture inside the block."""
     with matplotlib.rc_context(
         {
             "font.family": "DejaVu Sans",
@@ -75,14 +75,14 @@ def styled() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG, and makes its folder if need be."""
+    """Writes a PNG, and makes its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
 
 
 def bare(axes: Axes) -> None:
-    """No ticks, grid or frame: for pictures and maps without meaningful axes."""
+    """Removes ticks, grid and frame, for pictures and maps without meaningful axes."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
@@ -90,6 +90,6 @@ def bare(axes: Axes) -> None:
 
 
 def shortened(text: str, length: int) -> str:
-    """The middle gives way: names often differ at their ends."""
+    """Cuts text in the middle, because names often differ at their ends."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"

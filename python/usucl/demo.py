@@ -1,4 +1,4 @@
-"""The whole path in minutes: videos, a small encoder, its evaluation, a report."""
+"""The demo: videos, a small encoder, its evaluation and a report, all within minutes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from usucl.training import train
 
 ENCODER = EncoderConfig(backbone="resnet10", image_size=64, dim=128)
 PHANTOM_VIDEOS, PHANTOM_FRAMES = 40, 32  # five patients held out: the fewest with intervals
-VIDEOS, FRAMES = 8, 8  # of a batch
-EPOCHS = 20  # steps of the curriculum; how long one is depends on the machine
-TRAINING_SHARE = 0.6  # of the time; evaluation and report take most of the rest
-OTHER_WORK = 1.15  # time of a step over that of its batch and its encoder: loss, optimiser
+VIDEOS, FRAMES = 8, 8  # per batch
+EPOCHS = 20  # steps of the curriculum; their length depends on the machine
+TRAINING_SHARE = 0.6  # share of the time; evaluation and report take most of the rest
+OTHER_WORK = 1.15  # ratio of a whole step, with loss and optimiser, to its batch and encoder
 
 
 def run_demo(
@@ -29,12 +29,12 @@ def run_demo(
 ) -> tuple[Path, Evaluation]:
     """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
 
-    The number of steps is what fits into the time at the speed of this machine, measured first.
+    The number of steps is as many as this machine can do in the time; its speed is measured first.
 
     Args:
         data: folder of videos; without one, synthetic videos are written to ``<out>-videos``.
-        out: run folder; where it exists, ``<out>-2``, ``<out>-3``, ... is taken instead.
-        minutes: time for everything, on a machine that has nothing else to do.
+        out: run folder; if it exists, ``<out>-2``, ``<out>-3``, ... is used instead.
+        minutes: time for everything, on a machine without other load.
 
     Returns:
         The path of the report, and the evaluation.
@@ -50,7 +50,7 @@ def run_demo(
         print(f"Making synthetic ultrasound videos in {data}", flush=True)
         write_phantom(data, videos=PHANTOM_VIDEOS, frames=PHANTOM_FRAMES)
     else:
-        VideoCatalog.scan(data)  # before time is spent: nothing usable is an error
+        VideoCatalog.scan(data)  # raises at once if nothing is usable
     steps = max(1, int(60 * minutes * TRAINING_SHARE / _seconds_per_step()))
     epochs = min(EPOCHS, steps)
     print(f"Training a small encoder for {steps // epochs * epochs} steps", flush=True)
@@ -70,7 +70,7 @@ def run_demo(
 
 
 def _free(out: Path) -> Path:
-    """``out``, or with the first number that makes a run and its videos new."""
+    """Returns ``out``, numbered if necessary so that neither the run nor its videos exist."""
     numbered = (out.with_name(f"{out.name}-{n}") for n in itertools.count(2))
     for folder in itertools.chain([out], numbered):
         if not (folder.exists() or folder.with_name(folder.name + "-videos").exists()):
@@ -79,7 +79,7 @@ def _free(out: Path) -> Path:
 
 
 def _seconds_per_step() -> float:
-    """A training step here: both views of a batch made, through the encoder and back."""
+    """Times a training step here: makes both views of a batch, and encodes forth and back."""
     with torch.random.fork_rng(devices=[]):
         encoder = FrameEncoder(ENCODER)
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""From videos to embeddings: which frames are taken, and what encoders make of them."""
+"""From videos to embeddings: the choice of frames, and their encoding."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class Encoded(NamedTuple):
-    """What one encoder makes of n frames, on the CPU.
+    """Features and embeddings of n frames by one encoder, on the CPU.
 
     Attributes:
-        features: backbone output, float32 ``[n, F]``. What the probes see.
-        embedding: L2-normalised output of the head, float32 ``[n, D]``. What the loss shaped.
+        features: backbone output, float32 ``[n, F]``, which the probes see.
+        embedding: L2-normalised output of the head, float32 ``[n, D]``, which the loss has shaped.
     """
 
     features: Tensor
@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one encoder makes of n frames of V videos.
+    """Features and embeddings of n frames of V videos by one encoder.
 
     Attributes:
         features, embedding: as in :class:`Encoded`.
@@ -43,8 +43,8 @@ class Embeddings:
         frame: frame number in its video, int64 ``[n]``.
         time: ``frame`` as a fraction of the video's length, float32 ``[n]``.
         frame_label: label of each frame, or None, length n.
-        video_id, group, label, held_out: one value per video. ``held_out``: neither the video nor
-            its patient was seen in pretraining.
+        video_id, group, label, held_out: one value per video. ``held_out`` is true if pretraining
+            saw neither the video nor its patient.
     """
 
     features: Tensor
@@ -62,7 +62,7 @@ class Embeddings:
         return len(self.video)
 
     def select(self, frames: NDArray[np.bool_]) -> Embeddings:
-        """The frames of a boolean mask ``[n]``; the videos stay as they are."""
+        """Returns the frames of a boolean mask ``[n]``; the videos stay as they are."""
         mask = torch.from_numpy(frames)
         tensors = ("features", "embedding", "video", "frame", "time")
         return replace(
@@ -124,12 +124,12 @@ class Embeddings:
 
 
 def default_device() -> torch.device:
-    """A GPU if there is one."""
+    """Returns a GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def evenly_spaced(count: int, limit: int | None, *, ends: bool = False) -> list[int]:
-    """Returns at most ``limit`` of the positions 0 .. count - 1; all of them for None.
+    """Returns at most ``limit`` of the positions 0 .. count - 1; None returns all of them.
 
     They are the centres of equal parts, or with ``ends`` the first, the last, and some between.
     """
@@ -168,14 +168,14 @@ def embed_videos(
 
     Args:
         wanted: videos, and which frames of each.
-        encoders: by name; all see the same frames.
+        encoders: encoders by name; all see the same frames.
         image_size: side S of the images that the encoders see, in pixels.
         left_out: called with the reason for each video that cannot be read.
         batch_size: frames encoded at once.
-        device: by default :func:`default_device`.
+        device: device of the encoders; by default :func:`default_device`.
 
     Yields:
-        The video, its frames, and what each encoder makes of them.
+        The video, its frames, and their encodings by encoder.
 
     Raises:
         ValueError: an encoder gives values that are not finite.
@@ -191,7 +191,9 @@ def embed_videos(
         encoded = {n: encode(e, images, batch_size, device) for n, e in encoders.items()}
         for name, values in encoded.items():
             if not all(column.isfinite().all() for column in values):
-                raise ValueError(f"the {name} encoder's values for {entry.id} are not finite")
+                raise ValueError(
+                    f"the {name} encoder gives values that are not finite ({entry.id})"
+                )
         yield entry, frames, encoded
 
 

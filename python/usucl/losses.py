@@ -1,8 +1,7 @@
 """From the embeddings of one step to the inputs of the hard-negative loss.
 
-The loss itself is :func:`usucl_ext.hard_negative_nce`. What differs between the methods is only
-which frames stand in the anchors, the positives and the key blocks, and which ids and times they
-carry: the mask of the loss does the rest.
+The loss itself is :func:`usucl_ext.hard_negative_nce`. Methods differ only in which frames are
+anchors, positives and keys, and in their ids and times: the mask of the loss does the rest.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class LossInputs(NamedTuple):
     Attributes:
         anchors: N frames.
         positives: ``[N, D]``.
-        negatives: key blocks, in the order the indices of a ``Selection`` count.
-        window: ``[2]`` or ``[N, 2]`` float32, the distances in time of an intra-video negative.
+        negatives: key blocks, in the order in which the indices of a ``Selection`` count.
+        window: ``[2]`` or ``[N, 2]`` float32, distances in time of intra-video negatives.
     """
 
     anchors: Frames
@@ -52,7 +51,7 @@ class LossInputs(NamedTuple):
 def dense_inputs(
     first: Frames, second: Tensor, window: Tensor, bank: Frames | None = None
 ) -> LossInputs:
-    """Every frame is anchor, positive and, where the mask allows it, negative of the others.
+    """Makes every frame an anchor, a positive and, where the mask allows it, a negative of others.
 
     Both views of the N frames are anchors, each with the other view as its positive; the keys are
     both views and then the bank. A frame's own two views lie at distance 0 in time and are never
@@ -60,8 +59,8 @@ def dense_inputs(
 
     Args:
         first: the N frames in their first view.
-        second: ``[N, D]``, the same rows in the second view. Its frames may have been taken a
-            little away from those of ``first``; the window should begin beyond that distance.
+        second: ``[N, D]``, the same rows in the second view. Its frames may lie at a small distance
+            from those of ``first``; the window should begin beyond that distance.
         window: ``[N, 2]`` float32, (lo, hi) of each frame in the unit of ``first.time``.
         bank: further keys, usually without gradient.
     """
@@ -83,25 +82,25 @@ def paper_inputs(
     negative_time: Tensor,
     bank: Frames | None = None,
 ) -> LossInputs:
-    """The paper's step: sampled intra-video negatives, and other videos' frames and the bank.
+    """Arranges the paper's step: sampled intra-video negatives, other videos' frames and the bank.
 
-    The sampler has applied the curriculum's window already, in whole frames and widened on short
+    The sampler has already applied the curriculum's window, in whole frames and widened on short
     videos. So each anchor's window spans exactly its own negatives: all of them count, however
-    they were rounded, only the anchor's own frame (distance 0) never does. Source: Basu et al.,
-    MICCAI 2022 (arXiv 2207.13148), Fig. 3; there the mask by video is implied.
+    they were rounded, but never the anchor's own frame (distance 0). Source: Basu et al., MICCAI
+    2022 (arXiv 2207.13148), Fig. 3; there the mask by video is implied.
 
     Args:
         anchors: N frames.
         positives: ``[N, D]``.
         negatives: ``[N, k, D]``, frames of each anchor's own video; k may be 0.
         negative_time: ``[N, k]`` float32, in the unit of ``anchors.time``; NaN where the sampler
-            found no frame, which then counts for nobody.
+            found no frame, so that the row is not a negative of any anchor.
         bank: cross-video keys; frames whose time is NaN are never intra-video negatives.
     """
     n, k, dim = negatives.shape
     found = ~negative_time.isnan()
     distance = (negative_time - anchors.time[:, None]).abs()
-    bounds = anchors.time.new_tensor([torch.inf, -torch.inf]).expand(n, 2)  # empty without any
+    bounds = anchors.time.new_tensor([torch.inf, -torch.inf]).expand(n, 2)  # an empty window
     if k > 0:
         lo = distance.masked_fill(~found, torch.inf).amin(1)
         hi = distance.masked_fill(~found, -torch.inf).amax(1)
@@ -119,17 +118,17 @@ def paper_inputs(
 def paper_code_inputs(
     anchors: Tensor, positives: Tensor, negatives: Tensor, found: Tensor | None = None
 ) -> LossInputs:
-    """The step as the paper's released code computes it, for reproduction.
+    """Arranges the step as the paper's released code computes it, for reproduction.
 
     There the set called cross-video is this batch's intra-video negatives, the anchor's own video
     included, without a mask and detached. Ids express that: in the first block all rows share
-    the anchors' patient, so only each anchor's own negatives count; in the second, the same
-    embeddings detached, no row shares a video or a patient with any anchor, so all count.
+    the anchors' patient, so only each anchor's own negatives count; in the second block, with the
+    same embeddings detached, no row shares a video or a patient with any anchor, so all count.
 
     Args:
         anchors, positives: ``[N, D]``.
         negatives: ``[N, k, D]``, each anchor's intra-video negatives.
-        found: ``[N, k]`` bool, false where the sampler found no frame; by default all are there.
+        found: ``[N, k]`` bool, false where the sampler found no frame; true by default.
     """
     n, k, dim = negatives.shape
     row = torch.arange(n, device=anchors.device)
@@ -142,7 +141,7 @@ def paper_code_inputs(
     )
     intra = Frames(keys, own, far, patient.repeat(k))
     cross = Frames(keys.detach(), foreign, far, torch.full_like(foreign, -1))
-    window = torch.ones(2, device=anchors.device)  # all at distance 1, sampled by the window
+    window = torch.ones(2, device=anchors.device)  # all are at distance 1
     return LossInputs(Frames(anchors, row, time, patient), positives, (intra, cross), window)
 
 

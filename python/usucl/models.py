@@ -1,4 +1,4 @@
-"""The frame encoder: a torchvision ResNet and a projection head, its momentum copy, its files."""
+"""The frame encoder (a torchvision ResNet and a projection head), its momentum copy, its files."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Head = Literal["mlp", "mlp-bn", "linear"]
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What an encoder is made of.
+    """Options of an encoder.
 
     Attributes:
-        backbone: a torchvision ResNet; ``resnet10`` is ResNet-18 with one block a stage.
+        backbone: a torchvision ResNet; ``resnet10`` is ResNet-18 with one block per stage.
         image_size: side S of the square images the encoder is trained on, in pixels.
         dim: length of the embedding.
         head: ``"mlp"``, two layers with the width of the features (the paper's); ``"mlp-bn"``,
             the same with batch normalisation after each, which keeps a network that starts from
             random weights from collapsing to one point; or ``"linear"``.
         pretrained: start from torchvision's ImageNet weights.
-        small_stem: a 3x3 convolution of stride 1 without pooling in place of the 7x7 of stride 2
-            with pooling: keeps detail in images up to 96 px, at 16 times the arithmetic.
+        small_stem: use a 3x3 convolution of stride 1 without pooling instead of 7x7 of stride 2
+            with pooling, which keeps detail in images up to 96 px at 16 times the arithmetic.
     """
 
     backbone: Backbone = "resnet18"
@@ -52,16 +52,19 @@ class EncoderConfig:
         if self.dim < 1:
             raise ValueError(f"dim must be >= 1, got {self.dim}")
         if self.small_stem and self.image_size > 96:
-            raise ValueError(f"small_stem is for images up to 96 px, got {self.image_size}")
+            raise ValueError(f"image_size must be <= 96 with small_stem, got {self.image_size}")
         if self.pretrained and (self.small_stem or self.backbone == "resnet10"):
-            raise ValueError("pretrained weights exist for resnet18, 34 and 50 with their own stem")
+            raise ValueError(
+                "pretrained must be False for resnet10 and with small_stem, which have no "
+                f"ImageNet weights, got True for {self.backbone} and small_stem={self.small_stem}"
+            )
 
 
 class FrameEncoder(nn.Module):
     """Embeds frames: ``z / |z|`` with ``z = head(features(x))``.
 
     Raises:
-        ValueError: ``config.backbone`` or ``config.head`` is none of those listed there.
+        ValueError: ``config.backbone`` or ``config.head`` is unknown.
         RuntimeError: the pretrained weights cannot be fetched.
     """
 
@@ -70,16 +73,16 @@ class FrameEncoder(nn.Module):
         self.config = config
         self.backbone, width = _backbone(config)
         self.head = _head(config.head, width, config.dim)
-        # The fastest layout for convolutions, on the CPU too; what is computed stays the same.
+        # Convolutions are fastest in this layout, also on the CPU; the results stay the same.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, images: Tensor) -> Tensor:
-        """Backbone features ``[B, F]`` of normalised images ``[B, 3, S, S]``."""
+        """Returns backbone features ``[B, F]`` of normalised images ``[B, 3, S, S]``."""
         features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings ``[B, dim]`` of normalised images ``[B, 3, S, S]``; float32 at least.
+        """Returns embeddings ``[B, dim]``, at least float32, of normalised images ``[B, 3, S, S]``.
 
         Under autocast the embedding is still normalised in float32: the loss compares
         similarities that differ by less than bfloat16 resolves.
@@ -131,14 +134,13 @@ def _head(kind: str, width: int, dim: int) -> nn.Module:
 class MomentumEncoder(nn.Module):
     """An encoder whose parameters follow another's: ``own = m own + (1 - m) other``.
 
-    Buffers, that is batch normalisation's running statistics, are left alone: they belong to the
-    activations of these averaged weights, not of the other encoder's, so they are gathered by
-    this encoder's own forward passes. It therefore follows ``train()`` and ``eval()`` like any
-    module: in training the keys are normalised by their own batch. Source: He et al., CVPR 2020
-    (momentum contrast).
+    Buffers, that is the running statistics of batch normalisation, do not follow: they belong to
+    the activations of these averaged weights, so this encoder's own forward passes gather them. It
+    therefore follows ``train()`` and ``eval()`` like any module: in training the keys are
+    normalised by their own batch. Source: He et al., CVPR 2020 (momentum contrast).
 
     Args:
-        encoder: copied at once, with its buffers; the copy needs no gradient.
+        encoder: encoder to copy, with its buffers; the copy needs no gradient.
         momentum: m, in [0, 1].
     """
 
@@ -157,13 +159,13 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings without gradient; see :meth:`FrameEncoder.forward`."""
+        """Returns embeddings without gradient; see :meth:`FrameEncoder.forward`."""
         embedding: Tensor = self.encoder(images)
         return embedding
 
 
 def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
-    """Writes ``encoder.safetensors`` and ``encoder.json`` (its config), each in one piece.
+    """Writes ``encoder.safetensors`` and ``encoder.json`` (its config), each atomically.
 
     Raises:
         OSError: the folder cannot be written; an earlier version of a file stays.
@@ -177,7 +179,7 @@ def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
 
 
 def load_encoder(folder: str | Path) -> FrameEncoder:
-    """Reads what :func:`save_encoder` wrote; the encoder comes in eval mode, on the CPU.
+    """Reads what :func:`save_encoder` wrote; the encoder is in eval mode, on the CPU.
 
     Raises:
         FileNotFoundError: ``folder`` lacks one of the two files.
@@ -189,7 +191,7 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
             raise FileNotFoundError(f"{folder} holds no encoder: {file.name} is missing")
     try:
         config = EncoderConfig(**json.loads(files.encoder_config.read_bytes()))
-        encoder = FrameEncoder(replace(config, pretrained=False))  # nothing to fetch
+        encoder = FrameEncoder(replace(config, pretrained=False))  # the weights are here
         encoder.load_state_dict(safetensors.torch.load_file(files.encoder_weights))
     except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"the encoder in {folder} cannot be loaded: {error}") from error

@@ -1,4 +1,4 @@
-"""The folder of a run: what its files are called, and which videos were trained on."""
+"""The folder of a run: the names of its files, and which videos were trained on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usucl._files import write_atomically
 from usucl.data import VideoCatalog, VideoEntry
 
 MARK = "# usucl run: overwrite replaces the results beside this file\n"
-"""First line of the config, by which a folder is known to be a run."""
+"""First line of the config, which identifies a folder as a run."""
 
 TRAIN, HELD_OUT = "train", "held_out"
 
@@ -20,14 +20,14 @@ TRAIN, HELD_OUT = "train", "held_out"
 class RunFolder:
     """Paths of everything that training, evaluation and report write; any of it may be missing.
 
-    A folder with an encoder alone, such as :attr:`initial`, has the same names for its files.
+    A folder with only an encoder, such as :attr:`initial`, has the same names for its files.
 
     Attributes:
         path: the folder itself.
         config: the options of the run, YAML.
         split: table of all videos and the part, train or held_out, that each belongs to.
         skipped: table of the files that could not be read, and why.
-        metrics: table of what was measured in training.
+        metrics: table of the metrics of training.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
@@ -73,10 +73,10 @@ class RunFolder:
         """Checks that a new run may be written here.
 
         Raises:
-            FileExistsError: the folder is a file or not empty; with ``overwrite``, it may be a run.
+            FileExistsError: it is a file, or not empty (with ``overwrite``, it may be a run).
         """
         if self.path.exists() and not self.path.is_dir():
-            raise FileExistsError(f"out must be a folder, {self.path} is a file")
+            raise FileExistsError(f"out must be a folder, got the file {self.path}")
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not self.is_run:
@@ -86,13 +86,13 @@ class RunFolder:
         if not overwrite:
             raise FileExistsError(
                 f"{self.path} holds a run: give overwrite=True to replace it, or resume=True to "
-                "go on with it"
+                "continue it"
             )
 
     def clear(self) -> None:
         """Removes an earlier run, if there is one, and nothing else; makes the folder.
 
-        The config stays until it is replaced in place: a folder half cleared is still a run.
+        The config stays until it is replaced, so a half-cleared folder is still a run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         for entry in (
@@ -125,7 +125,7 @@ class RunFolder:
         write_atomically(self.split, _split_text(training, held_out).encode())
 
     def has_split(self, training: VideoCatalog, held_out: VideoCatalog) -> bool:
-        """Whether the run has trained on these videos and held out those."""
+        """Returns whether the run has trained on and held out exactly these videos."""
         return self.split.read_text() == _split_text(training, held_out)
 
     def write_skipped(self, catalog: VideoCatalog) -> None:
@@ -133,11 +133,11 @@ class RunFolder:
         write_atomically(self.skipped, _table_text(("path", "reason"), catalog.skipped).encode())
 
     def held_out_videos(self, catalog: VideoCatalog) -> tuple[bool, ...]:
-        """For each video, whether pretraining saw neither it nor another video of its patient.
+        """Returns, for each video, whether pretraining saw neither it nor others of its patient.
 
-        Ids depend on the folder scanned and on what else it holds, so a video's part is that of
-        the longest end of its path that the split lists. Its patient was seen if pretraining had a
-        patient of that name, or if a video that today's labels give to the patient was trained on.
+        Ids depend on the scanned folder and its other videos, so a video's part is that of the
+        longest end of its path that the split lists. Its patient was seen if pretraining had a
+        patient of that name, or trained on a video that the current labels give to the patient.
 
         Raises:
             FileNotFoundError: the folder has no split.
@@ -155,7 +155,7 @@ class RunFolder:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by column.
+    """Reads the rows of a CSV file by column.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -179,8 +179,8 @@ def _table_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """Every id a catalogue may have given the video, the most specific first."""
-    paths = [path.absolute(), path.resolve()]  # what a link is called, and where it leads
+    """Yields every id that a catalogue may have given the video, the most specific first."""
+    paths = [path.absolute(), path.resolve()]  # the name of a link, and of its target
     if path.is_file():
         paths += [p.with_suffix("") for p in paths]
     for length in range(max(len(p.parts) for p in paths), 0, -1):

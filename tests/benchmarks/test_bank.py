@@ -1,4 +1,4 @@
-"""The benchmarks of the bank: they refuse wrong searches, and say what they measured."""
+"""The benchmarks of the bank refuse wrong searches and say what they measured."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_search_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_bytes_of_a_step() -> None:
-    """Against the sizes of the tensors that travel."""
+    """The formula equals the sizes of the tensors that are sent."""
     ranks, n, k, d = 3, 5, 4, 8
     by = bank_scale.received(ranks, n, k, d)
     anchor = torch.zeros(d).nbytes + 8 + 4 + 8

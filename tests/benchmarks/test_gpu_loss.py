@@ -1,4 +1,4 @@
-"""What the GPU suite times, on the CPU: every provider, checked before it is timed."""
+"""The providers of the GPU suite, on the CPU: each is checked before it is timed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_not_timed_and_told_while_the_rest_goes_on(
 
 def test_a_search_that_misses_a_key_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     faiss = pytest.importorskip("faiss")
-    pytest.importorskip("faiss.contrib.torch_utils")  # it would replace what is replaced here
+    pytest.importorskip("faiss.contrib.torch_utils")  # later it would undo the replacement
     right = faiss.knn
 
     def wrong(*arguments: object, **options: object) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The GPU suite on a machine without one: its order, its limits, its file, and its own code."""
+"""The GPU suite on a machine without a GPU: its order, limits, file and own code."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def stage(name: str, code: str, **fields: object) -> Stage:
 
 
 def writes(rows: Path, row: Row, then: str = "") -> str:
-    """Code that appends a row, as the benchmarks do."""
+    """Returns code that appends a row, as the benchmarks do."""
     return f"open({str(rows)!r}, 'a').write({json.dumps(asdict(row))!r} + '\\n'); {then}"
 
 
@@ -146,7 +146,7 @@ def test_what_is_needed_comes_before() -> None:
 
 
 def test_the_sanitizers_have_tests_of_every_kind() -> None:
-    """Their expression is a string: a test that is renamed would fall out unseen."""
+    """Tests are chosen by a string, so a renamed one would drop out unnoticed."""
     sanitizers = [of_part(2)[tool] for tool in SANITIZERS]
     assert all(one.environment.items() >= DENSE.items() for one in sanitizers)
     command = (sys.executable, "-m", "pytest", "--collect-only", "-q", CUDA_TESTS, "-k", SANITIZED)
@@ -207,12 +207,12 @@ def test_a_failure_is_told_and_what_needs_it_left_out(run: Runner) -> None:
     assert any("Traceback" in line for line in suite.outcomes[0]["output"])
     where = f"import sys; print({str(gpu.ROOT / 'csrc')!r}, sys.prefix); sys.exit(1)"
     assert run([stage("told", where)]).outcomes[0]["output"] == ["./csrc python"]
-    suite = run([stage("tests", "")])  # --no-build: what is there is taken
+    suite = run([stage("tests", "")])  # as with --no-build, which takes the built libraries
     assert status(suite) == {"tests": PASSED}
 
 
 def test_stages_that_share_run_at_the_same_time(run: Runner, tmp_path: Path) -> None:
-    """Each waits for what the other writes; a third must find both gone."""
+    """Each waits for what the other writes; the third must find both ended."""
     waits = (
         "import pathlib, time; {own}.touch()\n"
         "while not {other}.exists(): time.sleep(0.01)\n"
@@ -253,7 +253,7 @@ def test_the_log_leaves_out_the_middle_of_what_is_too_long(run: Runner, tmp_path
 
 
 def test_an_interrupt_keeps_what_there_is(run: Runner, rows: Path) -> None:
-    """SIGTERM, as a time limit from outside sends it."""
+    """SIGTERM is what an outer time limit sends."""
     stops = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
     suite = run([stage("first", writes(rows, ROW)), stage("stopped", stops), stage("last", "")])
     assert status(suite) == {"first": PASSED, "stopped": NOT_REACHED, "last": NOT_REACHED}

@@ -1,4 +1,4 @@
-"""The files of results, the figures made of their rows, the report, the pictures."""
+"""Result files, the figures made from their rows, the report and the pictures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
     assert read(path) == result
     with pytest.raises(FileExistsError):
         write(result, path)
-    with pytest.raises(ValueError, match="rows of one run, got 2"):
+    with pytest.raises(ValueError, match="rows must be of one run, got 2"):
         write(a_result([a_row(), a_row(commit="other")]), tmp_path / "b.json")
     content = json.loads(path.read_text())
     for change, message in (
-        ({"schema": 1}, "expected a result file of schema 2, got 1"),
+        ({"schema": 1}, "must be a result file of schema 2, got 1"),
         ({"rows": [{"op": "x"}]}, "row 0: missing or unknown fields"),
-        ({"rows": [{**content["rows"][0], "metric": "x"}]}, "expected a metric of"),
+        ({"rows": [{**content["rows"][0], "metric": "x"}]}, "metric must be one of"),
     ):
         path.write_text(json.dumps({**content, **change}))
         with pytest.raises(ValueError, match=message):

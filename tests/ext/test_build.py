@@ -1,4 +1,4 @@
-"""The package as installed: what it says of itself, what it needs, how it does without a binary."""
+"""The installed package: what it says of itself, what it needs, how it works without a binary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def call(**more):
 
 
 def python(*sources: str) -> str:
-    """Runs the sources in a fresh interpreter; its output, or its error as the failure."""
+    """Runs the sources in a fresh interpreter; returns its output, or fails with its error."""
     run = subprocess.run(
         [sys.executable, "-c", "\n".join(textwrap.dedent(source) for source in sources)],
         capture_output=True,
@@ -86,7 +86,7 @@ def test_build_info_may_be_changed_by_its_reader() -> None:
 
 
 def test_needs_torch_and_numpy_only() -> None:
-    """No part of the training package, nor what it depends on, is imported or needed."""
+    """The training package and its dependencies are neither imported nor needed."""
     names = ("torchvision", "lightning", "torchmetrics", "sklearn", "matplotlib", "usucl.")
     out = python(
         _BLOCK.format(names=names),

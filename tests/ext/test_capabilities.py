@@ -24,7 +24,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def ordered_problem(order: str, rows: int, count: int, dim: int) -> tuple[Frames, Frames]:
-    """Anchors, and keys in an order that a selection with running limits can stumble over."""
+    """Returns anchors, and keys in an order that is hard for a selection with running limits."""
     generator = torch.Generator().manual_seed(rows + count + dim)
 
     def unit(*shape: int) -> torch.Tensor:
@@ -48,9 +48,9 @@ def ordered_problem(order: str, rows: int, count: int, dim: int) -> tuple[Frames
 
 
 def digests() -> dict[str, str]:
-    """What a problem of each kind comes to, by name."""
+    """Returns a digest of each kind of problem's results, by name."""
     found = {}
-    for order, dtype, cross_k in product(ORDERS, DTYPES, (3, 21)):  # 3: few enough to nominate
+    for order, dtype, cross_k in product(ORDERS, DTYPES, (3, 21)):  # 3 is few enough to nominate
         anchors, keys = ordered_problem(order, 37, 6001, 33)
         embedding = anchors.embedding.to(dtype).requires_grad_()
         blocks = [
@@ -140,7 +140,7 @@ def test_every_order_selects_what_a_sort_selects(order: str) -> None:
 
 
 class Watching(TorchDispatchMode):
-    """Does nothing, but calls under it must be seen by it."""
+    """A mode that does nothing, but must see the calls under it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def test_the_dispatcher_changes_no_bit(dtype: torch.dtype, reduction: str) -> No
 
 
 def test_rows_that_are_not_contiguous() -> None:
-    """Columns of a wider table: a copy is made and nothing else read."""
+    """Columns of a wider table are copied, and nothing else is read."""
     anchors, keys = ordered_problem("random", 8, 200, 24)
 
     def strided(frames: Frames) -> Frames:

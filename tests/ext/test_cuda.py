@@ -1,10 +1,10 @@
-"""The CUDA kernels against the oracle and the CPU's, and what is asked of them on a GPU alone.
+"""The CUDA kernels against the oracle and the CPU's, and what only a GPU can test.
 
-The other tests of this folder run on every device there is; here are the comparisons between two
+The other tests of this folder run on every available device; here are comparisons between two
 devices, streams, graphs, and sizes at the bounds of the kernels' tiles, lists and tables. With
 USUCL_CUDA_ONE_LAUNCH=0 small problems take the launches of large ones, and with
-USUCL_CUDA_SMALLEST_DENSE=0 tensor cores nominate for them too. USUCL_CUDA_WARPGROUPS=0 has mma.sync
-do what Hopper's warpgroups would do.
+USUCL_CUDA_SMALLEST_DENSE=0 tensor cores nominate for them too. With USUCL_CUDA_WARPGROUPS=0
+mma.sync does what Hopper's warpgroups would do.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ needs_gpu = pytest.mark.skipif(
 
 
 def assert_near(gpu: torch.Tensor | None, cpu: torch.Tensor | None, eps: float) -> None:
-    """Equal but for exp and log, which round differently on the two: a few eps of each logit."""
+    """Asserts equality up to exp and log, which round differently: a few eps of each logit."""
     assert (gpu is None) == (cpu is None)
     if gpu is None or cpu is None or not cpu.numel():
         return
     largest = torch.nan_to_num(cpu.double(), 0.0, 0.0, 0.0).abs().max().item()
-    own = torch.finfo(cpu.dtype).eps  # the one rounding to the gradient's dtype
+    own = torch.finfo(cpu.dtype).eps  # a single rounding to the gradient's dtype
     torch.testing.assert_close(
         gpu.cpu(),
         cpu,
@@ -180,7 +180,7 @@ def test_broken_rows_stay_alone() -> None:
 @pytest.mark.parametrize("order", ["random", "ascending", "equal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_tensor_cores_nominate_what_the_cpu_selects(dtype: torch.dtype, order: str) -> None:
-    """Enough pairs for the dense pass."""
+    """Returns enough pairs for the dense pass."""
     problem = plain_problem(dtype=dtype, rows=200, dim=128, keys=(1000, 9000), cross_k=32)
     bank = problem.blocks[1].embedding
     if order == "ascending":
@@ -192,7 +192,7 @@ def test_tensor_cores_nominate_what_the_cpu_selects(dtype: torch.dtype, order: s
 
 
 def crowded_problem(dtype: torch.dtype = torch.bfloat16, **options: Any) -> Problem:
-    """Enough pairs for the dense pass, and among the keys every reason not to take one."""
+    """Returns enough pairs for the dense pass, and keys with every reason not to take them."""
     given = {"cross_k": 32, "cross_skip": 3, "intra_k": 4, "intra_skip": 1, "max_similarity": 0.3,
              "window": (0.5, 400.0), **options}  # fmt: skip
     problem = plain_problem(dtype=dtype, rows=200, dim=128, keys=(1000, 9000, 130), **given)
@@ -274,7 +274,7 @@ def test_two_dtypes_mixed_on_two_streams() -> None:
 
 @contextmanager
 def no_synchronisation() -> Iterator[None]:
-    """RuntimeError in the block where PyTorch waits for the GPU; a graph's capture tells of us."""
+    """Raises RuntimeError where PyTorch waits for the GPU; a graph's capture reveals our waits."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

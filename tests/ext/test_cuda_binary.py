@@ -1,8 +1,8 @@
 """What nvcc made of the CUDA kernels: registers, memory, instructions. Needs no GPU.
 
-Read is the library that was built in place, or the one that USUCL_CUDA_LIBRARY names. What is
-right on the CPU by -ffp-contract=off must be so here too: a similarity is a chain of fused
-multiply-adds, whatever else is added or multiplied is rounded each time.
+The library is the one built in place, or the one that USUCL_CUDA_LIBRARY names. What
+-ffp-contract=off ensures on the CPU must hold here too: a similarity is a chain of fused
+multiply-adds, and whatever else is added or multiplied is rounded each time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pytest
 from benchmarks import cuda_binary, cuda_prediction
 from benchmarks.cuda_binary import Kernel, Library, occupancy, read, readable, table
 
-MOST_BYTES = 8 * 2**20  # for each architecture, host code included: three times what it takes
-MOST_STATIC_SHARED = 48 * 1024  # of a thread block, what every architecture grants
+MOST_BYTES = 8 * 2**20  # per architecture, with host code: three times what it takes
+MOST_STATIC_SHARED = 48 * 1024  # per thread block, granted by every architecture
 
 # Kernels, whatever their template arguments, by what they compute.
 SIMILARITIES = {"cross_kernel", "intra_kernel", "pair_kernel"}
@@ -36,7 +36,7 @@ def library() -> Library:
 
 @pytest.fixture
 def ptx(library: Library) -> dict[str, list[str]]:
-    """Kernel name to its floating-point statements."""
+    """Returns the floating-point statements by kernel name."""
     if not library.ptx:
         pytest.skip(f"no PTX in {library.path.name}, built for {', '.join(library.archs)}")
     number = re.compile(r"^(?:@!?%p\d+ )?(?:\w+\.)+f(?:32|64)\b")
@@ -50,7 +50,7 @@ def plain(name: str) -> str:
 
 
 def of(kernels: set[str], library: Library) -> list[Kernel]:
-    """The instances of these kernels; every one must be there."""
+    """Returns the instances of these kernels, all of which must be there."""
     found = [kernel for kernel in library.kernels if plain(kernel.name) in kernels]
     assert {plain(kernel.name) for kernel in found} == kernels, "a kernel was renamed or removed"
     return found
@@ -69,16 +69,16 @@ def test_every_architecture_has_every_kernel(library: Library) -> None:
 
 
 def test_no_kernel_spills(library: Library) -> None:
-    """Nor keeps an array in local memory, on any architecture."""
+    """No kernel keeps an array in local memory either, on any architecture."""
     assert not [(one.name, one.arch, one.stack) for one in library.kernels if one.stack > 0]
 
 
 def test_tensor_cores_are_fed_from_shared_memory(library: Library) -> None:
-    """Each of 32 products of a step, its fragments by ldmatrix, chunks by asynchronous copies."""
+    """A step has 32 products; ldmatrix loads their fragments, asynchronous copies the chunks."""
     for kernel in of(TENSOR_CORES, library):
         code = list(kernel.instructions)
         places = [i for i, op in enumerate(code) if op == "HMMA"]
-        # 16 products of 16 x 8 a step of 32 bytes, 4 steps a chunk: written out once.
+        # 16 products of 16 x 8 per step of 32 bytes, 4 steps per chunk, unrolled once.
         assert len(places) == 4 * 16, (kernel.name, kernel.arch)
         assert code.count("LDSM") == 4 * (4 + 2), (kernel.name, kernel.arch)
         assert "LDGSTS" in code, (kernel.name, kernel.arch)
@@ -86,7 +86,7 @@ def test_tensor_cores_are_fed_from_shared_memory(library: Library) -> None:
 
 
 def test_the_comparison_of_the_scores_fits_beside_the_products(library: Library) -> None:
-    """Of one H200 multiprocessor 4.8 half-rate operations a pair at 128 dimensions."""
+    """An H200 multiprocessor has time for 4.8 half-rate operations per pair at D = 128."""
     tool = cuda_binary.find_cuobjdump()
     assert tool is not None
     text = cuda_binary.dump(tool, "--dump-sass", library.path)
@@ -118,17 +118,17 @@ def test_a_similarity_is_fused_in_machine_code(library: Library, dtype: str, fus
 
 
 def test_float32_stays_float32(library: Library) -> None:
-    """No double by accident, at a 64th of the rate on many GPUs."""
+    """There is no accidental double, which has a 64th of the rate on many GPUs."""
     for kernel in library.kernels:
         if "<float" not in kernel.name or plain(kernel.name) in FLOAT64_SUMS:
             continue
-        # Not DADD: by adding zero ptxas moves any 64 bits.
+        # DADD does not count: ptxas moves any 64 bits by adding zero.
         doubles = {"DFMA", "DMUL", "DSETP"} & set(kernel.instructions)
         assert not doubles, (kernel.name, kernel.arch, doubles)
 
 
-# In PTX a division is one statement, not the fused multiply-adds that it becomes later, so there it
-# can be told exactly what the source asked for.
+# In PTX a division is one statement, not yet the fused multiply-adds that it becomes, so PTX shows
+# exactly what the source asked for.
 
 
 def test_a_similarity_is_nothing_but_fused_multiply_adds(ptx: dict[str, list[str]]) -> None:
@@ -181,7 +181,7 @@ def a_kernel(**fields: object) -> Kernel:
     [
         ({}, 1.0),
         ({"registers": 255}, 0.125),  # 8 warps of 64
-        ({"registers": 33}, 0.75),  # given out 256 a warp, so as for 40
+        ({"registers": 33}, 0.75),  # as for 40, since a warp gets multiples of 256
         ({"shared": 48 * 1024}, 3 / 16),  # 3 blocks of 49 KiB in 164 KiB
         ({"shared": 48 * 1024, "arch": "sm_90a"}, 4 / 16),
         ({"threads": 1024, "arch": "sm_120"}, 2 / 3),

@@ -1,4 +1,4 @@
-"""The same bits on every run, in every number of threads, however the keys are cut into blocks."""
+"""The same bits in every run, on any number of threads, however the keys are cut into blocks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from usucl_ext import Frames
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Puts the number of threads back."""
+    """Restores the number of threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
 def busy_problem(device: torch.device, **options: Any) -> Problem:
-    """Enough work for several threads; few keys for many anchors, so gradients collide."""
+    """Returns work for several threads, with few keys for many anchors: gradients collide."""
     generator = torch.Generator().manual_seed(11)
 
     def frames(count: int, dtype: torch.dtype = torch.float32) -> Frames:
@@ -93,7 +93,7 @@ def test_every_number_of_threads_gives_the_same_bits(
 def test_few_anchors_against_many_keys_in_every_number_of_threads(
     native_device: torch.device, threads: None
 ) -> None:
-    """Here the keys, not the anchors, are what threads can share."""
+    """Threads can only divide the keys here, not the anchors."""
     if native_device.type != "cpu":
         pytest.skip("CPU threads")
     problem = busy_problem(native_device)
@@ -109,7 +109,7 @@ def test_few_anchors_against_many_keys_in_every_number_of_threads(
 
 
 def test_cutting_the_keys_moves_no_bit_of_the_selection(native_device: torch.device) -> None:
-    """Blocks, empty and tiny ones too, in the order of one whole; similarities are not exact."""
+    """Blocks, even empty and tiny ones, equal one whole block; similarities are not exact."""
     problem = busy_problem(native_device)
     whole = Frames(
         torch.cat([block.embedding.float() for block in problem.blocks]),
@@ -131,7 +131,7 @@ def test_cutting_the_keys_moves_no_bit_of_the_selection(native_device: torch.dev
 
 
 def test_other_anchors_do_not_matter(native_device: torch.device) -> None:
-    """An anchor alone, or in any place among others, selects the same keys."""
+    """An anchor selects the same keys alone and in any place among others."""
     problem = busy_problem(native_device)
     together = problem.select("native")
     order = torch.randperm(300)

@@ -1,4 +1,4 @@
-"""Plain CPU calls go past the dispatcher: what else PyTorch is doing must not be missed."""
+"""Plain CPU calls bypass the dispatcher, and must not miss what else PyTorch is doing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_gradient(problem: Problem) -> list[torch.Tensor]:
 
 
 def fresh_options(number: float) -> dict[str, Any]:
-    """A window and a temperature that no other test has put into a cache."""
+    """Returns a window and a temperature that no other test has put into a cache."""
     return {"window": (0.1, 0.5 + number), "temperature": 0.1 + number}
 
 

@@ -1,4 +1,4 @@
-"""Bad input: a TypeError or ValueError that names the argument, what was expected and what came."""
+"""Bad input raises TypeError or ValueError with the argument, what it must be and what it was."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def arguments() -> dict[str, Any]:
-    """Valid arguments: N = 5, D = 6, blocks of 9 and 12 keys."""
+    """Returns valid arguments: N = 5, D = 6, blocks of 9 and 12 keys."""
     problem = plain_problem()
     return {
         "anchors": problem.anchors,
@@ -305,7 +305,7 @@ def test_set_window_refuses_nan() -> None:
 
 
 def test_narrower_ids_and_wider_times_are_taken(impl: str) -> None:
-    """int32 ids and float64 times lose nothing that counts."""
+    """int32 ids and float64 times are converted without loss."""
     expected = hard_negative_nce(**{**arguments(), "impl": impl})
     call = {**arguments(), "impl": impl}
     anchors(video=call["anchors"].video.int(), time=call["anchors"].time.double())(call)

@@ -1,7 +1,7 @@
 """The official implementation's numbers, reproduced through ids alone.
 
 There, "cross-video" keys are the whole batch's intra-video negatives, detached and unmasked, the
-anchor's own included. Here: the intra block shares the anchors' one known patient, so it yields
+anchor's own included. Here, the intra block shares the anchors' one known patient, so it yields
 same-video keys only; the cross block repeats its embeddings under foreign videos, patient unknown.
 """
 

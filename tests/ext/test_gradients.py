@@ -1,4 +1,4 @@
-"""Gradients: the oracle's hand-derived ones, numerical ones, and what autograd promises."""
+"""Gradients against hand-derived and numerical ones, and what autograd promises."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_bank_may_be_overwritten_before_backward(
 
 
 def test_a_bank_is_not_saved(impl: str, device: torch.device) -> None:
-    """Nor a copy of it: nothing kept for backward has as many rows as the bank."""
+    """No copy is kept either: nothing saved for backward has as many rows as the bank."""
     problem = plain_problem(device)
     problem.anchors.embedding.requires_grad_()
     bank = Frames(
@@ -279,7 +279,7 @@ def test_selection_and_loss_without_leaves_need_no_gradient(
 
 
 def test_one_tensor_as_anchors_positives_and_keys(impl: str, device: torch.device) -> None:
-    """In a dense batch every frame plays every part; its gradients add up."""
+    """In a dense batch every frame has every role, and its gradients add up."""
     apart = plain_problem(device, window=(0.5, 9.0), rows=9)
     frames = apart.blocks[0]
     apart.anchors, apart.positives = frames, frames.embedding.roll(1, dims=0)

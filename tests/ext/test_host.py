@@ -1,7 +1,7 @@
-"""The host's side of calls on CUDA tensors, without a GPU: what they launch, set, allocate, await.
+"""What calls on CUDA tensors launch, set, allocate and await on the host, without a GPU.
 
 PyTorch and the library are the real ones, on a CUDA runtime that does nothing (benchmarks/cpp/
-stub_cuda.cpp). python -m benchmarks.host_time times the same calls.
+stub_cuda.cpp). ``python -m benchmarks.host_time`` times the same calls.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import pytest
 import usucl_ext
 from benchmarks import stub_cuda
 
-# Of one call, once another one like it was made. Fewer is better: change them as that comes.
-# Allocations are PyTorch's: one for each tensor that comes out, the others to work in.
+# Counts per call, after an equal call. Fewer is better: lower them when they fall.
+# Allocations are PyTorch's: one per output tensor, the others for temporary memory.
 FORWARD = {"launches": 15, "memsets": 1, "allocations": 3, "queries": 2, "events": 4}
 SELECTION = {**FORWARD, "launches": FORWARD["launches"] - 1, "allocations": 6}
 FORWARD_BY_OPERATOR = {**FORWARD, "allocations": 10}
 SMALL_FORWARD = {"launches": 2, "memsets": 0, "allocations": 2, "queries": 0, "events": 0}
-# With a fill of the upstream gradient, and a cast of every gradient to bfloat16.
+# This includes a fill of the upstream gradient, and a cast of every gradient to bfloat16.
 BACKWARD = {"launches": 9, "memsets": 1, "allocations": 8, "queries": 0, "events": 0}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened in the process of on_stub_cuda.py."""
+    """What the process of on_stub_cuda.py reported."""
     reason = stub_cuda.absent_reason() or usucl_ext.build_info()["cuda_reason"]
     if reason is not None or sys.platform != "linux":
         pytest.skip(str(reason or "nothing is preloaded here"))
@@ -80,8 +80,8 @@ def test_gradients_are_like_their_inputs(results: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("call", "fills", "events"),
     [
-        ("new temperature", 1, 1),  # which others are to wait for
-        ("not written yet", 0, 1),  # waited for by another stream
+        ("new temperature", 1, 1),  # other streams must wait for the fill
+        ("not written yet", 0, 1),  # another stream waits for it
         ("captured, not written yet", 1, 0),  # a graph cannot wait for it
         ("written", 0, 0),
         ("new window", 2, 1),

@@ -57,7 +57,7 @@ def test_one_double_makes_all_double(problem: Problem, impl: str, device: torch.
 
 @given(problem=problems(on_grid=False, spoiled=False))
 def test_matches_oracle_on_real_values(problem: Problem, impl: str, device: torch.device) -> None:
-    """Close keys may change places, which moves the loss no more than their distance does."""
+    """Close keys may swap places, which moves the loss no more than their distance does."""
     problem.options["max_similarity"] = None  # a key on the limit would come or go
     truth = problem.judge(exact_chain=impl == "native")
     moved = problem.to(device)
@@ -72,7 +72,7 @@ def test_matches_oracle_on_real_values(problem: Problem, impl: str, device: torc
 
 @pytest.fixture
 def loss_of(impl: str, device: torch.device) -> Any:
-    """loss_of(anchors, positives, keys, **options) on the device, back as a list."""
+    """A function (anchors, positives, keys, **options) that returns the loss as a list."""
 
     def call(anchors: Frames, positives: Any, keys: Frames, **options: Any) -> Any:
         options = {"window": (0.0, INF), "intra_k": 9, "cross_k": 9, "temperature": 1.0, **options}
@@ -123,7 +123,7 @@ def test_several_positives_are_the_mean_of_each_alone(loss_of: Any) -> None:
 
 
 def test_reductions(loss_of: Any) -> None:
-    """The mean divides by N, rows of loss 0 included."""
+    """The mean divides by N, counting rows of loss 0."""
     anchors = keys_of([1.0, -1.0, 1.0], [0, 0, -1])
     keys = keys_of([0.5, 0.25], [1, 1])
     rows = loss_of(anchors, [[0.75]] * 3, keys)
@@ -149,7 +149,7 @@ def test_nothing_asked_for(loss_of: Any) -> None:
 
 
 def test_rows_that_are_not_finite_stay_alone(loss_of: Any) -> None:
-    """NaN for a bad anchor or positive; it comes before 'no negative' and 'no video'."""
+    """A bad anchor or positive gives NaN, even without negatives or without a video."""
     anchors = keys_of([1.0, NAN, 1.0, INF, NAN, 1e30, 1.0], [0, 0, 0, 0, -1, 0, -1])
     positives = [[0.75], [0.75], [NAN], [0.75], [0.75], [1e30], [INF]]
     rows = loss_of(anchors, positives, keys_of([0.5], [1]))

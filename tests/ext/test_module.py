@@ -1,4 +1,4 @@
-"""HardNegativeNCE: its window and its options, whatever is done to the model around it."""
+"""HardNegativeNCE keeps its window and options, whatever is done to the model around it."""
 
 from __future__ import annotations
 

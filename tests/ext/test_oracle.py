@@ -1,4 +1,4 @@
-"""The judge is judged: exact arithmetic against fractions, derivatives against complex steps."""
+"""Tests of the oracle: exact arithmetic by fractions, derivatives by complex steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from row_loss import row_loss
 
 
 def _round(exact: Fraction, dtype: type) -> float:
-    """The nearest value of dtype, ties to even, by search among the neighbours of a guess."""
+    """Returns the nearest value of a dtype, ties to even, searching the neighbours of a guess."""
     guess = dtype(float(exact))
     candidates = [np.nextafter(guess, dtype(-np.inf)), guess, np.nextafter(guess, dtype(np.inf))]
     return min(

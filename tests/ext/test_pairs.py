@@ -1,4 +1,4 @@
-"""similarities(): the numbers of the selection itself, for pairs that somebody else proposes."""
+"""similarities() gives the selection's own numbers for pairs that another search proposes."""
 
 from __future__ import annotations
 

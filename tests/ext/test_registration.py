@@ -125,7 +125,7 @@ def test_opcheck_hard_negative_nce_backward(variant: Problem) -> None:
 
 
 def test_a_window_schedule_compiles_once(impl: str, device: torch.device) -> None:
-    """20 windows, forward and backward, one graph, the eager values."""
+    """20 windows, forward and backward, take one graph and give the eager values."""
     problem = plain_problem(device)
     criterion = HardNegativeNCE(window=(0.0, 1.0), intra_k=2, cross_k=3, impl=impl).to(device)
     counter = CompileCounterWithBackend("aot_eager")
@@ -167,7 +167,7 @@ def test_compiled_function_with_selection(impl: str, device: torch.device) -> No
 
 
 def test_autocast_truncates_nothing(impl: str, device: torch.device) -> None:
-    """In bfloat16 the times 1000, 1001, 1002 and 1003 fall together, and so are 0.2 and 0.2001."""
+    """In bfloat16 the times 1000 to 1003 would be equal, and so would 0.2 and 0.2001."""
     problem = plain_problem(device, window=(2.5, 3.5), temperature=0.2001)
     problem.anchors = problem.anchors._replace(time=problem.anchors.time * 4 + 1000)
     problem.blocks = [block._replace(time=block.time * 4 + 1000) for block in problem.blocks]

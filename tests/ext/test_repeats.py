@@ -1,4 +1,4 @@
-"""A call like one before is not checked again, and so must be like it in all that is checked."""
+"""A call like an earlier one is not checked again, so it must be like it in all that is checked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(problem: Problem, **options: Any) -> Any:
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """An entry for every call that is checked."""
+    """A list with one entry per checked call."""
     seen: list[object] = []
     from usucl_ext import ops
 

@@ -16,10 +16,10 @@ VIDEO_LENGTH = 1000
 
 
 def test_more_than_two_to_the_31_pairs(native_device: torch.device) -> None:
-    """D = 1, so that a similarity is +key or -key and the answer a sort of the keys."""
+    """D = 1, so a similarity is +key or -key and the answer is a sort of the keys."""
     rows, count, k = 4096, 2**19 + 3, 3
     assert rows * count > 2**31
-    rank = np.arange(count) * 314159 % count  # a permutation: the two have no common factor
+    rank = np.arange(count) * 314159 % count  # a permutation, as the two have no common factor
     value = ((rank - count // 2) * 2.0**-20).astype(np.float32)  # distinct and exact
     video = np.arange(count) // VIDEO_LENGTH
     kinds = [(sign, v) for sign in (1.0, -1.0) for v in (0, 1, 250, int(video[-1]))]
@@ -83,7 +83,7 @@ print(run(1024, 2**18))
 
 
 def test_extra_memory_does_not_grow_with_the_pairs(native_device: torch.device) -> None:
-    """The anchors x keys matrix would be 1 GiB of float32 here; the aim is 64 MiB at any M."""
+    """The anchors x keys matrix would be 1 GiB of float32 here; the goal is 64 MiB at any M."""
     if native_device.type != "cpu":
         pytest.skip("resident memory is the CPU's")
     if not Path("/proc/self/status").exists():
@@ -96,7 +96,7 @@ def test_extra_memory_does_not_grow_with_the_pairs(native_device: torch.device) 
 
 
 def test_dimension_beyond_any_tile(impl: str, device: torch.device) -> None:
-    """D = 20000, all ones: exact, and no tile boundary divides it."""
+    """D = 20000 of ones is exact, and no tile boundary divides it."""
     dim = 20000 + 1
     keys = torch.ones(3, dim)
     keys[0, -1] = 0
@@ -122,7 +122,7 @@ def test_dimension_beyond_any_tile(impl: str, device: torch.device) -> None:
 
 
 def test_every_key_may_be_asked_for(impl: str, device: torch.device) -> None:
-    """k = M = 5000: the selection is a stable sort."""
+    """With k = M = 5000 the selection is a stable sort."""
     count = 5000
     value = (torch.arange(count) * 7919 % 97).float() / 128
     selection = select_negatives(

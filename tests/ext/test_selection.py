@@ -52,7 +52,7 @@ def test_native_is_the_canonical_chain_float64(problem: Problem, native_device: 
 def test_equal_up_to_ties_within_rounding(
     problem: Problem, impl: str, device: torch.device
 ) -> None:
-    """Rank by rank the similarities agree, whichever of two close keys took the place."""
+    """The similarities agree rank by rank, whichever of two close keys took the place."""
     ours, truth = problem.to(device).select(impl), judge(problem)
     dim = problem.anchors.embedding.shape[1]
     reach = 3 * max(
@@ -73,7 +73,7 @@ def test_equal_up_to_ties_within_rounding(
 def test_splitting_the_keys_changes_nothing(
     problem: Problem, cuts: list[int], impl: str, device: torch.device
 ) -> None:
-    """One block or several: the same selection, index and all."""
+    """One block or several give the same selection with the same indices."""
     dim = problem.anchors.embedding.shape[1]
     whole = Frames(
         torch.cat([b.embedding.float().reshape(-1, dim) for b in problem.blocks]),

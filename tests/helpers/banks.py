@@ -1,4 +1,4 @@
-"""Made-up frames for banks, and when two selections are the same."""
+"""Made-up frames for banks, and equality of selections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usucl.losses import Frames, Selection
 def frames(
     m: int, seed: int, *, dim: int = 6, videos: int = 7, kind: str = "normal", patient: bool = True
 ) -> Frames:
-    """``tied``: small integers, so that similarities are exact and often equal."""
+    """Returns frames; ``tied`` ones are small integers: similarities are exact and often equal."""
     generator = torch.Generator().manual_seed(seed)
     if kind == "tied":
         embedding = torch.randint(-1, 2, (m, dim), generator=generator).float()

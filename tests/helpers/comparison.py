@@ -1,4 +1,4 @@
-"""What a test says of a result: it is the oracle's, or another device's to the bit."""
+"""Asserts that a result is the oracle's, or another device's bit for bit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def same_selection(ours: Selection, truth: oracle.Selection) -> None:
 
 
 def assert_same_selection(ours: Selection, theirs: Selection) -> None:
-    """Two of our own selections, bit for bit, whichever device each is on."""
+    """Compares two of our own selections bit for bit, whichever device each is on."""
     for name, a, b in zip(Selection._fields, ours, theirs, strict=True):
         assert a.dtype == b.dtype, name
         assert torch.equal(a.cpu(), b.cpu()), f"{name}: {a} is not {b}"

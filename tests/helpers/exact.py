@@ -1,4 +1,4 @@
-"""Exact arithmetic for the oracle: a fused-multiply-add rounded once, and the chain of them."""
+"""Exact arithmetic for the oracle: a fused multiply-add rounded once, and a chain of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ Array = np.ndarray
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """a + b = total + error exactly (Knuth), in float64."""
+    """Returns total and error, a + b = total + error exactly (Knuth), in float64."""
     total = a + b
     shadow = total - a
     return total, (a - (total - shadow)) + (b - shadow)
 
 
 def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
-    """a * b = product + error exactly (Veltkamp, Dekker), in float64."""
+    """Returns product and error, a * b = product + error exactly (Veltkamp, Dekker), in float64."""
 
     def halves(x: Array) -> tuple[Array, Array]:
         scaled = 134217729.0 * x  # 2^27 + 1
@@ -29,7 +29,7 @@ def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _sum_to_odd(a: Array, b: Array) -> Array:
-    """a + b rounded to odd: a later rounding to fewer bits is then as good as rounding once."""
+    """Returns a + b rounded to odd: rounding that to fewer bits is as good as rounding once."""
     total, error = _two_sum(a, b)
     even = (total.view(np.int64) & 1) == 0
     nudge = np.isfinite(total) & np.isfinite(error) & (error != 0) & even
@@ -37,7 +37,7 @@ def _sum_to_odd(a: Array, b: Array) -> Array:
 
 
 def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c with one rounding, elementwise, in the common dtype of a, b, c.
+    """Returns a * b + c with one rounding, elementwise, in the common dtype of a, b, c.
 
     float32: the float64 product is exact, so one sum rounded to odd and a cast remain. float64:
     Boldo and Melquiond (2008), exact while nothing overflows or gets near the subnormals.
@@ -54,7 +54,7 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
 
 
 def chain(query: Array, keys: Array) -> Array:
-    """Similarity of one embedding [D] with each of [M, D]: the canonical chain. Shape [M]."""
+    """Returns similarities ``[M]`` of embedding ``[D]`` with ``[M, D]``: the canonical chain."""
     accumulator = np.zeros(len(keys), dtype=query.dtype)
     with np.errstate(all="ignore"):
         for d in range(len(query)):
@@ -63,6 +63,6 @@ def chain(query: Array, keys: Array) -> Array:
 
 
 def plain(query: Array, keys: Array) -> Array:
-    """The same in plain float64, for margins and for the truth of a matmul."""
+    """Returns the same in plain float64, for margins and for the truth of a matmul."""
     with np.errstate(all="ignore"):
         return (keys.astype(np.float64) * query.astype(np.float64)).sum(axis=1)

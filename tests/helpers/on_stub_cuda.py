@@ -16,7 +16,7 @@ OPTIONS: dict[str, Any] = {"window": (0.1, 0.5), "intra_k": 3, "cross_k": 32, "i
 
 
 def frames(rows: int, device: str = "cuda:0", dtype: torch.dtype = torch.bfloat16) -> Frames:
-    """Frames whose values nobody reads."""
+    """Returns frames whose values nobody reads."""
     return Frames(
         torch.empty(rows, 128, dtype=dtype, device=device),
         torch.empty(rows, dtype=torch.int64, device=device),
@@ -42,7 +42,7 @@ class Problem:
         return loss
 
     def by_operator(self, **changed: Tensor) -> Tensor:
-        """The registered operator, some of its tensors replaced."""
+        """Calls the registered operator with some of its tensors replaced."""
         tensors = {
             "anchors": self.anchors.embedding,
             "video": self.anchors.video,
@@ -69,7 +69,7 @@ class Problem:
 
 
 def counted(stub: Stub, call: Any) -> dict[str, Any]:
-    """What one call asked of the runtime and of PyTorch's allocator."""
+    """Returns what one call asked of the runtime and of PyTorch's allocator."""
     stub.take(), stub.take_kernels()
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
     call()
@@ -78,7 +78,7 @@ def counted(stub: Stub, call: Any) -> dict[str, Any]:
 
 
 def refused(call: Any) -> str:
-    """The message with which a call is refused."""
+    """Returns the message with which a call is refused."""
     try:
         call()
     except RuntimeError as error:

@@ -1,11 +1,11 @@
-"""The judge of the op: a slow float64 loop, written from the mathematics alone.
+"""The judge of the operators: a slow float64 loop, written from the mathematics alone.
 
 It shares no code with ``usucl_ext`` and uses torch only to unpack tensors. Which key is selected is
 decided by the canonical rule, one fused-multiply-add chain over d = 0 .. D-1 in the problem's
 arithmetic (float32, or float64 for double), emulated exactly; everything after the selection, the
 loss and its hand-derived gradients, is float64.
 
-Beside every value stands its *condition*: how far one rounding error of size eps, made anywhere in
+Every value has a *condition*: how far one rounding error of size eps, made anywhere in
 a straightforward computation of that value, can move it, in units of eps. ``tolerances.py`` turns
 it into the allowed error.
 """
@@ -29,7 +29,7 @@ class _Frames:
     embedding: Array
     video: list[int]
     time: Array
-    patient: list[int]  # -1 throughout where the call names no patients
+    patient: list[int]  # all -1 if the call names no patients
 
 
 @dataclass
@@ -64,7 +64,7 @@ def _arithmetic(*tensors: torch.Tensor) -> torch.dtype:
 
 
 def _windows(window: Any, rows: int) -> list[tuple[np.float32, np.float32] | None]:
-    """One (lo, hi) per anchor, rounded to float32; None where there is no window."""
+    """Returns one (lo, hi) per anchor, rounded to float32; None if there is no window."""
     if window is None:
         return [None] * rows
     values = torch.as_tensor(window, dtype=torch.float64).cpu().reshape(-1, 2).tolist()
@@ -74,7 +74,7 @@ def _windows(window: Any, rows: int) -> list[tuple[np.float32, np.float32] | Non
 
 
 def _margins(margin: Any, rows: int, arithmetic: Any) -> Array | None:
-    """One margin per anchor, rounded to the problem's arithmetic."""
+    """Returns one margin per anchor, rounded to the problem's arithmetic."""
     if margin is None:
         return None
     values = torch.as_tensor(margin, dtype=torch.float64).cpu().reshape(-1).numpy()
@@ -140,7 +140,7 @@ def _select_row(
 
 
 def _join(blocks: list[_Frames], dim: int, dtype: Any) -> _Frames:
-    """The blocks in order, as one: the oracle may copy, the op may not."""
+    """Returns the blocks in order, as one: the oracle may copy, the operator may not."""
     return _Frames(
         np.concatenate([np.zeros((0, dim), dtype), *(b.embedding for b in blocks)]),
         [v for b in blocks for v in b.video],
@@ -166,7 +166,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 def select_negatives(
     anchors: Any, negatives: Any, *, exact_chain: bool = True, **given: Any
 ) -> Selection:
-    """Section "Selection": ranks skip .. skip+k-1 by (similarity descending, index ascending)."""
+    """Returns ranks skip .. skip+k-1 by (similarity descending, index ascending)."""
     options = _options(given)
     blocks = _blocks(negatives)
     dtype = _arithmetic(anchors.embedding, *(b.embedding for b in blocks))
@@ -247,7 +247,7 @@ def hard_negative_nce(
     exact_chain: bool = True,
     **given: Any,
 ) -> Judgement:
-    """Loss and gradients for the upstream gradient ``grad`` (ones if None).
+    """Returns loss and gradients for the upstream gradient ``grad`` (ones if None).
 
     ``exact_chain`` False judges a matmul: similarities are plain float64 and the conditions allow
     for its rounding, D eps sum_d |q_d k_d| for each similarity.
@@ -284,7 +284,7 @@ def hard_negative_nce(
             picked.append(([], []))
             for value in (losses, d_anchor, d_positive):
                 value.truth[i] = np.nan
-            continue  # dT has no share of such a row: only loss_i, dq_i and dp_i are said to be NaN
+            continue  # dT has no share of such a row: only loss_i, dq_i and dp_i must be NaN
         similarity = dot(q, keys.embedding)
         own_limit = None if margins is None else s_p.max() + margins[i]
         intra, cross = _select_row(anchor, i, keys, similarity, windows[i], options, own_limit)
@@ -309,7 +309,7 @@ def hard_negative_nce(
 
             q64, p64 = q.astype(np.float64), p.astype(np.float64)
             d_anchor.add(i, share * row.positive, weight * row.positive_size, p64)
-            if row.condition:  # no negative at all: exactly zero is asked for
+            if row.condition:  # without any negative it must be exactly zero
                 d_positive.add((i, r), share * row.positive, weight * row.positive_size, q64)
             slopes = zip(chosen, row.intra + row.cross, row.intra + row.cross_size, strict=True)
             for j, slope, size in slopes:
@@ -339,7 +339,7 @@ def hard_negative_nce(
 
 
 def _places(blocks: list[_Frames]) -> Iterator[tuple[int, int]]:
-    """(block, slot) of every running key index."""
+    """Yields (block, slot) of every running key index."""
     for number, block in enumerate(blocks):
         for slot in range(len(block.video)):
             yield number, slot

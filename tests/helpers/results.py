@@ -1,4 +1,4 @@
-"""Results of benchmarks that never ran."""
+"""Made-up results of benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def a_row(**fields: object) -> Row:
 
 
 def a_result(rows: list[Row], **run: object) -> Result:
-    """A run on two threads, whose providers are all there."""
+    """Returns a run on two threads, with all providers present."""
     facts = {"cpu": "a CPU", "cores": 2, "threads": 2, "features": [], "cpu_capability": "avx2",
              "torch_cpu_capability": "AVX2", "load_before": 0.1, "settings": {}}  # fmt: skip
     head = {"machine": facts, "versions": {"usucl": "1", "torch": "2"}, "commit": "abc",
@@ -30,7 +30,7 @@ def a_result(rows: list[Row], **run: object) -> Result:
 
 
 def made_up() -> Result:
-    """Every figure that has a goal: ours 100 ms at 65536 keys, others a known multiple."""
+    """Returns all figures with goals: ours is 100 ms at 65536 keys, others a known multiple."""
     peak = a_row(group="machine", op="fma_peak", provider="machine", mode="", shape=(0, 0, 0),
                  metric="rate", value=100.0, unit="GFLOP/s")  # fmt: skip
     rows = [peak]

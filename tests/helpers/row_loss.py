@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class RowLoss:
     """Loss of one anchor with one positive, and its derivatives by every similarity.
 
-    ``*_size`` are the same sums without cancellation: what a rounding error is relative to.
+    ``*_size`` are the same sums without cancellation, to which rounding errors are relative.
     """
 
     loss: float
@@ -41,7 +41,7 @@ def row_loss(
     temperature: float,
     soft_nn_temperature: float | None,
 ) -> RowLoss:
-    """loss = logsumexp(l) - l_0,  l = [s_p, s_intra..., c...] / T,  and its derivatives.
+    """Returns loss = logsumexp(l) - l_0,  l = [s_p, s_intra..., c...] / T,  and its derivatives.
 
     With pi = softmax(l):      d loss / d x_m = (pi_m - [m = 0]) / T   for the scaled entry x_m
                                d loss / d T   = -1/T sum_m (pi_m - [m = 0]) l_m

@@ -1,4 +1,4 @@
-"""A small data folder, and the run folder of a training that never took place."""
+"""A small data folder, and a run folder without a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
 
 def make_data(root: Path, *, videos: int = 8, frames: int = 12, labels: bool = True) -> Path:
-    """Videos of a drifting bright bar, two per patient; the class is the bar's direction."""
+    """Writes videos of a drifting bright bar, two per patient; the class is its direction."""
     x = np.arange(48)
     rows = []
     for v in range(videos):
@@ -34,7 +34,7 @@ def make_data(root: Path, *, videos: int = 8, frames: int = 12, labels: bool = T
 
 
 def make_run(run: Path, data: Path, held_out: int = 1) -> Path:
-    """A run folder as training leaves it, with two random encoders."""
+    """Writes a run folder as training leaves it, with two random encoders."""
     config = EncoderConfig(backbone="resnet10", image_size=32, dim=8)
     for seed, folder in ((0, run / "initial"), (1, run)):
         torch.manual_seed(seed)

@@ -18,7 +18,7 @@ _SIZE = 40
 
 
 def write_video(folder: Path, seed: int, frames: int = 4) -> None:
-    """A folder of frames of noise."""
+    """Writes a folder of frames of noise."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for number in range(frames):
@@ -27,14 +27,14 @@ def write_video(folder: Path, seed: int, frames: int = 4) -> None:
 
 
 def write_run(folder: Path, seed: int = 0) -> Path:
-    """The folder of a run, as far as the bank needs it: a small encoder that learned nothing."""
+    """Writes as much of a run as the bank needs: a small untrained encoder."""
     torch.manual_seed(seed)
     save_encoder(FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=16)), folder)
     return folder
 
 
 def stderr_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command has written: what is wrong."""
+    """Returns the only line that a command has written, its error."""
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -43,7 +43,7 @@ def stderr_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def bank_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    """What ``usucl bank WORDS --json`` answers."""
+    """Returns the answer of ``usucl bank WORDS --json``."""
     capsys.readouterr()
     assert main(["bank", *words, "--json"]) == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)

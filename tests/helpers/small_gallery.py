@@ -15,14 +15,14 @@ from usucl.gallery import Gallery
 
 @pytest.fixture(autouse=True)
 def few_threads(one_thread: None) -> None:
-    """In every test: so small is the gallery."""
+    """Uses one thread in every test, as the gallery is small."""
 
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five videos of four patients in three folds, and one that cannot be read.
 
-    Video e is a copy of b, darker and with a frame less, under another patient's name.
+    Video e is a copy of b, darker and one frame shorter, under another patient's name.
     """
     root = tmp_path_factory.mktemp("data") / "videos"
     for seed, name in enumerate("abcd"):
@@ -40,7 +40,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder that learned nothing."""
+    """The run folder of an untrained encoder."""
     return write_run(tmp_path_factory.mktemp("run") / "run")
 
 
@@ -60,5 +60,5 @@ def assert_same_gallery(a: Path, b: Path) -> None:
 
 
 def interrupt(*_: object) -> None:
-    """In place of a function: Ctrl-C."""
+    """Stands in for a function that Ctrl-C interrupts."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for whole problems of the op, hard cases on purpose.
+"""Hypothesis strategies for whole problems of the operators, with hard cases on purpose.
 
 Embeddings are small integers times one power of two, so every dot product is exact in any order:
 oracle, reference and native must then agree on every index, ties included. Only shapes, options and
@@ -25,7 +25,7 @@ SELECTION_OPTIONS = ("window", "intra_k", "cross_k", "intra_skip", "cross_skip",
 
 @dataclass
 class Problem:
-    """One call of the op. ``options`` are its keyword arguments, ``impl`` apart."""
+    """One call. ``options`` are its keyword arguments except ``impl``."""
 
     anchors: Frames
     positives: Tensor
@@ -60,7 +60,7 @@ class Problem:
         return select_negatives(self.anchors, self.blocks, impl=impl, **self.selection_options)
 
     def run(self, impl: str, blocks_with_grad: list[bool] | None = None) -> Outcome:
-        """Forward and backward on leaves of their own, whatever layout the inputs have."""
+        """Runs forward and backward on new leaves, whatever layout the inputs have."""
         wanted = blocks_with_grad or [True] * len(self.blocks)
 
         def leaf(tensor: Tensor, needs: bool = True) -> Tensor:
@@ -125,7 +125,7 @@ def plain_problem(
     keys: tuple[int, ...] = (9, 12),
     **options: Any,
 ) -> Problem:
-    """Unit vectors, 3 videos, 2 blocks: every anchor has negatives of both groups."""
+    """Returns unit vectors, 3 videos, 2 blocks: every anchor has negatives of both groups."""
     generator = torch.Generator().manual_seed(7)
 
     def embedding(*shape: int) -> Tensor:
@@ -166,14 +166,14 @@ def _transposed(x: Tensor) -> Tensor:
 
 
 def _strided(x: Tensor) -> Tensor:
-    """Every second element of a wider tensor, starting at an odd offset."""
+    """Returns every second element of a wider tensor, starting at an odd offset."""
     wide = torch.full((*x.shape[:-1], 2 * x.shape[-1] + 1), math.nan, dtype=x.dtype)
     wide[..., 1::2] = x
     return wide[..., 1::2]
 
 
 def _expanded(x: Tensor) -> Tensor:
-    """The first row for all: stride 0."""
+    """Returns the first row for all, with stride 0."""
     return x[:1].expand_as(x) if len(x) else x
 
 
@@ -201,7 +201,7 @@ def _spoil(rng: np.random.Generator, values: Tensor, share: float) -> Tensor:
 
 
 def _grid(rng: np.random.Generator, shape: tuple[int, ...], spread: int) -> Tensor:
-    """Integers in [-spread, spread] times a power of two that brings norms near 1."""
+    """Returns integers in [-spread, spread] times a power of two that brings norms near 1."""
     norm = spread * math.sqrt(shape[-1] / 2) if shape[-1] else 1.0
     unit = 2.0 ** -round(math.log2(max(norm, 1.0)))
     return torch.from_numpy(rng.integers(-spread, spread + 1, shape) * unit)
@@ -213,7 +213,7 @@ def _gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
 
 
 def _times(rng: np.random.Generator, count: int) -> Tensor:
-    """Multiples of 1/8, so that distances meet the window's bounds, some slightly off."""
+    """Returns multiples of 1/8, so that distances meet window bounds; some are slightly off."""
     times = rng.integers(0, 17, count) / 8
     times = times + np.where(rng.random(count) < 0.2, rng.random(count) / 8, 0)
     return torch.from_numpy(times).float()
@@ -257,7 +257,7 @@ def problems(
     max_rows: int = 7,
     max_keys: int = 24,
 ) -> Problem:
-    """A problem; ``on_grid`` False takes real-valued unit vectors, of inexact similarity."""
+    """Draws a problem; ``on_grid=False`` gives real-valued unit vectors, of inexact products."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dim = draw(st.sampled_from([1, 2, 7, 16, 63, 128, 513]))
     rows = draw(st.sampled_from([0, 1, 2, 3, max_rows]))
@@ -349,7 +349,7 @@ def keys_of(
     time: list[float] | None = None,
     patient: list[int] | None = None,
 ) -> Frames:
-    """Keys of D = 1; with the anchor embedding 1, key and similarity are one number."""
+    """Returns keys of D = 1; with the anchor embedding 1, key and similarity are one number."""
     return Frames(
         torch.tensor(similarity, dtype=torch.float32)[:, None],
         torch.tensor(video, dtype=torch.int64),

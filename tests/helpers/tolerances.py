@@ -5,8 +5,8 @@
 The oracle gives each value's *condition*: by how many eps one rounding error can move it (largest
 logit, number of logits, reach of the soft nearest neighbour; for a matmul also D sum_d |q_d k_d|).
 A computation makes a handful of such errors in a row: exp, log, a division, a product by the
-upstream gradient, and the sum over anchors. The second term is the one rounding to the result's
-own dtype, the floor what its smallest numbers cannot tell apart.
+upstream gradient, and the sum over anchors. The second term is the single rounding to the result's
+own dtype; the floor is what its smallest numbers cannot tell apart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROUNDINGS = 8
 
 
 def allowed(value: Value, arithmetic: torch.dtype, result: torch.dtype) -> np.ndarray:
-    """The allowed absolute error of a result of dtype ``result`` computed in ``arithmetic``."""
+    """Returns the allowed absolute error of a result of a dtype, computed in ``arithmetic``."""
     return (
         ROUNDINGS * torch.finfo(arithmetic).eps * value.condition
         + torch.finfo(result).eps * np.abs(value.truth)
@@ -32,7 +32,7 @@ def allowed(value: Value, arithmetic: torch.dtype, result: torch.dtype) -> np.nd
 def assert_close(
     result: torch.Tensor, value: Value, arithmetic: torch.dtype, what: str = "result"
 ) -> None:
-    """Within the allowed error, NaN exactly where the truth is NaN."""
+    """Asserts that errors are allowed ones, and NaN is exactly where the truth is NaN."""
     assert tuple(result.shape) == value.truth.shape, (what, result.shape, value.truth.shape)
     ours = result.detach().cpu().double().numpy()
     error = np.abs(ours - value.truth)

@@ -53,8 +53,8 @@ def test_embeddings_are_normalised_in_float32_under_autocast() -> None:
         ({"head": "deep"}, "head must be .*'deep'"),
         ({"image_size": 16}, "image_size must be >= 32 pixels, got 16"),
         ({"dim": 0}, "dim must be >= 1, got 0"),
-        ({"small_stem": True, "image_size": 128}, "small_stem is for images up to 96 px, got 128"),
-        ({"backbone": "resnet10", "pretrained": True}, "pretrained weights exist"),
+        ({"small_stem": True, "image_size": 128}, "must be <= 96 with small_stem, got 128"),
+        ({"backbone": "resnet10", "pretrained": True}, "pretrained must be False for resnet10"),
     ],
 )
 def test_wrong_configs(change: dict, message: str) -> None:

@@ -96,7 +96,7 @@ def test_only_a_run_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="give overwrite=True to replace it, or resume=True"):
         run.check_free(overwrite=False)
     run.check_free(overwrite=True)
-    with pytest.raises(FileExistsError, match=r"out must be a folder, .* is a file"):
+    with pytest.raises(FileExistsError, match=r"out must be a folder, got the file"):
         RunFolder(run.config).check_free(overwrite=True)
 
 

@@ -21,7 +21,7 @@ Window = tuple[float, float] | Tensor | None
 
 
 class NegativeBank:
-    """The last ``capacity`` embedded frames, first in first out, and the hardest among them.
+    """Stores the last ``capacity`` embedded frames and finds the hardest among them.
 
     A plain class on purpose: as registered buffers of a module, its tensors would be broadcast
     from rank 0 by DistributedDataParallel and overwrite every other rank's bank. Keep it as an
@@ -29,31 +29,30 @@ class NegativeBank:
 
     Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots have video -1.
 
-    Which search: ``"exact"`` is the fused operator over all slots. ``"Flat"`` has FAISS propose
-    from the same memory and gives the same selection, bit for bit, ties included. Any other string
+    The search ``"exact"`` is the fused operator over all slots. With ``"Flat"``, FAISS proposes
+    from the same memory, and the selection is the same bit for bit, ties included. Any other string
     of FAISS's index factory (``"IVF4096,Flat"``, ``"IVF1024,PQ32"``, ``"HNSW32"``) gives the best
-    of what the index proposes; an inverted file of plain vectors with ``nprobe`` of all its cells
-    is exact again. Whatever proposes, exclusion and order are those of
+    of what the index proposes; an inverted file of plain vectors is exact too if ``nprobe`` covers
+    all its cells. With every search, exclusion and order are those of
     :func:`usucl_ext.select_negatives`, and an anchor gets k negatives if there are k. An index is
-    built in a thread once there are frames enough for it; until then the search is exact.
-    docs/bank.md tells what each costs and when to use it.
+    built in a thread once there are enough frames for it; until then the search is exact.
+    docs/bank.md says what each search costs and when to use it.
 
     Args:
         capacity: number of slots, >= 1.
         dim: length of an embedding, >= 1.
         search: ``"exact"``, ``"Flat"`` or a factory string.
-        device, dtype: of the stored embeddings; float32, bfloat16, float16 or float64.
-        max_age: frames older than this are not found, in frames enqueued since (:meth:`ages`).
-        nprobe: cells of an inverted file looked through by each query; by default 1 in 64 of
-            them, at least 8.
+        device, dtype: device and dtype (float32, bfloat16, float16 or float64) of the embeddings.
+        max_age: greatest age of a frame that is found, in frames enqueued since (:meth:`ages`).
+        nprobe: cells of an inverted file that each query searches; by default 1 in 64, at least 8.
         ef_search: candidates that a graph search keeps; by default 256.
-        rebuild_after: frames that change until an index is built anew, with new centroids. By
+        rebuild_after: frames that change until an index is built again, with new centroids. By
             default as many as the bank holds for an inverted file, which takes changes in place;
             an eighth of that for other indexes, which cannot.
 
     Raises:
-        ValueError, TypeError: an argument is not of these; the message names it.
-        ImportError: another search than ``"exact"`` without FAISS.
+        ValueError, TypeError: an argument is not as stated; the message names it.
+        ImportError: ``search`` needs FAISS, which is not installed.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class NegativeBank:
         self._index = index_of(ring, options)
 
     def _arguments(self) -> dict[str, Any]:
-        """What a bank like this is made with."""
+        """Returns the arguments that make a bank like this one."""
         return {
             "capacity": self.capacity,
             "dim": self.dim,
@@ -97,7 +96,7 @@ class NegativeBank:
         }
 
     def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
-        """Copies and pickles hold the frames; an index is built anew."""
+        """Copies and pickles hold the frames; an index is built again."""
         state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
         return _restored, ({**self._arguments(), "device": self.device}, state)
 
@@ -118,7 +117,7 @@ class NegativeBank:
 
     @property
     def device(self) -> torch.device:
-        """Where the bank lives."""
+        """Device of the stored frames."""
         return self._ring.embedding.device
 
     @property
@@ -131,7 +130,7 @@ class NegativeBank:
         return len(self._ring)
 
     def frames(self) -> Frames:
-        """All slots, not copied: keys for a loss, whose empty slots count for nobody.
+        """Returns all slots, not copied, as keys for a loss, which ignores empty slots.
 
         With ``max_age`` the video ids are copied, and those of older frames are -1.
         """
@@ -142,33 +141,36 @@ class NegativeBank:
         return Frames(ring.embedding, video, ring.time, ring.patient)
 
     def ages(self) -> Tensor:
-        """``[capacity]`` int64: how many frames came after the call that brought, or re-embedded,
-        each one; -1 in empty slots."""
+        """Returns how many frames came after each was enqueued or re-embedded; -1 in empty slots.
+
+        The ages are ``[capacity]`` int64; frames of one call have the same age.
+        """
         return self._ring.ages()
 
     def enqueue(self, frames: Frames) -> None:
-        """Puts frames over the oldest slots; of more than ``capacity``, the last ones stay.
+        """Writes frames over the oldest slots; if there are more than ``capacity``, the last stay.
 
         Args:
             frames: M frames of any floating dtype and on any device, which are converted and
-                detached; without patient ids, they are unknown. Not the bank's own frames(),
-                which lie where they would be written: clone those.
+                detached; without patient ids, they are unknown. Clone the bank's own frames(),
+                which share its memory, before you pass them.
 
         Raises:
-            TypeError, ValueError: a shape or dtype is not as stated, a negative video id, or an
-                embedding that is not finite in the bank's dtype (the message names the row). The
-                bank is unchanged then.
+            TypeError, ValueError: a shape or dtype is not as stated, a video id is negative, or an
+                embedding is not finite in the bank's dtype (the message names the row). The bank
+                is unchanged then.
         """
         self._ring.enqueue(frames)
 
     def reembed(self, slots: Tensor, embedding: Tensor) -> None:
-        """New embeddings of the frames in ``slots``, by the encoder as it is now; their age is 0.
+        """Replaces the embeddings of the frames in ``slots``, whose age becomes 0.
 
-        Which frame is in a slot the caller knows who enqueued it. ``ages()`` tells which need it.
+        Only the caller, who enqueued them, knows which frame is in which slot. ``ages()`` tells
+        which are old.
 
         Args:
             slots: ``[M]`` int64, filled and different.
-            embedding: ``[M, dim]``.
+            embedding: ``[M, dim]``, made by the current encoder.
 
         Raises:
             TypeError, ValueError: an argument is not as stated; the bank is unchanged then.
@@ -186,22 +188,22 @@ class NegativeBank:
         skip: int = 0,
         max_similarity: float | None = None,
     ) -> Selection:
-        """The k most similar cross-video frames of each anchor, and intra-video ones likewise.
+        """Finds the k most similar cross-video frames of each anchor, and likewise intra-video.
 
         The rules are those of :func:`usucl_ext.select_negatives`: frames of the anchor's video
-        and of its known patient are no cross-video negatives. The intra-video ones are exact
-        whatever the search: an anchor's own video is few frames.
+        or of its known patient are not cross-video negatives. The intra-video negatives are exact
+        with every search, because an anchor's own video has few frames.
 
         Args:
-            frames: N anchors on the bank's device; without patient ids, none are known.
-            k: negatives wanted of each group, >= 0.
+            frames: N anchors on the bank's device; without patient ids, their patients are unknown.
+            k: negatives per group, >= 0.
             window: ``(lo, hi)`` in the unit of the times, or ``[2]``, ``[N, 2]``; with it, k
                 intra-video negatives are taken too.
-            skip: hardest negatives left out of each group.
-            max_similarity: frames more similar than this are no negatives.
+            skip: number of hardest negatives to leave out of each group.
+            max_similarity: greatest similarity of a negative.
 
         Returns:
-            :class:`Selection`; an index is a slot of the bank.
+            :class:`Selection`, whose indices are slots of the bank.
 
         Raises:
             TypeError, ValueError: an argument is not as stated; the message names it.
@@ -230,7 +232,7 @@ class NegativeBank:
         return found._replace(cross_index=slots, cross_similarity=similarity)
 
     def _proposes(self) -> bool:
-        """Whether there is an index to ask; it is brought up with the ring."""
+        """Brings the index up to date with the ring and returns whether it can be searched."""
         if self._index is None:
             return False
         self._index.catch_up()
@@ -244,36 +246,37 @@ class NegativeBank:
         window: Window = None,
         max_similarity: float | None = None,
     ) -> Frames:
-        """The frames that are among the k hardest of any anchor, once each, in order of slots.
+        """Returns the frames that are among the k hardest of any anchor, once each, by slot.
 
-        As a key block they stand for the whole bank. A loss takes the first ``skip + k'`` keys of
-        each anchor and group, over all its blocks; a key of the bank among those is among the
-        first ``skip + k'`` of the bank, so with k at least that it is here. What is here for
-        another anchor's sake ranks behind an anchor's own, or is not valid for it. And ties keep
-        their order. So the loss takes the same keys as from the whole bank, if the search is exact.
+        As a key block they replace the whole bank. A loss takes the first ``skip + k'`` keys of
+        each anchor and group, over all its blocks. Any of those that comes from the bank is among
+        the first ``skip + k'`` of the bank, so it is here if k is at least that. Frames that are
+        here because of another anchor rank behind an anchor's own, or are not valid for it, and
+        ties keep their order. So with an exact search the loss takes the same keys as from the
+        whole bank.
 
         Args:
             frames, window, max_similarity: see :meth:`hardest`.
-            k: ranks that count, those skipped included.
+            k: number of ranks that count, skipped ones included.
         """
         found = self.hardest(frames, k, window=window, max_similarity=max_similarity)
         slots = torch.cat([found.intra_index, found.cross_index], dim=1).unique()
         return self.gather(slots[slots >= 0])
 
     def gather(self, slots: Tensor) -> Frames:
-        """A copy of the frames in these slots."""
+        """Returns a copy of the frames in these slots."""
         return self.frames().take(slots)
 
     def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
-        """The share of the k hardest cross-video negatives that this search finds.
+        """Measures the share of the k hardest cross-video negatives that this search finds.
 
         Args:
             frames: anchors, see :meth:`hardest`.
-            k: negatives an anchor.
-            sample: of the anchors, so many are looked at, evenly spaced.
+            k: negatives per anchor.
+            sample: greatest number of anchors to measure, evenly spaced.
 
         Returns:
-            1 for an exact search; NaN if there is nothing to find.
+            The share, which is 1 for an exact search and NaN if there is nothing to find.
         """
         frames = with_patients(frames)
         rows = frames.video.shape[0]
@@ -288,25 +291,25 @@ class NegativeBank:
         return float(hits / (truth >= 0).sum())
 
     def rebuild(self) -> None:
-        """Builds the index anew from all frames, and returns when it is in use.
+        """Builds the index again from all frames, and returns when it is in use.
 
-        Does nothing where there is none to build, or too few frames to train it.
+        Does nothing if the search has no index or there are too few frames to train it.
         """
         if self._index is not None:
             self._index.rebuild()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything: the columns (not copied) and the number of frames ever enqueued.
+        """Returns the columns (not copied) and the number of frames ever enqueued.
 
-        An index is no part of it: it is built again, like the first one.
+        An index is not part of the state: it is built again, like the first one.
         """
         return self._ring.state()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state of the same capacity and dim, converted to this dtype and device.
+        """Loads a state of the same capacity and dim, converted to this dtype and device.
 
         Raises:
-            ValueError: a tensor is missing, of another shape, or holds impossible values. The
+            ValueError: a tensor is missing, has another shape, or holds impossible values. The
                 bank is unchanged then.
         """
         self._ring.load_state(state)
@@ -317,7 +320,7 @@ class NegativeBank:
         """Writes the bank to ``folder``: a safetensors file and ``bank.json``, which names it.
 
         ``bank.json`` is replaced last, so an earlier version in the folder stays readable until
-        the new one is whole, whatever interrupts the writing. Nothing is copied in memory.
+        the new one is complete, even if writing is interrupted. Nothing is copied in memory.
 
         Raises:
             OSError: the folder cannot be written.
@@ -327,13 +330,13 @@ class NegativeBank:
 
     @classmethod
     def open(cls, folder: str | Path, *, mmap: bool = False) -> NegativeBank:
-        """A bank as it was saved, on the CPU.
+        """Opens a saved bank on the CPU.
 
         Args:
-            folder: where :meth:`save` wrote it.
-            mmap: the embeddings stay in the file, of which the search reads what it needs, so they
-                may exceed the memory. What is enqueued then is kept in memory, and never changes
-                the file. The file is not compared with its checksum, which would read all of it.
+            folder: folder that :meth:`save` wrote.
+            mmap: leave the embeddings in the file, from which the search reads what it needs, so
+                they may exceed the memory. Frames enqueued later are kept in memory and never
+                change the file. Its checksum is not checked, which would read all of it.
 
         Raises:
             FileNotFoundError: ``folder`` holds no bank.
@@ -361,8 +364,8 @@ class NegativeBank:
     def load(self: NegativeBank | type[NegativeBank], folder: str | Path) -> NegativeBank:
         """Reads what :meth:`save` wrote.
 
-        On a bank it replaces the contents in place and returns the bank, which must have the
-        saved capacity and dim; on the class it is :meth:`open`.
+        Called on a bank, it replaces the contents in place and returns the bank, which must have
+        the saved capacity and dim; called on the class, it is :meth:`open`.
 
         Raises:
             FileNotFoundError: ``folder`` holds no bank.

@@ -1,4 +1,4 @@
-"""Collective steps of a sharded bank, each with a name and an end."""
+"""Collective steps of a sharded bank, each with a name and a timeout."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 class Exchange:
-    """A process group, and how long to wait for it.
+    """Exchanges tensors within a process group, and waits for it at most ``timeout``.
 
-    Raises, in every method:
+    Every method raises:
         TimeoutError: a rank was not there in time.
         ConnectionError: a rank is gone, or the exchange failed otherwise.
     """
@@ -26,15 +26,15 @@ class Exchange:
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
 
     def gather_numbers(self, numbers: list[int], what: str) -> Tensor:
-        """``[ranks, len(numbers)]`` int64 on the CPU, from every rank as many."""
+        """Gathers the numbers of every rank: ``[ranks, len(numbers)]`` int64 on the CPU."""
         own = torch.tensor([numbers], dtype=torch.int64, device=self.device)
         return self.gather(own, [1] * self.size, what).cpu()
 
     def gather(self, rows: Tensor, counts: list[int], what: str) -> Tensor:
-        """The rows of all ranks one after the other; rank r has ``counts[r]`` of them."""
+        """Concatenates the rows of all ranks; rank r has ``counts[r]`` of them."""
         if sum(counts) == 0:
             return rows
-        # The collective wants equal shares: short ones are filled up, and cut out again.
+        # The collective needs equal shares, so short ones are padded, and cut again afterwards.
         most = max(counts)
         padded = _bytes(rows).new_zeros(most, *_bytes(rows).shape[1:])
         padded[: len(rows)] = _bytes(rows)
@@ -46,16 +46,15 @@ class Exchange:
         return _typed(out, rows)
 
     def all_to_all(self, rows: Tensor, give: list[int], take: list[int], what: str) -> Tensor:
-        """Gives the first ``give[0]`` rows to rank 0, the next ``give[1]`` to rank 1 and so on, and
-        takes ``take[r]`` from rank r."""
+        """Gives the next ``give[r]`` rows to each rank r in turn, and takes ``take[r]`` from it."""
         own = _bytes(rows)
         out = own.new_empty(sum(take), *own.shape[1:])
         self._wait(lambda: dist.all_to_all_single(out, own, take, give, self.group, True), what)
         return _typed(out, rows)
 
     def collect(self, own: dict[str, Tensor], what: str) -> list[dict[str, Tensor]]:
-        """What every rank has, on rank 0; [] on the others."""
-        # A tensor at a time: whole states may be larger than one message.
+        """Returns the tensors of every rank on rank 0; [] on the others."""
+        # Tensors travel one by one: whole states may be larger than one message.
         parts: list[dict[str, Tensor]] = [{} for _ in range(self.size)]
         for name, tensor in own.items():
             rows = tensor.reshape(len(tensor) if tensor.dim() else 1, -1).to(self.device)
@@ -82,7 +81,7 @@ class Exchange:
 
 
 def _bytes(rows: Tensor) -> Tensor:
-    """Rows as bytes, which every backend carries: ``[M, bytes]``."""
+    """Returns rows as bytes, which every backend carries: ``[M, bytes]``."""
     return rows.contiguous().reshape(len(rows), rows.shape[1:].numel()).view(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""FAISS behind a bank: its flat index, and any index that its factory makes."""
+"""The indexes that FAISS gives a bank: its flat index, and any index that its factory makes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from usucl.bank.indexes import Index, SearchOptions
 from usucl.bank.ring import Ring
 
-_POINTS_PER_CELL = 39  # k-means of fewer points than that FAISS calls too few
-_FEWEST = 1024  # frames below which a graph is not worth building
-_EF_SEARCH = 256  # FAISS's own 16 is for k = 1
+_POINTS_PER_CELL = 39  # FAISS's k-means warns below this many
+_FEWEST = 1024  # with fewer frames a graph is not worth building
+_EF_SEARCH = 256  # FAISS's default of 16 is meant for k = 1
 _MOST_ON_GPU = 2048  # candidates per query, GPU_MAX_SELECTION_K of FAISS
-_GPU_SCRATCH = 128 << 20  # bytes; FAISS would take 1.5 GiB beside PyTorch
+_GPU_SCRATCH = 128 << 20  # bytes; FAISS would take 1.5 GiB besides PyTorch's memory
 
 
 def import_faiss() -> Any:
-    """The module, or an error that says how to get it."""
+    """Returns the module, or raises an error that says how to install it."""
     try:
         import faiss
     except ImportError as error:
@@ -34,7 +34,7 @@ def import_faiss() -> Any:
 
 
 class Flat(Index):
-    """IndexFlatIP whose vectors are the ring's slots, where they can be: nothing to keep up."""
+    """An IndexFlatIP whose vectors are the ring's own memory where possible."""
 
     faithful = True
     exhaustive = True
@@ -56,14 +56,16 @@ class Flat(Index):
 
     @property
     def size(self) -> int:
+        """Number of filled slots."""
         return len(self.ring)
 
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Returns scores and slots; see :meth:`Index.search`."""
         return proposals(self._index, queries, count)
 
 
 class _Vectors:
-    """The memory of an IndexFlatIP, which keeps the index alive for whoever still looks at it."""
+    """The memory of an IndexFlatIP; keeps the index alive as long as a tensor shares it."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
@@ -72,7 +74,7 @@ class _Vectors:
 
 
 def proposals(index: Any, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """What an index of FAISS answers: scores and slots ``[N, count]``, on the CPU."""
+    """Searches a FAISS index: scores and slots ``[N, count]``, on the CPU."""
     vectors = queries.detach().to("cpu", torch.float32).contiguous().numpy()
     scores, slots = index.search(vectors, count)
     return torch.from_numpy(scores), torch.from_numpy(slots)
@@ -80,17 +82,17 @@ def proposals(index: Any, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a bank asks of an index of FAISS, once.
+    """What a bank needs to know about a FAISS index.
 
     Attributes:
-        cells: of an inverted file; None without one.
-        code_words: of a product quantiser; 0 without one.
-        has_graph: it has an HNSW graph, a transform before it or not.
-        has_ids: it maps ids of its own.
-        is_trained: it takes vectors as it is.
-        removes: on the CPU, vectors can be removed by id, and others put in their place.
-        plain: what it keeps the vectors themselves in, so that scores are inner products; None for
-            an index that transforms, refines or quantises them.
+        cells: number of cells of an inverted file; None without one.
+        code_words: number of code words of a product quantiser; 0 without one.
+        has_graph: whether it has an HNSW graph, possibly behind a transform.
+        has_ids: whether it maps ids of its own.
+        is_trained: whether it takes vectors without training.
+        removes: whether, on the CPU, vectors can be removed by id and others put in their place.
+        plain: structure in which it keeps the vectors themselves, so that scores are inner
+            products; None for an index that transforms, refines or quantises them.
     """
 
     cells: int | None
@@ -103,7 +105,7 @@ class Facts:
 
     @classmethod
     def of(cls, index: Any) -> Facts:
-        """The facts of an empty index, as the factory made it."""
+        """Returns the facts of an empty index, as the factory made it."""
         faiss = import_faiss()
         bare, inverted = faiss.downcast_index(index), _inverted(index)
         quantiser = getattr(bare if inverted is None else inverted, "pq", None)
@@ -127,13 +129,13 @@ class Facts:
 
 
 class FaissIndex(Index):
-    """Any index of FAISS's factory, built whole, in the background, again and again.
+    """Any index of FAISS's factory, rebuilt in the background again and again.
 
-    Each generation is built beside the one in use, in a thread of its own, from the ring as it is
-    then, and takes its place when it is whole.
+    Each generation is built in a thread of its own, from the ring as it is then, and replaces the
+    one in use when it is complete.
 
-    What changed since: an inverted file on the CPU takes it in place, by slot. Other indexes cannot
-    remove; in those, changed slots no longer count, and the bank searches them exactly.
+    An inverted file on the CPU takes later changes in place, by slot. Other indexes cannot remove
+    vectors; their answers leave out changed slots, which the bank searches exactly.
     """
 
     understands = frozenset({"nprobe", "ef_search", "rebuild_after"})
@@ -163,10 +165,11 @@ class FaissIndex(Index):
         super().__init__(ring, options)
 
     def reset(self) -> None:
+        """Forgets the index; see :meth:`Index.reset`."""
         super().reset()
         self._index: Any = None
-        self._places: Tensor | None = None  # the slot at each position of the index; None: ids
-        # Not in the index as they are now, and in the one being built.
+        self._places: Tensor | None = None  # slot at each position of the index; None if ids do it
+        # Slots changed since the index in use was built, and since the next one was begun.
         self._stale = torch.zeros(self.ring.capacity, dtype=torch.bool)
         self._since = torch.zeros(self.ring.capacity, dtype=torch.bool)
         self._changes = 0  # frames changed since the last generation was begun
@@ -174,16 +177,18 @@ class FaissIndex(Index):
 
     @property
     def size(self) -> int:
+        """Number of frames in the index in use."""
         return 0 if self._index is None else int(self._index.ntotal)
 
     @property
     def most(self) -> int:
+        """Greatest number of candidates per query."""
         return min(self.size, _MOST_ON_GPU) if self._on_gpu else self.size
 
     def rebuild(self) -> None:
-        """A generation of the ring as it is now; returns when it is in use.
+        """Builds a generation of the ring as it is now, and returns when it is in use.
 
-        With fewer frames than training takes there is none: the search stays exact.
+        With fewer frames than training needs, nothing is built and the search stays exact.
         """
         self.catch_up()
         if self._next is not None:
@@ -193,12 +198,14 @@ class FaissIndex(Index):
             self._swap()
 
     def newest(self) -> Tensor | None:
+        """Returns the slots that have changed, if the index could not take the changes."""
         if self._removes:
             return None
         slots = self._stale.nonzero().flatten()
         return slots if slots.numel() > 0 else None
 
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Returns scores and slots; see :meth:`Index.search`."""
         scores, slots = proposals(self._index, queries, count)
         if self._places is not None:
             there = slots >= 0
@@ -245,7 +252,7 @@ class FaissIndex(Index):
         self._take(self._since.nonzero().flatten())
 
     def _vectors(self, slots: Tensor) -> np.ndarray:
-        """Embeddings of slots as FAISS takes them, copied: the ring goes on meanwhile."""
+        """Copies the embeddings of slots as FAISS takes them: the ring may change meanwhile."""
         embedding = self.ring.embedding
         chosen = embedding[slots.to(embedding.device)].to("cpu", torch.float32)
         return chosen.contiguous().numpy()
@@ -255,7 +262,7 @@ class FaissIndex(Index):
         index = _empty(self.ring, self.options)
         inverted, graph = _inverted(index), _graph(index)
         if inverted is not None:
-            inverted.cp.min_points_per_centroid = 1  # the bank has its own say in that
+            inverted.cp.min_points_per_centroid = 1  # the bank decides that itself
             if hasattr(inverted, "pq"):
                 inverted.pq.cp.min_points_per_centroid = 1
             inverted.nprobe = self._nprobe
@@ -264,7 +271,7 @@ class FaissIndex(Index):
         if not index.is_trained:
             index.train(vectors)
         if self._removes:
-            inverted.set_direct_map_type(faiss.DirectMap.Hashtable)  # slots are found at once
+            inverted.set_direct_map_type(faiss.DirectMap.Hashtable)  # finds slots without a search
             index.add_with_ids(vectors, slots.numpy())
             return index, None
         index.add(vectors)
@@ -288,7 +295,7 @@ def _refuse_what_cannot_be_kept(ring: Ring, options: SearchOptions, facts: Facts
     for count, what in ((facts.code_words, "code word"), (facts.cells or 0, "cell")):
         if count > ring.capacity:
             raise ValueError(
-                f"search {options.search!r} needs a capacity of at least {count}, one frame per "
+                f"capacity must be at least {count} for search {options.search!r}, one frame per "
                 f"{what}, got {ring.capacity}"
             )
     for name, kind, there in (
@@ -300,7 +307,7 @@ def _refuse_what_cannot_be_kept(ring: Ring, options: SearchOptions, facts: Facts
 
 
 def _graph(index: Any) -> Any:
-    """The graph of an HNSW index, a transform before it or not, or None."""
+    """Returns the graph of an HNSW index, possibly behind a transform, or None."""
     faiss = import_faiss()
     bare = faiss.downcast_index(index)
     if isinstance(bare, faiss.IndexPreTransform):
@@ -309,12 +316,12 @@ def _graph(index: Any) -> Any:
 
 
 def _inverted(index: Any) -> Any:
-    """The inverted file in an index, as what it is, or None."""
+    """Returns the inverted file in an index, downcast to its type, or None."""
     faiss = import_faiss()
     inverted = faiss.try_extract_index_ivf(index)
     return None if inverted is None else faiss.downcast_index(inverted)
 
 
 def _reason(error: Exception) -> str:
-    """What FAISS says, without where in its source it says so."""
+    """Returns FAISS's message without the location in its source."""
     return re.sub(r"^.*?\.(?:cpp|h):\d+: (?:Error: )?", "", str(error), flags=re.DOTALL).strip()

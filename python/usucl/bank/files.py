@@ -1,4 +1,4 @@
-"""Files of a bank: one safetensors file, named by its content, and bank.json, which names it."""
+"""The files of a bank: a safetensors file, named by its content, and bank.json, which names it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DTYPES = {
     torch.float16: "F16",
     torch.int64: "I64",
 }
-_ALIGNMENT = 64  # bytes, of the tensors in the file: so they can be used where they lie
+_ALIGNMENT = 64  # bytes; aligned tensors can be used in the mapped file
 _CHUNK = 16 << 20  # bytes written, or copied from another device, at once
 
 
@@ -36,7 +36,7 @@ def write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tens
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".bank*.tmp"):  # by a process that was killed while it saved
         left.unlink(missing_ok=True)
-    # The name is not known before the content is written, and no second copy of it is made.
+    # The name is known only after the content has been written, and no second copy is made.
     temporary = folder / f".bank.{os.getpid()}.tmp"
     digest = hashlib.sha256()
     try:
@@ -57,9 +57,9 @@ def write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tens
 
 
 def _safetensors(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file piece by piece: length of the header, header, tensors (its documented layout).
+    """Yields the file piece by piece: length of the header, header, tensors (documented layout).
 
-    The library's own writer turns every tensor into bytes first, which takes the bank's size again.
+    The library's own writer turns every tensor into bytes first, which doubles the memory.
     """
     header: dict[str, Any] = {}
     end = 0
@@ -83,11 +83,11 @@ def _safetensors(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def read(folder: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the state.
+    """Reads the description and the state.
 
     Args:
-        folder: where :func:`write` wrote them.
-        mmap: the embeddings stay in the file; see :meth:`NegativeBank.open`.
+        folder: folder that :func:`write` wrote.
+        mmap: leave the embeddings in the file; see :meth:`NegativeBank.open`.
 
     Raises:
         FileNotFoundError: ``folder`` holds no bank.
@@ -99,8 +99,8 @@ def read(folder: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str,
     try:
         description = json.loads(path.read_bytes())
         if description["format"] not in _READABLE:
-            raise ValueError(f"format is {description['format']!r}, expected {_FORMAT!r}")
-        digest = bytes.fromhex(description["sha256"]).hex()  # hexadecimal, so no path
+            raise ValueError(f"format must be {_FORMAT!r}, got {description['format']!r}")
+        digest = bytes.fromhex(description["sha256"]).hex()  # hexadecimal, so it cannot be a path
         tensors = _tensor_file(folder, digest)
         if not mmap and _digest_of(tensors) != digest:
             raise ValueError("the tensors are not those that were saved (SHA-256 differs)")
@@ -123,9 +123,9 @@ def _digest_of(path: Path) -> str:
 
 
 def _mapped(path: Path) -> Tensor:
-    """The embeddings in the file, in which nothing is ever changed: writing copies the page.
+    """Maps the embeddings in the file, which never changes: writing copies the page.
 
-    Their place is as the library checked it.
+    The library has checked their place.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -139,5 +139,5 @@ def _mapped(path: Path) -> Tensor:
 
 
 def _tensor_file(folder: Path, digest: str) -> Path:
-    # Named by content, so that bank.json never speaks of a file of another version.
+    # The name depends on the content, so bank.json never refers to a file of another version.
     return folder / f"bank-{digest[:16]}.safetensors"

@@ -1,10 +1,10 @@
 """From an index's candidates to the hardest valid negatives: nominate, exclude, decide.
 
-An index is asked for more than is wanted. Frames of the anchor's video and known patient are struck
-out of its answer, never by a selector of the index: some accept one and ignore it. The rest is
-scored by the canonical rule and put in the order of the selection. Anchors that have too few left
-are asked for again, with many more candidates, and last of all by the exact operator: so k are
-found, or all that there are.
+An index is asked for more candidates than wanted. Frames of the anchor's video and known patient
+are removed from its answer, and not by a selector of the index: some accept one and ignore it. The
+rest is scored by the canonical rule and put in the order of the selection. Anchors with too few
+left are searched again with many more candidates, and finally by the exact operator: so k
+negatives are found, or all that exist.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from usucl_ext import Frames, select_negatives, similarities
 from usucl_ext.reference import relation_masks
 
 _SPARE = 16  # candidates fetched beyond those wanted, for similarities that are nearly equal
-_EXCLUDED = 512  # and beyond those for frames that an anchor may not take, at most
-_MORE = 8  # times as many in the second round
+_EXCLUDED = 512  # greatest number fetched beyond those for frames that an anchor may not take
+_MORE = 8  # factor of the candidates fetched in the second round
 
 
 def with_patients(frames: Frames) -> Frames:
-    """The same frames, of unknown patients where none are given; what is no Frames as it is."""
+    """Fills in unknown patients where none are given; returns other types than Frames unchanged."""
     if isinstance(frames, Frames) and frames.patient is None:
         return frames._replace(patient=torch.full_like(frames.video, -1))
     return frames
@@ -36,15 +36,15 @@ def hardest_cross(
     skip: int = 0,
     max_similarity: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The cross-video negatives ``skip .. skip + k - 1`` of each anchor, the hardest first.
+    """Finds the cross-video negatives ``skip .. skip + k - 1`` of each anchor, the hardest first.
 
     Args:
-        index: caught up with the bank.
-        keys: the bank's slots; video -1 where a frame is not to be found.
+        index: index that is up to date with the bank.
+        keys: the bank's slots, with video -1 for frames that must not be found.
         anchors: N frames, with patients.
-        k: >= 1.
-        skip: >= 0.
-        max_similarity: keys more similar than this are invalid.
+        k: negatives per anchor, >= 1.
+        skip: hardest negatives left out, >= 0.
+        max_similarity: greatest similarity of a valid key.
 
     Returns:
         Slots and similarities ``[N, k]``; -1 and -infinity where there are no more.
@@ -69,7 +69,7 @@ def hardest_cross(
 
 
 class _Search:
-    """What has been found of one call."""
+    """The negatives that one call has found so far."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class _Search:
         shape = (len(queries), depth)
         self.slots = torch.full(shape, -1, dtype=torch.int64, device=device)
         self.similarity = torch.full(shape, -torch.inf, dtype=dtype, device=device)
-        # As the operator compares it, in the type of the similarities.
+        # The operator too compares it in the type of the similarities.
         self.limit = torch.tensor(
             torch.inf if max_similarity is None else max_similarity, dtype=dtype, device=device
         )
         self.error = score_error(queries, queries.shape[1], index.largest_norm)
 
     def round(self, rows: Tensor, count: int) -> Tensor:
-        """Which of the anchors are settled by ``count`` candidates; those are written down."""
+        """Searches ``count`` candidates; returns which anchors are decided, and stores those."""
         anchors = self.anchors.take(rows)
         score, slots = (
             answer.to(rows.device) for answer in self.index.search(anchors.embedding, count)
@@ -117,7 +117,7 @@ class _Search:
         return settled
 
     def exactly(self, rows: Tensor) -> None:
-        """The rows by the exact operator."""
+        """Searches these rows with the exact operator."""
         if rows.numel() == 0:
             return
         anchors = self.anchors.take(rows)
@@ -136,7 +136,7 @@ class _Search:
         return found.cross_index, found.cross_similarity
 
     def _valid(self, anchors: Frames, slots: Tensor) -> Tensor:
-        """Which candidates are cross-video negatives by their ids."""
+        """Returns which candidates are cross-video negatives by their ids."""
         at, patient = slots.clamp(min=0), self.keys.patient
         candidates = Frames(
             self.keys.embedding,
@@ -148,13 +148,13 @@ class _Search:
         return cross & (slots >= 0)
 
     def _within_reach(self, valid: Tensor, score: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-        """Valid candidates that can still rank within ``depth``, and the rows that have them all.
+        """Returns valid candidates that can rank within ``depth``, and which rows have all of them.
 
-        ``depth`` candidates score t or more, so their similarities are at least t - error. One
-        that scores less than t - 2 error has a similarity below that, fetched or not. A row has
-        all that count if the last one fetched, which is the lowest, is of that kind.
+        ``depth`` candidates score t or more, so their similarities are at least t - error. Any
+        that scores less than t - 2 error has a similarity below that, fetched or not. So a row has
+        all that count if its last candidate, which scores lowest, scores less than that.
         """
-        sure = valid & (score <= self.limit - error[:, None])  # not above max_similarity after all
+        sure = valid & (score <= self.limit - error[:, None])  # surely not above max_similarity
         rank = sure.cumsum(1)
         place = (rank < self.depth).sum(1, keepdim=True).clamp(max=score.shape[1] - 1)
         reach = score.gather(1, place) - 2 * error[:, None]
@@ -162,13 +162,13 @@ class _Search:
         return valid & (score >= reach), (score[:, -1:] < reach).flatten()
 
     def _newest(self, anchors: Frames, slots: Tensor) -> Tensor:
-        """The best of the slots that the index lacks; ascending, so ties keep their order."""
+        """Returns the best of the slots that the index lacks, which ascend, so ties keep order."""
         slots = slots.to(anchors.video.device)
         found, _ = self._select(anchors, self.keys.take(slots))
         return torch.where(found >= 0, slots[found.clamp(min=0)], -1)
 
     def _decide(self, anchors: Frames, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """The first ``depth`` candidates by (similarity descending, slot ascending)."""
+        """Returns the first ``depth`` candidates by (similarity descending, slot ascending)."""
         candidates, _ = candidates.sort(dim=1)
         score = similarities(anchors.embedding, self.keys.embedding, candidates)
         score = score.masked_fill(~score.isfinite() | (score > self.limit), -torch.inf)
@@ -178,7 +178,7 @@ class _Search:
 
 
 def _gather_left(slots: Tensor, kept: Tensor) -> Tensor:
-    """The kept slots of each row moved to its front, as wide as the fullest row; -1 behind."""
+    """Moves the kept slots of each row to its front, as wide as the fullest row; -1 behind."""
     place = kept.cumsum(1) - 1
     width = int(place[:, -1].max()) + 1
     row, column = kept.nonzero(as_tuple=True)
@@ -188,7 +188,7 @@ def _gather_left(slots: Tensor, kept: Tensor) -> Tensor:
 
 
 def _padded(slots: Tensor, similarity: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Both made ``width`` wide with places that hold no negative."""
+    """Pads both to ``width`` with places that hold no negative."""
     missing = (0, width - slots.shape[1])
     pad = torch.nn.functional.pad
     return pad(slots, missing, value=-1), pad(similarity, missing, value=-torch.inf)

@@ -1,7 +1,7 @@
-"""What a bank needs of an index: it proposes candidates, and is kept up with the ring.
+"""The interface of an index: it proposes candidates, and is kept up to date with the ring.
 
-An index only proposes. It knows slots and embeddings; videos, patients, ages and the final order
-are the business of hardest.py. Index files are never read: an index is always built from the ring.
+An index only proposes. It knows slots and embeddings; hardest.py deals with videos, patients, ages
+and the final order. Index files are never read: an index is always built from the ring.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from usucl.bank.ring import Ring
 
 
 class Tally:
-    """How many frames of each id the bank holds, as of the last update."""
+    """Number of frames of each id in the bank at the last update."""
 
     def __init__(self, capacity: int) -> None:
         self._known = np.full(capacity, -1, np.int64)
         self._count: Counter[int] = Counter()
 
     def update(self, slots: Tensor, ids: Tensor) -> None:
-        """These slots hold frames of these ids now; negative ids are not counted."""
+        """Records the ids that these slots now hold; negative ids are not counted."""
         where, new = slots.numpy(), ids.cpu().numpy()
         for sign, column in ((-1, self._known[where]), (1, new)):
             values, counts = np.unique(column[column >= 0], return_counts=True)
@@ -39,20 +39,20 @@ class Tally:
         self._known[where] = new
 
     def of(self, ids: Tensor) -> Tensor:
-        """``[N]`` int64 on the CPU."""
+        """Returns the number of frames of each id: ``[N]`` int64 on the CPU."""
         unique, inverse = ids.cpu().unique(return_inverse=True)
         return torch.tensor([self._count[i] for i in unique.tolist()], dtype=torch.int64)[inverse]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Which search, and what its index may be told; None is the default of each.
+    """The search of a bank and the options of its index; None is the default of each.
 
     Attributes:
         search: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory.
-        nprobe: cells of an inverted file looked through by each query.
+        nprobe: cells of an inverted file that each query searches.
         ef_search: candidates that a graph search keeps.
-        rebuild_after: frames that change until the index is built anew, centroids and all.
+        rebuild_after: frames that change until the index is built again, with its centroids.
     """
 
     search: str
@@ -71,24 +71,24 @@ class SearchOptions:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What the index is told, by name; without what is left to its default."""
+        """The options of the index that are not left to their defaults, by name."""
         options = {name: value for name, value in vars(self).items() if name != "search"}
         return {name: value for name, value in options.items() if value is not None}
 
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> SearchOptions:
-        """Those that are among other values; a bank saved in earlier times lacks some."""
+        """Picks the options out of other values; a bank saved by an earlier version lacks some."""
         own: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
         return cls(**own)
 
 
 class Index(ABC):
-    """What hardest.py needs of an index. searches.py lists the kinds there are.
+    """An index as hardest.py uses it; searches.py lists the kinds.
 
     Attributes:
-        understands: names of the search options that this kind may be told.
-        faithful: scores are inner products of the embeddings themselves, in float32.
-        exhaustive: and every slot it holds takes part in every search.
+        understands: names of the search options that this kind takes.
+        faithful: whether scores are inner products of the embeddings themselves, in float32.
+        exhaustive: whether, in addition, every search covers every slot that it holds.
     """
 
     understands: ClassVar[frozenset[str]] = frozenset()
@@ -98,22 +98,22 @@ class Index(ABC):
     def __init__(self, ring: Ring, options: SearchOptions) -> None:
         self.ring, self.options = ring, options
         self._replaced: list[Tensor] = []
-        self.largest_norm = 0.0  # of any embedding since reset(), float64
+        self.largest_norm = 0.0  # over all embeddings since reset(), float64
         self.reset()
 
     def reset(self) -> None:
-        """The ring holds other frames than before."""
+        """Starts from nothing: the ring holds other frames than before."""
         self._seen = max(self.ring.enqueued - self.ring.capacity, 0)
         self._replaced.clear()
         self.largest_norm = 0.0
         self._videos, self._patients = Tally(self.ring.capacity), Tally(self.ring.capacity)
 
     def replaced(self, slots: Tensor) -> None:
-        """The embeddings of these slots were replaced."""
+        """Notes that the embeddings of these slots were replaced."""
         self._replaced.append(slots.cpu())
 
     def catch_up(self) -> None:
-        """Brings the index up with the ring; done by a search, so that writing costs nothing."""
+        """Brings the index up to date; a search calls it, so that writing costs nothing."""
         parts = [self.ring.slots_since(self._seen), *self._replaced]
         self._seen = self.ring.enqueued
         self._replaced.clear()
@@ -131,49 +131,49 @@ class Index(ABC):
         try:
             self._update(changed)
         except Exception:
-            self.reset()  # an index that has missed frames is none: the next search is exact
+            self.reset()  # an index that has missed frames is useless: the next search is exact
             raise
 
     def excluded(self, video: Tensor, patient: Tensor) -> Tensor:
-        """``[N]`` on the CPU: about how many frames of the bank an anchor may not take."""
+        """Estimates how many frames of the bank each anchor may not take, ``[N]`` on the CPU."""
         return torch.maximum(self._videos.of(video), self._patients.of(patient))
 
     @abstractmethod
     def _update(self, changed: Tensor) -> None:
-        """These slots hold other frames or embeddings than at the last update."""
+        """Takes the slots that hold other frames or embeddings than at the last update."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """Frames in the index; 0 where only an exact search will do."""
+        """Frames in the index; 0 where only an exact search is possible."""
 
     @property
     def most(self) -> int:
-        """Candidates that a query may ask for."""
+        """Greatest number of candidates per query."""
         return self.size
 
     def rebuild(self) -> None:
-        """Builds the index anew and returns when it is in use."""
+        """Builds the index again and returns when it is in use."""
         return  # most have nothing to build
 
     def newest(self) -> Tensor | None:
-        """Slots, ascending, that the index does not hold as they are, if any."""
+        """Returns the slots, ascending, that the index does not hold as they are now, if any."""
         return None
 
     @abstractmethod
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Scores, descending, and slots ``[N, count]``; slot -1 where there is no candidate."""
+        """Returns scores, descending, and slots ``[N, count]``; slot -1 without a candidate."""
 
 
 def score_error(queries: Tensor, dim: int, largest_norm: float) -> Tensor:
-    """``[N]`` float64: how far a score of a faithful index may lie from the canonical similarity.
+    """Bounds how far a faithful index's scores lie from the canonical similarities: [N] float64.
 
     Summed in float32 in any order, fused or not, a dot product of D terms is off by at most
     gamma_D |q| |k|, gamma_n = n u / (1 - n u), u = 2^-24 (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1, and Cauchy-Schwarz); the chain is one such sum, FAISS's
-    another. Rounding float64 embeddings to float32 adds two factors, and each term that underflows
-    2^-149. Beyond 10^37 a partial sum might overflow in one order and not in the other: infinity,
-    as for a query that is not finite.
+    Numerical Algorithms, section 3.1, and Cauchy-Schwarz). The canonical chain is one such sum, and
+    FAISS's is another. Rounding float64 embeddings to float32 adds two factors, and each term that
+    underflows adds 2^-149. Beyond 10^37 a partial sum might overflow in one order and not in the
+    other, so the bound is infinity, as for a query that is not finite.
     """
     norm = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64) * (largest_norm * 1.000001)
     terms = (dim + 2) * 2.0**-24

@@ -20,15 +20,15 @@ DTYPES = {
 }
 
 
-_IMPOSSIBLE = "a bank's state must be finite and name a video for each filled slot"
+_INVALID_STATE = "a bank's state must be finite and name a video for each filled slot"
 
 
 class Ring:
-    """Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots: video -1.
+    """The slots of a bank: frame number e ever enqueued (from 0) is in slot ``e % capacity``.
 
     Attributes:
         embedding: ``[capacity, D]``.
-        video, patient: ``[capacity]`` int64.
+        video, patient: ``[capacity]`` int64; the video of an empty slot is -1.
         time: ``[capacity]`` float32.
         written: ``[capacity]`` int64, the value of ``enqueued`` when the embedding was written.
         enqueued: number of frames ever enqueued.
@@ -45,38 +45,40 @@ class Ring:
         self.live_in(embedding)
 
     def live_in(self, embedding: Tensor) -> None:
-        """The embeddings are those in this memory from now on, such as an index's own."""
+        """Keeps the embeddings in this memory from now on, such as an index's own."""
         self.embedding = embedding
         columns: list[Any] = [_bits(embedding), self.video, self.time, self.patient, self.written]
-        # NumPy writes a short range in a tenth of the time that PyTorch's dispatcher takes.
+        # NumPy writes a short range in a tenth of the time that PyTorch's dispatcher needs.
         self._writable = [c.numpy() for c in columns] if self._on_cpu else columns
 
     @property
     def capacity(self) -> int:
+        """Number of slots."""
         return self.embedding.shape[0]
 
     @property
     def dim(self) -> int:
+        """Length of an embedding."""
         return self.embedding.shape[1]
 
     def __len__(self) -> int:
         return min(self.enqueued, self.capacity)
 
     def ages(self) -> Tensor:
-        """``[capacity]`` int64: frames enqueued since the call that wrote each; -1 if empty."""
+        """Returns the frames enqueued since each was written, ``[capacity]`` int64; -1 if empty."""
         return torch.where(self.video >= 0, self.enqueued - self.written, -1)
 
     def slots_since(self, enqueued: int) -> Tensor:
-        """Slots written by ``enqueue`` since it stood at ``enqueued``, on the CPU."""
+        """Returns the slots written since frame number ``enqueued``, on the CPU."""
         first = max(enqueued, self.enqueued - self.capacity)
         return torch.arange(first, self.enqueued, device="cpu") % self.capacity
 
     def oldest_first(self) -> Tensor:
-        """The filled slots in the order in which they will be overwritten, on the CPU."""
+        """Returns the filled slots in the order in which they will be overwritten, on the CPU."""
         return self.slots_since(self.enqueued - len(self))
 
     def enqueue(self, frames: Frames) -> None:
-        """Puts the frames over the oldest slots; see :meth:`NegativeBank.enqueue`."""
+        """Writes frames over the oldest slots; see :meth:`NegativeBank.enqueue`."""
         embedding, video, time, patient = self._checked(frames)
         rows, capacity = embedding.shape[0], self.capacity
         if rows == 0:
@@ -93,7 +95,7 @@ class Ring:
             if count == 0:
                 continue
             where = slice(begin, begin + count)
-            if count == kept:  # the usual case, without a slice of each column
+            if count == kept:  # the usual case needs no slices
                 self._write(where, embedding, video, time, patient)
             else:
                 part = slice(rows_from, rows_from + count)
@@ -114,10 +116,10 @@ class Ring:
         own_written[where] = self.enqueued
 
     def replace(self, slots: Tensor, embedding: Tensor) -> Tensor:
-        """New embeddings for filled slots, which are of age 0 from then on; the slots, checked.
+        """Replaces the embeddings of filled slots, whose age becomes 0; returns the checked slots.
 
         Raises:
-            TypeError, ValueError: as :meth:`NegativeBank.reembed` says; nothing is changed then.
+            TypeError, ValueError: see :meth:`NegativeBank.reembed`; nothing is changed then.
         """
         if slots.dtype != torch.int64 or slots.dim() != 1:
             raise TypeError(
@@ -145,7 +147,7 @@ class Ring:
         if not isinstance(frames, Frames):
             raise TypeError(f"frames must be a Frames, got {type(frames).__name__}")
         embedding, video, time, patient = frames
-        if self._is_as_it_should_be(embedding, video, time, patient):
+        if self._is_already_valid(embedding, video, time, patient):
             return embedding.detach(), video, time, patient
         if not embedding.is_floating_point():
             raise TypeError(f"frames.embedding must be floating point, got {embedding.dtype}")
@@ -171,7 +173,7 @@ class Ring:
         device = self.embedding.device
         embedding = embedding.detach().to(device, self.embedding.dtype)
         video = video.to(device)
-        if rows[0] > 0 and not _all_well(embedding, video):
+        if rows[0] > 0 and not _all_finite_and_filled(embedding, video):
             for row in (~embedding.isfinite().all(1)).nonzero():
                 raise ValueError(
                     f"frames.embedding must be finite in {embedding.dtype}, row {int(row)} is not"
@@ -181,10 +183,10 @@ class Ring:
         time = time.detach().to(device, torch.float32)
         return embedding, video, time, None if patient is None else patient.to(device)
 
-    def _is_as_it_should_be(
+    def _is_already_valid(
         self, embedding: Tensor, video: Tensor, time: Tensor, patient: Tensor | None
     ) -> bool:
-        """Whether nothing is to be said or converted: the usual case on the CPU, told quickly."""
+        """Tells the usual case on the CPU quickly: nothing needs an error or a conversion."""
         rows = video.shape
         return (
             self._on_cpu
@@ -203,14 +205,15 @@ class Ring:
                 patient is None
                 or (patient.is_cpu and patient.dtype == torch.int64 and patient.shape == rows)
             )
-            and _all_well(embedding.detach(), video)
+            and _all_finite_and_filled(embedding.detach(), video)
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything, the columns not copied."""
+        """Returns the columns, not copied, and the number of frames ever enqueued."""
         return {**self.columns(), "enqueued": torch.tensor(self.enqueued)}
 
     def columns(self) -> dict[str, Tensor]:
+        """Returns the columns by name, not copied."""
         return {
             "embedding": self.embedding,
             "video": self.video,
@@ -220,17 +223,17 @@ class Ring:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See :meth:`NegativeBank.load_state_dict`."""
+        """Loads a state; see :meth:`NegativeBank.load_state_dict`."""
         checked = self._checked_state(state)
-        # As it will be: what is finite in float32 may not be in float16.
+        # Embeddings that are finite in float32 may overflow in float16.
         if not bool(checked["embedding"].to(self.embedding.dtype).isfinite().all()):
-            raise ValueError(_IMPOSSIBLE)
+            raise ValueError(_INVALID_STATE)
         for name, column in self.columns().items():
             column.copy_(checked[name])
         self.enqueued = int(checked["enqueued"])
 
     def adopt(self, state: Mapping[str, Tensor]) -> None:
-        """As :meth:`load_state`, but the embeddings are these already, and not read through."""
+        """Loads a state whose embeddings are this ring's already, without reading them."""
         checked = self._checked_state({**state, "embedding": self.embedding})
         for name, column in self.columns().items():
             if name != "embedding":
@@ -238,18 +241,18 @@ class Ring:
         self.enqueued = int(checked["enqueued"])
 
     def _checked_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state with every column there, if it can be one of this ring.
+        """Returns the state, with every column, if it fits this ring.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: it does not fit.
         """
         own, state = self.state(), dict(state)
-        if state.keys() == own.keys() - {"written"}:  # as of banks that did not know ages
+        if state.keys() == own.keys() - {"written"}:  # banks of an earlier format had no ages
             enqueued, slot = int(state["enqueued"]), torch.arange(self.capacity)
             latest = enqueued - 1 - (enqueued - 1 - slot) % self.capacity  # frame in each slot
             state["written"] = torch.where(latest >= 0, latest + 1, 0)
         if state.keys() != own.keys():
-            raise ValueError(f"a bank's state has {sorted(own)}, got {sorted(state)}")
+            raise ValueError(f"a bank's state must have {sorted(own)}, got {sorted(state)}")
         for name, tensor in own.items():
             if state[name].shape != tensor.shape:
                 raise ValueError(
@@ -259,26 +262,26 @@ class Ring:
         filled = torch.arange(self.capacity) < enqueued
         consistent = torch.equal(state["video"].cpu() >= 0, filled)
         if enqueued < 0 or not consistent:
-            raise ValueError(_IMPOSSIBLE)
+            raise ValueError(_INVALID_STATE)
         if bool((state["written"] > enqueued).any()):
             raise ValueError("a bank's state must hold no slot written after its last frame")
         return state
 
 
 def _bits(embedding: Tensor) -> Tensor:
-    """The same memory in a dtype that NumPy has."""
+    """Returns the same memory in a dtype that NumPy has."""
     return embedding.view(torch.int16) if embedding.dtype == torch.bfloat16 else embedding
 
 
-def _all_well(embedding: Tensor, video: Tensor) -> bool:
-    """Whether all is finite and no id negative; False may also be an overflow, to be looked into.
+def _all_finite_and_filled(embedding: Tensor, video: Tensor) -> bool:
+    """Returns whether all is finite and no id negative; an overflow may also give False.
 
-    A sum of squares is finite only if every element is: one pass, and no tensor of truth values.
+    A sum of squares is finite only if every element is: one pass, without a boolean tensor.
     """
     flat: Any = embedding.reshape(-1)
-    if not embedding.is_cpu:  # one wait for the device, not two
+    if not embedding.is_cpu:  # waits for the device only once
         return bool(torch.dot(flat, flat).isfinite() & (video.min() >= 0))
     if embedding.dtype in (torch.float32, torch.float64):
-        flat = flat.numpy()  # whose dot product is the faster one
+        flat = flat.numpy()  # its dot product is faster
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(flat.dot(flat)) and video.min().item() >= 0

@@ -1,4 +1,4 @@
-"""The kinds of search there are, by name."""
+"""The kinds of search, by name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from usucl.bank.indexes import Index, SearchOptions
 from usucl.bank.ring import Ring
 
 KINDS: Mapping[str, type[Index] | None] = {"exact": None, "Flat": Flat}
-"""The index behind each search; None is the fused operator over all slots, without an index. Any
-other name is a string of FAISS's index factory."""
+"""The index of each search; None is the fused operator over all slots, without an index. Any other
+name is a string of FAISS's index factory."""
 
 
 def index_of(ring: Ring, options: SearchOptions) -> Index | None:
-    """The index that a bank with these options searches with.
+    """Returns the index that a bank with these options uses.
 
     Raises:
-        ValueError: the search does not exist, does not fit the ring, or is told what it does not
-            understand.
+        ValueError: the search does not exist, does not fit the ring, or does not take an option.
         ImportError: the search needs FAISS, which is not installed.
     """
     kind = KINDS.get(options.search, FaissIndex)

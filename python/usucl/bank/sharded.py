@@ -1,4 +1,4 @@
-"""One bank over all processes: each keeps a part, only candidates travel."""
+"""One bank over all processes: each keeps a part, and only candidates travel."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _COLUMNS = ("embedding", "video", "time", "patient", "written")
 
 
 class ShardedBank:
-    """The banks of all processes of a group as one, whose parts stand in the order of the ranks.
+    """Joins the banks of all processes of a group to one, with parts in the order of the ranks.
 
     Every method but ``enqueue``, ``__len__`` and ``ages`` is collective: all ranks call it, in the
-    same order, each with its own arguments. The selection is that of a single bank which holds the
-    ranks' slots one part after the other; an index counts through them like that. A rank that does
-    not take part within ``timeout`` makes the others raise; the group is of no use after that.
+    same order, each with its own arguments. The selection is that of a single bank that holds the
+    parts one after the other; an index counts through them in this order. If a rank does not take
+    part within ``timeout``, the others raise, and the group cannot be used afterwards.
 
     Args:
-        local: this rank's part. All have one dim and dtype; capacities may differ.
+        local: this rank's part. All parts have one dim and dtype; capacities may differ.
         group: processes; all by default. ``torch.distributed`` must be initialised.
         timeout: seconds that a rank waits for the others in one exchange.
 
@@ -43,7 +43,7 @@ class ShardedBank:
         RuntimeError: there is no process group.
         ValueError: the parts do not fit together.
         TimeoutError: a rank was not there in time; the message names the exchange.
-        ConnectionError: a rank is gone; likewise.
+        ConnectionError: a rank is gone; the message names the exchange.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ShardedBank:
         self.local.enqueue(frames)
 
     def ages(self) -> Tensor:
-        """Of this rank's part; see :meth:`NegativeBank.ages`."""
+        """Returns the ages in this rank's part; see :meth:`NegativeBank.ages`."""
         return self.local.ages()
 
     def hardest(
@@ -94,12 +94,12 @@ class ShardedBank:
         skip: int = 0,
         max_similarity: float | None = None,
     ) -> Selection:
-        """As :meth:`NegativeBank.hardest`, over all parts.
+        """Finds the hardest negatives over all parts; see :meth:`NegativeBank.hardest`.
 
-        The anchors of all ranks are gathered; every part finds its own first ``skip + k`` of each;
-        those travel back to the anchor's rank, as similarity and index, and are merged by the
-        order of the selection. N may differ between ranks, the other arguments may not, but for
-        the values in ``window``.
+        The anchors of all ranks are gathered, and every part finds its own first ``skip + k`` for
+        each. These return to the anchor's rank, as similarity and index, and are merged in the
+        order of the selection. N and the values in ``window`` may differ between ranks, but no
+        other argument.
         """
         exchange = self._exchange
         depth = skip + k
@@ -114,7 +114,7 @@ class ShardedBank:
             if width == 0:
                 groups.extend((index[:rows], similarity[:rows]))
                 continue
-            # From every rank the candidates for the anchors of this one: [ranks * rows, width].
+            # Every rank sends candidates for the anchors of this one: [ranks * rows, width].
             theirs = [rows] * exchange.size
             index = exchange.all_to_all(index, counts, theirs, what)
             similarity = exchange.all_to_all(similarity, counts, theirs, what)
@@ -129,13 +129,13 @@ class ShardedBank:
         window: Window = None,
         max_similarity: float | None = None,
     ) -> Frames:
-        """As :meth:`NegativeBank.candidates`; each frame travels once to a rank that needs it."""
+        """Returns candidates, each sent once; see :meth:`NegativeBank.candidates`."""
         found = self.hardest(frames, k, window=window, max_similarity=max_similarity)
         index = torch.cat([found.intra_index, found.cross_index], dim=1).unique()
         return self.gather(index[index >= 0])
 
     def gather(self, index: Tensor) -> Frames:
-        """A copy of the frames at these global indices, ascending."""
+        """Returns a copy of the frames at these global indices, which must ascend."""
         exchange, device = self._exchange, index.device
         first = self._first.to(device)
         owner = torch.searchsorted(first, index, right=True) - 1
@@ -149,13 +149,13 @@ class ShardedBank:
         return Frames(*(exchange.all_to_all(c, asked_here, wanted, what) for c in part))  # type: ignore[arg-type]
 
     def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
-        """As :meth:`NegativeBank.recall`, of this rank's part alone. Not collective."""
+        """Measures this rank's part alone, not collectively; see :meth:`NegativeBank.recall`."""
         return self.local.recall(frames, k, sample=sample)
 
     def _gather_anchors(
         self, frames: Frames, window: Window, depth: int
     ) -> tuple[Frames, Tensor | None, list[int]]:
-        """The anchors of all ranks, a window for each of them, and how many each rank has."""
+        """Gathers the anchors of all ranks, their windows, and their number per rank."""
         exchange = self._exchange
         rows = frames.video.shape[0]
         dtype = list(DTYPES.values()).index(frames.embedding.dtype)
@@ -174,16 +174,17 @@ class ShardedBank:
         return Frames(*everyone[:4]), everyone[4] if window is not None else None, counts
 
     def state_dict(self) -> list[dict[str, Tensor]]:
-        """The states of all parts, on the CPU of rank 0; nothing ([]) on the others."""
+        """Returns the states of all parts on the CPU of rank 0; [] on the others."""
         own = {name: tensor.cpu() for name, tensor in self.local.state_dict().items()}
         return self._exchange.collect(own, "the state of each part")
 
     def load_state_dict(self, state: Sequence[Mapping[str, Tensor]]) -> None:
-        """Takes this rank's share of what :meth:`state_dict` gave on rank 0. Not collective.
+        """Loads this rank's share of what :meth:`state_dict` gave on rank 0. Not collective.
 
-        As many parts as ranks are taken as they are. Else the parts, each oldest first, are laid
-        end to end and cut into as many ranges as there are ranks; a rank enqueues its range oldest
-        first, with its ages. What does not fit into its capacity is the oldest.
+        If there are as many parts as ranks, each rank takes its own. Otherwise the parts, each
+        oldest first, are concatenated and cut into as many ranges as there are ranks; a rank
+        enqueues its range oldest first, with its ages. The oldest frames beyond its capacity are
+        lost.
 
         Raises:
             ValueError: the parts do not fit; the bank is unchanged then.
@@ -201,16 +202,16 @@ class ShardedBank:
         self.local.load_state_dict(share)
 
     def save(self, folder: str | Path) -> None:
-        """Each rank writes its part, then rank 0 writes ``shards.json``, which names them all.
+        """Writes each rank's part and then, on rank 0, ``shards.json``, which names them all.
 
-        Until that is replaced, an earlier version in the folder stays whole.
+        Until that is replaced, an earlier version in the folder stays complete.
 
         Raises:
             OSError: the folder cannot be written.
         """
         folder = Path(folder)
         exchange = self._exchange
-        number = [uuid.uuid4().int >> 66]  # of rank 0, for all
+        number = [uuid.uuid4().int >> 66]  # all ranks use that of rank 0
         version = int(exchange.gather_numbers(number, "the name of the version")[0, 0])
         parts = folder / f"shards-{version:016x}"
         self.local.save(parts / f"{self.rank:05d}")
@@ -224,8 +225,9 @@ class ShardedBank:
         exchange.gather_numbers([0], "the list of parts to be written")
 
     def load(self, folder: str | Path) -> ShardedBank:
-        """Reads what :meth:`save` wrote, on as many ranks or on others: see
-        :meth:`load_state_dict`. A rank reads the parts that it needs. Not collective.
+        """Reads what :meth:`save` wrote, on any number of ranks. Not collective.
+
+        A rank reads only the parts that it needs; see :meth:`load_state_dict`.
 
         Raises:
             FileNotFoundError: ``folder`` holds no sharded bank.
@@ -238,7 +240,7 @@ class ShardedBank:
         try:
             about = json.loads(path.read_bytes())
             if about["format"] != _FORMAT:
-                raise ValueError(f"format is {about['format']!r}, expected {_FORMAT!r}")
+                raise ValueError(f"format must be {_FORMAT!r}, got {about['format']!r}")
             lengths = [int(length) for length in about["lengths"]]
             parts = folder / Path(about["parts"]).name
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -263,8 +265,10 @@ def redistributed(
     ranks: int,
     capacity: int,
 ) -> dict[str, Tensor]:
-    """The state of one of ``ranks`` parts, from parts of another number; only those needed are
-    read. See :meth:`ShardedBank.load_state_dict`."""
+    """Returns the state of one of ``ranks`` parts from another number of parts.
+
+    It reads only the parts that it needs; see :meth:`ShardedBank.load_state_dict`.
+    """
     total = sum(lengths)
     begin, end = rank * total // ranks, (rank + 1) * total // ranks
     chosen: list[dict[str, Tensor]] = []
@@ -277,12 +281,12 @@ def redistributed(
         state = read()
         enqueued, slots = int(state["enqueued"]), len(state["video"])
         if min(enqueued, slots) != length:
-            raise ValueError(f"a part holds {min(enqueued, slots)} frames, {length} were expected")
+            raise ValueError(f"a part must hold {length} frames, got {min(enqueued, slots)}")
         order = torch.arange(enqueued - length, enqueued)[lo:hi]  # numbers of the frames
         rows = {name: state[name][order % slots] for name in _COLUMNS if name in state}
         written = rows.setdefault("written", order + 1)
         rows["age"] = enqueued - written
-        rows["turn"] = enqueued - order  # how soon it is overwritten: the greatest first
+        rows["turn"] = enqueued - order  # the greatest is overwritten first
         chosen.append(rows)
     if not chosen:
         dim = parts[0]()["embedding"].shape[1]
@@ -313,10 +317,10 @@ def redistributed(
 def _merge(
     index: Tensor, similarity: Tensor, parts: int, skip: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """The ranks ``skip .. skip + k - 1`` of the candidates ``[parts * N, skip + k]``: ``[N, k]``.
+    """Merges candidates ``[parts * N, skip + k]`` to ranks ``skip .. skip + k - 1``: ``[N, k]``.
 
-    Within a part they come in the order of the selection, and the parts in that of the index: a
-    stable sort by similarity is that order.
+    Within a part they have the order of the selection, and the parts that of the index, so a
+    stable sort by similarity gives the order of the selection.
     """
     depth = skip + k
 

@@ -24,12 +24,12 @@ class VideoEntry:
     """One usable video of a catalogue.
 
     Attributes:
-        id: name of the folder or file if no other video has it, else its path relative to the root.
+        id: name of the folder or file, or its path relative to the root if another video has it.
         path: the folder or file.
-        num_frames, frame_rate: as in `Video`.
+        num_frames, frame_rate: as in ``Video``.
         label: the video's class, None where unknown.
         group: the patient (or source); the video's own id where unknown.
-        patient_known: whether `group` was given.
+        patient_known: whether ``group`` was given.
         fold: cross-validation fold, None where not given.
         frame_labels: one class per frame, None where not given.
         source: where the video comes from, such as a hospital, None where not given.
@@ -52,7 +52,7 @@ class VideoEntry:
             object.__setattr__(self, "group", self.id)
 
     def open(self) -> Video:
-        """The video, without decoding it a second time if a scan has done so."""
+        """Returns the video, without decoding it a second time if a scan has done so."""
         return self._video if self._video is not None else open_video(self.path)
 
 
@@ -72,29 +72,30 @@ class VideoCatalog:
 
     @classmethod
     def scan(cls, root: str | Path, *, min_frames: int = 2) -> VideoCatalog:
-        """Finds every video under `root`: folders that hold images, and video files, mixed, nested.
+        """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
-        Every video is decoded once, so what is in the catalogue can be read. Hidden files and
-        folders, and texts, are passed over; files of other kinds are skipped with a reason. A
-        folder that links lead to again counts once. Two tables directly in `root` are read if they
-        are there: `labels.csv` (video_id, label, optionally patient or group, optionally fold) and
-        `frame_labels.csv` (video_id, frame counted from 0, label). Their video_id is an entry's id
-        or its path relative to the root, with or without the file's ending.
+        Every video is decoded once, so everything in the catalogue can be read. Hidden files and
+        folders and text files are passed over; files of other kinds are skipped with a reason. A
+        folder that several links lead to counts once. Two tables directly in ``root`` are read if
+        they exist: ``labels.csv`` (video_id, label, optionally patient or group, optionally fold)
+        and ``frame_labels.csv`` (video_id, frame counted from 0, label). Their video_id is an
+        entry's id or its path relative to the root, with or without the file's extension.
 
         Args:
             root: the folder.
             min_frames: videos with fewer frames are skipped.
 
         Raises:
-            ValueError: `root` is no folder or holds no usable video (what was skipped is listed);
-                a table lacks a column, names a video twice or ambiguously, or contradicts it.
+            ValueError: ``root`` is not a folder or holds no usable video (skipped files are
+                listed); a table lacks a column, names a video twice or ambiguously, or
+                contradicts it.
 
         Warns:
             UserWarning: a table names unknown videos, or labels only some frames of a video.
         """
         root = Path(root)
         if not root.is_dir():
-            raise ValueError(f"root: expected a folder of videos, got {root}")
+            raise ValueError(f"root must be a folder of videos, got {root}")
         paths, skipped, others = find_videos(root)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             opened = list(pool.map(_try_open, paths))
@@ -124,10 +125,10 @@ class VideoCatalog:
         return cls(root, entries, tuple(skipped))
 
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
-        """Gives every video a fold in [0, n), a patient's videos all the same one, labels balanced.
+        """Returns the catalogue with a fold in [0, n) for every video, labels balanced.
 
-        Folds that are given stay, and so do their numbers; given ones that are all the same are
-        ignored with a warning (see `folds.assign_folds`).
+        All videos of a patient are in one fold. Given folds keep their numbers; if they are all
+        the same, they are ignored with a warning (see ``folds.assign_folds``).
 
         Raises:
             ValueError: a group's videos have different folds, or there are fewer groups than folds.
@@ -143,15 +144,15 @@ class VideoCatalog:
         return replace(self, entries=tuple(entries))
 
     def split(self, held_out_folds: Iterable[int]) -> tuple[VideoCatalog, VideoCatalog]:
-        """(train, held out) by fold; what was skipped stays with the training part.
+        """Returns (train, held out) by fold; the skipped files stay with the training part.
 
         Raises:
-            ValueError: a video has no fold (call `with_folds`), or one part would be empty.
+            ValueError: a video has no fold (call ``with_folds``), or one part would be empty.
         """
         held_out = set(held_out_folds)
         missing = [entry.id for entry in self.entries if entry.fold is None]
         if missing:
-            raise ValueError(f"folds: {_some(missing)} have none; call with_folds first")
+            raise ValueError(f"folds must be given: {_some(missing)} have none; call with_folds")
         parts = (
             tuple(e for e in self.entries if e.fold not in held_out),
             tuple(e for e in self.entries if e.fold in held_out),
@@ -159,14 +160,13 @@ class VideoCatalog:
         if not all(parts):
             folds = sorted({e.fold for e in self.entries if e.fold is not None})
             raise ValueError(
-                f"held_out_folds: expected some, not all, of the folds {folds}, "
-                f"got {sorted(held_out)}"
+                f"held_out_folds must be some, not all, of {folds}, got {sorted(held_out)}"
             )
         return replace(self, entries=parts[0]), replace(self, entries=parts[1], skipped=())
 
 
 class _Names:
-    """Finds the entry a table means by a video_id."""
+    """Finds the entry that a table means by a video_id."""
 
     def __init__(self, root: Path, entries: tuple[VideoEntry, ...], skipped: list[Skipped]) -> None:
         self._entries: dict[str, set[int]] = defaultdict(set)
@@ -212,7 +212,7 @@ def _unique_ids(root: Path, paths: list[Path]) -> list[str]:
 
 
 def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) -> str:
-    lines = [f"root: no usable video in {root}"]
+    lines = [f"root must be a folder of videos, got no usable video in {root}"]
     lines += [f"  {item.path}: {item.reason}" for item in skipped]
     if others:
         kinds = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5))
@@ -221,14 +221,14 @@ def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) ->
 
 
 def _rows(table: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """(line number, row) of a CSV file, values stripped of blanks, absent ones empty."""
+    """Yields (line number, row) of a CSV file, values stripped of blanks, absent ones empty."""
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         columns = [name.strip() for name in reader.fieldnames or ()]
         missing = [name for name in required if name not in columns]
         if missing:
             raise ValueError(
-                f"{table.name}: expected the columns {', '.join(required)}; "
+                f"{table.name} must have the columns {', '.join(required)}; "
                 f"missing: {', '.join(missing)}"
             )
         reader.fieldnames = columns
@@ -300,7 +300,7 @@ def _with_frame_labels(
             labelled[index] = replace(entries[index], frame_labels=names)
     if partial:
         warnings.warn(
-            f"{table.name}: not every frame is labelled, so none is used, of {_some(partial)}",
+            f"{table.name}: ignored for videos with unlabelled frames: {_some(partial)}",
             stacklevel=3,
         )
     return tuple(labelled)
@@ -309,8 +309,7 @@ def _with_frame_labels(
 def _index(table: Path, line: int, column: str, text: str) -> int:
     if not text.isdecimal():
         raise ValueError(
-            f"{table.name}: line {line}: expected a whole number from 0 in column {column}, "
-            f"got {text!r}"
+            f"{table.name}: line {line}: {column} must be a whole number from 0, got {text!r}"
         )
     return int(text)
 

@@ -20,7 +20,7 @@ PAPER_EPOCHS = 60
 class Curriculum:
     """Temporal window [lo, hi] of intra-video negatives at every epoch (Basu et al. 2022, sec. 2).
 
-    Epoch e of E stands at u = e / E. Up to u = `cross_only` only cross-video negatives count. The
+    Epoch e of E is at u = e / E. Below u = ``cross_only`` only cross-video negatives count. The
     window, lo and hi alike, is
 
         step        windows[i] for the largest i with u >= starts[i]
@@ -34,13 +34,13 @@ class Curriculum:
     Args:
         kind: one of the four above.
         epochs: E, the length of the run. Later epochs keep the window of the last one.
-        windows: (lo, hi) pairs, 0 <= lo <= hi, in the unit of the frames' times (the paper:
+        windows: (lo, hi) pairs, 0 <= lo <= hi, in the unit of the frames' times (in the paper, a
             fraction of the video's length).
-        starts: for `step`, where each window begins, as a share of the run, ascending from 0.
+        starts: for ``step``, where each window begins, as a share of the run, ascending from 0.
         cross_only: share of the run without intra-video negatives, in [0, 1].
 
     Raises:
-        ValueError: a value outside the ranges above.
+        ValueError: a value is outside the ranges above.
     """
 
     kind: Schedule = "step"
@@ -51,28 +51,28 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Schedule):
-            raise ValueError(f"kind: expected one of {get_args(Schedule)}, got {self.kind!r}")
+            raise ValueError(f"kind must be one of {get_args(Schedule)}, got {self.kind!r}")
         if self.epochs < 1:
-            raise ValueError(f"epochs: expected at least 1, got {self.epochs}")
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
         if not self.windows or any(not 0 <= lo <= hi for lo, hi in self.windows):
-            raise ValueError(f"windows: expected pairs 0 <= lo <= hi, got {self.windows}")
+            raise ValueError(f"windows must be pairs 0 <= lo <= hi, got {self.windows}")
         if self.kind == "step" and (
             len(self.starts) != len(self.windows)
             or self.starts[0] != 0
             or list(self.starts) != sorted(self.starts)
         ):
             raise ValueError(
-                f"starts: expected {len(self.windows)} ascending shares from 0, got {self.starts}"
+                f"starts must be {len(self.windows)} ascending shares from 0, got {self.starts}"
             )
         if not 0 <= self.cross_only <= 1:
-            raise ValueError(f"cross_only: expected a share in [0, 1], got {self.cross_only}")
+            raise ValueError(f"cross_only must be a share in [0, 1], got {self.cross_only}")
 
     def intra(self, epoch: int) -> bool:
-        """Whether intra-video negatives count at `epoch`."""
+        """Returns whether intra-video negatives count at ``epoch``."""
         return self._reached(self.cross_only, epoch)
 
     def window(self, epoch: int) -> Window:
-        """(lo, hi) at `epoch`, in the unit of `windows`."""
+        """Returns (lo, hi) at ``epoch``, in the unit of ``windows``."""
         schedules = {
             "step": self._step,
             "cosine": self._cosine,
@@ -102,7 +102,7 @@ class Curriculum:
 
     def _clamped(self, epoch: int) -> int:
         if epoch < 0:
-            raise ValueError(f"epoch: expected at least 0, got {epoch}")
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
         return min(epoch, self.epochs - 1)
 
     def _reached(self, share: float, epoch: int) -> bool:

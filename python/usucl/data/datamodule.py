@@ -1,4 +1,4 @@
-"""Batches for training: which frames (sampling), at which size (frames), how seen (transforms)."""
+"""Batches for training: sampled frames, resized and augmented, with their times and patients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FrameBatch(NamedTuple):
     """One training batch of N anchors with k sampled intra-video negatives each.
 
     Views are normalised float32 images. Where a video has no frame inside the window, the
-    negative's time is NaN, which no temporal window contains; its view is one of the anchor.
+    negative's time is NaN, which no temporal window contains, and its view shows the anchor.
     """
 
     anchor_view: Tensor  # float32 [N, 3, S, S]
@@ -41,25 +41,25 @@ class VideoDataModule(lightning.LightningDataModule):
     """Training batches from a catalogue of videos.
 
     The sampler decides what a batch holds: one anchor per video with sampled negatives
-    (`FrameSampler`), or many anchors per video, whose negatives the loss finds among the batch
-    (`DenseSampler`). A batch is a pure function of (seed, epoch, step): the number of workers does
-    not change it.
+    (``FrameSampler``), or many anchors per video, whose negatives the loss finds in the batch
+    (``DenseSampler``). A batch is a pure function of (seed, epoch, step): the number of workers
+    does not change it.
 
     Args:
         catalog: the videos to train on.
-        sampler: which frames; by default `DenseSampler()`.
+        sampler: draws the frames; by default ``DenseSampler()``.
         image_size: side of the views in pixels.
-        curriculum: temporal windows over the epochs, in `time_unit`.
-        augmentation: "crop" or "crop-flip-jitter", see `Augmentation`.
+        curriculum: temporal windows over the epochs, in ``time_unit``.
+        augmentation: "crop" or "crop-flip-jitter", see ``Augmentation``.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds".
-        cache_gb: memory for decoded frames, in 10^9 bytes. What does not fit is decoded each time.
+        cache_gb: memory for decoded frames, in 10^9 bytes. Other frames are decoded each time.
         num_workers: processes that make batches; 0 makes them in the training process.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
 
     Raises:
-        ValueError: an empty catalogue, an unknown augmentation or unit, or seconds for a video
-            whose frame rate is unknown.
+        ValueError: the catalogue is empty, the augmentation or unit is unknown, or the unit is
+            seconds and the frame rate of a video is unknown.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class VideoDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if not len(catalog):
-            raise ValueError("catalog: expected at least one video, got none")
+            raise ValueError("catalog must hold at least one video, got none")
         self.catalog = catalog
         self.sampler = DenseSampler() if sampler is None else sampler
         self.curriculum = curriculum or Curriculum()
@@ -91,12 +91,13 @@ class VideoDataModule(lightning.LightningDataModule):
         self._batches: _Batches | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Decodes the videos, as many as `cache_gb` allows, before any worker starts."""
+        """Decodes the videos, as many as ``cache_gb`` allows, before any worker starts."""
         if self._batches is None:
             store = FrameStore(self.catalog.entries, self.augmentation.short_side, self.cache_bytes)
             self._batches = _Batches(self, store)
 
     def train_dataloader(self) -> DataLoader[FrameBatch]:
+        """Returns the batches of this process, epoch by epoch."""
         self.setup()
         assert self._batches is not None
         trainer = self.trainer
@@ -119,19 +120,19 @@ class VideoDataModule(lightning.LightningDataModule):
         return self.sampler.steps(self.num_frames)
 
     def batch(self, epoch: int, step: int) -> FrameBatch:
-        """The batch of this epoch and step, as the data loader yields it."""
+        """Returns the batch of this epoch and step, as the data loader yields it."""
         self.setup()
         assert self._batches is not None
         return self._batches[epoch, step]
 
     def windows(self, video: Tensor, epoch: int) -> Tensor:
-        """The epoch's temporal window for every anchor, for the loss: float32 [N, 2].
+        """Returns the epoch's temporal window for every anchor, for the loss: float32 [N, 2].
 
-        The curriculum's window in the unit of the times, kept beyond the positives as
-        `clamp_window` does, which in a short video differs from video to video.
+        It is the curriculum's window in the unit of the times, kept beyond the positives by
+        ``clamp_window``, so short videos have windows of their own.
 
         Args:
-            video: int64 [N], FrameBatch.video.
+            video: int64 [N], ``FrameBatch.video``.
             epoch: counted from 0.
         """
         rate = torch.from_numpy(self.clock.frames_per_unit)[video.cpu()]
@@ -148,8 +149,8 @@ class Clock:
     """Times of frames in one unit.
 
     Attributes:
-        frames_per_unit: float64 [V], what one unit of time is in frames of each video (with a
-            variable frame rate: on average).
+        frames_per_unit: float64 [V], frames per unit of time in each video (on average where the
+            frame rate varies).
     """
 
     def __init__(self, catalog: VideoCatalog, unit: TimeUnit) -> None:
@@ -163,16 +164,16 @@ class Clock:
             unknown = [entry.id for entry in catalog if entry.frame_rate is None]
             if unknown:
                 raise ValueError(
-                    "time_unit: expected 'fraction' or 'frames', because the frame rate is unknown "
-                    f"of {len(unknown)} videos such as {unknown[0]}; got 'seconds'"
+                    "time_unit must be 'fraction' or 'frames', because the frame rate is unknown "
+                    f"for {len(unknown)} videos such as {unknown[0]}, got 'seconds'"
                 )
             self.frames_per_unit = np.array([entry.frame_rate for entry in catalog], np.float64)
             self._seconds = [entry.open().times for entry in catalog]
         else:
-            raise ValueError(f"time_unit: expected 'fraction', 'frames' or 'seconds', got {unit!r}")
+            raise ValueError(f"time_unit must be 'fraction', 'frames' or 'seconds', got {unit!r}")
 
     def times(self, video: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """float64 [N], NaN where the frame is missing."""
+        """Returns the times of frames as float64 [N], NaN where the frame is missing."""
         times = frame / self.frames_per_unit[video]
         for i, (v, f) in enumerate(zip(video, frame, strict=True)):
             seconds = self._seconds[v]
@@ -183,7 +184,7 @@ class Clock:
 
 
 class _Batches(Dataset[FrameBatch]):
-    """FrameBatch by (epoch, step)."""
+    """The ``FrameBatch`` of each (epoch, step)."""
 
     def __init__(self, data: VideoDataModule, store: FrameStore) -> None:
         self.store = store
@@ -222,7 +223,7 @@ class _Batches(Dataset[FrameBatch]):
         )
 
     def _images(self, draw: Draw, frames: np.ndarray) -> list[Tensor]:
-        """uint8 [1 or 3, H, W] images of `frames` [N, c], row by row; one request per video."""
+        """Returns uint8 [1 or 3, H, W] images of ``frames`` [N, c], with one request per video."""
         images: list[Tensor] = [torch.empty(0)] * frames.size
         of_video = np.repeat(draw.video, frames.shape[1])
         for video in np.unique(draw.video):
@@ -234,10 +235,10 @@ class _Batches(Dataset[FrameBatch]):
 
 
 class _Steps(DistributedSampler[tuple[int, int]]):
-    """(epoch, step) pairs of one process.
+    """The (epoch, step) pairs of one process.
 
-    A DistributedSampler, because Lightning calls its `set_epoch` and leaves it in place when there
-    are several processes: they take turns at the steps, and the last turn is filled up.
+    It is a DistributedSampler because Lightning calls the ``set_epoch`` of one and leaves it in
+    place. Several processes take turns at the steps, and the last turn is filled up.
     """
 
     def __init__(self, batches: _Batches, *, rank: int, world: int) -> None:
@@ -253,7 +254,7 @@ class _Steps(DistributedSampler[tuple[int, int]]):
 
 
 def _patients(catalog: VideoCatalog) -> np.ndarray:
-    """int64 [V]: one number per known patient, -1 where unknown."""
+    """Returns int64 [V]: one number per known patient, -1 where unknown."""
     known = [entry.group for entry in catalog if entry.patient_known]
     number = {group: i for i, group in enumerate(dict.fromkeys(known))}
     return np.array(

@@ -15,13 +15,13 @@ from usucl.data.video import VideoError
 
 
 def dicom_frame(path: Path, index: int | None = None) -> tuple[Tensor, int]:
-    """Frame ``index`` (the middle one for None) as uint8 [3, H, W] RGB, and its number.
+    """Returns frame ``index`` (the middle one for None) as uint8 [3, H, W] RGB, and its number.
 
     YBR is converted to RGB, palettes are looked up, grey values go through the file's modality and
     window tables and are spread over 0 to 255.
 
     Raises:
-        VideoError: no DICOM file, no pixels, or pixels of a kind that cannot be decoded.
+        VideoError: the file is not DICOM, has no pixels, or has pixels that cannot be decoded.
         IndexError: the file has no such frame.
     """
     try:
@@ -39,7 +39,7 @@ def dicom_frame(path: Path, index: int | None = None) -> tuple[Tensor, int]:
 
 
 def _displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> Tensor:
-    """Stored values [H, W] or [H, W, 3] as uint8 [3, H, W]."""
+    """Returns stored values [H, W] or [H, W, 3] as uint8 [3, H, W]."""
     colours = str(dataset.PhotometricInterpretation)
     if colours == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
@@ -50,7 +50,7 @@ def _displayed(pixels: np.ndarray, dataset: pydicom.Dataset) -> Tensor:
             pixels = (pixels - low) * (255 / max(high - low, 1e-6))
         if colours == "MONOCHROME1":
             pixels = 255 - pixels
-    if pixels.dtype.itemsize == 2:  # 16 bits for each colour of a palette
+    if pixels.dtype.itemsize == 2:  # a palette has 16 bits per colour
         pixels = pixels >> 8
     image = np.ascontiguousarray(np.broadcast_to(np.atleast_3d(pixels), (*pixels.shape[:2], 3)))
     return torch.from_numpy(image.round().astype(np.uint8)).permute(2, 0, 1)

@@ -17,17 +17,17 @@ def assign_folds(
     n: int,
     seed: int,
 ) -> list[int]:
-    """One fold per video, all videos of a group in the same one, labels balanced.
+    """Returns one fold per video, all videos of a group in the same fold, labels balanced.
 
-    Given folds stay, whatever their numbers, and stand in place of [0, n). The other groups are
-    dealt out, the largest first (ties by `seed`), each to the fold in which its labels are rarest:
-    the one with the smallest sum over labels l of (videos of l in the fold) (of l in the group) /
-    (of l in all)^2. Given folds that are all the same divide nothing and are ignored.
+    Given folds keep their numbers, which replace [0, n). The other groups are dealt out, the
+    largest first (ties by ``seed``), each to the fold in which its labels are rarest: the one with
+    the smallest sum over labels l of f_l g_l / a_l^2, where f_l, g_l and a_l count the videos of l
+    in the fold, in the group and in all. Given folds that are all the same are ignored.
 
     Args:
-        groups, labels, given: group, label and fold (None: open) of every video.
+        groups, labels, given: group, label and given fold (or None) of every video.
         n: number of folds.
-        seed: settles ties between groups of the same size.
+        seed: decides ties between groups of the same size.
 
     Raises:
         ValueError: a group has two given folds, or there are fewer groups than folds.
@@ -48,15 +48,14 @@ def assign_folds(
     if len(folds) == 1 < len(members):
         n = min(n, len(members))
         warnings.warn(
-            f"folds: every fold given is {folds[0]}, which divides nothing; they are ignored and "
-            f"{n} folds are made",
+            f"folds: every fold given is {folds[0]}, so they are ignored and {n} folds are made",
             stacklevel=3,
         )
         fold_of = {}
     if fold_of:
         n = folds[-1] + 1
     elif not 2 <= n <= len(members):
-        raise ValueError(f"n: expected 2 to {len(members)} folds, one group each, got {n}")
+        raise ValueError(f"n must be 2 to {len(members)}, the number of groups, got {n}")
     else:
         folds = list(range(n))
     total = sum(counts.values())
@@ -83,8 +82,8 @@ def _given_folds(members: dict[str, list[int]], given: Sequence[int | None]) -> 
         folds = sorted({fold for v in videos if (fold := given[v]) is not None})
         if len(folds) > 1:
             raise ValueError(
-                f"folds: the videos of group {group!r} are in folds {', '.join(map(str, folds))}; "
-                "all videos of a patient belong in one"
+                "folds must be one per patient, "
+                f"the videos of group {group!r} are in folds {', '.join(map(str, folds))}"
             )
         if folds:
             fold_of[group] = folds[0]

@@ -17,9 +17,9 @@ from usucl.data.video import Video
 def load_frames(
     entry: VideoEntry, indices: Sequence[int] | np.ndarray | Tensor, image_size: int
 ) -> Tensor:
-    """Frames as an encoder sees them without augmentation: uint8 [n, 3, S, S].
+    """Returns frames as an encoder sees them without augmentation: uint8 [n, 3, S, S].
 
-    The short side is resized to S = `image_size` and the centre cropped.
+    The short side is resized to S = ``image_size``, then the centre is cropped.
 
     Raises:
         IndexError: an index is outside the video.
@@ -31,12 +31,12 @@ def load_frames(
 class FrameStore:
     """Frames of a list of videos with the short side resized, in memory as far as they fit.
 
-    Videos are decoded once, in order, until `limit_bytes` are used; frames of the others are
+    Videos are decoded once, in order, until ``limit_bytes`` are used; frames of the others are
     decoded whenever they are asked for. Grey videos are stored with one channel.
 
     Args:
         entries: the videos.
-        short_side: in pixels.
+        short_side: length of the resized short side, in pixels.
         limit_bytes: greatest size of all stored frames.
 
     Raises:
@@ -62,18 +62,18 @@ class FrameStore:
 
     @property
     def stored_videos(self) -> int:
-        """How many of the videos are in memory."""
+        """Number of videos in memory."""
         return len(self._stored)
 
     def frames(self, index: int, frames: Sequence[int] | np.ndarray) -> Tensor:
-        """Frames of video number `index`: uint8 [n, 1 or 3, H, W]."""
+        """Returns frames of video number ``index``: uint8 [n, 1 or 3, H, W]."""
         if index in self._stored:
             return self._stored[index][torch.as_tensor(frames)]
         return _grey_as_one_channel(_resized(self.entries[index].open(), frames, self.short_side))
 
 
 def _resized(video: Video, indices: Sequence[int] | np.ndarray | Tensor, short_side: int) -> Tensor:
-    """uint8 [n, 3, H', W']; full-size frames are in memory one at a time."""
+    """Returns uint8 [n, 3, H', W']; full-size frames are in memory one at a time."""
     wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
     unique, position = np.unique(wanted, return_inverse=True)
     frames = list(_resize_each(video.iter_frames(unique), short_side))

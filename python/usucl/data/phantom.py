@@ -1,6 +1,6 @@
 """Synthetic ultrasound sweeps: a labelled data set to try the whole path without real data.
 
-A probe slides along an organ (coordinate x, 0 to 1) and sees one slice of it after another. Lesions
+A probe slides along an organ (coordinate x, 0 to 1) and sees one slice after another. Lesions
 are ellipsoids that come and go along the sweep. Every slice is imaged by a simple convolution
 model of B-mode imaging: random scatterers weighted by the tissue's echo strength, blurred by the
 point-spread function, attenuated along the beam, demodulated to the envelope (which makes Rayleigh
@@ -24,10 +24,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-CLASSES = ("cyst", "nodule", "stone")  # of a video: the kind of lesion the organ has
-KINDS = (*CLASSES, "vessel")  # in view in a frame; every organ has vessels
+CLASSES = ("cyst", "nodule", "stone")  # the class of a video is the kind of lesion in the organ
+KINDS = (*CLASSES, "vessel")  # structures that a frame can show; every organ has vessels
 
-SAMPLES, BEAMS, SPARE_BEAMS = 152, 104, 16  # the beam grid; spare beams come into view by rocking
+SAMPLES, BEAMS, SPARE_BEAMS = 152, 104, 16  # the beam grid; rocking brings spare beams into view
 PROBE_RADIUS, HALF_ANGLE = 0.30, math.radians(31)
 SPECKLE_LENGTH = 0.055  # along the sweep, in x: neighbouring frames share most of their speckle
 VISIBLE = 0.5  # a structure is in view where its slice has this share of its greatest radius
@@ -38,10 +38,10 @@ class _Structure:
     kind: str
     lateral: float
     depth: float
-    position: float  # of the centre along the sweep
+    position: float  # centre along the sweep
     radii: tuple[float, float, float]  # lateral, depth, sweep
-    drift: float  # change of `lateral` per x: an oblique vessel wanders through the image
-    echo: float  # of a nodule: strength relative to the tissue around it
+    drift: float  # change of ``lateral`` per x: an oblique vessel wanders through the image
+    echo: float  # echo strength of a nodule relative to the tissue around it
 
     def in_view(self, x: float) -> bool:
         offset = (x - self.position) / self.radii[2]
@@ -60,7 +60,7 @@ class _Organ:
     bend: float
 
     def in_view(self, x: float) -> str:
-        """The frame's label: the kinds in view, such as "cyst+vessel", or "none"."""
+        """Returns the frame's label: the kinds in view, such as "cyst+vessel", or "none"."""
         seen = {s.kind for s in self.structures if s.in_view(x)}
         return "+".join(kind for kind in KINDS if kind in seen) or "none"
 
@@ -73,7 +73,7 @@ class _Sweep:
     rock: np.ndarray  # [T] rotation of the probe, radians
     gain: float  # dB
     dynamic_range: float  # dB
-    zoom: float  # imaging depth over the nominal one
+    zoom: float  # ratio of the imaging depth to the nominal one
     gain_slope: float  # dB over the depth: how well the gain makes up for attenuation
 
 
@@ -82,12 +82,12 @@ def write_phantom(
 ) -> Path:
     """Writes synthetic ultrasound videos as folders of PNG frames with their labels.
 
-    Two videos show the same patient, at other gain, depth, speed and direction. The class of a
-    video (cyst, nodule or stone) is the kind of lesion in the organ; the label of a frame is what
-    is in view. Both are told by content alone: the recording settings are drawn independently.
+    Two videos show the same patient, with different gain, depth, speed and direction. The class of
+    a video (cyst, nodule or stone) is the kind of lesion in the organ; the label of a frame is what
+    is in view. Only the content tells either: the recording settings are drawn independently.
 
     Args:
-        out: the folder to make: one sub-folder per video, labels.csv, frame_labels.csv, README.txt.
+        out: folder to make, with a folder per video, labels.csv, frame_labels.csv and README.txt.
         videos: number of videos.
         frames: mean number of frames per video; each has 0.75 to 1.25 times as many, at least 2.
         image_size: side of the square frames in pixels.
@@ -97,7 +97,7 @@ def write_phantom(
         The folder.
 
     Raises:
-        ValueError: `out` holds something already, or an argument is too small.
+        ValueError: ``out`` already holds something, or an argument is too small.
     """
     out = Path(out)
     for name, value, least in (
@@ -106,9 +106,9 @@ def write_phantom(
         ("image_size", image_size, 32),
     ):
         if value < least:
-            raise ValueError(f"{name}: expected at least {least}, got {value}")
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out: expected a new or empty folder, got {out}")
+        raise ValueError(f"out must be a new or empty folder, got {out}")
     out.mkdir(parents=True, exist_ok=True)
     video_rows, frame_rows = [], []
     for number in range(videos):
@@ -139,7 +139,7 @@ def write_phantom(
 def _make_organ(rng: np.random.Generator, label: str) -> _Organ:
     wall = rng.uniform(0.10, 0.16)
     structures: list[_Structure] = []
-    # Lesions of the class in separate parts of the sweep, vessels anywhere.
+    # Lesions lie in separate parts of the sweep, vessels anywhere.
     for part in rng.permutation(3)[: rng.integers(2, 4)]:
         structures.append(_place(rng, label, (part + rng.uniform(0.3, 0.7)) / 3, wall, structures))
     for _ in range(rng.integers(2, 4)):
@@ -205,7 +205,7 @@ def _make_sweep(rng: np.random.Generator, frames: int) -> _Sweep:
 
 
 def _render(organ: _Organ, sweep: _Sweep, rng: np.random.Generator, size: int) -> np.ndarray:
-    """uint8 [T, size, size]."""
+    """Returns the frames of a sweep: uint8 [T, size, size]."""
     x = torch.from_numpy(sweep.x).float().view(-1, 1, 1)
     depth = torch.linspace(0, sweep.zoom, SAMPLES).view(1, -1, 1)
     angle = torch.linspace(-HALF_ANGLE, HALF_ANGLE, BEAMS).view(1, 1, -1)
@@ -224,7 +224,7 @@ def _render(organ: _Organ, sweep: _Sweep, rng: np.random.Generator, size: int) -
 
 
 def _tissue(organ: _Organ, x: Tensor, lateral: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-    """Echo strength (power) and loss of amplitude per unit of depth: [T, SAMPLES, BEAMS] each."""
+    """Returns echo strength (power) and loss of amplitude per depth: [T, SAMPLES, BEAMS] each."""
     place = torch.stack([lateral / 0.9, down * 2 - 1, (x * 2 - 1).expand_as(down)], dim=-1)
     slow = functional.grid_sample(
         organ.texture, place[None], padding_mode="border", align_corners=True
@@ -267,15 +267,15 @@ def _tissue(organ: _Organ, x: Tensor, lateral: Tensor, down: Tensor) -> tuple[Te
 
 
 def _bump(distance: Tensor) -> Tensor:
-    # Without the limit most values would be denormal numbers, which are slow.
+    # Without the limit most values would be denormal, and arithmetic with those is slow.
     return torch.exp(-(distance**2).clamp(max=60))
 
 
 def _scatterers(sweep: _Sweep, rng: np.random.Generator) -> Tensor:
-    """Complex Gaussian scatterers on the beam grid: [T, 2, SAMPLES, BEAMS], unit variance.
+    """Returns complex Gaussian scatterers on the beam grid: [T, 2, SAMPLES, BEAMS], unit variance.
 
-    Independent slices every SPECKLE_LENGTH along the sweep; in between a rotation from one to the
-    next, which keeps the variance. Rocking shifts the beams over the scatterers.
+    Slices are independent every SPECKLE_LENGTH along the sweep. In between they rotate from one to
+    the next, which keeps the variance. Rocking shifts the beams over the scatterers.
     """
     depth = sweep.x / SPECKLE_LENGTH
     before = np.floor(depth).astype(np.int64)
@@ -294,7 +294,7 @@ def _scatterers(sweep: _Sweep, rng: np.random.Generator) -> Tensor:
 
 
 def _blur(signal: Tensor) -> Tensor:
-    """The point-spread function: short along the beam, wider across; keeps the noise's variance."""
+    """Applies the point-spread function, narrow along the beam and wider across; keeps variance."""
     kernels = []
     for width in (1.0, 1.7):
         offsets = torch.arange(-5.0, 6.0)
@@ -307,7 +307,7 @@ def _blur(signal: Tensor) -> Tensor:
 
 
 def _scan_convert(grey: Tensor, size: int) -> np.ndarray:
-    """[T, SAMPLES, BEAMS] in [0, 1] to the sector, black around it: uint8 [T, size, size]."""
+    """Maps [T, SAMPLES, BEAMS] in [0, 1] to the sector on black: uint8 [T, size, size]."""
     reach = PROBE_RADIUS + 1
     top = PROBE_RADIUS * math.cos(HALF_ANGLE)
     extent = max(2 * reach * math.sin(HALF_ANGLE), reach - top) * 1.03

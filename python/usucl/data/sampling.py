@@ -1,4 +1,4 @@
-"""Which frames make a batch: a pure function of (seed, epoch, step), with no state to save.
+"""Samplers of the frames of a batch: pure functions of (seed, epoch, step), without state to save.
 
 A resumed run, another number of workers or another process draws the same frames.
 """
@@ -25,14 +25,14 @@ class Draw(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Draws the frames of every batch; a pure function of what it is asked for."""
+    """Draws the frames of every batch; a pure function of its arguments."""
 
     @property
     def positive_radius(self) -> int:
         """Greatest distance of a positive from its anchor, in frames."""
 
     def steps(self, num_frames: Sequence[int]) -> int:
-        """Batches per epoch over videos of the given lengths."""
+        """Returns the batches per epoch over videos of the given lengths."""
 
     def draw(
         self,
@@ -43,18 +43,18 @@ class Sampler(Protocol):
         epoch: int,
         step: int,
     ) -> Draw:
-        """The batch of (seed, epoch, step) from videos of these lengths and windows (in frames)."""
+        """Draws the batch of (seed, epoch, step); ``windows`` (in frames) are one per video."""
 
 
 def generator(*key: int) -> np.random.Generator:
-    """Random numbers that depend on nothing but `key` (non-negative integers)."""
+    """Returns a generator that depends on nothing but ``key`` (non-negative integers)."""
     return np.random.default_rng(key)
 
 
 def positive_candidates(num_frames: int, anchor: int, radius: int) -> np.ndarray:
-    """Frames within `radius` of the anchor without the anchor, int64; the anchor if there is none.
+    """Returns the other frames within ``radius`` of the anchor, int64; the anchor if there is none.
 
-    With radius 0 the positive is the anchor's own frame, seen through another augmentation.
+    With radius 0 the positive is the anchor's own frame under another augmentation.
     """
     near = np.arange(max(0, anchor - radius), min(num_frames, anchor + radius + 1))
     others = near[near != anchor]
@@ -62,7 +62,7 @@ def positive_candidates(num_frames: int, anchor: int, radius: int) -> np.ndarray
 
 
 def clamp_window(window: tuple[float, float], radius: int) -> tuple[float, float]:
-    """(lo, hi) in frames, widened so that it lies beyond the positives even in short videos.
+    """Returns (lo, hi) in frames, kept beyond the positives even in short videos.
 
     The paper's code keeps lo >= 4 and hi >= 6 frames for positives within 3 frames, that is
     lo >= radius + 1 and hi >= radius + 3.
@@ -73,19 +73,19 @@ def clamp_window(window: tuple[float, float], radius: int) -> tuple[float, float
 def negative_candidates(
     num_frames: int, anchor: int, window: tuple[float, float], radius: int
 ) -> np.ndarray:
-    """Frames inside the temporal window on both sides of the anchor, int64, ascending.
+    """Returns the frames inside the temporal window on both sides of the anchor, int64, ascending.
 
     With (lo, hi) = clamp_window(window, radius), in frames, a distance d counts if
 
         before the anchor: floor(lo) <  d <= floor(hi)
         after the anchor:  floor(lo) <= d <  ceil(hi)
 
-    The asymmetry is the official code's (half-open ranges on both sides), kept for equal draws.
+    The asymmetry is that of the official code, kept so that the draws are equal.
 
     Args:
         num_frames: n, the length of the video.
         anchor: frame index in [0, n).
-        window: (lo, hi) in frames: a fraction of the length is to be multiplied by n.
+        window: (lo, hi) in frames; for a fraction of the length, multiply by n.
         radius: greatest distance of a positive, in frames.
     """
     lo, hi = clamp_window(window, radius)
@@ -99,12 +99,12 @@ class FrameSampler:
     """The paper's batch: one anchor per video, a near positive, k negatives of the same video.
 
     Basu et al. 2022, section 2. The anchor index is uniform in [0.2 n, 0.5 n), the positive uniform
-    within `positive_radius` frames, the negatives uniform with replacement inside the window. One
+    within ``positive_radius`` frames, the negatives uniform with replacement inside the window. One
     epoch visits every video once, in random order, spread evenly over its batches.
 
     Args:
-        batch_videos: videos, and so anchors, per batch at most. Where a batch of one video would be
-            left over, which batch normalisation cannot take, batches of two take a third.
+        batch_videos: videos, and so anchors, per batch at most; batches of two may take a third
+            video, because batch normalisation cannot work on a leftover batch of one.
         negatives: k, intra-video negatives per anchor.
         positive_radius: greatest distance of the positive, in frames.
         anchor_range: bounds of the anchor as shares of the video's length.
@@ -120,7 +120,7 @@ class FrameSampler:
         _at_least(0, negatives=self.negatives, positive_radius=self.positive_radius)
         if not 0 <= self.anchor_range[0] < self.anchor_range[1] <= 1:
             raise ValueError(
-                f"anchor_range: expected shares 0 <= lo < hi <= 1, got {self.anchor_range}"
+                f"anchor_range must be shares 0 <= lo < hi <= 1, got {self.anchor_range}"
             )
 
     def steps(self, num_frames: Sequence[int]) -> int:
@@ -129,7 +129,7 @@ class FrameSampler:
         return steps if self.batch_videos == 1 else max(1, min(steps, len(num_frames) // 2))
 
     def anchors(self, num_frames: int) -> range:
-        """Indices an anchor may have in a video of `num_frames` frames; never empty."""
+        """Returns the possible indices of an anchor among ``num_frames`` frames; never empty."""
         first = int(self.anchor_range[0] * num_frames)
         return range(first, max(first + 1, math.ceil(self.anchor_range[1] * num_frames)))
 
@@ -142,7 +142,7 @@ class FrameSampler:
         epoch: int,
         step: int,
     ) -> Draw:
-        """The batch of (seed, epoch, step) from videos of these lengths and windows (in frames)."""
+        """Draws the batch of (seed, epoch, step); ``windows`` (in frames) are one per video."""
         order = generator(seed, epoch).permutation(len(num_frames))
         videos = np.array_split(order, self.steps(num_frames))[step]
         rng = generator(seed, epoch, step, 0)
@@ -163,15 +163,15 @@ class FrameSampler:
 class DenseSampler:
     """Many anchors per video: every frame of the batch is anchor, positive and, by mask, negative.
 
-    A batch holds `videos` distinct videos with `frames` anchors each (fewer videos if there are not
-    as many). A video's anchors are a stratified sample: one uniform draw in each of `frames` equal
-    parts. Steps go through the videos in random permutations, one after another, so that no video
-    is seen much more often than another, however long it is.
+    A batch holds ``videos`` distinct videos (fewer if there are not as many) with ``frames``
+    anchors each. A video's anchors are a stratified sample: one uniform draw in each of ``frames``
+    equal parts. Steps go through the videos in one random permutation after another, so that no
+    video is seen much more often than another, however long it is.
 
     Args:
         videos, frames: V and F; a batch has N = V F anchors, sorted by video.
         positive_radius: greatest distance of the positive in frames; 0 takes the same frame.
-        steps_per_epoch: by default as many as the frames of all videos fill batches.
+        steps_per_epoch: by default the number of batches that the frames of all videos fill.
     """
 
     videos: int = 8
@@ -200,7 +200,7 @@ class DenseSampler:
         epoch: int,
         step: int,
     ) -> Draw:
-        """The batch of (seed, epoch, step); `windows` act in the loss and change nothing here."""
+        """Draws the batch of (seed, epoch, step); ``windows`` act in the loss, not here."""
         videos = self._videos(len(num_frames), seed, epoch, step)
         rng = generator(seed, epoch, step, 0)
         lengths = np.asarray(num_frames, dtype=np.int64)[videos]
@@ -217,7 +217,7 @@ class DenseSampler:
         return Draw(np.repeat(videos, self.frames), anchors, positives, nothing)
 
     def _videos(self, available: int, seed: int, epoch: int, step: int) -> np.ndarray:
-        """int64 [V]: the step's part of a permutation, whose last part is filled from its start."""
+        """Returns int64 [V]: the step's part of a permutation, which wraps around in the last."""
         count = min(self.videos, available)
         steps = -(-available // count)
         order = generator(seed, epoch, step // steps, 1).permutation(available)
@@ -227,4 +227,4 @@ class DenseSampler:
 def _at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
-            raise ValueError(f"{name}: expected at least {least}, got {value}")
+            raise ValueError(f"{name} must be at least {least}, got {value}")

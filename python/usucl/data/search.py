@@ -1,4 +1,4 @@
-"""Which files and folders under a folder are videos, and why the others are not."""
+"""The search for videos in a folder, with the reasons why other files are not videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from usucl.data.video import frame_files, is_video_file, natural_key
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
-# Files that lie beside videos and are not meant as such.
+# Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
     {".csv", ".htm", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 )
@@ -23,15 +23,15 @@ class Skipped(NamedTuple):
     reason: str
 
     def as_utf8(self, root: Path) -> Skipped:
-        """With bytes of names under `root` that are not UTF-8 written as backslash, x, two digits.
+        r"""Returns the item with bytes under ``root`` that are not UTF-8 written as ``\xNN``.
 
-        As they are they could be neither printed nor written to a file.
+        Unescaped, they could be neither printed nor written to a file.
         """
         return Skipped(root / _utf8(str(self.path.relative_to(root))), _utf8(self.reason))
 
 
 def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
-    """(videos in natural order, what is none and why, endings of the texts beside them)."""
+    """Returns (videos in natural order, skipped files, counts of the suffixes of text files)."""
     paths: list[Path] = []
     skipped: list[Skipped] = []
     others: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
             continue
         visited.add(real)
         subfolders[:] = [s for s in subfolders if not s.startswith(".")]
-        # Links last: what lies beside them is found under its own name.
+        # Links come last, so that a folder next to them is found under its own name.
         subfolders.sort(key=lambda s: ((here / s).is_symlink(), natural_key(s)))
         files = [here / name for name in names if not name.startswith(".")]
         images = set(frame_files(here))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-# The statistics of ImageNet: pretrained backbones expect them, and the paper uses them.
+# Statistics of ImageNet, which pretrained backbones expect and the paper uses.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -20,22 +20,22 @@ AugmentationName = Literal["crop", "crop-flip-jitter"]
 
 
 def normalise(images: Tensor) -> Tensor:
-    """(images / 255 - MEAN) / STD: uint8 [..., 1 or 3, H, W] to float32 [..., 3, H, W]."""
+    """Maps uint8 [..., 1 or 3, H, W] to (images / 255 - MEAN) / STD: float32 [..., 3, H, W]."""
     scale = torch.tensor(STD, device=images.device).mul(255).reciprocal().view(3, 1, 1)
     shift = torch.tensor(MEAN, device=images.device).div(torch.tensor(STD, device=images.device))
     return images.float() * scale - shift.view(3, 1, 1)
 
 
 def resize_short_side(images: Tensor, size: int) -> Tensor:
-    """Resizes [..., H, W] so that the shorter side is `size`, aspect kept, antialiased."""
+    """Resizes [..., H, W] to a shorter side of ``size``, antialiased, keeping the aspect ratio."""
     return F.resize(images, [size], antialias=True)
 
 
 class Augmentation:
-    """Random views of frames for contrastive learning, of `image_size` x `image_size` pixels.
+    """Random views of frames for contrastive learning, of ``image_size`` x ``image_size`` pixels.
 
-    `crop`: a random crop of the frame whose short side was resized to `image_size`.
-    `crop-flip-jitter`: a random resized crop (0.5 to 1 of the area), horizontal flip, brightness
+    ``crop``: a random crop of the frame after resizing its short side to ``image_size``.
+    ``crop-flip-jitter``: a random resized crop (0.5 to 1 of the area), horizontal flip, brightness
     and contrast changed by up to 40 %.
 
     Every image gets its own random numbers from its own seed: torchvision draws once per call, so a
@@ -46,14 +46,14 @@ class Augmentation:
         image_size: side of the view in pixels.
 
     Raises:
-        ValueError: an unknown name, or a size below 8.
+        ValueError: the name is unknown, or the size is below 8.
     """
 
     def __init__(self, name: AugmentationName, image_size: int) -> None:
         if name not in get_args(AugmentationName):
-            raise ValueError(f"name: expected one of {get_args(AugmentationName)}, got {name!r}")
+            raise ValueError(f"name must be one of {get_args(AugmentationName)}, got {name!r}")
         if image_size < 8:
-            raise ValueError(f"image_size: expected at least 8 pixels, got {image_size}")
+            raise ValueError(f"image_size must be at least 8, got {image_size}")
         self.name = name
         self.image_size = image_size
         self.transform = (
@@ -70,11 +70,11 @@ class Augmentation:
 
     @property
     def short_side(self) -> int:
-        """Short side, in pixels, of the frames to be given: no crop has to be enlarged."""
+        """Short side, in pixels, that input frames must have so that no crop is enlarged."""
         return self.image_size if self.name == "crop" else math.ceil(self.image_size * 2**0.5)
 
     def __call__(self, images: list[Tensor], seeds: list[int]) -> Tensor:
-        """Views of uint8 [1 or 3, H, W] images, one seed each: float32 [n, 3, S, S], normalised."""
+        """Returns normalised views, float32 [n, 3, S, S], of uint8 [1 or 3, H, W] images."""
         size = self.image_size
         views = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
         with _private_randomness() as random:
@@ -86,9 +86,9 @@ class Augmentation:
 
 @contextmanager
 def _private_randomness() -> Iterator[torch.Generator]:
-    """The generator torchvision draws from, free to be seeded: its state is restored afterwards.
+    """Yields the generator that torchvision draws from, and restores its state afterwards.
 
-    torch.manual_seed would seed the accelerators too.
+    It is seeded directly because torch.manual_seed would seed the accelerators too.
     """
     state = torch.default_generator.get_state()
     try:

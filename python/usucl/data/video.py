@@ -1,7 +1,7 @@
 """Videos as random-access sequences of frames: a folder of images or a video file.
 
-Opening a video decodes all of it once. Containers misstate their number of frames and an image may
-be cut short, so only decoding tells how many frames there are and that each of them is readable.
+Opening a video decodes all of it once. Containers may misstate their number of frames and images
+may be cut short, so only decoding tells how many frames there are and that each is readable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONTAINER_SUFFIXES = frozenset(
 
 
 class VideoError(ValueError):
-    """A video that cannot be read: `path` and, in words, the `reason`."""
+    """A video cannot be read; holds its ``path`` and the ``reason`` in words."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -42,7 +42,7 @@ class Video(ABC):
 
     Attributes:
         path: the folder or file.
-        num_frames: how many frames were decoded when it was opened.
+        num_frames: number of frames decoded when it was opened.
         frame_rate: mean frames per second (Hz), None where unknown.
         times: float64 [num_frames], seconds after the first frame, None where unknown.
         height, width: of every frame, in pixels.
@@ -64,11 +64,11 @@ class Video(ABC):
         return f"{type(self).__name__}({str(self.path)!r}, {self.num_frames} frames, {size}{rate})"
 
     def frames(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Frames at `indices` (any order, repeats allowed): uint8 [n, 3, H, W], RGB.
+        """Returns frames at ``indices`` (any order, repeats allowed): uint8 [n, 3, H, W], RGB.
 
         Raises:
             IndexError: an index is outside [0, num_frames).
-            VideoError: the video changed since it was opened and can no longer be read.
+            VideoError: the video has changed since it was opened and can no longer be read.
         """
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         if not len(wanted):
@@ -77,18 +77,18 @@ class Video(ABC):
         return torch.stack(list(self.iter_frames(unique)))[torch.from_numpy(position)]
 
     def iter_frames(self, indices: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
-        """Yields uint8 [3, H, W] for strictly increasing `indices`, one frame in memory at a time.
+        """Yields uint8 [3, H, W] for strictly increasing ``indices``, with one frame in memory.
 
         Raises:
-            IndexError, VideoError: as `frames`.
-            ValueError: `indices` do not increase.
+            IndexError, VideoError: see ``frames``.
+            ValueError: ``indices`` do not increase.
         """
         wanted = [int(i) for i in indices]
         if any(b <= a for a, b in pairwise(wanted)):
-            raise ValueError("indices: expected strictly increasing frame indices")
+            raise ValueError(f"indices must be strictly increasing, got {wanted}")
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
             raise IndexError(
-                f"indices: expected frames in [0, {self.num_frames}), "
+                f"indices must be in [0, {self.num_frames}), "
                 f"got {wanted[0]} to {wanted[-1]} ({self.path})"
             )
         for array in self._decode(wanted):
@@ -96,7 +96,7 @@ class Video(ABC):
 
     @abstractmethod
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
-        """Yields uint8 [H, W, 3], writable, at the increasing `indices`."""
+        """Yields uint8 [H, W, 3], writable, at the increasing ``indices``."""
 
 
 class FrameFolder(Video):
@@ -126,7 +126,7 @@ class FrameFolder(Video):
                 size = image.size
                 if image.mode.startswith(("I", "F")):
                     raise VideoError(self.path, f"{file.name}: not an 8-bit image ({image.mode})")
-                # JPEG decodes at an eighth of its size here: enough to notice that data is missing.
+                # JPEG decodes at an eighth of its size, which is enough to notice missing data.
                 image.draft(None, (1, 1))
                 image.load()
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -158,7 +158,7 @@ class VideoFile(Video):
                 raise VideoError(
                     path,
                     f"frames differ in size: frame {len(stamps)} is {frame.width}x{frame.height}, "
-                    f"those before it {size[0]}x{size[1]}",
+                    f"the frames before it are {size[0]}x{size[1]}",
                 )
             stamps.append(frame.time)
         if size is None:
@@ -169,7 +169,7 @@ class VideoFile(Video):
         self.frame_rate = self._rate()
 
     def _open(self) -> av.container.InputContainer:
-        # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
+        # FFmpeg takes the text before a colon for a protocol, unless a slash comes first.
         return av.open(str(self.path.absolute()))
 
     def _rate(self) -> float | None:
@@ -193,8 +193,8 @@ class VideoFile(Video):
             raise VideoError(self.path, f"cannot be decoded ({error.strerror})") from error
 
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
-        # Always from the first frame: seeking by time is faster and, in damaged or variable-rate
-        # files, wrong.
+        # Decoding starts at the first frame: seeking by time is faster, but goes wrong in damaged
+        # and variable-rate files.
         wanted = iter(indices)
         target = next(wanted, None)
         if target is None:
@@ -205,14 +205,14 @@ class VideoFile(Video):
                 target = next(wanted, None)
                 if target is None:
                     return
-        raise VideoError(self.path, f"frame {target} is gone: the file changed since it was opened")
+        raise VideoError(self.path, f"frame {target} is gone: the file was changed after opening")
 
 
 _FILE_READERS: dict[str, Callable[[Path], Video]] = dict.fromkeys(CONTAINER_SUFFIXES, VideoFile)
 
 
 def is_video_file(path: Path) -> bool:
-    """Whether the name of `path` ends as that of a video file which `open_video` can read."""
+    """Returns whether ``open_video`` can read files with the suffix of ``path``."""
     return path.suffix.lower() in _FILE_READERS
 
 
@@ -220,7 +220,7 @@ def open_video(path: str | Path) -> Video:
     """Opens a folder of frames (jpg, png, bmp, tif, webp) or a file (mp4, avi, mov, mpeg, gif).
 
     Raises:
-        VideoError: missing, empty, broken, or of an unknown kind.
+        VideoError: the video is missing, empty, broken, or of an unknown kind.
     """
     path = Path(path)
     if path.is_dir():
@@ -228,12 +228,12 @@ def open_video(path: str | Path) -> Video:
     if not path.is_file():
         raise VideoError(path, "no such file or folder")
     if not is_video_file(path):
-        raise VideoError(path, f"not a known video format ({path.suffix or 'no ending'})")
+        raise VideoError(path, f"not a known video format ({path.suffix or 'no suffix'})")
     return _FILE_READERS[path.suffix.lower()](path)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The image files directly in `folder`, in natural order, hidden ones left out."""
+    """Returns the image files directly in ``folder``, in natural order, without hidden ones."""
     files = [
         file
         for file in folder.iterdir()
@@ -243,17 +243,18 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def is_hidden(path: Path) -> bool:
+    """Returns whether the name starts with a dot."""
     return path.name.startswith(".")
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key that reads runs of digits as numbers; the text itself settles ties (01 before 1)."""
+    """Returns a sort key that reads digits as numbers; the text decides ties (01 before 1)."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)
     return [(0, int(p), "") if p[0].isdigit() else (1, 0, p.lower()) for p in parts], text
 
 
 def _seconds(stamps: list[float | None]) -> np.ndarray | None:
-    """float64 [n] from the first frame on; None where a stamp is missing or time stands still."""
+    """Returns float64 [n] since the first frame; None if stamps are missing or do not increase."""
     if any(stamp is None for stamp in stamps):
         return None
     times = np.array(stamps, dtype=np.float64)

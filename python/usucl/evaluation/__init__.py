@@ -1,4 +1,4 @@
-"""What a pretrained encoder is worth, with intervals over patients and baselines beside it."""
+"""Evaluation of a pretrained encoder against baselines, with intervals over patients."""
 
 from usucl.embedding import Embeddings
 from usucl.evaluation.embed import embed

@@ -1,8 +1,8 @@
 """Percentile intervals by bootstrap over patients.
 
-Frames of a video and videos of a patient are not independent, so patients are what is drawn. The
-draws depend on nothing but their number, the number of groups and the seed: two encoders measured
-on the same patients are compared on the same resamples (paired).
+Frames of a video and videos of a patient are not independent, so patients are drawn. The draws
+depend on nothing but their number, the number of groups and the seed: two encoders measured on the
+same patients are compared on the same resamples (paired).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from usucl.evaluation.metrics import FloatArray, Statistic
 
 MIN_GROUPS = 5
-"""Fewer patients than this give no interval: percentiles of so few draws describe nothing."""
+"""Fewest patients with an interval: percentiles over fewer describe nothing."""
 
 MIN_SHARE = 0.5
-"""Least share of resamples on which the figure must exist (a resample can lose a rare class)."""
+"""Least share of resamples on which a figure must exist (a resample can lose a rare class)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Estimate:
 
 
 def resample_weights(groups: int, resamples: int = 2000, seed: int = 0) -> FloatArray:
-    """How often each group is drawn when ``groups`` are drawn with replacement: [R, G]."""
+    """Returns how often each of G groups is drawn, with replacement, in R resamples: ``[R, G]``."""
     if groups < 1 or resamples < 1:
         raise ValueError(f"groups and resamples must be at least 1, got {groups} and {resamples}")
     rng = np.random.default_rng(seed)
@@ -54,11 +54,11 @@ def estimate(
     """Returns ``statistic`` on all groups, with the percentile interval of its resamples.
 
     Args:
-        statistic: weights ``[R, G]`` -> values ``[R]``, see :mod:`usucl.evaluation.metrics`.
+        statistic: maps weights ``[R, G]`` to values ``[R]``, see :mod:`usucl.evaluation.metrics`.
         groups: G, the number of patients.
         level: coverage of the interval.
-        smallest_class: groups that hold the rarest class, for a mean over classes. A class of
-            one patient has no spread to resample, hence no interval.
+        smallest_class: number of patients with the rarest class, for a mean over classes. A class
+            of one patient has no spread to resample, hence no interval.
     """
     value = float(statistic(np.ones((1, groups)))[0]) if groups else float("nan")
     if not np.isfinite(value):
@@ -76,5 +76,5 @@ def estimate(
 
 
 def difference(first: Statistic, second: Statistic) -> Statistic:
-    """``first - second`` on the same weights: the paired difference."""
+    """Returns the paired difference: ``first - second`` on the same weights."""
     return lambda weights: first(weights) - second(weights)

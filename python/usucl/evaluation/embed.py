@@ -1,4 +1,4 @@
-"""The encoders of a run, and what they make of the frames of a folder of videos."""
+"""The encoders of a run, and their embeddings of the frames in a folder of videos."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ ENCODERS: tuple[EncoderName, ...] = ("trained", "random", "pixels")
 
 
 class PixelEncoder(nn.Module):
-    """The frame itself as its embedding: ``size`` x ``size`` grey values with mean 0 and unit
-    norm. The cosine of two frames is then their Pearson correlation, blind to brightness and
-    contrast: the bar that an encoder has to clear."""
+    """Uses the frame itself as its embedding: ``size`` x ``size`` grey values.
+
+    They have mean 0 and unit norm, so the cosine of two frames is their Pearson correlation, blind
+    to brightness and contrast: the baseline that an encoder has to beat.
+    """
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()
@@ -29,7 +31,7 @@ class PixelEncoder(nn.Module):
         self.head = nn.Identity()
 
     def features(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> standardised pixels [B, size * size]."""
+        """Maps normalised images ``[B, 3, S, S]`` to standardised pixels ``[B, size * size]``."""
         small = F.interpolate(
             images.mean(1, keepdim=True), (self.size, self.size), mode="bilinear", antialias=True
         )
@@ -39,7 +41,7 @@ class PixelEncoder(nn.Module):
 
 
 def load_encoders(run: str | Path, names: Sequence[EncoderName] = ENCODERS) -> dict[str, nn.Module]:
-    """The encoders to compare: the run's trained weights, its weights before training, pixels."""
+    """Returns the encoders to compare: the run's weights after and before training, and pixels."""
     run = Path(run)
     if not run.is_dir():
         raise FileNotFoundError(f"run must be a run folder, got {run}")
@@ -71,7 +73,7 @@ def embed(
         out: folder for ``<encoder>.safetensors`` and ``<encoder>.csv``; by default
             ``<run>/embedded`` (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
         encoder: "trained", "random" (the run's weights before training) or "pixels".
-        frames_per_video: at most so many frames of each video, evenly spaced; None: all.
+        frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
         batch_size: frames encoded at once.
         overwrite: write into an ``out`` that is not empty; other files in it stay.
 
@@ -80,15 +82,15 @@ def embed(
 
     Raises:
         FileNotFoundError: ``run`` is not a run folder.
-        FileExistsError: ``out`` is not empty, without ``overwrite``, or is a file.
+        FileExistsError: ``out`` is a file, or is not empty and ``overwrite`` is not given.
         ValueError: ``data`` has no readable video.
     """
     encoders = load_encoders(run, [encoder])
     out = RunFolder(run).embedded if out is None else Path(out)
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"out must be a folder, {out} is a file")
+        raise FileExistsError(f"out must be a folder, got the file {out}")
     if out.exists() and not overwrite and any(out.iterdir()):
-        raise FileExistsError(f"out is not empty: {out}; give overwrite=True to write into it")
+        raise FileExistsError(f"out must be empty, got {out}; give overwrite=True to write into it")
     catalog = VideoCatalog.scan(data)
     result = embed_entries(
         catalog.entries,
@@ -103,5 +105,5 @@ def embed(
 
 
 def image_size_of(run: str | Path) -> int:
-    """Side of the square images the run's encoder was trained on, in pixels."""
+    """Returns the side of the square images that the encoder was trained on, in pixels."""
     return int(load_encoder(run).config.image_size)

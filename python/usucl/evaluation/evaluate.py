@@ -1,4 +1,4 @@
-"""Everything measured about a run's encoder, beside the same figures without pretraining."""
+"""The evaluation of a run's encoder next to the same figures without pretraining."""
 
 from __future__ import annotations
 
@@ -50,34 +50,34 @@ def evaluate(
     folds: int = 5,
     seed: int = 0,
 ) -> Evaluation:
-    """Measures a run's trained encoder beside its random initialisation and raw pixels.
+    """Measures a run's trained encoder against its random initialisation and raw pixels.
 
-    Temporal retrieval and the spread of the embeddings on held-out videos; kNN and linear probes
-    of the labels, fitted on the videos of pretraining and tested on the held-out ones, and by
-    cross-validation; 95 % intervals and paired differences by bootstrap over patients.
+    It measures temporal retrieval and the spread of the embeddings on held-out videos, and kNN and
+    linear probes of the labels, fitted on the videos of pretraining and tested on the held-out
+    ones, and by cross-validation. A bootstrap over patients gives 95 % intervals and paired
+    differences.
 
     Args:
         run: run folder written by :func:`usucl.train`.
         data: folder of videos, with ``labels.csv`` for the probes. A video counts as held out
-            unless pretraining saw it or its patient, by today's patients or by those of then. The
-            run knows its videos by the end of their path, wherever the folder is now: of
-            ``a/0.mp4``, the part given by ``split.csv`` to ``a/0.mp4`` or else to ``0``. So a new
-            video with a trained video's name counts as seen until it is renamed.
+            unless pretraining saw it or its patient, by the patients of today or of that time. The
+            run knows its videos by the end of their path, wherever the folder is now: ``a/0.mp4``
+            has the part that ``split.csv`` gives to ``a/0.mp4`` or else to ``0``. So a new video
+            with the name of a trained one counts as seen until it is renamed.
         out: folder for ``evaluation.json`` and ``embeddings/``; by default the run folder.
-        frames_per_video: at most so many evenly spaced frames per video are embedded and probed.
+        frames_per_video: greatest number of frames per video to embed and probe, evenly spaced.
         queries_per_video: augmented queries per held-out video.
         resamples: bootstrap resamples of the patients.
         folds: folds of the cross-validation, by patient; folds given by ``labels.csv`` are kept.
-        seed: of the augmentations, the folds and the resamples.
+        seed: seed of the augmentations, the folds and the resamples.
 
     Returns:
-        What ``evaluation.json`` holds, as :class:`~usucl.evaluation.Evaluation`. Undefined numbers
-        are None, with a ``note`` why.
+        The content of ``evaluation.json`` as :class:`~usucl.evaluation.Evaluation`. Undefined
+        numbers are None, and a ``note`` says why.
 
     Raises:
         FileNotFoundError: ``run`` is not a run folder.
-        ValueError: ``data`` has no readable video, an encoder is not finite, or a number is below
-            1.
+        ValueError: ``data`` has no readable video, an encoder is not finite, or a number is < 1.
     """
     for name, number in (
         ("frames_per_video", frames_per_video),
@@ -104,7 +104,7 @@ def evaluate(
     for name, embedding in embeddings.items():
         embedding.save(target.embeddings, name)
 
-    # a run on every video has nothing held out: measured on what it saw, and said so
+    # A run on every video has nothing held out: it is measured on what it saw, and says so.
     measured = [e for e, kept in zip(catalog.entries, held_out, strict=True) if kept]
     any_held_out = bool(measured)
     patient_auroc = temporal_retrieval(
@@ -215,13 +215,13 @@ class _Labelled:
     """The labelled frames, as every encoder sees them.
 
     Attributes:
-        embeddings: of each encoder, n frames.
+        embeddings: embeddings of the n frames by encoder.
         truth: index of the class of each frame, ``[n]``.
         video, group: numbers of each frame's video and patient, ``[n]``.
-        classes: names, C of them.
-        source: of every video, by its number; None where the sources are not known, or a label
-            is of the frame.
-        levels: what a class is predicted of.
+        classes: names of the C classes.
+        source: source of every video, by its number; None where the sources are not known or the
+            labels belong to frames.
+        levels: levels at which classes are predicted.
     """
 
     embeddings: Mapping[str, Embeddings]
@@ -235,7 +235,7 @@ class _Labelled:
     def predict(
         self, predictor: probes.Predictor, features: probes.Features, splits: Sequence[probes.Split]
     ) -> dict[probes.Level, probes.Predictions]:
-        """Predictions of every level from the features ``[n, F]`` of the frames."""
+        """Returns predictions at every level from the features ``[n, F]`` of the frames."""
         frames, order = probes.predict(
             predictor, features, self.truth, self.group, splits, len(self.classes)
         )
@@ -251,7 +251,7 @@ def _probe_label(
     embeddings: Mapping[str, Embeddings],
     protocol: Protocol,
 ) -> LabelProbes | None:
-    """Both protocols for the label of the video or of the frame; None without two classes."""
+    """Probes a label of videos or frames under both protocols; None without two classes."""
     every = embeddings["trained"]
     video = every.video.numpy()
     of_video = np.array([name or "" for name in every.label], dtype=object)[video]
@@ -290,7 +290,7 @@ def _probe_label(
 def _probe(
     labelled: _Labelled, splits: Sequence[probes.Split], protocol: Protocol
 ) -> ProbeResult | None:
-    """All probes under one protocol; None where there is nothing to fit on or to test."""
+    """Runs all probes under one protocol; None where there is nothing to fit on or to test."""
     if not any(s.fit.size and s.test.size for s in splits):
         return None
     predictions = {

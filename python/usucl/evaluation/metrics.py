@@ -1,8 +1,9 @@
 """Figures of merit, written so that a bootstrap over patients costs one matrix product.
 
 A resample of patients is a row of weights ``w[g] >= 0``: how often group ``g`` was drawn. Every
-figure that gets an interval is therefore a :data:`Statistic`, a function from weights [R, G] to
-values [R]; ones give the plain figure. A mean over classes is NaN for weights that lose a class.
+figure that gets an interval is therefore a :data:`Statistic`, a function from weights ``[R, G]``
+to values ``[R]``; weights of 1 give the plain figure. A mean over classes is NaN for weights that
+lose a class.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Statistic = Callable[[FloatArray], FloatArray]
 
 
 def concordance(positive: NDArray[Any], negative: NDArray[Any]) -> FloatArray:
-    """Negatives each positive [P] beats among [N], ties counting one half: float64 [P]."""
+    """Counts the negatives ``[N]`` below each positive, ties as one half: float64 ``[P]``."""
     ordered = np.sort(negative)
     below = np.searchsorted(ordered, positive, side="left")
     up_to = np.searchsorted(ordered, positive, side="right")
@@ -26,15 +27,14 @@ def concordance(positive: NDArray[Any], negative: NDArray[Any]) -> FloatArray:
 
 
 def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> float:
-    """P(positive > negative) + P(positive = negative) / 2, for scores [P] and [N]; NaN if one is
-    empty."""
+    """Returns P(positive > negative) + P(positive = negative) / 2; NaN if scores are empty."""
     if positive.size == 0 or negative.size == 0:
         return float("nan")
     return float(concordance(positive, negative).mean() / negative.size)
 
 
 def group_mean(values: Sequence[float] | FloatArray) -> Statistic:
-    """Weighted mean of one value per group [G]: every patient counts the same."""
+    """Returns the mean of one value per group ``[G]``, in which every patient counts the same."""
     array = np.asarray(values, dtype=np.float64)
     return lambda weights: weights @ array / weights.sum(1)
 
@@ -42,9 +42,9 @@ def group_mean(values: Sequence[float] | FloatArray) -> Statistic:
 def balanced_accuracy(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], group: NDArray[np.int64], classes: int
 ) -> Statistic:
-    """Mean over the ``classes`` in ``truth`` [n] of the share of samples predicted right.
+    """Returns the mean over classes of the share of samples predicted right.
 
-    Classes without a sample in ``truth`` do not enter the mean (there is nothing to recall).
+    Classes without a sample in ``truth`` ``[n]`` have nothing to recall and are left out.
     """
     present = np.unique(truth)
     count = np.zeros((_groups(group), classes))
@@ -66,10 +66,10 @@ def macro_auroc(
     group: NDArray[np.int64],
     classes: Sequence[int],
 ) -> Statistic:
-    """One-against-rest AUROC of ``score`` [n, C], averaged over ``classes``.
+    """Returns the one-against-rest AUROC of ``score`` ``[n, C]``, averaged over ``classes``.
 
-    With U[g, h] the number of pairs (a positive of group g above a negative of group h), P and N
-    the samples per group, the AUROC of weights w is  w'U w / ((w'P) (w'N)).
+    The AUROC of weights w is w'U w / ((w'P) (w'N)), where U[g, h] counts the pairs of a positive of
+    group g above a negative of group h, and P and N count the samples per group.
     """
     groups = _groups(group)
     terms = []

@@ -1,8 +1,8 @@
 """kNN and linear probes of frozen features, never with a patient on both sides.
 
-Two protocols. ``held_out``: fitted on the videos pretraining saw, tested on the held-out ones.
-``cross_validation``: every patient is tested once, by a probe fitted on the other folds; more
-patients, but pretraining has seen most of the frames it is tested on (without their labels).
+There are two protocols. ``held_out`` fits on the videos that pretraining saw and tests on the
+held-out ones. ``cross_validation`` tests every patient once, by a probe fitted on the other folds:
+more patients, but pretraining has seen most of the tested frames (without their labels).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from usucl.evaluation.metrics import FloatArray, Statistic, balanced_accuracy, m
 NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.07
 LINEAR_C = 0.01
-"""Inverse strength of the linear probe's L2 penalty. Fixed: with few patients, choosing it on the
-same data would flatter whichever encoder has the noisier curve."""
+"""Inverse strength of the linear probe's L2 penalty. It is fixed because, with few patients,
+choosing it on the same data would flatter the encoder with the noisier curve."""
 
 Level = Literal["frame", "video"]
 IntArray = NDArray[np.int64]
 Features = NDArray[np.floating]
 Predictor = Callable[[Features, IntArray, Features, int], FloatArray]
-"""(fit features [m, F], fit class [m], test features [n, F], C) -> probabilities [n, C]."""
+"""Maps fit features ``[m, F]`` and classes ``[m]``, test features and C to probabilities [n, C]."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Probe:
     """A way of telling classes from features.
 
     Attributes:
-        title: what the report calls it.
-        predictor: fits and tests.
-        settings: what it was told, for the record.
+        title: name in the report.
+        predictor: function that fits and tests.
+        settings: its settings, for the record.
     """
 
     title: str
@@ -50,9 +50,9 @@ class Probe:
 
 
 def knn(features: Features, truth: IntArray, test: Features, classes: int) -> FloatArray:
-    """Vote of the 20 nearest fit samples by cosine, weighted by exp(similarity / 0.07).
+    """Predicts by a vote of the 20 nearest fit samples, weighted by exp(cosine / 0.07).
 
-    Wu et al., CVPR 2018, section 3.4.
+    Source: Wu et al., CVPR 2018, section 3.4.
     """
     similarity = _unit(test) @ _unit(features).T  # [n, m]
     k = min(NEIGHBOURS, len(features))
@@ -64,7 +64,7 @@ def knn(features: Features, truth: IntArray, test: Features, classes: int) -> Fl
 
 
 def linear(features: Features, truth: IntArray, test: Features, classes: int) -> FloatArray:
-    """Multinomial logistic regression on standardised features, classes weighted to balance."""
+    """Predicts by logistic regression on standardised features, with balanced class weights."""
     probability = np.zeros((len(test), classes))
     present = np.unique(truth)
     if len(present) == 1:
@@ -86,7 +86,7 @@ PROBES = {
     "linear": Probe("Linear", linear, {"C": LINEAR_C}),
 }
 FIGURES = {"balanced_accuracy": "balanced accuracy", "macro_auroc": "macro AUROC"}
-"""What is measured of every probe, and what the report calls it."""
+"""The figures measured for every probe, with their names in the report."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,17 @@ class Split:
 
 
 def held_out_split(held_out: NDArray[np.bool_]) -> list[Split]:
-    """One split, of samples by whether their patient was kept out of pretraining [n]."""
+    """Returns one split of samples by whether their patient was held out ``[n]``."""
     return [Split(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
 
 
 def fold_splits(fold: IntArray) -> list[Split]:
-    """One split per fold number [n], each fold tested once."""
+    """Returns one split per number in ``fold`` ``[n]``; each fold is tested once."""
     return [Split(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
 
 
 def check_splits(splits: Sequence[Split], group: IntArray) -> None:
-    """Raises ValueError if a patient (``group`` [n]) is on both sides of a split."""
+    """Raises ValueError if a patient (``group`` ``[n]``) is on both sides of a split."""
     for split in splits:
         shared = np.intersect1d(group[split.fit], group[split.test])
         if shared.size:
@@ -117,7 +117,7 @@ def check_splits(splits: Sequence[Split], group: IntArray) -> None:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities of every tested sample, the folds put together."""
+    """Probabilities for every tested sample, over all folds."""
 
     truth: IntArray  # [n], index of the class
     probability: FloatArray  # [n, C]
@@ -133,7 +133,7 @@ def predict(
     splits: Sequence[Split],
     classes: int,
 ) -> tuple[Predictions, IntArray]:
-    """Fits and tests ``predictor`` on each split; also the sample numbers tested [n]."""
+    """Fits and tests ``predictor`` on each split; also returns the tested samples ``[n]``."""
     check_splits(splits, group)
     used = [s for s in splits if s.fit.size and s.test.size]
     if not used:
@@ -150,7 +150,7 @@ def predict(
 
 
 def per_video(predictions: Predictions, video: IntArray) -> Predictions:
-    """Mean of the frames' probabilities of each video; ``video`` [n] as the predictions."""
+    """Averages the probabilities of the frames of each video; ``video`` is ``[n]``."""
     videos, first, inverse = np.unique(video, return_index=True, return_inverse=True)
     total = np.zeros((len(videos), predictions.probability.shape[1]))
     np.add.at(total, inverse, predictions.probability)
@@ -163,16 +163,16 @@ def per_video(predictions: Predictions, video: IntArray) -> Predictions:
 
 
 def statistics(predictions: Predictions) -> dict[str, Statistic]:
-    """The :data:`FIGURES`, as functions of the weights of the tested patients.
+    """Returns the :data:`FIGURES` as functions of the weights of the tested patients.
 
     A class without a tested sample enters neither. A class absent from a fit set can only be
-    predicted wrong: it counts in the balanced accuracy, and has no scores to rank for the AUROC.
+    predicted wrong: it counts in the balanced accuracy, but has no scores to rank for the AUROC.
     """
     _, group = np.unique(predictions.group, return_inverse=True)
     truth, classes = predictions.truth, predictions.probability.shape[1]
     ranked = [c for c in np.unique(truth).tolist() if predictions.fitted[c]]
     if len(np.unique(truth)) < 2:
-        ranked = []  # no rest to rank against
+        ranked = []  # there is no rest to rank against
     return {
         "balanced_accuracy": balanced_accuracy(
             truth, predictions.probability.argmax(1), group, classes
@@ -182,7 +182,7 @@ def statistics(predictions: Predictions) -> dict[str, Statistic]:
 
 
 def patients_per_class(predictions: Predictions) -> dict[int, int]:
-    """Tested patients of every class that was tested."""
+    """Returns the number of tested patients in every class that was tested."""
     return {
         int(c): len(np.unique(predictions.group[predictions.truth == c]))
         for c in np.unique(predictions.truth)
@@ -190,10 +190,10 @@ def patients_per_class(predictions: Predictions) -> dict[int, int]:
 
 
 def source_baseline(source: Sequence[str], classes: int) -> Predictor:
-    """A 'probe' that sees only where a sample comes from: the class shares of its source.
+    """Returns a predictor that sees only the source of a sample and gives its class shares.
 
     Where the class goes with the source (machine, hospital, publisher), a probe can score by
-    recognising the source. ``features`` holds the sample's number in ``source``, [n, 1].
+    recognising the source. ``features`` holds the sample's number in ``source``, ``[n, 1]``.
     """
     names = np.array(source)
 

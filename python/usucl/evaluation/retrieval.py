@@ -7,8 +7,8 @@ the cosine of embeddings. Per query, the AUROC of
     temporal_hard   frames within 3 of the query     against  other frames within 0.15 of the length
     same_video      other frames of the same video   against  frames of other patients' videos
 
-averaged over the queries of a video, the videos of a patient, and the patients. The query's own
-clean frame never counts: finding it needs invariance to the augmentation and nothing else.
+is averaged over the queries of a video, the videos of a patient, and the patients. The query's own
+clean frame never counts: finding it needs only invariance to the augmentation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Video:
     entry: VideoEntry
     frames: NDArray[np.int64]  # [n], ascending
     is_query: NDArray[np.bool_]  # [n]
-    is_spread: NDArray[np.bool_]  # [n], the evenly spaced ones, seen by other videos' queries
+    is_spread: NDArray[np.bool_]  # [n], the evenly spaced frames, seen by other videos' queries
     clean: dict[str, Tensor]  # embeddings [n, D] by encoder
     queries: dict[str, Tensor]  # embeddings of the augmented queries [q, D] by encoder
 
@@ -48,10 +48,10 @@ class _Video:
 def gallery_frames(
     num_frames: int, queries: int, spread: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Frames to compare: an even spread, evenly spaced queries, and the queries' neighbours.
+    """Selects an even spread of frames, evenly spaced queries, and the queries' neighbours.
 
     Returns:
-        Frame numbers [n] ascending, which of them are queries, which of them are the spread.
+        Ascending frame numbers ``[n]``, which of them are queries, and which are the spread.
     """
     centre = np.array(evenly_spaced(num_frames, queries), dtype=np.int64)
     even = np.array(evenly_spaced(num_frames, spread), dtype=np.int64)
@@ -67,12 +67,12 @@ def query_auroc(
     num_frames: int,
     elsewhere: NDArray[np.floating],
 ) -> dict[str, float]:
-    """The three AUROCs of one query; NaN where one side is empty (short videos).
+    """Returns the three AUROCs of one query; NaN where one side is empty (short videos).
 
     Args:
-        similarity: of the query with the clean frames of its own video [n].
-        frames: their frame numbers [n].
-        elsewhere: similarity of the query with frames of other patients' videos [m].
+        similarity: similarity of the query to the clean frames of its own video ``[n]``.
+        frames: frame numbers of the clean frames ``[n]``.
+        elsewhere: similarity of the query to frames of other patients' videos ``[m]``.
     """
     distance = np.abs(frames - query_frame)
     other = distance > 0
@@ -97,7 +97,7 @@ def temporal_retrieval(
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean AUROC of every patient: encoder -> task -> patient -> AUROC.
+    """Returns the mean AUROC of every patient, by encoder, task and patient.
 
     All encoders see the same queries. Patients without a valid query for a task are absent there.
     """

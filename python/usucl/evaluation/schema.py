@@ -1,4 +1,4 @@
-"""What an evaluation holds, and how ``evaluation.json`` holds it."""
+"""The records of an evaluation, and their form in ``evaluation.json``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from usucl.data import Skipped
 from usucl.evaluation.bootstrap import Estimate
 
 Comparison: TypeAlias = Mapping[str, Estimate]
-"""One figure of each encoder, by its name, and the paired differences "trained - <name>"."""
+"""One figure per encoder, by its name, and the paired differences "trained - <name>"."""
 
 ProbeFigures: TypeAlias = Mapping[str, Mapping[str, Comparison]]
-"""The figures of one probe: by level ("frame", "video"), then by name."""
+"""The figures of one probe, by level ("frame", "video") and then by name."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Protocol:
 
     Attributes:
         measured_on: "held-out videos", or "pretraining videos" where none were held out.
-        frames_per_video, queries_per_video, folds, resamples, seed: as :func:`usucl.evaluate` was
-            asked.
+        frames_per_video, queries_per_video, folds, resamples, seed: arguments of
+            :func:`usucl.evaluate`.
         near_frames, far_fraction, hard_fraction: see :mod:`usucl.evaluation.retrieval`.
         probes: settings of each probe, by its name.
-        interval: what the intervals are, in words.
+        interval: description of the intervals, in words.
     """
 
     measured_on: str
@@ -44,13 +44,15 @@ class Protocol:
     seed: int
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the protocol as in ``evaluation.json``, where the probes are not nested."""
         content: dict[str, Any] = {}
-        for name, value in vars(self).items():  # the settings stand in the place of "probes"
+        for name, value in vars(self).items():
             content |= _plain(value) if name == "probes" else {name: value}
         return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Protocol:
+        """Reads what :meth:`to_json` returned."""
         probes = {name: value for name, value in content.items() if isinstance(value, Mapping)}
         others = {name: value for name, value in content.items() if name not in probes}
         return cls(**others, probes=probes)
@@ -58,7 +60,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Count:
-    """How much of the data was in one part."""
+    """Size of one part of the data."""
 
     videos: int
     patients: int
@@ -67,16 +69,16 @@ class Count:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the probes of one label reached under one protocol.
+    """Results of the probes of one label under one protocol.
 
     Attributes:
         probes: figures by the name of the probe.
-        patients_per_class: tested patients of each class that was tested.
+        patients_per_class: number of tested patients in each class that was tested.
         not_tested: classes without a tested sample.
         not_fitted: classes that are missing from a fit set.
         chance: balanced accuracy of guessing.
-        source: figures of the baseline that sees only where a video comes from, by name; None
-            where the sources are not known.
+        source: figures, by name, of the baseline that sees only the source of a video; None where
+            the sources are not known.
     """
 
     probes: Mapping[str, ProbeFigures]
@@ -87,14 +89,16 @@ class ProbeResult:
     source: Mapping[str, Estimate] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the result as in ``evaluation.json``, where the probes are not nested."""
         own = {name: _plain(value) for name, value in vars(self).items()}
         probes, source = own.pop("probes"), own.pop("source")
         first = next(iter(probes))
         last = {} if source is None else {"source": source}
-        return {first: probes[first], **own, **probes, **last}  # the order that files always had
+        return {first: probes[first], **own, **probes, **last}  # the order of earlier files
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ProbeResult:
+        """Reads what :meth:`to_json` returned."""
         own = {"patients_per_class", "not_tested", "not_fitted", "chance", "source"}
         return cls(
             probes={name: _read(value) for name, value in content.items() if name not in own},
@@ -108,21 +112,23 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class LabelProbes:
-    """What the probes of one label reached.
+    """Results of the probes of one label.
 
     Attributes:
         classes: names, in order.
-        protocols: by name; None where there was nothing to fit on or to test.
+        protocols: results by protocol; None where there was nothing to fit on or to test.
     """
 
     classes: tuple[str, ...]
     protocols: Mapping[str, ProbeResult | None]
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the results as in ``evaluation.json``, where the protocols are not nested."""
         return {"classes": list(self.classes), **_plain(self.protocols)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LabelProbes:
+        """Reads what :meth:`to_json` returned."""
         results = {
             name: None if result is None else ProbeResult.from_json(result)
             for name, result in content.items()
@@ -138,15 +144,15 @@ class Evaluation:
     Attributes:
         run, data: folders.
         encoders: names of the encoders compared.
-        protocol: how it was measured.
-        counts: of the parts "pretraining" and "held_out".
+        protocol: how the figures were measured.
+        counts: sizes of the parts "pretraining" and "held_out".
         skipped: videos that could not be read.
         retrieval: AUROC, by the name of the task.
-        geometry: by the name of the measure, then by encoder.
-        probes: by what the label belongs to, "label" (of the video) or "frame_label"; None with
-            fewer than two classes.
-        versions: of the packages that matter; None for one that is not installed.
-        machine: what a figure of speed depends on.
+        geometry: spread of the embeddings, by the name of the measure and then by encoder.
+        probes: results for "label" (of the video) and "frame_label"; None with fewer than two
+            classes.
+        versions: versions of the packages that matter; None for one that is not installed.
+        machine: the machine that it was measured on.
     """
 
     run: str
@@ -166,15 +172,15 @@ class Evaluation:
         return self.to_json()[name]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of ``evaluation.json``."""
+        """Returns the content of ``evaluation.json``."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
-        """Reads what :meth:`to_json` made.
+        """Reads what :meth:`to_json` returned.
 
         Raises:
-            ValueError: something is missing, or not what it should be.
+            ValueError: something is missing or malformed.
         """
         try:
             return cls(
@@ -198,7 +204,7 @@ class Evaluation:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: records as dicts, paths as text, tuples as lists."""
+    """Returns a value for JSON: records as dicts, paths as text, tuples as lists."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Skipped):
@@ -211,7 +217,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(content: Any) -> Any:
-    """Estimates out of nested dicts, which end in them."""
+    """Returns nested dicts with an :class:`Estimate` for each innermost one."""
     if "value" in content:
         return Estimate(**content)
     return {name: _read(item) for name, item in content.items()}

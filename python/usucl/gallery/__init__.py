@@ -1,9 +1,9 @@
 """The embedded frames of a folder of videos, with what each frame is: built, searched, compared.
 
 contents.py knows which frame of which video is in which slot of the bank; build.py embeds frames
-and keeps its work in parts.py; query.py reads what is looked for and search.py finds it; pairs.py
-finds near-identical frames. gallery.py is all of it as one object, and events.py what it tells its
-caller meanwhile.
+and keeps its work in parts.py; query.py reads the query and search.py finds similar frames;
+pairs.py finds near-identical frames. gallery.py combines them in one object, and events.py holds
+the events that it reports to its caller.
 """
 
 from usucl.gallery.contents import StoredFrame, StoredVideo

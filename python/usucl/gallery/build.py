@@ -1,4 +1,4 @@
-"""The steps of a build: frames embedded, whatever interrupts it, and put into a bank."""
+"""The steps of a build: embedding, which may be interrupted, and filling a bank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DType = Literal["float32", "bfloat16", "float16"]
 def embed(
     tasks: Sequence[Task], encoder: FrameEncoder, parts: Parts, batch_size: int, tell: Callback
 ) -> list[Task]:
-    """Makes the parts that are missing, and returns the tasks that have theirs now, in order."""
+    """Makes the missing parts, and returns the tasks that now have one, in order."""
     finished = {task.part for task in tasks if parts.load(task) is not None}
     unused = parts.others(tasks)
     if finished or unused:
@@ -52,7 +52,7 @@ def embed(
 def new_bank(
     tasks: Sequence[Task], encoder: FrameEncoder, search: str, dtype: DType
 ) -> NegativeBank:
-    """An empty bank with a slot for every frame."""
+    """Returns an empty bank with a slot for every frame."""
     capacity = sum(len(task.frames) for task in tasks)
     return NegativeBank(capacity, encoder.config.dim, search=search, dtype=getattr(torch, dtype))
 

@@ -1,8 +1,7 @@
-"""The table that says which frame of which video is in which slot of a bank, and its file.
+"""The table of which frame of which video is in which slot of a bank, and its file.
 
-Beside the files of the bank stands ``contents-<identity>.json``. Its name tells which bank it
-speaks of, so both may be replaced one after the other: at any moment the bank in the folder finds
-its own table.
+The file ``contents-<identity>.json`` is next to those of the bank. Its name identifies the bank, so
+both may be replaced one after the other: at any moment the bank in the folder finds its own table.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class StoredVideo:
     """A video of the gallery; its ``frames``, numbers from 0, are in consecutive slots.
 
     ``patient``, ``label`` and ``fold`` are those of ``labels.csv`` when the gallery was built, None
-    where it does not say.
+    where it gave none.
     """
 
     id: str
@@ -49,7 +48,7 @@ class StoredVideo:
 
     @classmethod
     def of(cls, entry: VideoEntry, frames: tuple[int, ...]) -> StoredVideo:
-        """A video of a catalogue, of which these frames are stored."""
+        """Returns the record of a catalogue's video with these stored frames."""
         return cls(
             id=entry.id,
             path=str(entry.path.absolute()),
@@ -63,7 +62,7 @@ class StoredVideo:
 
 @dataclass(frozen=True)
 class StoredFrame:
-    """Everything known of one frame.
+    """Everything known about one frame.
 
     Attributes:
         slot: its place in the bank.
@@ -90,9 +89,10 @@ class StoredFrame:
 
 @dataclass(frozen=True)
 class Contents:
-    """The videos of a bank in the order of their slots, and what the bank was made from.
+    """The videos of a bank in the order of their slots, and the source of the bank.
 
-    ``source``: run, encoder (its fingerprint), data, search, request (what the build was asked).
+    ``source`` holds run, encoder (its fingerprint), data, search, request (a digest of the build's
+    arguments).
     """
 
     videos: tuple[StoredVideo, ...]
@@ -114,17 +114,17 @@ class Contents:
         return self.frame / np.array([v.num_frames for v in self.videos])[self.video]
 
     def video_of(self, slot: int) -> StoredVideo:
-        """The video whose frame is in a slot."""
+        """Returns the video whose frame is in a slot."""
         return self.videos[int(self.video[slot])]
 
     def describe(self, slot: int) -> StoredFrame:
-        """What is known of the frame in a slot."""
+        """Returns what is known about the frame in a slot."""
         video, frame, time = self.video_of(slot), int(self.frame[slot]), float(self.time[slot])
         about = (video.patient, video.label, video.fold, video.path)
         return StoredFrame(slot, video.id, frame, time, *about)
 
     def pictures(self, slots: Sequence[int], size: int) -> dict[int, Tensor | VideoError]:
-        """Frames as an encoder sees them, uint8 ``[3, size, size]``, or why one cannot be read."""
+        """Returns uint8 ``[3, size, size]`` as an encoder sees frames, or why one is missing."""
         pictures: dict[int, Tensor | VideoError] = {}
         wanted = np.unique(np.array(slots, dtype=np.int64))
         for number in np.unique(self.video[wanted]).tolist():  # each video is read once
@@ -136,7 +136,7 @@ class Contents:
                 pictures |= dict(zip(mine.tolist(), images, strict=True))
             except VideoError as error:
                 pictures |= dict.fromkeys(mine.tolist(), error)
-            except IndexError as error:  # shorter than it was
+            except IndexError as error:  # the video is shorter than it was
                 gone = VideoError(video.path, str(error))
                 pictures |= dict.fromkeys(mine.tolist(), gone)
         return pictures
@@ -159,18 +159,18 @@ def read(folder: Path) -> tuple[NegativeBank, Contents]:
     try:
         table = json.loads(path.read_bytes())
         if table["format"] != FORMAT:
-            raise ValueError(f"format is {table['format']!r}, expected {FORMAT!r}")
+            raise ValueError(f"format must be {FORMAT!r}, got {table['format']!r}")
         videos = [StoredVideo(**{**v, "frames": tuple(v["frames"])}) for v in table["videos"]]
         contents = Contents(tuple(videos), table["source"])
         if len(contents.frame) != len(bank):
-            raise ValueError(f"it lists {len(contents.frame)} frames, the bank has {len(bank)}")
+            raise ValueError(f"it must list {len(bank)} frames, got {len(contents.frame)}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return bank, contents
 
 
 def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
-    """Writes the table, then the bank: one that was there before stays whole until then."""
+    """Writes the table, then the bank; an earlier gallery stays complete until then."""
     folder.mkdir(parents=True, exist_ok=True)
     path = _file(folder, bank)
     table = {
@@ -185,20 +185,20 @@ def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
 
 
 def open_bank(folder: Path) -> NegativeBank:
-    """The bank alone, which may have been saved by other means than :func:`write`."""
+    """Opens the bank alone, which need not have been saved by :func:`write`."""
     try:
         return NegativeBank.load(folder)
     except FileNotFoundError as error:
         if (folder / UNFINISHED).is_dir():
             raise FileNotFoundError(
                 f"{folder} holds an unfinished bank: 'usucl bank build' with the same arguments "
-                "goes on with it"
+                "continues it"
             ) from error
         raise
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What ``usucl bank info`` tells of a folder, as JSON has it.
+    """Returns what ``usucl bank info`` shows about a folder, as for JSON.
 
     Raises:
         FileNotFoundError: there is no bank.
@@ -242,9 +242,9 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def _file(folder: Path, bank: NegativeBank) -> Path:
-    """The table of this very bank: its name is a digest of all that is stored."""
+    """Returns the path of this bank's table: its name is a digest of all that is stored."""
     digest = hashlib.sha256()
     for column in bank.frames():
-        assert column is not None  # a bank has the patients always
+        assert column is not None  # a bank always has patients
         digest.update(column.contiguous().cpu().view(torch.uint8).numpy().data)
     return folder / f"contents-{digest.hexdigest()[:16]}.json"

@@ -1,4 +1,4 @@
-"""What long work tells the caller's callback while it goes on."""
+"""The events that long work reports to the caller's callback."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Progress(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """A build goes on with what an interrupted one has left.
+    """A build continues an interrupted one.
 
     Attributes:
-        finished: videos that need not be embedded again.
-        videos: all videos of the build.
-        unused: videos that were embedded by another encoder or from other files.
-        complete: the gallery was whole, and only the remains of the build had to be removed.
+        finished: number of videos that need not be embedded again.
+        videos: number of videos of the build.
+        unused: number of videos that were embedded by another encoder or from other files.
+        complete: whether the gallery was complete, with only the parts of the build to remove.
     """
 
     finished: int
@@ -39,6 +39,6 @@ Callback: TypeAlias = Callable[[Progress | Resumed | Skipped], None]
 
 
 def log_skipped(event: Progress | Resumed | Skipped) -> None:
-    """The callback where none is given: a video that cannot be read is named in the log."""
+    """Names a video that cannot be read in the log; the default callback."""
     if isinstance(event, Skipped):
         logger.warning("left out: %s: %s", event.path, event.reason)

@@ -1,4 +1,4 @@
-"""Embedded frames with what they are, as one object."""
+"""Embedded frames and what is known about them, as one object."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from usucl.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Gallery:
-    """The embedded frames of a folder of videos, with what each frame is.
+    """The embedded frames of a folder of videos, with what is known about each.
 
     Example::
 
@@ -38,8 +38,8 @@ class Gallery:
         leaks = gallery.duplicates(across="patient")
 
     Attributes:
-        folder: where it is stored.
-        bank: the embeddings, M frames in as many slots.
+        folder: folder of the gallery.
+        bank: the embeddings of M frames, one per slot.
         contents: which frame of which video is in which slot.
     """
 
@@ -63,25 +63,25 @@ class Gallery:
     ) -> Gallery:
         """Embeds every frame of a folder with a run's encoder, and keeps them in a gallery.
 
-        A build may be interrupted and started again with the same arguments: it goes on after the
-        last finished video. An earlier gallery stays whole until the new one is complete.
+        A build may be interrupted and started again with the same arguments: it continues after the
+        last finished video. An earlier gallery stays until the new one is complete.
 
         Args:
             run: run folder, of which only the encoder is used.
             data: folder of videos; patients, labels and folds are those of its ``labels.csv``.
             out: folder of the gallery.
-            frames_per_video: at most so many frames of each video, evenly spaced; None: all.
-            search: how the bank is searched, see :class:`usucl.NegativeBank`.
-            dtype: of the stored embeddings: "float32", "bfloat16" or "float16".
+            frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
+            search: search of the bank, see :class:`usucl.NegativeBank`.
+            dtype: dtype of the stored embeddings: "float32", "bfloat16" or "float16".
             batch_size: frames encoded at once.
             overwrite: replace an earlier gallery in this folder.
             progress: called with :class:`~usucl.gallery.Progress` after each video, and with
-                :class:`~usucl.gallery.Resumed` and :class:`~usucl.data.Skipped` where there
-                is reason to. Without it, videos that cannot be read are named in the log.
+                :class:`~usucl.gallery.Resumed` and :class:`~usucl.data.Skipped` when they apply.
+                Without it, videos that cannot be read are named in the log.
 
         Raises:
             FileNotFoundError: ``run`` holds no encoder.
-            FileExistsError: ``out`` holds a gallery already, without ``overwrite``.
+            FileExistsError: ``out`` already holds a gallery, and ``overwrite`` is not given.
             ValueError: ``data`` holds no readable video, ``search`` is not possible, a number is
                 below 1, or the encoder gives values that are not finite.
             OSError: ``out`` cannot be written.
@@ -105,15 +105,15 @@ class Gallery:
             gallery = cls.open(out)
             if gallery.contents.source.get("request") != request:
                 raise refused
-            clean(out, parts)  # killed when this alone was left to do
+            clean(out, parts)  # the earlier build was killed when only this was left
             tell(Resumed(len(tasks), len(tasks), complete=True))
             return gallery
-        new_bank(tasks, encoder, search, dtype)  # refused now rather than after the work
+        new_bank(tasks, encoder, search, dtype)  # a bad search fails now, not after the work
         for skipped in catalog.skipped:
             tell(skipped)
         done = embed(tasks, encoder, parts, batch_size, tell)
         if not done:
-            raise ValueError(f"data must hold at least one readable video, {data} has none")
+            raise ValueError(f"data must hold at least one readable video, got none in {data}")
         bank = new_bank(done, encoder, search, dtype)
         fill(bank, done, parts)
         source = {
@@ -134,13 +134,13 @@ class Gallery:
         """Reads what :meth:`build` or :meth:`save` wrote.
 
         Raises:
-            FileNotFoundError: ``folder`` holds no bank, or one of which nothing is known.
+            FileNotFoundError: ``folder`` holds no bank, or one without its table.
             ValueError: the files are damaged.
         """
         return cls(Path(folder), *contents.read(Path(folder)))
 
     def save(self) -> None:
-        """Writes the gallery to its folder; one that was there stays whole until the end.
+        """Writes the gallery to its folder; an earlier one stays complete until the end.
 
         Raises:
             OSError: the folder cannot be written.
@@ -152,7 +152,7 @@ class Gallery:
         return len(self.bank)
 
     def describe(self, slot: int) -> StoredFrame:
-        """Everything known of the frame in a slot, 0 .. M - 1."""
+        """Returns everything known about the frame in a slot, 0 .. M - 1."""
         return self.contents.describe(slot)
 
     def search(
@@ -171,27 +171,27 @@ class Gallery:
     ) -> Found:
         """Finds the frames that are most similar to a frame.
 
-        Filters restrict what may be found before the search, so none that passes is missed.
+        Filters apply before the search, so no frame that passes them is missed.
 
         Args:
             query: path of an image, or of a video, DICOM file or folder of frames with ``@`` and a
-                frame number (from 0), such as ``"case7.mp4@12"``; without a number, the middle
-                frame. Or the slot of a stored frame, which is not found again.
+                frame number (from 0), such as ``"case7.mp4@12"``; without a number, it is the
+                middle frame. Or the slot of a stored frame, which is not found again.
             k: frames to find, >= 1.
             video, patient, label: only frames of these videos, patients, labels.
             time: only frames between two times (lo, hi), as fractions of their video's length.
-            exclude_video, exclude_patient: no frame of these videos and patients.
+            exclude_video, exclude_patient: no frames of these videos and patients.
             one_per_video: only the most similar frame of each video.
             run: run folder of the encoder; the one that made the gallery by default.
 
         Returns:
-            :class:`~usucl.gallery.Found`, whose matches are at most ``k`` slots with the cosine of
-            their embeddings and the query's, the most similar first.
+            :class:`~usucl.gallery.Found`, whose matches are at most ``k`` slots with the cosine
+            similarity to the query, the most similar first.
 
         Raises:
             FileNotFoundError: the encoder is not where it was.
             ValueError: the query cannot be read, the encoder is not the one that made the gallery,
-                a filter has a name that is not there, or nothing passes the filters.
+                a filter has an unknown name, or nothing passes the filters.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -204,7 +204,7 @@ class Gallery:
         slots = np.flatnonzero(passing)
         slots = slots[slots != asked.slot]
         if not len(slots):
-            raise ValueError("nothing is left to search: the slot itself alone passes the filters")
+            raise ValueError("nothing is left to search: only the slot itself passes the filters")
         matches = nearest(self.bank, self.contents, asked, slots, k, one_per_video)
         return Found(asked, len(slots), matches)
 
@@ -218,21 +218,21 @@ class Gallery:
     ) -> list[Pair]:
         """Finds near-identical frames in different videos, patients and folds.
 
-        Pairs are found by the similarity of their embeddings, and then compared by pixels: the same
-        picture, or only alike to the encoder. Where the bank's search is exact, no pair is missed.
+        Pairs are found by the similarity of their embeddings, and then compared by pixels: they are
+        the same picture, or only alike to the encoder. An exact search misses no pair.
 
         Args:
             threshold: least cosine similarity of the embeddings.
-            across: "video": frames of different videos; "patient": and not of one known patient;
-                "fold": of different folds, of those frames that have one.
-            every_frame: every pair of frames, not only the best of each two videos.
+            across: "video" compares different videos, "patient" those not of one known patient,
+                and "fold" different folds, among frames that have one.
+            every_frame: return every pair of frames, not only the best of each two videos.
             progress: called with :class:`~usucl.gallery.Progress` every 512 frames.
 
         Returns:
             The pairs, the most similar first; ties in order of slots.
 
         Raises:
-            ValueError: ``threshold`` is no cosine, or there are fewer than two folds to compare.
+            ValueError: ``threshold`` is not a cosine, or there are fewer than two folds to compare.
         """
         if not -1 <= threshold <= 1:
             raise ValueError(f"threshold must be a cosine, -1 to 1, got {threshold:g}")
@@ -247,7 +247,7 @@ class Gallery:
         return compare(self.contents, pairs)
 
     def _encoder(self, run: str | Path | None) -> FrameEncoder:
-        """The encoder that made the gallery: similarities with another's mean nothing."""
+        """Loads the encoder that made the gallery: similarities across encoders mean nothing."""
         folder = Path(self.contents.source["run"] if run is None else run)
         if not RunFolder(folder).encoder_weights.is_file():
             hint = "; name it with run=" if run is None else ""

@@ -21,9 +21,9 @@ from usucl.losses import Frames
 Across = Literal["video", "patient", "fold"]
 
 SAME_PICTURE = 0.9
-"""Correlation of details from which two frames are called the same picture. Of lung videos, copies
-recompressed, scaled or with another gain had 0.93 or more in 99 of 100 cases, frames of different
-videos 0.75 at most; a copy cropped by 2 % has 0.6 and is called alike."""
+"""Least correlation of details in the same picture. In lung videos, copies that were recompressed,
+scaled or changed in gain had 0.93 or more in 99 of 100 cases, frames of different videos 0.75 at
+most; a copy cropped by 2 % has 0.6 and is called alike."""
 
 SIDE = 64
 BLUR = 9
@@ -38,11 +38,11 @@ class Pair:
     Attributes:
         a, b: their slots, ``a < b``.
         similarity: cosine of the embeddings.
-        frames: how many pairs of frames of the two videos are as similar as was asked.
-        correlation: of the details of the two pictures (see :func:`correlation`), None if one
+        frames: number of pairs of frames of the two videos that reach the threshold.
+        correlation: correlation of the pictures' details (see :func:`correlation`), None if one
             cannot be read.
         difference: mean absolute difference of their grey levels, 0 to 255, likewise.
-        other_patient, other_fold: whether the two differ, None where it is not known.
+        other_patient, other_fold: whether the patients or folds differ, None where not known.
     """
 
     a: int
@@ -69,22 +69,24 @@ def find_pairs(
     every_frame: bool = False,
     tell: Callback,
 ) -> list[Pair]:
-    """All pairs of frames at or above ``threshold``, or the best one of each two videos.
+    """Finds all pairs of frames at or above ``threshold``, or the best one of each two videos.
 
-    Every frame asks the bank for its neighbours, page by page until they fall below the threshold:
-    with an exact search none is missed, however many copies of a frame there are.
+    Every frame's neighbours are searched page by page until they fall below the threshold, so an
+    exact search misses none, however many copies of a frame there are.
 
     See :meth:`usucl.Gallery.duplicates` for the arguments.
 
     Returns:
-        The most similar first; ties by slot. Not yet compared by pixels.
+        The pairs, not yet compared by pixels, the most similar first; ties by slot.
 
     Raises:
-        ValueError: across folds, and the videos are not in two at least.
+        ValueError: ``across`` is "fold", and the videos are in fewer than two.
     """
     folds = {video.fold for video in contents.videos} - {None}
     if across == "fold" and len(folds) < 2:
-        raise ValueError(f"across: the videos of the bank are in {len(folds)} folds, expected two")
+        raise ValueError(
+            f"across must not be 'fold' for videos in fewer than two folds, got {len(folds)} folds"
+        )
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     counts: dict[tuple[int, int], int] = {}
     for a, b, similarity in _candidates(bank, contents, threshold, across, tell):
@@ -95,7 +97,7 @@ def find_pairs(
         keys, where, unit = np.unique(
             np.stack(units, 1), axis=0, return_index=True, return_inverse=True
         )
-        once = np.bincount(unit.ravel(), first, len(keys)).astype(int)  # each pair is met twice
+        once = np.bincount(unit.ravel(), first, len(keys)).astype(int)  # each pair comes twice
         for key, i, count in zip(map(tuple, keys.tolist()), where.tolist(), once, strict=True):
             found = (-float(similarity[i]), int(low[i]), int(high[i]))
             best[key] = min(found, best.get(key, found))
@@ -105,7 +107,7 @@ def find_pairs(
 
 
 def compare(contents: Contents, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs with correlation and difference of their pictures."""
+    """Returns the pairs with correlation and difference of their pictures."""
     slots = [slot for pair in pairs for slot in (pair.a, pair.b)]
     grey = {
         slot: picture.float().mean(0)
@@ -124,7 +126,7 @@ def compare(contents: Contents, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def summary(pairs: Sequence[Pair]) -> dict[str, int]:
-    """How many pairs there are, and how many of them are leaks; unknown ones are not counted."""
+    """Counts the pairs and, among those where it is known, the leaks."""
     same = [pair for pair in pairs if pair.same_picture]
     return {
         "pairs": len(pairs),
@@ -140,11 +142,11 @@ def summary(pairs: Sequence[Pair]) -> dict[str, int]:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Normalised cross-correlation of two grey pictures ``[S, S]`` without their coarse structure.
+    """Returns the normalised cross-correlation of the details of two grey pictures ``[S, S]``.
 
-    A blurred copy is taken off each: the shape of the sector and the fading with depth, which are
-    alike in most ultrasound pictures, would make any two of them correlate. Blind to brightness
-    and contrast; 0 if one is without detail, unless both are equal.
+    A blurred copy is subtracted from each: the shape of the sector and the fading with depth, which
+    are alike in most ultrasound pictures, would make any two of them correlate. It is blind to
+    brightness and contrast, and 0 if one picture has no detail, unless both are equal.
     """
     x, y = (_details(picture) for picture in (a, b))
     norm = x.norm() * y.norm()
@@ -173,7 +175,7 @@ def _related(contents: Contents, pair: Pair) -> Pair:
 def _candidates(
     bank: NegativeBank, contents: Contents, threshold: float, across: Across, tell: Callback
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """(slots, slots of their neighbours, similarities), a chunk of frames at a time."""
+    """Yields (slots, slots of their neighbours, similarities) for one chunk of frames at a time."""
     bank, anchors, slots = _grouped(bank, contents, across)
     tell(Progress(0, len(slots)))
     for start in range(0, len(slots), CHUNK):
@@ -189,7 +191,7 @@ def _candidates(
             row, rank = np.nonzero(near)
             neighbour = found.cross_index.cpu().numpy()[row, rank]
             yield slots[rows[row]], slots[neighbour], similarity[row, rank]
-            rows = rows[near.all(1)]  # whose page was full: there may be more
+            rows = rows[near.all(1)]  # a full page: there may be more
             skip, page = skip + page, 2 * page
         tell(Progress(end, len(slots)))
 
@@ -197,13 +199,13 @@ def _candidates(
 def _grouped(
     bank: NegativeBank, contents: Contents, across: Across
 ) -> tuple[NegativeBank, Frames, NDArray[np.int64]]:
-    """Bank and anchors such that the bank's own rule excludes what is not asked for; the slots."""
+    """Returns bank and anchors for which the bank's own rule excludes other pairs, and slots."""
     columns = bank.frames()
     if across == "fold":
         folds = np.array([-1 if v.fold is None else v.fold for v in contents.videos])
         fold = folds[contents.video]
         slots = np.flatnonzero(fold >= 0)
-        bank = subset(bank, slots, fold[slots])  # a fold in place of a video
+        bank = subset(bank, slots, fold[slots])  # folds replace videos
         return bank, bank.frames(), slots
     if across == "video":
         columns = columns._replace(patient=None)

@@ -1,4 +1,4 @@
-"""What an interrupted build has done so far: a file of embeddings for each finished video."""
+"""The work of an interrupted build: a file of embeddings for each finished video."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMAT = "usucl-bank-part-1"
 
 @dataclass(frozen=True)
 class Task:
-    """A video, the frames of it that are to be embedded, and the name of the part they make."""
+    """A video, its frames to embed, and the name of the part that they make."""
 
     entry: VideoEntry
     frames: tuple[int, ...]
@@ -31,14 +31,13 @@ class Task:
 
 
 class Parts:
-    """Embeddings of single videos in a folder, each file named by all that they depend on.
+    """Embeddings of single videos in a folder, each file named by everything they depend on.
 
-    That is the encoder, which frames were taken, and path, size and time of change of every file
-    of the video. So embeddings by another encoder or of other data have another name, and are not
-    found.
+    That is the encoder, the choice of frames, and path, size and modification time of every file
+    of the video. So embeddings by another encoder or of other data are not found.
 
     Args:
-        folder: made when the first part is saved.
+        folder: folder to make when the first part is saved.
         encoder: fingerprint of the encoder.
     """
 
@@ -47,7 +46,7 @@ class Parts:
         self.encoder = encoder
 
     def task(self, entry: VideoEntry, frames: Sequence[int]) -> Task:
-        """What is to be done of a video."""
+        """Returns the task of embedding these frames of a video."""
         path = entry.path.resolve()
         files = frame_files(path) if path.is_dir() else [path]
         stats = [(file.name, file.stat()) for file in files]
@@ -62,19 +61,19 @@ class Parts:
         return Task(entry, tuple(frames), part)
 
     def load(self, task: Task) -> Tensor | None:
-        """The embeddings ``[n, D]``, or None where they are missing or damaged."""
+        """Reads the embeddings ``[n, D]``; None if they are missing or damaged."""
         try:
             return safetensors.torch.load(self._file(task.part).read_bytes())["embedding"]
         except (OSError, SafetensorError, KeyError):
             return None
 
     def save(self, task: Task, embedding: Tensor) -> None:
-        """Writes a part, whole or not at all."""
+        """Writes a part atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._file(task.part), safetensors.torch.save({"embedding": embedding}))
 
     def others(self, tasks: Sequence[Task]) -> int:
-        """How many parts are there that belong to none of these."""
+        """Counts the stored parts that belong to none of these tasks."""
         there = {file.stem for file in self.folder.glob("[!.]*.safetensors")}
         return len(there - {task.part for task in tasks})
 
@@ -87,7 +86,7 @@ class Parts:
 
 
 def encoder_fingerprint(run: Path) -> str:
-    """SHA-256 of the encoder's weights and configuration, in hexadecimal."""
+    """Returns the SHA-256 of the encoder's weights and configuration, in hexadecimal."""
     digest = hashlib.sha256()
     files = RunFolder(run)
     for file in (files.encoder_config, files.encoder_weights):

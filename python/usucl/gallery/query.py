@@ -1,4 +1,4 @@
-"""What is looked for: an image, a frame of a video or of a DICOM file, or a slot of the gallery."""
+"""The query of a search: an image, a frame of a video or DICOM file, or a slot of the gallery."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SHOWN = 320
 
 @dataclass(frozen=True)
 class Query:
-    """A frame that is looked for.
+    """A frame to search for.
 
     Attributes:
-        name: of the file with the frame's number, or of the stored frame.
+        name: name of the file with the frame's number, or of the stored frame.
         embedding: ``[1, D]``.
         image: uint8 ``[3, S, S]``, or why there is none.
-        slot: where it is stored, None for a frame from elsewhere.
+        slot: slot of a stored frame, None for a frame from elsewhere.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Query:
 
 
 def query_of_slot(bank: NegativeBank, contents: Contents, slot: int) -> Query:
-    """A stored frame: no encoder is needed.
+    """Returns a stored frame as a query, which needs no encoder.
 
     Raises:
         ValueError: there is no such slot.
@@ -55,7 +55,7 @@ def query_of_slot(bank: NegativeBank, contents: Contents, slot: int) -> Query:
 
 
 def query_of_file(encoder: FrameEncoder, text: str) -> Query:
-    """A file or folder of frames, ``@`` and a frame number for one that holds several.
+    """Reads a query from a file or folder, with ``@`` and a frame number if it holds several.
 
     Raises:
         ValueError: it cannot be read, or has no such frame.
@@ -67,12 +67,12 @@ def query_of_file(encoder: FrameEncoder, text: str) -> Query:
 
 
 def _read(text: str) -> tuple[Tensor, str]:
-    """The frame meant, uint8 ``[3, H, W]``, and its name."""
+    """Reads the frame, uint8 ``[3, H, W]``, and its name."""
     path, number = _parted(text)
     ending = path.suffix.lower()
     if ending in IMAGE_SUFFIXES and path.is_file():
         if number is not None:
-            raise ValueError(f"query: {path} is one image and has no frame @{number}")
+            raise ValueError(f"query must have no frame number for the image {path}, got @{number}")
         try:
             with Image.open(path) as image:
                 array = np.array(image.convert("RGB"))
@@ -93,7 +93,7 @@ def _read(text: str) -> tuple[Tensor, str]:
 
 
 def _parted(text: str) -> tuple[Path, int | None]:
-    """Path and frame number; a path that exists as it stands has no number."""
+    """Splits path and frame number; a path that exists as it is has no number."""
     path, at, number = text.rpartition("@")
     if Path(text).exists() or not at or not number.isdecimal():
         return Path(text), None
@@ -101,5 +101,5 @@ def _parted(text: str) -> tuple[Path, int | None]:
 
 
 def _square(image: Tensor, size: int) -> Tensor:
-    """What the encoder sees of a frame."""
+    """Returns the part of a frame that the encoder sees."""
     return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])

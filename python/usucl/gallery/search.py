@@ -1,4 +1,4 @@
-"""Which frames may be found, by video, patient, label and time, and which are the most similar."""
+"""The search: filters by video, patient, label and time, and the most similar frames."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from usucl.losses import Frames
 
 
 class Match(NamedTuple):
-    """The slot of a stored frame, and the cosine of its embedding with the query's."""
+    """The slot of a stored frame, and its cosine similarity to the query."""
 
     slot: int
     similarity: float
 
 
 class Found(NamedTuple):
-    """What a search has found.
+    """The result of a search.
 
     Attributes:
-        query: the frame that was looked for.
-        searched: how many stored frames passed the filters.
-        matches: the most similar first.
+        query: the frame that was searched for.
+        searched: number of stored frames that passed the filters.
+        matches: the matches, the most similar first.
     """
 
     query: Query
@@ -40,7 +40,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Filters:
-    """What is asked of a frame; an empty filter lets everything pass.
+    """Conditions on a frame; an empty filter lets everything pass.
 
     ``time`` is (lo, hi), both inclusive, as fractions of a video's length.
     """
@@ -53,10 +53,10 @@ class Filters:
     exclude_patient: Sequence[str] = ()
 
     def passing(self, contents: Contents) -> NDArray[np.bool_]:
-        """Whether each slot passes, ``[M]``.
+        """Returns whether each slot passes, ``[M]``.
 
         Raises:
-            ValueError: a name is not in the bank, the times are no interval, or nothing passes.
+            ValueError: a name is not in the bank, the times are not an interval, or nothing passes.
         """
         of_video: dict[str, list[str | None]] = {
             "video": [video.id for video in contents.videos],
@@ -90,14 +90,14 @@ class Filters:
 
 def _check_names(option: str, kind: str, wanted: Sequence[str], known: set[str]) -> None:
     if not known:
-        raise ValueError(f"{option}: no {kind} is known of any frame in the bank")
+        raise ValueError(f"{option}: no {kind} is known for any frame in the bank")
     for name in wanted:
         if name not in known:
             raise ValueError(f"{option}: the bank has no {kind} {name!r}{_near(name, known)}")
 
 
 def _near(name: str, known: set[str]) -> str:
-    """The known names most like this one, or all of them if they are few."""
+    """Returns the known names most like this one, or all of them if they are few."""
     folded = {other.casefold(): other for other in sorted(known)}
     near = [folded[m] for m in difflib.get_close_matches(name.casefold(), folded, n=3)]
     if near:
@@ -108,7 +108,7 @@ def _near(name: str, known: set[str]) -> str:
 def _interval(time: Sequence[float]) -> tuple[float, float]:
     if len(time) != 2 or not 0 <= time[0] <= time[1] <= 1:
         given = " ".join(f"{t:g}" for t in time)
-        raise ValueError(f"time: expected LO HI with 0 <= LO <= HI <= 1, got {given}")
+        raise ValueError(f"time must be LO HI with 0 <= LO <= HI <= 1, got {given}")
     return time[0], time[1]
 
 
@@ -120,11 +120,11 @@ def nearest(
     k: int,
     one_per_video: bool,
 ) -> tuple[Match, ...]:
-    """The ``k`` most similar frames; all of ``slots`` are considered, so none is missed."""
+    """Finds the ``k`` most similar frames; all of ``slots`` are searched, so none is missed."""
     everything = len(slots) == len(bank) and not one_per_video
     searched = bank if everything else subset(bank, slots)
     device = bank.device
-    # a video of its own, so that every stored frame is of another
+    # The query has a video of its own, so that every stored frame is from another video.
     own = torch.tensor([len(contents.videos)], device=device)
     anchor = Frames(query.embedding.to(device), own, torch.zeros(1, device=device))
     found = searched.hardest(anchor, len(slots) if one_per_video else min(k, len(slots)))
@@ -145,7 +145,7 @@ def nearest(
 def subset(
     bank: NegativeBank, slots: NDArray[np.int64], group: NDArray[np.int64] | None = None
 ) -> NegativeBank:
-    """An exact bank of these slots alone, in this order; ``group`` in place of the video."""
+    """Returns an exact bank of these slots, in this order; ``group`` replaces the video."""
     columns = bank.frames()
     index = torch.from_numpy(slots).to(bank.device)
     video = columns.video[index] if group is None else torch.from_numpy(group).to(bank.device)

@@ -100,7 +100,7 @@ class Method(ABC, Generic[Sampling, Key]):
 
     @property
     def momentum(self) -> float | None:
-        """m of the momentum encoder; None for a method without one."""
+        """M of the momentum encoder; None for a method without one."""
         return None
 
     @abstractmethod

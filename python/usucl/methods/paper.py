@@ -62,7 +62,7 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
 
     @property
     def momentum(self) -> float:
-        """m of the encoder of the positives."""
+        """M of the encoder of the positives."""
         return self.key.momentum
 
     def sampler(self) -> FrameSampler:

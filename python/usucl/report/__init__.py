@@ -1,4 +1,4 @@
-"""A run as one page to look at."""
+"""The report of a run, as one page."""
 
 from usucl.report.report import write_report
 

@@ -1,4 +1,4 @@
-"""Contact sheet: what the trained encoder finds near and far, in pictures of held-out videos."""
+"""The contact sheet: held-out frames next to those that the trained encoder finds most similar."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class _Row:
 
 
 def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | None:
-    """A row per anchor: a positive, then the hardest negatives by :meth:`NegativeBank.hardest`.
+    """Draws a positive and the hardest negatives of each anchor, one row per anchor.
 
     Keys are up to 60 frames of each held-out video (of all videos if none is held out). The
     temporal window is the last one of the run's curriculum, kept beyond the positives as in
-    training. The cross-video negatives shown are the hardest of each of the nearest videos: the
-    next hardest are most often their neighbours in time and look the same.
+    training. The nearest videos show one cross-video negative each, the hardest: the next hardest
+    are most often its neighbours in time and look the same.
 
     Returns:
         ``path``, or None if there is no other video to compare with.
@@ -93,7 +93,7 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
     intra = bank.hardest(
         anchors, NEGATIVES, window=_windows(record, clock.frames_per_unit[video[chosen]])
     )
-    # enough of them to reach the third video even if two others fill the first ranks
+    # This many reach the third video even if two others fill the first ranks.
     cross = bank.hardest(anchors, NEGATIVES * FRAMES_PER_VIDEO)
 
     def tile(index: int, similarity: float | None) -> _Tile:
@@ -135,18 +135,18 @@ def _keys(embeddings: Embeddings, times: NDArray[np.float64]) -> Frames:
 
 
 def _windows(record: RunRecord, frames_per_unit: NDArray[np.float64]) -> Tensor | None:
-    """The run's last window for every anchor, beyond its positives: [N, 2]."""
+    """Returns the run's last window for every anchor, beyond its positives: ``[N, 2]``."""
     if record.window is None:
         return None
     lo, hi = record.window
     radius = record.config.sampling.positive_radius
     bounds = [clamp_window((lo * rate, hi * rate), radius) for rate in frames_per_unit]
-    slack = np.array([-0.01, 0.01])  # of a frame: times are rounded to float32
+    slack = np.array([-0.01, 0.01])  # frames; times are rounded to float32
     return torch.from_numpy((np.array(bounds) + slack) / frames_per_unit[:, None]).float()
 
 
 def _anchors(embeddings: Embeddings) -> Tensor:
-    """The middle frame of one video of each patient, at most ``ROWS`` patients."""
+    """Returns the middle frame of one video per patient, for at most ``ROWS`` patients."""
     first_of_patient = {group: v for v, group in reversed(list(enumerate(embeddings.group)))}
     videos = sorted(first_of_patient.values())
     middle = [
@@ -167,7 +167,7 @@ def _draw(rows: Sequence[_Row], with_intra: bool) -> Figure:
     cross = [row.cross for row in rows]
     groups.append(("Hardest cross-video negatives", style.CROSS, NEGATIVES, cross))
 
-    # inches, from the top left; a cell is a picture with its border of white
+    # Lengths are in inches from the top left; a cell is a picture with a white border.
     gap, head, caption = 0.22, 0.42, 0.36
     columns = sum(span for _, _, span, _ in groups)
     cell = min(1.2, (style.WIDTH - gap * (len(groups) - 1)) / columns)

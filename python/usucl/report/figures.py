@@ -1,4 +1,4 @@
-"""The report's plots: training curves, embedding maps, and the figures with their intervals."""
+"""The plots of the report: training curves, embedding maps, and the figures with intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TIME_UNITS = {"fraction": "share of the video", "frames": "frames", "seconds": "
 
 
 def training_curves(record: RunRecord, path: Path) -> Path:
-    """Six panels over the optimiser steps."""
+    """Draws six panels over the optimiser steps."""
     with style.styled():
         figure = Figure(figsize=(style.WIDTH, 5.3), layout="constrained")
         panels = figure.subplots(2, 3, gridspec_kw={"hspace": 0.1}).ravel()
@@ -146,9 +146,9 @@ def _time_shares(axes: Axes, record: RunRecord) -> None:
 
 
 def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 0) -> Path:
-    """2-D maps of the embeddings, a row per encoder: by video, and by label if there are labels.
+    """Draws 2-D maps of the embeddings, one row per encoder, by video and by label if there is one.
 
-    Held-out videos where there are any, at most ``MAP_POINTS`` frames.
+    They show at most ``MAP_POINTS`` frames, of held-out videos where there are any.
     """
     some = next(iter(embeddings.values()))
     mask = some.frame_held_out if any(some.held_out) else np.ones(len(some), dtype=bool)
@@ -175,7 +175,7 @@ def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 
 
 
 def project(points: NDArray[np.floating], seed: int = 0) -> FloatArray:
-    """t-SNE to [n, 2]; principal components where there are too few points for it."""
+    """Projects to ``[n, 2]`` by t-SNE, or by principal components if there are too few points."""
     if len(points) == 1:
         return np.zeros((1, 2))
     if len(points) < 12:
@@ -183,7 +183,7 @@ def project(points: NDArray[np.floating], seed: int = 0) -> FloatArray:
         flat = PCA(components, random_state=seed).fit_transform(points)
         return np.pad(flat, ((0, 0), (0, 2 - components))).astype(np.float64)
     perplexity = min(30.0, (len(points) - 1) / 3)
-    # so few points take a second on one thread, and minutes on several where cores are shared
+    # So few points take a second on one thread, but minutes on several where cores are shared.
     with threadpool_limits(1):
         flat = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
     return flat.astype(np.float64)
@@ -245,7 +245,7 @@ def _map_panel(axes: Axes, points: FloatArray, title: str) -> None:
 
 
 def results(rows: Sequence[Row], path: Path) -> Path:
-    """Dots with intervals, one row per figure."""
+    """Draws dots with intervals, one row per figure."""
     with style.styled():
         figure = Figure(figsize=(style.WIDTH, 0.9 + 0.52 * len(rows)), layout="constrained")
         axes = figure.subplots()

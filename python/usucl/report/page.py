@@ -1,4 +1,4 @@
-"""The page around the report's sections: one file, nothing fetched from elsewhere."""
+"""The page around the sections of the report: one file that fetches nothing."""
 
 from __future__ import annotations
 
@@ -60,28 +60,28 @@ $body
 
 
 def page(title: str, body: str) -> str:
-    """The HTML document with ``body`` inside."""
+    """Returns the HTML document with ``body`` inside."""
     return _PAGE.substitute(title=escape(title), body=body)
 
 
 def section(title: str, *parts: str) -> str:
-    """A headed section."""
+    """Returns a section with a heading."""
     return "\n".join([f"<h2>{escape(title)}</h2>", *parts])
 
 
 def paragraph(text: str, style: str = "") -> str:
-    """A paragraph of plain text, with a CSS class."""
+    """Returns a paragraph of plain text, with a CSS class."""
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
 
 
 def picture(path: Path, description: str) -> str:
-    """A PNG put into the page, half as large as its pixels at most would be on a fine screen."""
+    """Returns a PNG embedded in the page."""
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{content}">'
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table from cells of HTML; a cell that starts with ``<td`` is taken as it is."""
+    """Returns a table of HTML cells; a cell that starts with ``<td`` is taken as it is."""
     cells = "".join(f"<th>{escape(name)}</th>" for name in head)
     lines = [
         "<tr>" + "".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in row) + "</tr>"

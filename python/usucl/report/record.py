@@ -1,4 +1,4 @@
-"""A run folder as read by the report: every part may be missing."""
+"""A run folder as the report reads it; every part may be missing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RunRecord:
 
     Attributes:
         folder: the run folder.
-        metrics: columns of ``metrics.csv`` [steps], NaN where a cell is empty.
+        metrics: columns of ``metrics.csv``, ``[steps]``, NaN where a cell is empty.
         split, skipped: rows of the files of that name.
         encoder: content of ``encoder.json``.
-        config, config_text: ``config.yaml``, parsed and as it stands.
-        evaluation: None before the evaluation.
+        config, config_text: ``config.yaml``, parsed and as text.
+        evaluation: content of ``evaluation.json``; None before the evaluation.
     """
 
     folder: RunFolder
@@ -44,12 +44,12 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: ``run`` is not a folder written by training.
-            ValueError: ``evaluation.json`` is not one.
+            ValueError: ``evaluation.json`` is malformed.
         """
         folder = RunFolder(run)
         if not folder.encoder_config.is_file():
             name = folder.encoder_config.name
-            raise FileNotFoundError(f"run must be a run folder, but {folder.path} has no {name}")
+            raise FileNotFoundError(f"run must be a run folder, got {folder.path} without {name}")
         written = folder.config.is_file()
         rows = _rows(folder.metrics)
         return cls(
@@ -67,7 +67,7 @@ class RunRecord:
         )
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
-        """Steps and values of a logged metric where it has a value; empty if never logged."""
+        """Returns steps and values of a metric where it has a value; empty if never logged."""
         values = self.metrics.get(name)
         if values is None:
             return np.empty(0), np.empty(0)

@@ -1,4 +1,4 @@
-"""``report.html``: one file that shows what a run did, with the pictures also in ``figures/``."""
+"""``report.html``, one file that shows what a run did; the pictures are also in ``figures/``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ COLLAPSED = -0.1
 def write_report(run: str | Path) -> Path:
     """Writes ``report.html`` and ``figures/*.png`` into a run folder.
 
-    Whatever the run lacks is left out: without ``evaluation.json`` there are the training curves
-    and the data, without labels no probes, without the data folder no contact sheet.
+    The report leaves out what the run lacks: without ``evaluation.json`` there are only the
+    training curves and the data, without labels no probes, without the data no contact sheet.
 
     Args:
         run: run folder written by :func:`usucl.train`, best after :func:`usucl.evaluate`.
@@ -93,7 +93,7 @@ def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
     temporal = evaluation.retrieval["temporal"]["trained"]
     patients, note = temporal.groups, temporal.note
     method = (
-        f"Beside the trained encoder stand the same network before training and the bare pixels. "
+        f"The trained encoder is compared with the same network before training and raw pixels. "
         f"Brackets are 95 % intervals from {evaluation.protocol.resamples} resamples of the "
         f"patients; differences are paired on the same resamples. Retrieval rests on "
         f"{_count(patients, 'patient')}"
@@ -101,7 +101,7 @@ def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
     if note:
         method += f" ({note})."
     else:
-        method += ", so few that its intervals are rather too narrow." if patients < 20 else "."
+        method += ", so few that the intervals tend to be too narrow." if patients < 20 else "."
     parts = [paragraph(method), picture(chart, "Figures of the three encoders with intervals")]
     parts += ["<h3>Retrieval and spread</h3>", results.retrieval_table(evaluation)]
     probes = results.probe_tables(evaluation)
@@ -109,7 +109,7 @@ def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
         words = (
             "Probes of the frozen features. With few patients in a class, encoders can seldom be "
             "told apart, and training again with another seed can move a figure by a tenth: a "
-            "probe at chance is an alarm, a small difference is nothing."
+            "probe at chance is an alarm, but a small difference means nothing."
         )
         parts += ["<h3>Probes</h3>", paragraph(words), probes]
     return section("What it learned", *parts)
@@ -120,9 +120,9 @@ def _training(record: RunRecord) -> str:
         return ""
     curves = figures.training_curves(record, record.folder.curves_figure)
     words = (
-        "Negatives are those the loss selected, the hardest it was given: their similarity can "
-        "rise while the encoder improves, because the window narrows. Faint lines are single "
-        "steps, strong ones running means."
+        "Negatives are the ones that the loss selected, the hardest among its keys: their "
+        "similarity can rise while the encoder improves, because the window narrows. Faint lines "
+        "are single steps, strong lines are running means."
     )
     return section("Training", picture(curves, "Training curves"), paragraph(words, "note"))
 
@@ -150,8 +150,8 @@ def _contact(record: RunRecord, data: str) -> str:
     if path is None:
         return ""
     words = (
-        "Held-out anchors with a positive and what the trained encoder finds hardest to tell from "
-        "them. Numbers are cosine similarities; f30 is frame 30 of its video. "
+        "Held-out anchors with a positive and the frames that the trained encoder finds hardest to "
+        "tell from them. Numbers are cosine similarities; f30 is frame 30 of its video. "
     )
     if record.window is not None:
         words += (
@@ -161,7 +161,7 @@ def _contact(record: RunRecord, data: str) -> str:
         )
     words += (
         "Cross-video negatives are the hardest frame of each of the nearest videos of other "
-        "patients. A negative more similar than the positive is what the loss works on."
+        "patients. The loss works on negatives that are more similar than the positive."
     )
     return section("What it finds alike", paragraph(words), picture(path, "Contact sheet"))
 

@@ -1,4 +1,4 @@
-"""The evaluation in words and tables: each figure with what it means and what it does not."""
+"""The evaluation in words and tables: each figure with what it means and what it does not mean."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ RETRIEVAL = {
     "temporal": (
         "Finds its place in time",
         "Frames within {near_frames} of an altered frame against frames of the same video farther "
-        "than {far_fraction} of its length. Says that pretraining worked; methods without "
-        "intra-video negatives rise as well, so it does not say which negatives did it.",
+        "than {far_fraction} of its length. It shows that pretraining worked; methods without "
+        "intra-video negatives rise as well, so it does not show which negatives did it.",
     ),
     "temporal_hard": (
         "The same, near frames",
@@ -35,7 +35,7 @@ RETRIEVAL = {
 GEOMETRY = {
     "uniformity": (
         "Uniformity",
-        "0 when all embeddings coincide, lower the more evenly they fill the sphere. Tells "
+        "0 when all embeddings coincide, lower the more evenly they fill the sphere. It tells "
         "collapse from spread, not good from bad.",
         ".2f",
     ),
@@ -50,19 +50,19 @@ LABELS = {"label": "Label of the video", "frame_label": "Label of the frame"}
 PROTOCOLS = {
     "held_out": (
         "Held-out patients",
-        "Fitted on the videos pretraining saw, tested on videos of patients it never saw.",
+        "Fitted on the videos that pretraining saw, tested on videos of patients it never saw.",
     ),
     "cross_validation": (
         "Cross-validation over all patients",
-        "Every patient tested once by a probe fitted on the others. More patients, but "
-        "pretraining saw most of these frames (never their labels): not a held-out figure.",
+        "Every patient is tested once by a probe fitted on the others. It has more patients, but "
+        "pretraining saw most of their frames (never their labels): not a held-out figure.",
     ),
 }
 HEAD = ["", "trained", "random", "pixels", "trained − random", "trained − pixels"]  # noqa: RUF001
 
 
 class Row(NamedTuple):
-    """One figure of the evaluation, ready to be drawn or told."""
+    """One figure of the evaluation, ready to be drawn or printed."""
 
     name: str
     estimates: Comparison
@@ -70,13 +70,13 @@ class Row(NamedTuple):
 
 
 def retrieval_rows(evaluation: Evaluation) -> list[Row]:
-    """The retrieval figures, in the order of the report."""
+    """Returns the retrieval figures, in the order of the report."""
     figures = evaluation.retrieval
     return [Row(name, figures[t], 0.5) for t, (name, _) in RETRIEVAL.items() if t in figures]
 
 
 def probe_rows(evaluation: Evaluation) -> list[Row]:
-    """Balanced accuracy of the linear probe, under every task and protocol there is."""
+    """Returns the balanced accuracy of the linear probe for every label and protocol."""
     rows = []
     for label, protocol, result in _protocols(evaluation):
         level = "video" if label == "label" else "frame"
@@ -89,7 +89,7 @@ def probe_rows(evaluation: Evaluation) -> list[Row]:
 
 
 def summary(evaluation: Evaluation) -> str:
-    """Cards with the main figures."""
+    """Returns cards with the main figures."""
     rows = [("AUROC", row) for row in retrieval_rows(evaluation)]
     probes = probe_rows(evaluation)
     if probes:
@@ -100,7 +100,7 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def retrieval_table(evaluation: Evaluation) -> str:
-    """Retrieval and the spread of the embeddings."""
+    """Returns the table of retrieval and the spread of the embeddings."""
     rows = []
     for task, (name, meaning) in RETRIEVAL.items():
         if task in evaluation.retrieval:
@@ -115,7 +115,7 @@ def retrieval_table(evaluation: Evaluation) -> str:
 
 
 def probe_tables(evaluation: Evaluation) -> str:
-    """Every probe figure, by task and protocol; empty without labels."""
+    """Returns tables of all probe figures, by label and protocol; empty without labels."""
     parts = []
     for label, protocol, result in _protocols(evaluation):
         title, meaning = PROTOCOLS[protocol]
@@ -133,9 +133,9 @@ def probe_tables(evaluation: Evaluation) -> str:
     if any(result.source is not None for *_, result in _protocols(evaluation)):
         parts.append(
             paragraph(
-                "Source alone answers with the usual class of the hospital or publisher a video "
-                "comes from, without looking at a frame. Where it scores as high as the probes, "
-                "the classes go with the source, and a probe may do no more than recognise it.",
+                "Source alone answers with the usual class of the hospital or publisher that a "
+                "video comes from, without looking at a frame. Where it scores as high as the "
+                "probes, classes go with sources, and a probe may only recognise the source.",
                 "note",
             )
         )

@@ -1,4 +1,4 @@
-"""Sheets of pictures: what a search found, and pairs of near-identical frames."""
+"""Sheets of pictures: the results of a search, and pairs of near-identical frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALIKE = style.CROSS
 
 
 def search_sheet(gallery: Gallery, found: Found, path: Path) -> Path:
-    """The query at the left, twice as large, and what was found in reading order."""
+    """Draws the query at the left, larger, and the frames found in reading order."""
     query, matches = found.query, found.matches
     columns = min(len(matches), 4 if len(matches) <= 8 else 6)
     lines = -(-len(matches) // columns)
@@ -49,7 +49,7 @@ def search_sheet(gallery: Gallery, found: Found, path: Path) -> Path:
 
 
 class _Sheet:
-    """Square cells in a grid under a title; a cell is a picture with its caption below."""
+    """A grid of square cells under a title; a cell is a picture with its caption below."""
 
     def __init__(self, columns: float, lines: int, title: str, note: str) -> None:
         self.size = min(1.9, style.WIDTH / columns)
@@ -64,7 +64,7 @@ class _Sheet:
         )
 
     def cell(self, line: int, column: float, span: int = 1) -> Axes:
-        """Axes for a picture ``span`` cells wide, as high as it is wide."""
+        """Returns axes for a square picture, ``span`` cells wide."""
         side = self.size * span - GAP
         bottom = self.height - HEAD - line * (self.size + CAPTION) - side
         box = (column * self.size + GAP / 2, bottom, side, side)
@@ -75,7 +75,7 @@ class _Sheet:
         return axes
 
     def mark(self, axes: Sequence[Axes], colour: str) -> None:
-        """A line over neighbouring pictures."""
+        """Draws a line over neighbouring pictures."""
         first, last = axes[0].get_position(), axes[-1].get_position()
         y = first.y1 + 0.03 / self.height
         line = Line2D([first.x0, last.x1], [y, y], color=colour, linewidth=1.6)
@@ -95,7 +95,7 @@ def _picture(axes: Axes, picture: Tensor | VideoError) -> None:
 
 
 def _caption(axes: Axes, bold: str, colour: str, lines: Sequence[str]) -> None:
-    """A bold line below a picture and two small ones below that."""
+    """Writes a bold line below a picture, and small lines below that."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     inches = axes.get_position().height * figure.get_figheight()
@@ -111,7 +111,7 @@ def _caption(axes: Axes, bold: str, colour: str, lines: Sequence[str]) -> None:
 def pairs_sheet(
     gallery: Gallery, pairs: Sequence[Pair], total: int, threshold: float, path: Path
 ) -> Path:
-    """Two pairs per line, each with the difference of its pictures; leaks are marked."""
+    """Draws two pairs per line, each with the difference of its pictures; leaks are marked."""
     pictures = gallery.contents.pictures(
         [slot for pair in pairs for slot in (pair.a, pair.b)], TILE
     )

@@ -127,7 +127,8 @@ def _absolute(data: str | Path) -> str:
 
 def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
     """The stored config. With other options the run would be neither the old one nor a new one:
-    with more epochs, say, its learning rate would climb again."""
+    with more epochs, say, its learning rate would climb again.
+    """
     config = read_config(stored, {})
     for name, value in overrides.items():
         if read_config(stored, {name: value}) != config:

@@ -107,7 +107,7 @@ def test_a_sum_that_overflows_is_no_broken_row() -> None:
     [
         ({"capacity": 0}, "capacity must be >= 1, got 0"),
         ({"dim": 2.5}, "dim must be an int, got float"),
-        ({"search": "IVF64,Flat"}, "needs a capacity of at least 64"),
+        ({"search": "IVF64,Flat"}, "capacity must be at least 64"),
         ({"dtype": torch.int8}, "dtype must be one of float32"),
     ],
 )
@@ -194,8 +194,8 @@ def test_state_dict_round_trip_and_refusals() -> None:
     before = snapshot(other)
     state = snapshot(bank)
     bad = {
-        "has": {name: state[name] for name in ("embedding", "video")},
-        "shape": {**state, "time": torch.zeros(4)},
+        "must have": {name: state[name] for name in ("embedding", "video")},
+        "must have shape": {**state, "time": torch.zeros(4)},
         "video for each": {**state, "enqueued": torch.tensor(3)},
         "finite": {**state, "embedding": torch.full((5, 3), torch.nan)},
     }

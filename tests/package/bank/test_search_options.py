@@ -21,7 +21,7 @@ pytest.importorskip("faiss")
     ("arguments", "message"),
     [
         ({"search": "IVF64,Plat"}, 'search must be "exact" or a FAISS factory string.*IVF64,Plat'),
-        ({"search": "IVF128,Flat"}, "capacity of at least 128.*got 64"),
+        ({"search": "IVF128,Flat"}, "capacity must be at least 128.*got 64"),
         ({"search": "HNSW8", "nprobe": 3}, "nprobe is for inverted-file indexes"),
         ({"search": "IVF4,Flat", "ef_search": 3}, "ef_search is for graph indexes"),
         ({"search": "Flat", "nprobe": 3}, "are for other searches"),
@@ -57,7 +57,7 @@ def test_what_cannot_be_reembedded_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ("IVF4,PQ2", "capacity of at least 256"),
+        ("IVF4,PQ2", "capacity must be at least 256"),
         ("IDMap,Flat", "leave the ids to the bank"),
         ("IVF0,Flat", "at least one cell"),
         ("flat", "FAISS factory string"),

@@ -81,7 +81,7 @@ def test_nothing_usable_lists_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "notes.pdf").touch()
     with pytest.raises(ValueError, match=r"no usable video.*\n.*single: too short.*\n.*1 x \.pdf"):
         VideoCatalog.scan(tmp_path)
-    with pytest.raises(ValueError, match="root: expected a folder"):
+    with pytest.raises(ValueError, match="root must be a folder"):
         VideoCatalog.scan(tmp_path / "absent")
 
 
@@ -138,11 +138,11 @@ def test_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("video,label\nx,1\n", "labels.csv: expected the columns video_id, label; missing: video"),
+        ("video,label\nx,1\n", "labels.csv must have the columns video_id, label; missing: video"),
         ("video_id,label\nx,1\nx,1\n", "lines 2 and 3 both name 'x'"),
         ("video_id,label\nx,1\ny,1\nx.gif,1\n", "lines 2 and 4 both name 'x'"),
         ("video_id,label\nclip,1\n", "video_id 'clip' fits 2 videos"),
-        ("video_id,label,fold\nx,1,one\n", "line 2: expected a whole number .* fold, got 'one'"),
+        ("video_id,label,fold\nx,1,one\n", "line 2: fold must be a whole number from 0, got 'one'"),
     ],
 )
 def test_contradicting_labels_are_errors(tmp_path: Path, table: str, message: str) -> None:
@@ -172,7 +172,7 @@ def test_frame_labels(tmp_path: Path) -> None:
     x, y = VideoCatalog.scan(tmp_path)
     assert x.frame_labels == ("a", "b", "c") and y.frame_labels is None
     table.write_text("video_id,frame,label\nx,2,c\n")
-    with pytest.warns(UserWarning, match=r"none is used, of x \(1 of 3\)"):
+    with pytest.warns(UserWarning, match=r"unlabelled frames: x \(1 of 3\)"):
         assert VideoCatalog.scan(tmp_path).entries[0].frame_labels is None
     table.write_text("video_id,frame,label\nx,3,c\n")
     with pytest.raises(ValueError, match="labels frame 3 of 'x', which has 3 frames"):
@@ -204,7 +204,7 @@ def test_folds_keep_groups_together(
     labels = [label for _, label in videos]
     open_folds: list[int | None] = [None] * len(videos)
     if len(set(groups)) < n:
-        with pytest.raises(ValueError, match="n: expected 2 to"):
+        with pytest.raises(ValueError, match="n must be 2 to"):
             assign_folds(groups, labels, open_folds, n=n, seed=seed)
         return
     folds = assign_folds(groups, labels, open_folds, n=n, seed=seed)
@@ -248,9 +248,9 @@ def test_split() -> None:
     assert [e.id for e in train] == ["v0", "v2"] and [e.id for e in held_out] == ["v1"]
     assert train.skipped == catalog.skipped and held_out.skipped == ()
     for folds in ([0, 1, 2], [7]):
-        with pytest.raises(ValueError, match="held_out_folds: expected some"):
+        with pytest.raises(ValueError, match="held_out_folds must be some"):
             catalog.split(folds)
-    with pytest.raises(ValueError, match="v0 have none; call with_folds first"):
+    with pytest.raises(ValueError, match="v0 have none; call with_folds"):
         catalog_of(("p", "a", None)).split([0])
 
 

@@ -85,10 +85,10 @@ def test_windows_only_narrow_and_stay_ordered(kind: str, epochs: int, epoch: int
     ],
 )
 def test_errors_name_the_argument(options: dict, name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
         Curriculum(**options)
 
 
 def test_negative_epoch() -> None:
-    with pytest.raises(ValueError, match="epoch: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
         Curriculum().window(-1)

@@ -156,14 +156,14 @@ def test_units_of_time(tmp_path: Path, catalog: VideoCatalog) -> None:
     assert data.windows(batch.video, 0)[0].tolist() == pytest.approx(expected_window)
     frames = VideoDataModule(gifs, time_unit="frames", **options).batch(0, 0)
     assert torch.equal(frames.time, frames.frame.float())
-    with pytest.raises(ValueError, match="unknown of 5 videos such as v0; got 'seconds'"):
+    with pytest.raises(ValueError, match="unknown for 5 videos such as v0, got 'seconds'"):
         VideoDataModule(catalog, time_unit="seconds")
 
 
 def test_errors_name_the_argument(catalog: VideoCatalog) -> None:
-    with pytest.raises(ValueError, match="time_unit: expected"):
+    with pytest.raises(ValueError, match="time_unit must be"):
         VideoDataModule(catalog, time_unit="hours")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="catalog: expected at least one video"):
+    with pytest.raises(ValueError, match="catalog must hold at least one video"):
         VideoDataModule(VideoCatalog(Path(), ()))
 
 

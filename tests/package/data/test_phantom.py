@@ -59,11 +59,11 @@ def test_neighbouring_frames_look_alike(folder: Path) -> None:
 
 def test_refuses_a_folder_in_use_and_small_arguments(folder: Path, tmp_path: Path) -> None:
     before = contents(folder)
-    with pytest.raises(ValueError, match="out: expected a new or empty folder"):
+    with pytest.raises(ValueError, match="out must be a new or empty folder"):
         write_phantom(folder)
     assert contents(folder) == before
-    with pytest.raises(ValueError, match="frames: expected at least 2, got 1"):
+    with pytest.raises(ValueError, match="frames must be at least 2, got 1"):
         write_phantom(tmp_path / "x", frames=1)
-    with pytest.raises(ValueError, match="videos: expected at least 1"):
+    with pytest.raises(ValueError, match="videos must be at least 1"):
         write_phantom(tmp_path / "x", videos=0)
     assert not (tmp_path / "x").exists()

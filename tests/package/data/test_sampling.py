@@ -164,5 +164,5 @@ def test_draws_are_pure(sampler: Sampler) -> None:
     ],
 )
 def test_errors_name_the_argument(make, name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
         make()

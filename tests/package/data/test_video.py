@@ -82,11 +82,11 @@ def test_any_order_and_repeats(tmp_path: Path) -> None:
     assert video.frames([5, 0, 5])[:, 0, 0, 0].tolist() == [50, 0, 50]
     assert video.frames(torch.tensor([2])).shape == (1, 3, 12, 20)
     assert video.frames([]).shape == (0, 3, 12, 20)
-    with pytest.raises(IndexError, match=r"expected frames in \[0, 6\), got 3 to 6"):
+    with pytest.raises(IndexError, match=r"indices must be in \[0, 6\), got 3 to 6"):
         video.frames([3, 6])
     with pytest.raises(IndexError, match="got -1"):
         video.frames([-1])
-    with pytest.raises(ValueError, match="increasing"):
+    with pytest.raises(ValueError, match="must be strictly increasing, got"):
         list(video.iter_frames([1, 1]))
 
 

@@ -213,7 +213,7 @@ def test_broken_files_are_named_and_left_out(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": "nowhere"}, "expected a folder of videos"),
+        ({"data": "nowhere"}, "must be a folder of videos"),
         ({"preset": "papre"}, "preset must be one of dense, paper, paper-code.*'papre'"),
         ({"croos_k": 3}, r"croos_k is no option .* did you mean cross_k"),
         ({"momentum": 0.9}, "momentum is ambiguous: give key.momentum or optimiser.momentum"),
@@ -260,7 +260,7 @@ def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
     before = everything(out)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         train(out=out, **options)
-    with pytest.raises(ValueError, match="expected a folder"):
+    with pytest.raises(ValueError, match="must be a folder"):
         train(out=out, overwrite=True, **{**options, "data": tmp_path / "gone"})
     assert_identical(everything(out), before)
     (out / "notes.txt").write_text("mine")

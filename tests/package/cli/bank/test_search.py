@@ -49,7 +49,7 @@ def test_search_by_frame_image_and_slot(
             ["--slot", "0", "--video", "a", "--label", "stone"],
             "nothing is left to search: 19 frames, 4 after --video, 0 after --label",
         ),
-        (["--slot", "0", "--video", "a", "--time", "0", "0.1"], "the slot itself alone"),
+        (["--slot", "0", "--video", "a", "--time", "0", "0.1"], "only the slot itself"),
     ],
 )
 def test_a_search_that_cannot_be(
