@@ -87,7 +87,7 @@ def test_leftovers_of_others_are_not_mixed_in(
     capsys.readouterr()
     assert main(["bank", "build", str(other), *words[3:]]) == 0
     said = capsys.readouterr().out
-    assert "Going on" not in said and "Not used: 5 videos" in said
+    assert "Continuing" not in said and "Not used: 5 videos" in said
     fresh = tmp_path / "fresh"
     assert main(["bank", "build", str(other), *words[3:-1], str(fresh)]) == 0
     assert_same_gallery(out, fresh)
