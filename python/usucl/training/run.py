@@ -126,11 +126,7 @@ def _absolute(data: str | Path) -> str:
 
 
 def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
-    """Returns the stored config, which the overrides must not change.
-
-    Otherwise the run would be neither the old one nor a new one: with more epochs, for example, its
-    learning rate would climb again.
-    """
+    """Returns the stored config; with more epochs, for example, the learning rate would rise."""
     config = read_config(stored, {})
     for name, value in overrides.items():
         if read_config(stored, {name: value}) != config:

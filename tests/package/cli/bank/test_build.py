@@ -1,4 +1,4 @@
-"""``usucl bank build``: built whole, whatever interrupts it."""
+"""``usucl bank build``: a bank is complete even if its build is interrupted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
     assert main(words) == 0
     assert read[-3:] == list("cde") and len(read) == 4
     captured = capsys.readouterr()
-    assert "1 of 5 videos were finished before" in captured.out
+    assert "1 of 5 videos are already finished" in captured.out
     assert "left out" in captured.err and "broken.mp4" in captured.err
     assert_same_gallery(out, bank)
 
