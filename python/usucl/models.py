@@ -54,10 +54,7 @@ class EncoderConfig:
         if self.small_stem and self.image_size > 96:
             raise ValueError(f"image_size must be <= 96 with small_stem, got {self.image_size}")
         if self.pretrained and (self.small_stem or self.backbone == "resnet10"):
-            raise ValueError(
-                "pretrained must be False for resnet10 and with small_stem, which have no "
-                f"ImageNet weights, got True for {self.backbone} and small_stem={self.small_stem}"
-            )
+            raise ValueError("pretrained must be False for resnet10 and with small_stem, got True")
 
 
 class FrameEncoder(nn.Module):
