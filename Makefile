@@ -14,9 +14,10 @@ OUT ?= runs/demo
 PART ?= 1
 COMMIT ?=
 # Parallel test processes, each of 1 to 2 GB. Neighbouring tests go to one process while the other
-# has work, so that what several tests share is made once.
+# has work, so that what several tests share is made once. Waiting threads sleep, because the
+# processes share the cores.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # One architecture keeps the build short, and PTX lets every newer GPU run it too. Without this
 # variable setup.py builds for the GPU it finds, or for a portable list.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX

@@ -234,13 +234,8 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     ),
 }
 LOSS_ONLY = (
-    "positives",
-    "positive_weights",
-    "margin",
-    "temperature",
-    "soft_nn_temperature",
-    "reduction",
-    "return_selection",
+    *("positives", "positive_weights", "margin", "temperature", "soft_nn_temperature"),
+    *("reduction", "return_selection"),
 )
 
 
