@@ -14,8 +14,8 @@ OUT ?= runs/demo
 PART ?= 1
 COMMIT ?=
 # Parallel test processes, each of 1 to 2 GB. Neighbouring tests go to one process while the other
-# has work, so that what several tests share is made once. Waiting threads sleep: the processes
-# share the cores.
+# has work, so that what several tests share is made once. Waiting threads sleep, because the
+# processes share the cores.
 JOBS ?= 2
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # One architecture keeps the build short, and PTX lets every newer GPU run it too. Without this

@@ -64,7 +64,7 @@ def run_demo(
         "sampling.frames": FRAMES,
     }
     train(data=data, out=out, preset="dense", **options)
-    print("Evaluating it beside its random initialisation and raw pixels", flush=True)
+    print("Evaluating it against its random initialisation and raw pixels", flush=True)
     evaluation = evaluate(run=out, data=data)
     return write_report(out), evaluation
 

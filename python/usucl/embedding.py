@@ -191,9 +191,7 @@ def embed_videos(
         encoded = {n: encode(e, images, batch_size, device) for n, e in encoders.items()}
         for name, values in encoded.items():
             if not all(column.isfinite().all() for column in values):
-                raise ValueError(
-                    f"the {name} encoder gives values that are not finite ({entry.id})"
-                )
+                raise ValueError(f"the {name} encoder's values for {entry.id} are not finite")
         yield entry, frames, encoded
 
 

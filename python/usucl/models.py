@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from usucl._files import write_atomically
 from usucl.run_folder import RunFolder
 
-Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+
+def _shrink_resnet_stem(network: ResNet) -> None:
+    network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+class _Builder(NamedTuple):
+    """How a backbone is made. Its defaults are those of a ResNet."""
+
+    build: Callable[..., nn.Module]  # takes ``weights``, as torchvision's models do
+    pretrained: models.WeightsEnum | None  # on ImageNet, where such weights exist
+    shrink_stem: Callable[[Any], None] = _shrink_resnet_stem  # in place, for small images
+    classifier: str = "fc"  # the attribute to drop; its first linear layer takes the features
+
+
+_BACKBONES = {
+    "resnet10": _Builder(lambda weights: ResNet(BasicBlock, [1, 1, 1, 1]), None),
+    "resnet18": _Builder(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet34": _Builder(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
+    "resnet50": _Builder(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1),
+}
+Backbone: TypeAlias = Literal[tuple(_BACKBONES)]  # type: ignore[valid-type]
 Head = Literal["mlp", "mlp-bn", "linear"]
 
 
@@ -53,10 +76,11 @@ class EncoderConfig:
             raise ValueError(f"dim must be >= 1, got {self.dim}")
         if self.small_stem and self.image_size > 96:
             raise ValueError(f"image_size must be <= 96 with small_stem, got {self.image_size}")
-        if self.pretrained and (self.small_stem or self.backbone == "resnet10"):
+        known = [name for name, builder in _BACKBONES.items() if builder.pretrained is not None]
+        if self.pretrained and (self.small_stem or self.backbone not in known):
             raise ValueError(
-                "pretrained must be False for resnet10 and with small_stem, which have no "
-                f"ImageNet weights, got True for {self.backbone} and small_stem={self.small_stem}"
+                "pretrained must be False, because pretrained weights exist only for "
+                f"{', '.join(known)} without small_stem, got True"
             )
 
 
@@ -93,25 +117,21 @@ class FrameEncoder(nn.Module):
 
 def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
     name = config.backbone
-    if name == "resnet10":
-        network = ResNet(BasicBlock, [1, 1, 1, 1])
-    elif name in ("resnet18", "resnet34", "resnet50"):
-        try:
-            weights = get_model_weights(name).IMAGENET1K_V1 if config.pretrained else None
-            network = get_model(name, weights=weights)
-        except (OSError, RuntimeError) as error:  # no network, or a broken download
-            raise RuntimeError(
-                f"the ImageNet weights of {name} could not be fetched ({error}); "
-                "use pretrained=False, or put the file into torch.hub's checkpoint folder"
-            ) from error
-    else:
-        raise ValueError(f"backbone must be resnet10, resnet18, resnet34 or resnet50, got {name!r}")
+    if name not in _BACKBONES:
+        raise ValueError(f"backbone must be one of {', '.join(_BACKBONES)}, got {name!r}")
+    builder = _BACKBONES[name]
+    try:
+        network = builder.build(weights=builder.pretrained if config.pretrained else None)
+    except (OSError, RuntimeError) as error:  # no network, or a broken download
+        raise RuntimeError(
+            f"the ImageNet weights of {name} could not be fetched ({error}); "
+            "use pretrained=False, or put the file into torch.hub's checkpoint folder"
+        ) from error
     if config.small_stem:
-        network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
-    width = network.fc.in_features
-    network.fc = nn.Identity()
+        builder.shrink_stem(network)
+    classifier = network.get_submodule(builder.classifier)
+    width = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
+    setattr(network, builder.classifier, nn.Identity())
     return network, width
 
 

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """For so little work per call that threads would spend their time waiting for each other."""
+    """Uses one thread, because with so little work per call threads would wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):

@@ -90,7 +90,7 @@ def test_dense_takes_what_the_mask_allows() -> None:
     assert intra[0] == {2, 7, 10} and intra[1] == {2, 7, 10} and intra[2] == {0, 1, 5, 6}
     assert intra[5:] == intra[:5] and cross[5:] == cross[:5]
     assert cross[0] == {4, 9, 11}  # neither the same patient nor the empty slot
-    assert cross[4] == {0, 1, 2, 3, 5, 6, 7, 8, 10, 11}  # an unknown patient is nobody's
+    assert cross[4] == {0, 1, 2, 3, 5, 6, 7, 8, 10, 11}  # an unknown patient matches no other
 
 
 def test_paper_takes_all_sampled_negatives_but_the_anchor_itself() -> None:

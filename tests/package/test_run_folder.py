@@ -40,7 +40,7 @@ def held_out(run: RunFolder, data: Path) -> tuple[bool, ...]:
 
 
 def test_names_on_disk_stay() -> None:
-    """Run folders of earlier versions are read by these names."""
+    """Run folders of earlier versions have these names."""
     paths = {name: path for name, path in vars(RunFolder("run")).items() if name != "path"}
     assert {name: path.relative_to("run").as_posix() for name, path in paths.items()} == {
         "config": "config.yaml",

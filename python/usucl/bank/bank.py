@@ -141,10 +141,7 @@ class NegativeBank:
         return Frames(ring.embedding, video, ring.time, ring.patient)
 
     def ages(self) -> Tensor:
-        """Returns how many frames came after each was enqueued or re-embedded; -1 in empty slots.
-
-        The ages are ``[capacity]`` int64; frames of one call have the same age.
-        """
+        """Returns ages, ``[capacity]`` int64: frames enqueued after each; -1 if empty."""
         return self._ring.ages()
 
     def enqueue(self, frames: Frames) -> None:

@@ -265,10 +265,7 @@ def redistributed(
     ranks: int,
     capacity: int,
 ) -> dict[str, Tensor]:
-    """Returns the state of one of ``ranks`` parts from another number of parts.
-
-    It reads only the parts that it needs; see :meth:`ShardedBank.load_state_dict`.
-    """
+    """Returns one rank's state from another number of parts; reads only those that it needs."""
     total = sum(lengths)
     begin, end = rank * total // ranks, (rank + 1) * total // ranks
     chosen: list[dict[str, Tensor]] = []

@@ -1,7 +1,7 @@
 """The shell command ``usucl``. A command is a typed function; its docstring is its help.
 
-Positional parameters are arguments, keyword-only ones are options. Everything heavy is imported
-inside the commands, so that ``--help`` answers at once.
+Positional parameters are arguments, and keyword-only parameters are options. Commands import heavy
+modules themselves, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
 }
 GROUPS = {
     "bank": "Store the embedded frames of a data set, and search them.",
-    "data": "Look at a folder of videos, and convert it to folders of frames.",
+    "data": "Check a folder of videos, and convert it to folders of frames.",
 }
 BAD_INPUT = 2
 
@@ -88,13 +88,13 @@ def _add_commands(
         if isinstance(command, Mapping):
             group = _empty(GROUPS[name])
             choices.add_subcommand(name, group, help=GROUPS[name])
-            _add_commands(group, command)  # after it was added itself: outer levels come first
+            _add_commands(group, command)  # jsonargparse needs the outer level first
         else:
             choices.add_subcommand(name, _leaf(command), help=_summary(command))
 
 
 def _leaf(command: Command) -> ArgumentParser:
-    """Parameters become arguments, keyword-only ones options, with their lines of the docstring."""
+    """Makes a parser of a command, with help from its docstring."""
     documented = docstring_parser.parse(inspect.getdoc(command) or "")
     helps = {
         entry.arg_name: " ".join((entry.description or "").split()) for entry in documented.params
@@ -130,7 +130,7 @@ def _leaf(command: Command) -> ArgumentParser:
 
 
 def _not_none(kind: Any) -> Any:
-    """``T`` of ``T | None``: None is the default and cannot be typed in."""
+    """Returns ``T`` of ``T | None``: None is the default and cannot be typed in."""
     kinds = [k for k in get_args(kind) if k is not type(None)]
     return kinds[0] if type(None) in get_args(kind) and len(kinds) == 1 else kind
 
@@ -149,7 +149,7 @@ def _chosen(
 ) -> tuple[Command, dict[str, Any]]:
     name = chosen.get("command")
     if name is None:
-        raise ValueError(f"expected one of the commands {', '.join(commands)} (--help says more)")
+        raise ValueError(f"command must be one of {', '.join(commands)}, got none (see --help)")
     command, options = commands[name], chosen[name]
     if isinstance(command, Mapping):
         return _chosen(command, options)
@@ -164,7 +164,7 @@ def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:
 
 
 def _as_typed(message: str, options: Mapping[str, Any]) -> str:
-    """A message of the package with its parameters as options: ``run=`` becomes ``--run``."""
+    """Writes the parameters in a message as options: ``run=`` becomes ``--run``."""
     flags = {name: name.rstrip("_").replace("_", "-") for name in options}
     first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
     message = "".join([flags.get(first, first), *rest])
@@ -173,7 +173,7 @@ def _as_typed(message: str, options: Mapping[str, Any]) -> str:
 
 
 def _one_line(message: str) -> str:
-    """A parser's message, which has the value in a line of its own and speaks of "keys"."""
+    """Puts a parser's message on one line, without its "keys" and classes."""
     message = re.sub(r"\s+", " ", message).strip()
     message = re.sub(r'Parser key "([\w.]+)"', r"\1", message)
     return re.sub(r"<class '(\w+)'>", r"\1", message)

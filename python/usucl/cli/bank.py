@@ -44,16 +44,16 @@ def build(
 ) -> None:
     """Embed every frame of a folder with a run's encoder, and keep them in a bank.
 
-    May be interrupted and started again with the same arguments: it goes on after the last finished
-    video. An earlier bank stays whole until the new one is complete.
+    May be interrupted and started again with the same arguments: it continues after the last
+    finished video. An earlier bank stays until the new one is complete.
 
     Args:
         run: run folder, of which only the encoder is used.
         data: folder of videos.
         out: folder of the bank.
-        frames_per_video: at most so many frames of each video, evenly spaced; all by default.
-        search: how the bank is searched: exact, or a FAISS index by the name its factory knows.
-        dtype: of the stored embeddings.
+        frames_per_video: greatest number of frames per video, evenly spaced; all by default.
+        search: search of the bank: exact, or a string of FAISS's index factory.
+        dtype: dtype of the stored embeddings.
         batch_size: frames encoded at once.
         overwrite: replace an earlier bank in this folder.
     """
@@ -72,7 +72,7 @@ def build(
             progress=shown,
         )
     if shown.complete:
-        say(f"Bank: {out} (complete already)")
+        say(f"Bank: {out} (already complete)")
         return
     videos, dim = len(gallery.contents.videos), gallery.bank.dim
     say(f"{len(gallery)} frames of {videos} videos, {dim} numbers each")
@@ -87,7 +87,7 @@ def info(bank: Path, *, json_: bool = False) -> None:
 
     Args:
         bank: folder of the bank.
-        json_: as JSON instead of a table.
+        json_: print JSON instead of a table.
     """
     from usucl.gallery.contents import facts
 
@@ -97,7 +97,7 @@ def info(bank: Path, *, json_: bool = False) -> None:
         return
     table(["", ""], _facts(known), title=str(bank))
     if known["unfinished"]:
-        say("An unfinished build is there: the same 'usucl bank build' again goes on with it.")
+        say("There is an unfinished build: the same 'usucl bank build' continues it.")
 
 
 def search(
@@ -119,30 +119,31 @@ def search(
 ) -> None:
     """Find the frames of a bank that are most similar to a frame.
 
-    Filters restrict what may be found before the search, so none that passes is missed.
+    Filters apply before the search, so no frame that passes them is missed.
 
     Args:
         bank: folder of the bank.
         query: an image, or a video, DICOM file or folder of frames with @ and a frame number (from
             0), such as case7.mp4@12 or loop.dcm@3; without a number, the middle frame.
-        slot: a frame of the bank itself, in place of a query; it is not found again.
-        k: frames to find.
+        slot: a frame of the bank itself, instead of a query; it is not found again.
+        k: number of frames to find.
         video: only frames of these videos.
         patient: only frames of these patients.
         label: only frames of videos with one of these labels.
         time: only frames between two times, LO HI, as fractions of their video's length.
-        exclude_video: no frame of these videos, such as the query's own.
-        exclude_patient: no frame of these patients.
+        exclude_video: no frames of these videos, such as the query's own.
+        exclude_patient: no frames of these patients.
         one_per_video: only the most similar frame of each video.
         run: run folder of the encoder; the one that made the bank by default.
         out: PNG file for a sheet of the frames found.
-        json_: as JSON instead of a table.
+        json_: print JSON instead of a table.
     """
     from usucl.gallery import Gallery
 
     asked = slot if query is None else query
     if asked is None or None not in (query, slot):
-        raise ValueError("expected either a QUERY or --slot, one of them")
+        got = "none" if asked is None else "both"
+        raise ValueError(f"search must have either a QUERY or --slot, got {got}")
     gallery = Gallery.open(bank)
     found = gallery.search(
         asked,
@@ -187,23 +188,23 @@ def duplicates(
     """Find near-identical frames in different videos, patients and folds.
 
     A picture in two patients or two folds leaks from training into evaluation. Pairs are found by
-    the similarity of their embeddings, and then compared by pixels: the same picture, or only alike
-    to the encoder. Of each two videos the most similar pair of frames is listed. Patients and folds
-    are those of labels.csv when the bank was built.
+    the similarity of their embeddings, and then compared by pixels: they are the same picture, or
+    only alike to the encoder. For any two videos, the most similar pair of frames is listed.
+    Patients and folds are those of labels.csv when the bank was built.
 
     Args:
         bank: folder of the bank.
         threshold: least cosine similarity of the embeddings. With a briefly trained encoder, 99 of
             100 copies of lung frames that were recompressed, scaled or cropped by 2 % had 0.98 or
-            more; with a gain changed by 20 or 30 % half of them had that, and 99 of 100 had 0.87.
-        top: list at most so many pairs, the most similar; by default 20 in the table, 24 in the
-            sheet, and all in CSV and JSON.
-        across: video: pairs of different videos; patient: and not of one known patient; fold: of
+            more; with a gain changed by 20 or 30 %, half had 0.98 and 99 of 100 had 0.87.
+        top: greatest number of pairs to list, the most similar first; by default 20 in the table,
+            24 in the sheet, and all in CSV and JSON.
+        across: video compares different videos; patient, those not of one known patient; fold,
             different folds.
-        every_frame: list every pair of frames, not the best of each two videos.
+        every_frame: list every pair of frames, not only the best of each two videos.
         out: PNG file for a sheet of the pairs.
         csv_: CSV file for the pairs.
-        json_: as JSON instead of a table.
+        json_: print JSON instead of a table.
     """
     from usucl.gallery import Gallery
     from usucl.gallery.pairs import summary
@@ -236,7 +237,7 @@ def duplicates(
 
 
 class _Shown:
-    """What a gallery tells while it works, as a bar and in lines."""
+    """Shows the events of a gallery as a progress bar and lines."""
 
     def __init__(self, description: str = "") -> None:
         self.description = description
@@ -265,7 +266,7 @@ class _Shown:
             self.complete = True
         else:
             if event.finished:
-                say(f"Going on: {event.finished} of {event.videos} videos were finished before")
+                say(f"Continuing: {event.finished} of {event.videos} videos are already finished")
             if event.unused:
                 say(
                     f"Not used: {event.unused} videos embedded by another encoder or from other "
@@ -274,7 +275,7 @@ class _Shown:
 
 
 def _described(gallery: Gallery, slot: int) -> dict[str, Any]:
-    """Everything known of a frame, as JSON and CSV have it."""
+    """Returns everything known about a frame, as for JSON and CSV."""
     known = asdict(gallery.describe(slot))
     return {**known, "time": round(known["time"], 6)}
 
@@ -294,7 +295,7 @@ def _described_pair(gallery: Gallery, pair: Pair) -> dict[str, Any]:
 
 
 def _write_csv(gallery: Gallery, pairs: Sequence[Pair], path: Path) -> None:
-    """One row per pair; the fields of the two frames end in _a and _b."""
+    """Writes one row per pair; the fields of the two frames end in _a and _b."""
     from usucl.gallery import StoredFrame
 
     sides = [f"{field.name}_{side}" for side in "ab" for field in fields(StoredFrame)]
@@ -321,7 +322,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:
         rows.append(("frames per video", counts))
     rows.append(("patients", facts["patients"] or "none known"))
     if not facts["described"]:
-        return [*rows, ("made by", "something else than 'usucl bank build': no names are known")]
+        return [*rows, ("made by", "something other than 'usucl bank build': no names are known")]
     for key, what in (("labels", "label"), ("folds", "fold")):
         counted = ", ".join(f"{name}: {count}" for name, count in facts[key].items())
         rows.append((f"videos by {what}", counted or "none known"))
@@ -378,7 +379,7 @@ def _show_pairs(
     for key, of_pairs in (
         ("patients_unknown", "have a video without a patient in labels.csv"),
         ("folds_unknown", "have a video without a fold in labels.csv"),
-        ("unreadable", "cannot be compared by pixels: a video is no longer there"),
+        ("unreadable", "cannot be compared by pixels: a video can no longer be read"),
     ):
         if counts[key]:
             say(f"{counts[key]} {of_pairs}")

@@ -1,4 +1,4 @@
-"""How the commands speak: tables and lines on standard output, problems on standard error."""
+"""The output of the commands: tables and lines on standard output, problems on standard error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-WIDTH_OF_A_PIPE = 140  # columns, where no terminal tells its own width
+WIDTH_OF_A_PIPE = 140  # columns, where there is no terminal
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console of the terminal's width, or wide enough for a table in a file or a pipe."""
+    """Returns a console of the terminal's width, or wide enough for a table in a file or a pipe."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(
         stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else WIDTH_OF_A_PIPE
@@ -23,7 +23,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(line: str = "") -> None:
-    """One line, whatever is in it: file names may hold brackets."""
+    """Prints a line without markup, because file names may hold brackets."""
     console().print(line, markup=False)
 
 
@@ -34,7 +34,7 @@ def table(
     title: str | None = None,
     numbers: Sequence[str] = (),
 ) -> None:
-    """A table; the columns named in ``numbers`` are aligned to the right, None is empty."""
+    """Prints a table; the columns in ``numbers`` are aligned to the right, and None is empty."""
     made = Table(
         box=SIMPLE_HEAD,
         show_header=any(columns),
@@ -51,7 +51,7 @@ def table(
 
 
 def progress(unit: str) -> Progress:
-    """A bar with the time left on standard error, if that is a terminal."""
+    """Returns a progress bar on standard error, disabled if that is not a terminal."""
     shown = console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -1,4 +1,4 @@
-"""``usucl data convert``: any folder of videos as folders of frames."""
+"""``usucl data convert``: converts any folder of videos to folders of frames."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def convert(
 ) -> None:
     """Write every video as a folder of frames, with the tables of labels.
 
-    May be interrupted and started again: finished videos are left alone. Nothing is overwritten.
-    Frame rates are not kept: a folder of frames has none.
+    May be interrupted and started again: finished videos stay. Nothing is overwritten. Frame rates
+    are lost: a folder of frames has none.
 
     Args:
-        data: folder of videos, in any format that is read.
+        data: folder of videos, in any format that can be read.
         out: folder to write to, outside of data.
-        size: short side of the frames in pixels; as it is by default.
+        size: short side of the frames in pixels; unchanged by default.
         image_format: png, without loss, or jpeg of quality 95.
     """
     from usucl.data import VideoCatalog
@@ -44,7 +44,7 @@ def convert(
     tables = {name: _renamed(catalog, name) for name in ("labels.csv", "frame_labels.csv")}
     for name, content in tables.items():
         if (out / name).is_file() and (out / name).read_bytes() != content:
-            raise FileExistsError(f"{out / name} is there already and differs")
+            raise FileExistsError(f"{out / name} already exists and differs")
     out.mkdir(parents=True, exist_ok=True)
     with console(stderr=True).status("") as status:
         for number, entry in enumerate(catalog, 1):
@@ -57,26 +57,24 @@ def convert(
     for path, reason in catalog.skipped:
         console(stderr=True).print(f"left out: {path}: {reason}", markup=False)
     written = len(catalog) - len(finished)
-    say(f"{written} videos written to {out}, {len(finished)} were there")
+    say(f"{written} videos written to {out}, {len(finished)} were already there")
 
 
 def _is_finished(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> bool:
-    """Whether the folder of this video is there; a folder with other contents is an error."""
+    """Returns whether this video's folder exists; raises an error if it has other contents."""
     folder = out / entry.id
     files = sorted(folder.glob(f"*.{image_format}"))
     others = folder.exists() and any(p.is_file() and p not in files for p in folder.iterdir())
     if not files and not others:
         return False
     if len(files) != entry.num_frames or others:
-        raise FileExistsError(
-            f"{folder} is there already and holds other frames: choose another out"
-        )
+        raise FileExistsError(f"{folder} already exists and holds other frames: choose another out")
     from PIL import Image
 
     first = next(_images(entry, size, only_first=True))
     with Image.open(files[0]) as image:
         if image.size != first.size:
-            raise FileExistsError(f"{folder} is there already with frames of another size")
+            raise FileExistsError(f"{folder} already exists with frames of another size")
     return True
 
 
@@ -105,7 +103,7 @@ def _images(entry: VideoEntry, size: int | None, *, only_first: bool = False) ->
 
 
 def _renamed(catalog: VideoCatalog, table: str) -> bytes:
-    """A table with the names of the converted videos, its other columns as they are."""
+    """Returns a table with the names of the converted videos; other columns stay unchanged."""
     path = catalog.root / table
     if not path.is_file():
         return b""

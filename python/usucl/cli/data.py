@@ -1,4 +1,4 @@
-"""``usucl data check``: what a folder of videos holds, before any training."""
+"""``usucl data check``: shows what a folder of videos holds, before any training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NOTHING_USABLE = 1
 
 
 def check(data: Path, *, min_frames: int = 2) -> int:
-    """List the videos of a folder, and what cannot be used and why.
+    """List the videos of a folder, and the files that cannot be used, with reasons.
 
-    Exit code 1 if nothing can be used or the tables of labels contradict the videos.
+    The exit code is 1 if nothing can be used or the tables of labels contradict the videos.
 
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.

@@ -1,4 +1,4 @@
-"""``usucl info`` and ``usucl bench``: what is installed here, and how fast it is."""
+"""``usucl info`` and ``usucl bench``: show what is installed here, and how fast it is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def info(*, json_: bool = False) -> None:
     """Show what was built, which code is in use, versions, and why anything is absent.
 
     Args:
-        json_: as JSON, for a program or a bug report.
+        json_: print JSON, for a program or a bug report.
     """
     from usucl import __version__
     from usucl._environment import version_of
@@ -45,13 +45,13 @@ def info(*, json_: bool = False) -> None:
 
 
 def bench(*, quick: bool = False, out: Path | None = None) -> int:
-    """Measure the loss beside what would be used instead (from a checkout of the sources).
+    """Measure the loss against its alternatives (from a checkout of the sources).
 
-    Results are checked before they are timed. Takes about ten minutes. Libraries of others are
-    measured where they are installed (python -m pip install --no-build-isolation -e '.[bench]').
+    Results are checked before they are timed. It takes about ten minutes. Other libraries are
+    measured if they are installed (python -m pip install --no-build-isolation -e '.[bench]').
 
     Args:
-        quick: small problems only, under a minute.
+        quick: measure only small problems, in less than a minute.
         out: JSON file to write; a new one in benchmarks/results by default.
     """
     root = Path(__file__).resolve().parents[3]

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: float = 6.0) -> None:
     """Train a small encoder, evaluate it and write a report, in minutes.
 
-    Without data, synthetic ultrasound videos are made first. Nothing is overwritten: where the
-    folder exists, demo-2, demo-3, ... is taken.
+    Without data, synthetic ultrasound videos are made first. Nothing is overwritten: if the folder
+    exists, demo-2, demo-3, ... is used.
 
     Args:
         data: folder of ultrasound videos.
         out: run folder.
-        minutes: time to take on this machine, about 60 % of it for training.
+        minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
 
@@ -46,7 +46,7 @@ def train(
 ) -> None:
     """Pretrain an encoder on a folder of ultrasound videos.
 
-    Ctrl-C leaves a usable encoder; the same command with --resume goes on.
+    Ctrl-C leaves a usable encoder; the same command with --resume continues the run.
 
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
@@ -54,10 +54,10 @@ def train(
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50.
         held_out: folds of patients that are not trained on; without a number, none are held out. By
-            default those the preset names, or the smallest fold if it names none.
-        seed: of the first weights, the folds and every random draw; by default the preset's.
+            default those of the preset, or the smallest fold if it gives none.
+        seed: seed of the first weights, the folds and every random draw; by default the preset's.
         overwrite: replace an earlier run in the run folder.
-        resume: go on with the run in the run folder, with the configuration it was started with.
+        resume: continue the run in the run folder, with the configuration it was started with.
         print_config: print the configuration that would be used, with every option, and stop.
         no_progress: show no progress bar.
     """
@@ -104,8 +104,8 @@ def embed(
         run: run folder.
         data: folder of videos.
         out: folder for <encoder>.safetensors and <encoder>.csv; embedded/ of the run by default.
-        encoder: the trained one, its random initialisation, or raw pixels.
-        frames_per_video: at most so many frames of each video, evenly spaced; all by default.
+        encoder: the trained encoder, its random initialisation, or raw pixels.
+        frames_per_video: greatest number of frames per video, evenly spaced; all by default.
         batch_size: frames encoded at once.
         overwrite: replace what an earlier call wrote there.
     """
@@ -138,20 +138,20 @@ def evaluate(
     seed: int = 0,
     no_report: bool = False,
 ) -> None:
-    """Measure the trained encoder beside its random initialisation and raw pixels.
+    """Measure the trained encoder against its random initialisation and raw pixels.
 
-    Intervals are 95 % by bootstrap over patients. The report of the run is written anew.
+    Intervals are 95 %, by bootstrap over patients. The report of the run is written again.
 
     Args:
         run: run folder.
-        data: folder of videos; with labels.csv for the probes.
+        data: folder of videos, with labels.csv for the probes.
         out: folder for evaluation.json and embeddings/; the run folder by default.
-        frames_per_video: at most so many evenly spaced frames of each video.
-        queries_per_video: augmented queries of each held-out video, for temporal retrieval.
+        frames_per_video: greatest number of frames per video, evenly spaced.
+        queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
         folds: folds of the cross-validation, by patient, unless labels.csv gives them.
-        seed: of augmentations, folds and resamples.
-        no_report: write evaluation.json only.
+        seed: seed of augmentations, folds and resamples.
+        no_report: write only evaluation.json.
     """
     from usucl import evaluation
     from usucl.run_folder import RunFolder
@@ -177,7 +177,7 @@ def evaluate(
 def _change(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+        raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
     return name, value
 
 

@@ -84,9 +84,7 @@ def find_pairs(
     """
     folds = {video.fold for video in contents.videos} - {None}
     if across == "fold" and len(folds) < 2:
-        raise ValueError(
-            f"across must not be 'fold' for videos in fewer than two folds, got {len(folds)} folds"
-        )
+        raise ValueError(f"across 'fold' must have at least two folds, got {len(folds)} folds")
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     counts: dict[tuple[int, int], int] = {}
     for a, b, similarity in _candidates(bank, contents, threshold, across, tell):

@@ -18,7 +18,7 @@ class DenseSampling(SamplingConfig):
 
     Attributes:
         frames: anchors per video.
-        steps_per_epoch: by default as many as show every frame once.
+        steps_per_epoch: by default the number of steps that show every frame once.
     """
 
     frames: int = 8
@@ -29,8 +29,8 @@ class Dense(Method[DenseSampling, KeyConfig]):
     """Every frame of a batch is anchor, positive and, through the mask, negative of the others.
 
     Both views go through one encoder with gradient. The preset has no bank: keys that lag behind,
-    from a momentum encoder or a bank, were seen to contract the embeddings of small data sets to a
-    point (with the plain mlp head; this has not been tried again with mlp-bn).
+    from a momentum encoder or a bank, contracted the embeddings of small data sets to a point (with
+    the plain mlp head; this has not been tried again with mlp-bn).
     """
 
     name = "dense"
@@ -49,7 +49,7 @@ optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
 """
 
     def sampler(self) -> DenseSampler:
-        """Many anchors per video, without sampled negatives."""
+        """Returns a sampler of many anchors per video, without sampled negatives."""
         options = self.sampling
         return DenseSampler(
             options.videos, options.frames, options.positive_radius, options.steps_per_epoch
@@ -58,13 +58,13 @@ optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
     ) -> LossInputs:
-        """Both views of every frame as anchors, each with the other as its positive."""
+        """Makes both views of every frame anchors, each with the other as its positive."""
         first, second = encode(torch.cat([batch.anchor_view, batch.positive_view])).chunk(2)
         frames = Frames(first, batch.video, batch.time, batch.patient)
         return dense_inputs(frames, second, window)
 
     def bank_after(self, inputs: LossInputs) -> Frames:
-        """The second views. In their own step they are among the batch's keys already."""
+        """Returns the second views. In their own step they are already among the batch's keys."""
         embedding, video, time, patient = inputs.anchors
         n = len(video) // 2
         return Frames(embedding[n:], video[n:], time[n:], None if patient is None else patient[n:])

@@ -1,4 +1,4 @@
-"""What a training method decides, and the options that all methods share."""
+"""The interface of a training method, and the options that all methods share."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from usucl.data.transforms import AugmentationName
 from usucl.losses import Frames, LossInputs
 
 Encode = Callable[[Tensor], Tensor]
-"""Embeddings ``[B, dim]`` of normalised images ``[B, 3, S, S]``."""
+"""Maps normalised images ``[B, 3, S, S]`` to embeddings ``[B, dim]``."""
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which frames make a batch, and where they are kept. A method may add options of its sampler.
+    """The choice of a batch's frames, and their storage. A method may add options of its sampler.
 
     Attributes:
         videos: videos per batch.
         positive_radius: greatest distance of a positive from its anchor, in frames.
         augmentation: ``"crop"``, or ``"crop-flip-jitter"`` (also brightness and contrast); see
             :class:`usucl.data.Augmentation`.
-        time_unit: of times and windows.
+        time_unit: unit of times and windows.
         cache_gb: memory for decoded frames, in 10^9 bytes.
         num_workers: processes that make batches; 0 makes them in the training process.
     """
@@ -45,15 +45,15 @@ class KeyConfig:
     """The negative bank. A method may add options of its other keys.
 
     Attributes:
-        bank: frames the negative bank holds, in each process; 0 for none.
-        search: of the bank: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory, as in
-            :class:`usucl.bank.NegativeBank`, as are the next four. With another than ``"exact"``
-            the loss gets the bank's hardest candidates in place of the bank.
-        max_age: frames of the bank older than this, in frames that came since, are not used.
-        nprobe: cells of an inverted file looked through.
+        bank: number of frames in the negative bank of each process; 0 for no bank.
+        search: search of the bank: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory.
+            This and the next four are as in :class:`usucl.bank.NegativeBank`. With any other than
+            ``"exact"``, the loss gets the bank's hardest candidates instead of the bank.
+        max_age: greatest age of a frame that is used, in frames enqueued since.
+        nprobe: cells of an inverted file that each query searches.
         ef_search: candidates that a graph search keeps.
         rebuild_after: number of changed frames after which an index is rebuilt.
-        sharded: the banks of all processes are searched as one.
+        sharded: whether the banks of all processes are searched as one.
     """
 
     bank: int = 0
@@ -79,12 +79,12 @@ class Method(ABC, Generic[Sampling, Key]):
     """A way to train: a subclass in a file of its own, listed in :data:`usucl.methods.METHODS`.
 
     Attributes:
-        name: of the method and of its preset.
+        name: name of the method and of its preset.
         preset: YAML text of a :class:`usucl.training.TrainingConfig`; what it leaves out keeps its
             default.
         sampling_options, key_options: the types of the config's ``sampling`` and ``key``.
-        bank_has_times: whether frames go into the bank with their times, so that some of them may
-            be intra-video negatives.
+        bank_has_times: whether frames enter the bank with their times, so that they can be
+            intra-video negatives.
         sampling, key: the options of this run.
     """
 
@@ -100,12 +100,12 @@ class Method(ABC, Generic[Sampling, Key]):
 
     @property
     def momentum(self) -> float | None:
-        """M of the momentum encoder; None for a method without one."""
+        """Momentum of the momentum encoder; None for a method without one."""
         return None
 
     @abstractmethod
     def sampler(self) -> Sampler:
-        """What draws the frames of each batch."""
+        """Returns the sampler that draws the frames of each batch."""
 
     @abstractmethod
     def inputs(
@@ -114,16 +114,16 @@ class Method(ABC, Generic[Sampling, Key]):
         """Encodes a batch and arranges it for the loss; the bank's frames are added to the keys.
 
         Args:
-            batch: of the sampler.
+            batch: batch of the sampler's frames.
             encode: the encoder that is trained, with gradient.
             encode_keys: the momentum encoder, without gradient; without one, ``encode``.
             window: ``[N, 2]`` float32, the curriculum's temporal window for each anchor.
         """
 
     def bank_before(self, inputs: LossInputs) -> Frames | None:
-        """Frames that go into the bank before the loss, which may select them; None for none."""
+        """Returns frames to enqueue before the loss, which may select them; None for none."""
         return None
 
     def bank_after(self, inputs: LossInputs) -> Frames | None:
-        """Frames that go into the bank after the loss, for later steps; None for none."""
+        """Returns frames to enqueue after the loss, for later steps; None for none."""
         return None

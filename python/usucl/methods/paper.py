@@ -39,10 +39,10 @@ class PaperKeys(KeyConfig):
 
 
 class Paper(Method[PaperSampling, PaperKeys]):
-    """One anchor per video, three sampled intra-video negatives, and the soft nearest neighbour of
-    the four hardest frames of other videos.
+    """One anchor per video against sampled intra-video and the hardest cross-video negatives.
 
-    A bank and a mask by video make those frames truly cross-video.
+    The preset samples three intra-video negatives and takes the soft nearest neighbour of the four
+    hardest frames of other videos, which the bank and the mask by video make truly cross-video.
     """
 
     name = "paper"
@@ -62,18 +62,18 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
 
     @property
     def momentum(self) -> float:
-        """M of the encoder of the positives."""
+        """Momentum of the encoder of the positives."""
         return self.key.momentum
 
     def sampler(self) -> FrameSampler:
-        """One anchor per video with its sampled negatives."""
+        """Returns a sampler of one anchor per video with its negatives."""
         options = self.sampling
         return FrameSampler(options.videos, options.negatives, options.positive_radius)
 
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
     ) -> LossInputs:
-        """One anchor per video; the window has acted in the sampler already."""
+        """Makes one anchor per video; the sampler has already applied the window."""
         anchors = encode(batch.anchor_view)
         positives = encode_keys(batch.positive_view)
         n, k = batch.negative_time.shape
@@ -90,7 +90,7 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
         return paper_inputs(frames, positives, negatives, batch.negative_time)
 
     def bank_before(self, inputs: LossInputs) -> Frames | None:
-        """The positives, so that those of the batch's other videos are keys in this step already.
+        """Returns the positives, so that those of the batch's other videos are keys in this step.
 
         They have no time, which keeps them out of the intra-video negatives: those are sampled.
         """
@@ -99,7 +99,7 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
 
 
 class PaperCode(Paper):
-    """The paper's numbers as its released code computes them.
+    """The paper's method as its released code computes it.
 
     There the set called cross-video is the batch's own intra-video negatives, unmasked and
     detached, and the curriculum's cosine compounds.
@@ -124,4 +124,4 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
         return paper_code_inputs(anchors, positives, negatives, batch.negative_time.isfinite())
 
     def bank_before(self, inputs: LossInputs) -> None:
-        """Nothing: the released code compares within the batch."""
+        """Returns None: the released code compares within the batch."""

@@ -1,4 +1,4 @@
-"""What a training run is made of, and how a preset or a file becomes one."""
+"""The configuration of a training run, and its reading from a preset or a file."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Optimiser; the learning rate falls from ``lr`` to 0 along a half cosine over all steps.
+    """The optimiser, whose learning rate falls from ``lr`` to 0 along a half cosine over all steps.
 
     Attributes:
         kind: ``"sgd"`` or ``"adamw"``.
-        momentum: of SGD.
+        momentum: momentum of SGD.
     """
 
     kind: Literal["sgd", "adamw"] = "adamw"
@@ -48,18 +48,18 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A whole run; the config in its :class:`usucl.run_folder.RunFolder`.
+    """The options of a whole run, which its :class:`usucl.run_folder.RunFolder` keeps.
 
     Attributes:
         data: folder of videos.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
-            smallest fold there is, which is 0 unless ``labels.csv`` gives others.
-        seed: of the encoder's first weights, the folds and every random draw.
+            smallest fold, which is 0 unless ``labels.csv`` gives others.
+        seed: seed of the encoder's first weights, the folds and every random draw.
         method: a name in :data:`usucl.methods.METHODS`.
-        epochs: also those of the curriculum, whatever stands there.
-        precision: of the encoder: float32, or mixed with bfloat16 or float16 by autocast.
+        epochs: number of epochs, which replaces that of the curriculum.
+        precision: precision of the encoder: float32, or mixed with bfloat16 or float16 by autocast.
         log_every: steps between two rows of ``metrics.csv``.
-        sampling, key: of the types that the method asks for.
+        sampling, key: options of the types that the method needs.
     """
 
     data: str = ""
@@ -98,30 +98,30 @@ class TrainingConfig:
 
     @classmethod
     def of(cls, method: str) -> TrainingConfig:
-        """The defaults of a method, which its preset may change."""
+        """Returns the defaults of a method, which its preset may change."""
         options = _method(method)
         return cls(method=method, sampling=options.sampling_options(), key=options.key_options())
 
     def make_method(self) -> Method[Any, Any]:
-        """The method with the options of this run."""
+        """Returns the method with the options of this run."""
         return METHODS[self.method](self.sampling, self.key)
 
     def to_yaml(self) -> str:
-        """The text :func:`read_config` reads."""
+        """Returns the text that :func:`read_config` reads."""
         parser = _parser(self.method)
         return str(parser.dump(parser.parse_object(asdict(self))))
 
 
 def presets() -> list[str]:
-    """Names of the presets that come with the package, one per method."""
+    """Returns the names of the presets that come with the package, one per method."""
     return sorted(METHODS)
 
 
 def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingConfig:
-    """The config of a preset's name or a YAML file, with some values overridden.
+    """Reads the config of a preset or a YAML file, with some values overridden.
 
-    Options in the file that only other methods have are passed over: a file may have been written
-    for several methods.
+    Options in the file that only other methods have are ignored: a file may have been written for
+    several methods.
 
     Args:
         source: one of :func:`presets`, or the path of a YAML file with fields of
@@ -130,8 +130,8 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingCon
             only one section has such a field.
 
     Raises:
-        ValueError: an unknown preset, an unknown or ambiguous name, a value of another type or
-            outside its range, or an override that is for another method; the message names it.
+        ValueError: the preset is unknown, or an override has an unknown or ambiguous name, a value
+            of the wrong type or range, or is for another method; the message names it.
     """
     if str(source) in METHODS:
         text = METHODS[str(source)].preset
@@ -165,7 +165,7 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingCon
 def _load(source: str | Path, text: str) -> dict[str, Any]:
     try:
         content = get_loader("yaml")(text)
-    except Exception as error:  # of the YAML library, which has no common base with others
+    except Exception as error:  # the YAML library's errors have no common base
         raise ValueError(f"{source}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{source} must hold options by name, got {content!r}")
@@ -190,7 +190,7 @@ def _parser(method: str) -> ArgumentParser:
 
 
 def _methods_by_option() -> dict[str, list[str]]:
-    """The names of the methods that have an option, for the dotted names of all options."""
+    """Returns the names of the methods that have each option, by its dotted name."""
     methods: dict[str, list[str]] = {}
     for method in METHODS:
         for name, value in vars(TrainingConfig.of(method)).items():
@@ -201,7 +201,7 @@ def _methods_by_option() -> dict[str, list[str]]:
 
 
 def _dotted(name: str, known: Mapping[str, Any]) -> str:
-    """``section.option`` or, of the run itself, ``option``."""
+    """Returns ``section.option``, or ``option`` for options of the run itself."""
     if name in known:
         return name
     found = sorted(option for option in known if option.endswith(f".{name}"))
@@ -232,7 +232,7 @@ def _drop_others(stored: dict[str, Any], method: str, known: Mapping[str, list[s
 
 
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
-    """Gives augmentations the names that say what they do, in place of those of a method."""
+    """Replaces the augmentations' earlier names, which were those of methods."""
     sampling = content.get("sampling")
     if isinstance(sampling, dict) and "augmentation" in sampling:
         name = sampling["augmentation"]

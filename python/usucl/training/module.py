@@ -1,4 +1,4 @@
-"""One training step: encode the views, put them into the loss, fill the bank."""
+"""The training step: encodes the views, computes the loss and fills the bank."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.training.config import TrainingConfig
 
-# Seconds a process waits for the others' part of a bank: rank 0 writes checkpoints meanwhile.
+# Seconds that a process waits for the others' parts of a bank while rank 0 writes checkpoints.
 PATIENCE = 600.0
 
 
 class StepOutput(TypedDict):
-    """What a step leaves for the monitor."""
+    """The results of a step, for the monitor."""
 
     loss: Tensor
     inputs: LossInputs
@@ -30,7 +30,7 @@ class StepOutput(TypedDict):
 
 
 class Stopwatch:
-    """Seconds of one step by part. Stopped, it costs nothing; running, it waits for the GPU."""
+    """Times the parts of one step. It waits for the GPU, and costs nothing when it is stopped."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -42,7 +42,7 @@ class Stopwatch:
         self._last = _now()
 
     def lap(self, part: str) -> None:
-        """The time since the last lap belongs to ``part``."""
+        """Adds the time since the last lap to ``part``."""
         if self.running:
             now = _now()
             self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
@@ -56,11 +56,11 @@ def _now() -> float:
 
 
 class ContrastiveTraining(LightningModule):
-    """The query encoder, where the method has them a momentum encoder and a bank, and their step.
+    """The query encoder, the method's momentum encoder and bank (if any), and their step.
 
-    The bank is no submodule (see :class:`NegativeBank`); it goes into the checkpoint by hand. With
-    several processes each fills its own, and all resume from that of the first; or, with
-    ``key.sharded``, from their own parts of the one bank that they make together.
+    The bank is not a submodule (see :class:`NegativeBank`), so the checkpoint hooks save it. With
+    several processes each fills its own bank, and all resume from that of the first; or, with
+    ``key.sharded``, from their own parts of the one bank that they form together.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -75,7 +75,7 @@ class ContrastiveTraining(LightningModule):
         self.stopwatch = Stopwatch()
 
     def setup(self, stage: str) -> None:
-        """Makes the bank, on the device of the training."""
+        """Makes the bank on the training device."""
         key = self.config.key
         if key.bank > 0 and self.bank is None:
             bank = NegativeBank(
@@ -101,7 +101,7 @@ class ContrastiveTraining(LightningModule):
             self.bank.load_state_dict(checkpoint["bank"])  # a list of parts if it is sharded
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> StepOutput:
-        """The loss of one batch, with what the monitor looks at."""
+        """Returns the loss of one batch, with the inputs and selection for the monitor."""
         inputs = self._inputs(batch)
         self._enqueue(self.method.bank_before(inputs))
         if self.bank is not None:
@@ -120,7 +120,7 @@ class ContrastiveTraining(LightningModule):
         return {"loss": loss, "inputs": inputs, "selection": selection}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser and its half cosine over all steps."""
+        """Returns the optimiser and its half cosine over all steps."""
         config = self.config.optimiser
         parameters = self.encoder.parameters()
         optimiser: torch.optim.Optimizer
@@ -160,10 +160,10 @@ class ContrastiveTraining(LightningModule):
         return self.config.loss.intra_k if intra else 0
 
     def _bank_keys(self, inputs: LossInputs) -> Frames:
-        """The bank as a key block: all of it, or what stands for it (NegativeBank.candidates)."""
+        """Returns the bank as a key block: all of it, or its ``candidates``."""
         assert self.bank is not None
         if isinstance(self.bank, NegativeBank) and self.bank.search == "exact":
-            return self.bank.frames()  # which the loss searches itself, in one pass
+            return self.bank.frames()  # the loss searches them itself, in one pass
         options, intra_k = self.config.loss, self._intra_k()
         depth = options.cross_k + options.cross_skip
         window = None
@@ -176,7 +176,7 @@ class ContrastiveTraining(LightningModule):
             )
 
     def _lap_in_backward(self, loss: Tensor, anchors: Tensor) -> None:
-        """The loss's share of the backward pass ends where the anchors' gradient is there."""
+        """Ends the loss's share of the backward pass when the anchors' gradient is complete."""
         if self.stopwatch.running:
             loss.register_hook(lambda _: self.stopwatch.lap("other"))
             anchors.register_hook(lambda _: self.stopwatch.lap("loss"))

@@ -1,4 +1,4 @@
-"""What is measured while training, and what is kept of it."""
+"""The metrics of training, and the files that are saved meanwhile."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ COLUMNS = (
 
 
 def similarities(output: StepOutput) -> dict[str, float]:
-    """How alike positives and selected negatives are, and the share of anchors short of them.
+    """Returns the similarities of positives and negatives, and the share of short anchors.
 
-    An anchor is short if it found fewer negatives of a group than were asked for.
+    An anchor is short if it found fewer negatives of a group than requested.
     """
     inputs, selection = output["inputs"], output["selection"]
     short = torch.cat([selection.intra_index, selection.cross_index], dim=1) < 0
@@ -64,7 +64,7 @@ def _mean_of_found(similarity: Tensor) -> float:
 
 
 def _bank_recall(module: ContrastiveTraining, anchors: Frames) -> float:
-    """Of the bank's hardest negatives, the share that its search finds; NaN if it is exact."""
+    """Returns the share of the bank's hardest negatives that its search finds; NaN if exact."""
     if module.bank is None or module.config.key.search == "exact":
         return math.nan
     anchors = anchors._replace(embedding=anchors.embedding.detach())
@@ -94,18 +94,18 @@ class MetricsTable:
         write_atomically(self.path, text.getvalue().encode())
 
     def append(self, row: dict[str, float]) -> None:
-        """Adds a row; what is not a number stays empty."""
+        """Adds a row; NaN becomes an empty cell."""
         cells = {name: "" if math.isnan(value) else f"{value:.7g}" for name, value in row.items()}
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(cells)
 
 
 class Monitor(Callback):
-    """A row of metrics at the first step and every ``log_every`` steps.
+    """Writes a row of metrics at the first step and every ``log_every`` steps.
 
-    Only those steps wait for the GPU and pay for the slower metrics. ``data_share`` is the time
-    spent waiting for batches since the row before; the rest is divided between encoder (with its
-    backward pass and the optimiser) and loss (with its backward pass) as in the step at hand.
+    Only those steps wait for the GPU and pay for the slower metrics. ``data_share`` is the share of
+    time spent waiting for batches since the previous row; the rest is divided between encoder (with
+    its backward pass and the optimiser) and loss (with its backward pass) as in the current step.
     """
 
     def __init__(self, table: Path, log_every: int) -> None:
@@ -115,14 +115,14 @@ class Monitor(Callback):
         self.images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continues the table where the run continues."""
+        """Rewinds the table to the step at which the run starts or resumes."""
         self.table.rewind(trainer.global_step)
         self._restart()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: FrameBatch, batch_idx: int
     ) -> None:
-        """A batch has arrived."""
+        """Counts the images of a batch, and starts the stopwatch if the step gets a row."""
         assert isinstance(pl_module, ContrastiveTraining)
         self.waited += time.perf_counter() - self.idle_since
         self.images += sum(
@@ -141,7 +141,7 @@ class Monitor(Callback):
         batch: FrameBatch,
         batch_idx: int,
     ) -> None:
-        """The step is done."""
+        """Writes the row of the step, if it gets one."""
         assert isinstance(pl_module, ContrastiveTraining)
         stopwatch = pl_module.stopwatch
         if stopwatch.running:
@@ -152,7 +152,7 @@ class Monitor(Callback):
         self.idle_since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What is saved between epochs is not time spent waiting for batches."""
+        """Restarts the idle time: saving between epochs is not waiting for batches."""
         self.idle_since = time.perf_counter()
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class Monitor(Callback):
         loss, step = float(output["loss"]), trainer.global_step
         if not math.isfinite(loss):
             raise ValueError(
-                f"the loss is {loss} at step {step}: try a lower optimiser.lr, or "
+                f"the loss must be finite, got {loss} at step {step}: try a lower optimiser.lr, or "
                 "precision='32-true'"
             )
         elapsed = time.perf_counter() - self.since
@@ -197,18 +197,18 @@ class Monitor(Callback):
 
 
 class SaveAfterEpoch(Callback):
-    """Saves the encoder and the bank after every epoch; the checkpoint follows by Lightning."""
+    """Saves the encoder and the bank after every epoch; Lightning then saves the checkpoint."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An epoch is done. An error here comes before the checkpoint of the epoch."""
+        """Saves both; an error here comes before the checkpoint of the epoch."""
         assert isinstance(pl_module, ContrastiveTraining)
         if not all(bool(value.isfinite().all()) for value in pl_module.state_dict().values()):
             raise ValueError(
                 f"the encoder has parameters that are not finite at step {trainer.global_step}; "
-                "that of the epoch before is kept: try a lower optimiser.lr, or "
+                "that of the previous epoch is kept: try a lower optimiser.lr, or "
                 "precision='32-true'"
             )
         if trainer.is_global_zero:

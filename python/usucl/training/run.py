@@ -1,4 +1,4 @@
-"""One call from a folder of videos to a run folder."""
+"""Training in one call, from a folder of videos to a run folder."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def train(
 ) -> Path:
     """Pretrains an encoder on a folder of ultrasound videos.
 
-    The run folder is whole at any moment: Ctrl-C leaves the encoder, the bank and the checkpoint
-    of the last finished epoch, and ``resume=True`` goes on from there, on the CPU with the very
-    numbers of an uninterrupted run. Videos that cannot be read are named and left out.
+    The run folder is complete at any moment: Ctrl-C leaves the encoder, the bank and the checkpoint
+    of the last finished epoch, and ``resume=True`` continues from there, on the CPU with exactly
+    the numbers of an uninterrupted run. Videos that cannot be read are named and left out.
 
     Args:
         data: folder of videos, see :meth:`usucl.data.VideoCatalog.scan`. With ``resume`` it may
             be left out, or name the folder to which the same videos have moved.
         out: the run folder.
         preset: ``"dense"``, ``"paper"``, ``"paper-code"`` or the path of a YAML file.
-        overwrite: replace an earlier run in ``out``; files that are not of a run stay.
-        resume: go on with the run in ``out``, whose config stands in place of ``preset``,
-            ``held_out`` and ``seed``: giving another value than it has is an error.
-        held_out: folds of patients that are not trained on; ``()`` trains on all. By default as
-            the preset says, which if it says nothing is the smallest fold (0 unless ``labels.csv``
-            gives others); of a single patient nothing is held out then.
-        seed: of the first weights, the folds and every random draw; by default as the preset says.
+        overwrite: replace an earlier run in ``out``; files that do not belong to a run stay.
+        resume: continue the run in ``out``, whose config replaces ``preset``, ``held_out`` and
+            ``seed``: giving another value than it has is an error.
+        held_out: folds of patients that are not trained on; ``()`` trains on all. By default those
+            of the preset or, if it gives none, the smallest fold (0 unless ``labels.csv`` gives
+            others); a single patient is then not held out.
+        seed: seed of the first weights, the folds and every random draw; by default the preset's.
         progress: show a progress bar.
         **overrides: fields of :class:`TrainingConfig`, by plain name where only one section has
             such a field (``epochs=20``, ``cross_k=64``), or dotted
@@ -69,7 +69,7 @@ def train(
         ValueError, TypeError: ``data``, ``preset`` or an override is wrong; nothing is created.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given,
             or it holds no run.
-        FileNotFoundError: ``resume`` without a checkpoint in ``out``.
+        FileNotFoundError: ``resume`` is given, and ``out`` has no checkpoint.
         KeyboardInterrupt: the run was interrupted, after everything was closed.
 
     Warns:
@@ -126,9 +126,7 @@ def _absolute(data: str | Path) -> str:
 
 
 def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
-    """The stored config. With other options the run would be neither the old one nor a new one:
-    with more epochs, say, its learning rate would climb again.
-    """
+    """Returns the stored config; with more epochs, for example, the learning rate would rise."""
     config = read_config(stored, {})
     for name, value in overrides.items():
         if read_config(stored, {name: value}) != config:
@@ -140,7 +138,7 @@ def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
-    """(trained on, held out), by patient."""
+    """Returns (trained on, held out), by patient."""
     held_out = config.held_out
     groups = len({entry.group for entry in catalog})
     if held_out is None and groups < 2:
@@ -184,7 +182,7 @@ def _report_skipped(catalog: VideoCatalog) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advice on what this package has decided already."""
+    """Silences Lightning's advice on what this package has already decided."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -230,7 +228,7 @@ def _fit(
         checkpoint = run.checkpoint if resume else None
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     except SystemExit as stop:
-        # Lightning turns Ctrl-C into an exit of the whole program, and ignores it from then on.
+        # Lightning turns Ctrl-C into an exit of the whole program, and ignores it afterwards.
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise

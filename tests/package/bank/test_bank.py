@@ -175,7 +175,7 @@ def test_save_and_load(tmp_path: Path, dtype: torch.dtype) -> None:
     opened = NegativeBank.load(tmp_path)
     assert (opened.capacity, opened.dim, opened.dtype, len(opened)) == (5, 3, dtype, 5)
     assert_same(bank.state_dict(), opened.state_dict())
-    for both in (bank, opened):  # the cursor came along: both overwrite the same slots
+    for both in (bank, opened):  # the cursor was saved too: both overwrite the same slots
         both.enqueue(frames(2, first=7))
     assert_same(bank.state_dict(), opened.state_dict())
 
@@ -269,7 +269,7 @@ def test_an_interrupted_save_leaves_the_earlier_version(
 
 
 def test_banks_of_the_first_format_are_read(tmp_path: Path) -> None:
-    """They had no column of ages: of a ring without re-embedded frames it follows."""
+    """They had no column of ages, which follows from a ring without re-embedded frames."""
     bank = NegativeBank(5, 3)
     for first in range(7):
         bank.enqueue(frames(1, first=first))
@@ -315,7 +315,7 @@ def _save_forever(folder: Path, ready: Any) -> None:
 
 
 def test_killed_while_saving(tmp_path: Path) -> None:
-    """At 30 random moments: what opens is a version whose saving was finished."""
+    """After a kill at 30 random moments, what opens is a version that was saved completely."""
     context = multiprocessing.get_context("fork")
     moments = random.Random(0)
     for attempt in range(30):
@@ -333,4 +333,4 @@ def test_killed_while_saving(tmp_path: Path) -> None:
         assert opened.enqueued > 0 and opened.enqueued % 7 == 0, attempt
         assert_same(whole.state_dict(), opened.state_dict())
     opened.save(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2  # what the killed ones left is gone
+    assert len(list(tmp_path.iterdir())) == 2  # the remains of killed processes are gone

@@ -18,7 +18,7 @@ from usucl.losses import Frames, Selection, hard_negative_nce
 
 pytest.importorskip("faiss")
 
-# The same selection as the exact search; then those that promise less.
+# The first searches select the same as the exact search; the others promise less.
 EXACT: dict[str, dict[str, Any]] = {
     "Flat": {"search": "Flat"},
     "every cell": {"search": "IVF4,Flat", "nprobe": 4},
@@ -180,7 +180,7 @@ def test_frames_above_the_age_are_never_found(name: str) -> None:
 
 
 def test_frames_outlive_their_bank() -> None:
-    """Those of "Flat" lie in memory of FAISS, large enough here to be given back at once."""
+    """The frames of "Flat" lie in FAISS's memory, large enough here to be freed at once."""
     bank = NegativeBank(100_000, 64, search="Flat")
     bank.enqueue(Frames(torch.ones(8, 64), torch.arange(8), torch.zeros(8)))
     keys = bank.frames().embedding[:9]
@@ -244,7 +244,9 @@ def test_an_index_waits_for_enough_frames_and_is_renewed() -> None:
     bank.enqueue(frames(9_000, 0, dim=8))
     bank.rebuild()
     index: Any = bank._index
-    assert index.size == 0  # 39 for each of 256 and more: searched exactly until then
+    assert (
+        index.size == 0
+    )  # training needs 39 frames for each of 256 cells: the search is exact until then
     assert bank.recall(frames(20, 1, dim=8), 10) == 1.0
     bank.enqueue(frames(3_000, 2, dim=8))
     bank.rebuild()
@@ -295,7 +297,7 @@ def test_candidates_stand_for_the_whole_bank_in_a_loss(name: str, skip: int) -> 
 
 
 def test_fast_scan_codes_lose_no_frames() -> None:
-    """These inverted files cannot remove: they are kept by generations."""
+    """These inverted files cannot remove vectors, so they are kept by generations."""
     bank = NegativeBank(600, 32, search="IVF4,PQ8x4fs", rebuild_after=10_000)
     exact = NegativeBank(600, 32)
     for seed in range(3):

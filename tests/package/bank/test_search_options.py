@@ -1,4 +1,4 @@
-"""What the options of a search may be, and what becomes of a bank that has them."""
+"""The allowed options of a search, and the banks that have them."""
 
 from __future__ import annotations
 

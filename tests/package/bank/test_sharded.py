@@ -1,4 +1,4 @@
-"""Several processes' parts against one big bank; slow and lost ranks; other numbers of ranks."""
+"""The parts of several processes against one big bank; slow and lost ranks; changed rank counts."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def together(rank: int, ranks: int, folder: Path) -> None:
         assert "one dim" in str(error)
     else:
         raise AssertionError("parts of different dim were taken")
-    # The last rank is stuck, of three, or lost, of two: the others raise in time.
+    # The last of three ranks is stuck, or the last of two is lost: the others raise in time.
     if rank == ranks - 1:
         time.sleep(4 if ranks == 3 else 0)
         os._exit(0)
@@ -115,7 +115,7 @@ def together(rank: int, ranks: int, folder: Path) -> None:
     with pytest.raises(kinds, match=f"rank {rank} of {ranks} waited .* for the number of anchors"):
         bank.hardest(frames(2, 5), 3)
     assert time.monotonic() - begin < 30
-    os._exit(0)  # the group is of no use any more, not even to be ended
+    os._exit(0)  # the group cannot even be destroyed any more
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

@@ -72,8 +72,8 @@ def test_public_names() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "expected one of the commands demo, train"),
-        (["bank"], "expected one of the commands build, info, search, duplicates"),
+        ([], "command must be one of demo, train"),
+        (["bank"], "command must be one of build, info, search, duplicates"),
         (["trian"], "invalid choice"),
         (["train", "folder"], "required"),
         (["train", "folder", "--out", "x", "--seed", "z"], "seed: Expected a int"),
@@ -188,6 +188,6 @@ def test_convert_overwrites_nothing(
     capsys.readouterr()
     for other in (["--image-format", "jpeg"], [], ["--size", "32"]):
         assert main([*words, *other]) == 2
-        assert "is there already" in stderr_line(capsys)
+        assert "already exists" in stderr_line(capsys)
     assert main(["data", "convert", str(videos), "--out", str(videos / "inside")]) == 2
     assert "outside" in stderr_line(capsys)

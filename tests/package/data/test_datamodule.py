@@ -38,7 +38,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> VideoCatalog:
 
 
 def source(view: torch.Tensor) -> int:
-    """The grey level a uniform view was made from: video and frame in one number."""
+    """The grey level of a uniform view, which encodes its video and frame."""
     levels = normalise(torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1))[:, :, 0, 0]
     return int((levels - view.mean((1, 2))).abs().sum(1).argmin())
 

@@ -49,7 +49,7 @@ def write_video(path: Path, levels: list[int], rate: int = 25, size: int = 48) -
 
 
 def write_frames(folder: Path, names: list[str], size: tuple[int, int] = (20, 12)) -> Path:
-    """Images whose grey level is 10 times their place in `names`."""
+    """Images whose grey level is 10 times their place in ``names``."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):
         Image.new("L", size, 10 * i).save(folder / name)

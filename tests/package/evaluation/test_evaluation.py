@@ -100,7 +100,7 @@ def test_evaluate_a_run(tmp_path: Path) -> None:
 
 
 def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
-    """Programs of others read it: names and order of everything in it stay."""
+    """Other programs read it, so the names and the order of its fields stay."""
     data = make_data(tmp_path / "data", videos=12, frames=4)
     run = make_run(tmp_path / "run", data, held_out=2)
     evaluate(run=run, data=data, frames_per_video=2, queries_per_video=1, resamples=5)

@@ -1,4 +1,4 @@
-"""``Gallery.build``: built whole, whatever interrupts it."""
+"""``Gallery.build``: a gallery is complete even if its build is interrupted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_a_build_leaves(bank: Path, videos: Path, run: Path) -> None:
 def test_a_build_tells_how_far_it_is(
     videos: Path, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each video counts when it is done; an interrupted build says what it need not do again."""
+    """Each finished video is reported; a resumed build says which it need not embed again."""
     events: list[Progress | Resumed | Skipped] = []
 
     def stop_after_b(event: Progress | Resumed | Skipped) -> None:
@@ -104,7 +104,7 @@ def test_killed_at_any_moment(
     for _ in range(120):
         if kills == 30:
             break
-        if Gallery.open(out).contents.source["run"] == str(run):  # finished: all the work anew
+        if Gallery.open(out).contents.source["run"] == str(run):  # finished: the next starts again
             shutil.rmtree(out)
             shutil.copytree(earlier, out)
             parts = set()

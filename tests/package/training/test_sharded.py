@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def videos(root: Path) -> None:
-    """Six videos of 16 frames, of a texture that drifts."""
+    """Six videos of 16 frames of a drifting texture."""
     rng = np.random.default_rng(0)
     for video in range(6):
         (root / f"video{video}").mkdir(parents=True)

@@ -47,7 +47,7 @@ PAPER_CODE = {"preset": "paper-code", **TINY, "videos": 2}
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos of 16 frames, of a texture that drifts; two videos a patient."""
+    """Six videos of 16 frames of a drifting texture, two videos per patient."""
     root = tmp_path_factory.mktemp("videos")
     rng = np.random.default_rng(0)
     for video in range(6):
@@ -79,7 +79,7 @@ def test_a_run_leaves_a_whole_folder(videos: Path, tmp_path: Path, options: dict
     out = train(data=videos, out=tmp_path / "run", **options)
     table = rows(out / "metrics.csv")
     assert tuple(table[0]) == COLUMNS
-    # Two epochs of two steps: so many are asked for, or four videos make them in batches of two.
+    # Two epochs of two steps, either by option or because four videos make two batches of two.
     assert [row["step"] for row in table] == ["1", "2", "3", "4"]
     for row in table:
         assert math.isfinite(float(row["loss"]))
@@ -176,7 +176,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
 def test_candidates_of_an_exact_search_train_the_same_encoder(
     videos: Path, tmp_path: Path, options: dict
 ) -> None:
-    """The whole bank in the loss, or what a search proposes of it: the same bits."""
+    """The loss is the same, bit for bit, with the whole bank and with a search's candidates."""
     pytest.importorskip("faiss")
     outs = [
         train(data=videos, out=tmp_path / search, search=search, **options)
@@ -247,7 +247,7 @@ def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
             train(out=foreign, overwrite=overwrite, **options)
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         train(out=foreign, resume=True, progress=False)
-    # A config.yaml of something else marks no run.
+    # A config.yaml of another program does not mark a run.
     (foreign / "config.yaml").write_text("theme: dark\n")
     (foreign / "figures").mkdir()
     with pytest.raises(FileExistsError, match="holds no run"):
@@ -281,7 +281,7 @@ def parts(out: Path) -> dict[str, str]:
 
 
 def give(videos: Path, copy: Path, column: str, values: list[Any]) -> Path:
-    """A copy of the videos with another column in place of the patients."""
+    """A copy of the videos with another column instead of the patients."""
     shutil.copytree(videos, copy)
     lines = "".join(f"video{v},a,{value}\n" for v, value in enumerate(values))
     (copy / "labels.csv").write_text(f"video_id,label,{column}\n" + lines)

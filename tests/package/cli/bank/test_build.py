@@ -1,4 +1,4 @@
-"""``usucl bank build``: built whole, whatever interrupts it."""
+"""``usucl bank build``: a bank is complete even if its build is interrupted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_interrupted_build_goes_on_where_it_was(
     assert main(words) == 0
     assert read[-3:] == list("cde") and len(read) == 4
     captured = capsys.readouterr()
-    assert "1 of 5 videos were finished before" in captured.out
+    assert "1 of 5 videos are already finished" in captured.out
     assert "left out" in captured.err and "broken.mp4" in captured.err
     assert_same_gallery(out, bank)
 
@@ -87,7 +87,7 @@ def test_leftovers_of_others_are_not_mixed_in(
     capsys.readouterr()
     assert main(["bank", "build", str(other), *words[3:]]) == 0
     said = capsys.readouterr().out
-    assert "Going on" not in said and "Not used: 5 videos" in said
+    assert "Continuing" not in said and "Not used: 5 videos" in said
     fresh = tmp_path / "fresh"
     assert main(["bank", "build", str(other), *words[3:-1], str(fresh)]) == 0
     assert_same_gallery(out, fresh)

@@ -71,11 +71,11 @@ def test_pictures_that_are_gone_are_not_compared(
     answer = bank_json(capsys, *words, "--out", str(tmp_path / "sheet.png"))
     assert answer["summary"]["unreadable"] == len(answer["pairs"]) > 0
     assert main(["bank", *words]) == 0
-    assert "no longer there" in capsys.readouterr().out
+    assert "can no longer be read" in capsys.readouterr().out
 
 
 def _save_changed(bank: Path, out: Path, **changes: object) -> None:
-    """A copy of the gallery that says something else of each video."""
+    """A copy of the gallery with changed fields of each video."""
     gallery = Gallery.open(bank)
     videos = tuple(replace(video, **changes) for video in gallery.contents.videos)  # type: ignore[arg-type]
     Gallery(out, gallery.bank, Contents(videos, gallery.contents.source)).save()

@@ -1,4 +1,4 @@
-"""``usucl bank search``: by frame, image and slot, and what it says of a search that cannot be."""
+"""``usucl bank search``: by frame, image and slot, and its messages about impossible searches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_search_by_frame_image_and_slot(
     [
         (["{b}@4"], "has 4 frames"),
         (["{b}", "--k", "0"], "k must be at least 1"),
-        (["{b}/1.png@0"], "is one image"),
+        (["{b}/1.png@0"], "must have no frame number"),
         (["{b}/9.png"], "no such file"),
         (["--slot", "19"], "slot must be 0 to 18"),
         (["--slot", "0", "--video", "aa"], "no video 'aa'; near it: a"),
