@@ -191,10 +191,9 @@ void compare(const Sizes& sizes, double max_similarity) {
   }
   T total = 0;
   cuda::sum_rows<T>(ours.loss.data(), sizes.anchors, 2, &total, call);
-  SelectionArrays<T> selection = ours.arrays().selection;
-  std::fill(ours.cross_index.begin(), ours.cross_index.end(), -7);
-  cuda::select_negatives<T>(problem, selection, call);
-  CHECK(ours.cross_index == theirs.cross_index);
+  cuda::select_negatives<T>(problem, ours.arrays().selection, call);
+  cpu::select_negatives<T>(problem, nullptr, theirs.arrays().selection);
+  CHECK(ours.intra_index == theirs.intra_index && ours.cross_index == theirs.cross_index);
 }
 
 template <typename T>
