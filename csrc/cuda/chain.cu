@@ -247,9 +247,9 @@ class CrossSearch {
   __device__ bool counts(int a, const Frames& keys, int64_t row, const Candidate<T>& candidate,
                          const Candidate<T>& worst) const {
     const int own = warp() * kWarpAnchors + a;
-    const T greatest = problem_.greatest_valid<T>(shared_.row[own]);
-    return valid_similarity(candidate.similarity, greatest) && ranks_before(candidate, worst) &&
-           crosses(shared_.tag[own], keys.tag(row));
+    // An anchor that only fills up the tile crosses no key, so its limit is not read.
+    return ranks_before(candidate, worst) && crosses(shared_.tag[own], keys.tag(row)) &&
+           valid_similarity(candidate.similarity, problem_.greatest_valid<T>(shared_.row[own]));
   }
 
   __device__ Candidate<T>* list(int a) const { return lists_ + a * plan_.capacity; }

@@ -147,10 +147,10 @@ class Nominator {
       const bool there = first + lane() < queued_ * kGroup && offset < queued.columns;
       const float score = there ? queued.score[of_group] : -INFINITY;
       const int row = there ? queued.row : 0;
-      const auto greatest =
-          problem_.greatest_valid<float>(first_anchor_ + Product::row_of_warp(row));
+      const int64_t anchor = first_anchor_ + Product::row_of_warp(row);
       const bool arrives =
-          there && score >= shared_.limit[row] && may_count(score, shared_.margin[row], greatest);
+          there && score >= shared_.limit[row] &&
+          may_count(score, shared_.margin[row], problem_.greatest_valid<float>(anchor));
       const unsigned lanes = __ballot_sync(kWholeWarp, arrives);
       if (arrives) {
         shared_.arrival[arrived_ + place_among(lanes)] = {

@@ -161,7 +161,8 @@ __global__ void __launch_bounds__(kDenseThreads, 1)
                     const bool there = i < rows;
                     const float norm = there ? memory.anchor_norm[i] : -1.0f;
                     const float margin = norm < 0 ? INFINITY : margins(norm);
-                    const float guard = problem.greatest_valid<float>(i) - margin;
+                    const float greatest = there ? problem.greatest_valid<float>(i) : INFINITY;
+                    const float guard = greatest - margin;
                     shared.anchor[thread] =
                         ShortTag::of_anchor(there ? anchors.tag(i) : FrameTag{-1, 0, -1});
                     // An infinite guard minus an infinite margin is NaN; fminf ignores it.
