@@ -106,7 +106,7 @@ def _run(capability: str, quick: bool, seconds: float) -> Iterator[dict[str, Any
 
 
 def _measure(shapes: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    sys.path[:0] = [str(ROOT / "tests" / "ext"), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("ext", "helpers")]
     from test_capabilities import digests
 
     capability = str(_C.build_info()["cpu_capability"])
