@@ -60,13 +60,15 @@ def variants(device: torch.device) -> dict[str, Problem]:
     mixed = plain_problem(device, reduction="sum", window=None, intra_k=0, max_similarity=0.9)
     mixed.blocks[1] = mixed.blocks[1]._replace(embedding=mixed.blocks[1].embedding.bfloat16())
     empty = plain_problem(device, rows=0)
-    found = {"plain": plain, "patients": patients, "mixed": mixed, "empty": empty}
+    limits = plain_problem(device, margin=-0.1)
+    limits.options["positive_weights"] = torch.tensor([[1.0, 3.0]], device=device).repeat(5, 1)
+    found = {"plain": plain, "patients": patients, "mixed": mixed, "empty": empty, "limits": limits}
     if device.type == "cpu":
         found["double"] = plain_problem(device, torch.float64)
     return found
 
 
-@pytest.fixture(params=["plain", "patients", "mixed", "empty", "double"])
+@pytest.fixture(params=["plain", "patients", "mixed", "empty", "limits", "double"])
 def variant(request: pytest.FixtureRequest, native_device: torch.device) -> Problem:
     found = variants(native_device)
     if request.param not in found:
