@@ -63,26 +63,30 @@ def gradients(
             ``[N, R, D]``, of both temperatures ``[2]``, and of each range of keys.
     """
     keys, first = [], 0
-    for leaf, need in zip(leaves[4:], needed[4:], strict=True):
-        count = leaf.shape[0] if leaf is not None else 0
-        if need:
-            keys.append((first, count))
-        first += count
+    some_keys = True in needed[4:]
+    if some_keys:
+        for leaf, need in zip(leaves[4:], needed[4:], strict=True):
+            count = leaf.shape[0] if leaf is not None else 0
+            if need:
+                keys.append((first, count))
+            first += count
     temperatures = needed[2] or needed[3]
     by_anchors, by_positives, by_temperatures, by_keys = run(
         Wanted(needed[0], needed[1], temperatures, keys)
     )
-    both = (None, None) if by_temperatures is None else by_temperatures.unbind()
-    of_wanted_keys = iter(by_keys)
-    of_keys = [next(of_wanted_keys) if need else None for need in needed[4:]]
+    found = [by_anchors, by_positives, None, None, *[None] * len(leaves[4:])]
+    if by_temperatures is not None:
+        found[2:4] = by_temperatures.unbind()
+    if some_keys:
+        of_wanted_keys = iter(by_keys)
+        found[4:] = [next(of_wanted_keys) if need else None for need in needed[4:]]
     return [
         _like(leaf, gradient) if need and leaf is not None and gradient is not None else None
-        for leaf, gradient, need in zip(
-            leaves, (by_anchors, by_positives, *both, *of_keys), needed, strict=True
-        )
+        for leaf, gradient, need in zip(leaves, found, needed, strict=True)
     ]
 
 
 def _like(leaf: Leaf, gradient: Tensor) -> Tensor:
-    gradient = gradient.to(leaf.dtype)
+    if gradient.dtype is not leaf.dtype:
+        gradient = gradient.to(leaf.dtype)
     return gradient if gradient.shape == leaf.shape else gradient.view(leaf.shape)
