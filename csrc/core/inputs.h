@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 #include <string>
 #include <type_traits>

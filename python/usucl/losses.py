@@ -147,10 +147,15 @@ def paper_code_inputs(
 
 @torch.no_grad()
 def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
-    """The share of the possible negatives that ``margin`` strikes out, over all anchors.
+    """Returns the share of the possible negatives that ``margin`` strikes out, over all anchors.
 
     A possible negative of anchor i is a key that the mask makes an intra-video or cross-video
-    negative of it; struck out are those with ``s_ij > s_p + margin``.
+    negative of it; struck out are those with ``s_ij > s_p + margin``. The pairs are compared part
+    by part, so the matrix of all N x M similarities is never in memory.
+
+    Args:
+        inputs: N anchors, positives ``[N, D]`` and the key blocks of one step.
+        margin: as in :func:`hard_negative_nce`; None for no limit.
 
     Returns:
         A number from 0 to 1, or NaN without a margin or without possible negatives.
