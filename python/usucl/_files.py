@@ -1,10 +1,67 @@
-"""Atomic writing: a crash never leaves half a file."""
+"""Files that are whole: written in one piece, and sealed with a checksum of all their bytes.
+
+A sealed file holds the text ``sealed by usucl, sha256`` and the SHA-256 of itself, computed while
+its own 64 digits are zeros. The text is a member of a JSON object, of a safetensors file's metadata
+or the comment of a zip archive, so every reader of those formats still opens the file. Files from
+before there were seals hold neither part of the text, and are read as they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import mmap
 import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+UNSEALED = "0" * 64
+SEAL = f"sealed by usucl, sha256 {UNSEALED}"
+_WORDS, _DIGITS = re.compile(rb"sealed by usucl, "), re.compile(rb"sha256 ([0-9a-f]{64})")
+_KEY = "seal"  # of the text, in JSON and in the metadata of safetensors
+_TAIL = 1 << 16  # bytes: a seal that is not in the header of safetensors stands at the end
+
+
+class DamagedFileError(ValueError):
+    """A file of this package was changed or cut after it was written; holds its ``path``."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged ({self.reason}): restore it from a copy or make it anew"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside ``path`` to write to; at the end the file there becomes ``path``.
+
+    The earlier version stays until the new one is on disk, also if the body fails.
+
+    Raises:
+        OSError: the file cannot be written; names ``path``, and the earlier version is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -13,13 +70,148 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the earlier version is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, table: Mapping[str, Any]) -> None:
+    """Writes a JSON object in one piece, sealed.
+
+    Raises:
+        OSError: see :func:`replacing`.
+    """
+    with replacing(path) as temporary:
+        text = json.dumps({**table, _KEY: SEAL}, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        seal(temporary)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, without its seal.
+
+    Raises:
+        DamagedFileError: the file is no JSON object, or its seal is broken.
+        OSError: the file cannot be read.
+    """
+    check_seal(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(path, f"not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise DamagedFileError(path, "not a JSON object")
+    table.pop(_KEY, None)
+    return table
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file in one piece, sealed.
+
+    Raises:
+        OSError: see :func:`replacing`.
+    """
+    content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            safetensors.torch.save_file(content, temporary, {**(metadata or {}), _KEY: SEAL})
+        except (
+            SafetensorError
+        ) as error:  # of the disk: tensors that cannot be stored are TypeErrors
+            raise OSError(None, str(error)) from error
+        temporary.chmod(0o666 & ~_umask())
+        seal(temporary)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads the tensors and the metadata of a safetensors file, without its seal.
+
+    Raises:
+        DamagedFileError: the file is not in this format, or its seal is broken.
+        OSError: the file cannot be read.
+    """
+    check_seal(path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamagedFileError(path, f"not safetensors: {error}") from error
+    metadata.pop(_KEY, None)
+    return tensors, metadata
+
+
+def seal(path: Path) -> None:
+    """Replaces the zeros of ``SEAL`` in a file by the SHA-256 of the file with its zeros.
+
+    Raises:
+        ValueError: the file does not hold ``SEAL``.
+        OSError: the file cannot be read or written.
+    """
+    with path.open("rb+") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start, digits = _find_seal(content)
+            if start is None or digits != UNSEALED:
+                raise ValueError(f"path must be a file that holds {SEAL!r}, got {path}")
+            digest = _digest(content, start)
+        file.seek(start)  # not through the map: a full disk would end the process with SIGBUS
+        file.write(digest.encode())
+
+
+def check_seal(path: Path) -> bool:
+    """Returns whether the file is sealed: True if it is and is whole, False if it never was.
+
+    Raises:
+        DamagedFileError: the file is empty, or a byte of it has changed since it was sealed.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise DamagedFileError(path, "it is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if _cut_archive(content):
+                raise DamagedFileError(path, "its end is missing")
+            start, digits = _find_seal(content)
+            if start is None and digits is None:
+                return False
+            if start is None or digits != _digest(content, start):
+                raise DamagedFileError(path, "its checksum does not match")
+            return True
+
+
+def _find_seal(content: mmap.mmap) -> tuple[int | None, str | None]:
+    """Returns where the 64 digits are, and the digits; (None, "") if half of the seal is there."""
+    header = int.from_bytes(content[:8], "little")  # bytes of a safetensors header
+    inside = 8 < header <= len(content) - 8
+    for begin, end in ((8, 8 + header) if inside else (0, 0), (max(0, len(content) - _TAIL), None)):
+        part = content[begin:end]
+        words, digits = list(_WORDS.finditer(part)), list(_DIGITS.finditer(part))
+        if words and digits and digits[-1].start() == words[-1].end():
+            return begin + digits[-1].start(1), digits[-1][1].decode()
+        if words or digits:
+            return None, ""
+    return None, None
+
+
+def _cut_archive(content: mmap.mmap) -> bool:
+    """Returns whether a zip archive ends within its comment, which readers of zip overlook."""
+    end = content.rfind(b"PK\5\6") if content[:4] == b"PK\3\4" else -1
+    return end >= 0 and len(content) - end - 22 < int.from_bytes(
+        content[end + 20 : end + 22], "little"
+    )
+
+
+def _digest(content: mmap.mmap, start: int) -> str:
+    """Returns the SHA-256 of a file whose 64 digits at ``start`` are taken as zeros."""
+    with memoryview(content) as view:
+        digest = hashlib.sha256(view[:start])
+        digest.update(UNSEALED.encode())
+        digest.update(view[start + 64 :])
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

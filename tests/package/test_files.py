@@ -1,0 +1,95 @@
+"""Sealed files: whole or an error that names the file, whatever bit of them is changed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from usucl import _files
+from usucl._files import DamagedFileError, check_seal, read_json, read_tensors, replacing, seal
+
+TABLE = {"labels": ["é", None, 0.5], "count": 3}
+TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
+
+
+def _json(path: Path) -> None:
+    _files.write_json(path, TABLE)
+
+
+def _tensors(path: Path) -> None:
+    _files.write_tensors(path, TENSORS, {"format": "test-1"})
+
+
+def _archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("entry", b"content")
+        archive.comment = _files.SEAL.encode()
+    seal(path)
+
+
+FORMATS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
+    "json": (_json, read_json),
+    "safetensors": (_tensors, read_tensors),
+    "zip": (_archive, check_seal),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_changed_bit_and_every_cut_is_an_error_that_names_the_file(
+    name: str, tmp_path: Path
+) -> None:
+    write, read = FORMATS[name]
+    whole, damaged = tmp_path / f"whole.{name}", tmp_path / f"damaged.{name}"
+    write(whole)
+    read(whole)
+    content = whole.read_bytes()
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        damaged.write_bytes(changed)
+        with pytest.raises(DamagedFileError, match=damaged.name):
+            read(damaged)
+    for length in range(len(content) - 1):  # a final newline of JSON has no meaning
+        damaged.write_bytes(content[:length])
+        if name != "zip" or zipfile.is_zipfile(damaged):
+            with pytest.raises(DamagedFileError, match=damaged.name):
+                read(damaged)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    _json(tmp_path / "a.json")
+    _tensors(tmp_path / "a.safetensors")
+    assert read_json(tmp_path / "a.json") == TABLE
+    tensors, metadata = read_tensors(tmp_path / "a.safetensors")
+    assert metadata == {"format": "test-1"}
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_files_without_a_seal_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"count": 3}')
+    safetensors.torch.save_file(TENSORS, tmp_path / "old.safetensors")
+    assert read_json(tmp_path / "old.json") == {"count": 3}
+    assert read_tensors(tmp_path / "old.safetensors")[1] == {}
+    assert not check_seal(tmp_path / "old.json")
+
+
+def test_a_seal_is_found_in_front_of_and_behind_much_else(tmp_path: Path) -> None:
+    _files.write_json(tmp_path / "a.json", {"text": "x" * 200_000})
+    _files.write_tensors(tmp_path / "a.safetensors", {"x": torch.zeros(100_000)})
+    assert check_seal(tmp_path / "a.json")
+    assert check_seal(tmp_path / "a.safetensors")
+
+
+def test_a_write_that_fails_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    _json(path)
+    with pytest.raises(OSError, match=r"a\.json"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert read_json(path) == TABLE
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
