@@ -68,8 +68,8 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
         if _utf8(name := str(path.relative_to(root))) != name:
             skipped.append(Skipped(path, "the name is not valid UTF-8: rename it"))
     unusable = {item.path for item in skipped}
-    videos = (path for path in paths if path not in unusable)
-    return sorted(videos, key=lambda path: natural_key(str(path))), skipped, others
+    usable = (path for path in paths if path not in unusable)
+    return sorted(usable, key=lambda path: natural_key(str(path))), skipped, others
 
 
 def _no_frames(stills: list[Path], beside_videos: bool, pictured: set[str]) -> str | None:

@@ -11,6 +11,7 @@ import av
 
 from usucl.data.video.base import VideoError
 from usucl.data.video.limits import check_cost
+from usucl.data.video.structure import hole
 
 CONTAINER_SUFFIXES = frozenset(
     {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -59,7 +60,7 @@ def survey(path: Path) -> list[str]:
     trouble: list[str] = []
     with opened_container(path) as (container, stream):
         size = stream.codec_context.width or 1, stream.codec_context.height or 1
-        check_cost(path, *size, stream.frames or 1)
+        check_cost(path, *size)
         timed = [s for s in container.streams if s.type in ("audio", "video")]
         try:
             for packet in container.demux(timed):
@@ -70,12 +71,14 @@ def survey(path: Path) -> list[str]:
                     packets += 1
                     if packets % 1024 == 0:
                         check_cost(path, *size, packets)
-                if packet.pts is not None:
-                    time = float(packet.pts * packet.time_base)
-                    length = float((packet.duration or 0) * packet.time_base)
-                    gap = max(gap, length, time - last.get(packet.stream_index, time))
-                    last[packet.stream_index] = time
-                    end = max(end, time + length)
+                if packet.pts is None:
+                    continue
+                begin = packet.pts if packet.dts is None else packet.dts
+                time = float(begin * packet.time_base)
+                length = float((packet.duration or 0) * packet.time_base)
+                gap = max(gap, length, time - last.get(packet.stream_index, time))
+                last[packet.stream_index] = time
+                end = max(end, float(packet.pts * packet.time_base) + length)
         except (av.error.FFmpegError, OSError) as error:
             trouble.append(f"cannot be read after {packets} frames ({words(error)})")
         check_cost(path, *size, packets)
@@ -85,10 +88,10 @@ def survey(path: Path) -> list[str]:
         if packets < promised:
             trouble.append(f"{packets} of {promised} frames are there")
         promised_end = _promised_end(container)
-        if promised_end is not None and end < promised_end - 2 * gap - 0.1:
+        if promised_end is not None and end < promised_end - 1.5 * gap - 0.01:
             trouble.append(f"it ends after {end:.4g} of {promised_end:.4g} s")
-        if container.format.name == "gif" and not _gif_is_closed(path):
-            trouble.append("its end is missing")
+        if broken_off := hole(path, container.format.name):
+            trouble.append(broken_off)
     return trouble
 
 
@@ -104,18 +107,14 @@ def _promised_packets(container: Any, stream: Any) -> int:
     index = getattr(stream, "index_entries", ())  # PyAV 16 and later
     # Empty packets of AVI repeat a frame. Edit lists of MP4 leave frames of the header out.
     listed = sum(entry.size > 0 for entry in index)
-    return listed or (stream.frames if container.format.name == "avi" else 0)
+    # A writer that could not go back to the header left a count there that no file can hold.
+    counted = container.format.name == "avi" and stream.frames <= container.size // 8
+    return listed or (stream.frames if counted else 0)
 
 
 def _promised_end(container: Any) -> float | None:
     """Returns the end in seconds that the header states, None in formats where it is a guess."""
-    stated = container.format.name.startswith(("asf", "avi", "matroska", "mov"))
+    stated = container.format.name.startswith(("asf", "matroska", "mov"))
     if not stated or not container.duration:
         return None
-    return float((max(container.start_time or 0, 0) + container.duration) / av.time_base)
-
-
-def _gif_is_closed(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-min(64, path.stat().st_size), 2)
-        return file.read().rstrip(b"\0\r\n ").endswith(b";")
+    return float(container.duration / av.time_base)

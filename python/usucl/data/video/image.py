@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from usucl.data.video.base import VideoError, is_hidden, natural_key
 from usucl.data.video.limits import check_cost, limit
@@ -99,10 +99,10 @@ def pages(image: Image.Image) -> list[int]:
     if image.format in ("JPEG", "MPO") or not getattr(image, "is_animated", False):
         return [0]
     count = int(getattr(image, "n_frames", 1))
-    check_cost(Path(image.filename), *image.size, count)
+    check_cost(Path(getattr(image, "filename", "")), *image.size, count)
     if getattr(image, "default_image", False):  # APNG: shown where animations are not
         return list(range(1, count))
-    if image.format != "TIFF":
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return list(range(count))
     kept = []
     for page in range(count):

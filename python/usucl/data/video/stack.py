@@ -19,6 +19,7 @@ class ImageStack(Video):
         self.path = path
         self._pages: list[int] = []
         self.width = self.height = 0
+        self.frame_rate = None
         starts: list[float | None] = []
         start: float | None = 0.0
         with opened_image(path, path) as image:
@@ -55,8 +56,8 @@ class ImageStack(Video):
             raise VideoError(path, self.damage or "no frame could be decoded")
         self.num_frames = len(self._pages)
         self.times = seconds(starts)
-        timed = self.times is not None and self.num_frames > 1
-        self.frame_rate = float((self.num_frames - 1) / self.times[-1]) if timed else None
+        if self.times is not None and self.num_frames > 1:
+            self.frame_rate = float((self.num_frames - 1) / self.times[-1])
 
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
         with opened_image(self.path, self.path) as image:
