@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from usucl._files import read_json
 from usucl._tables import read_table
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
@@ -61,7 +62,7 @@ class RunRecord:
             },
             split=_rows(folder.split),
             skipped=_rows(folder.skipped),
-            encoder=json.loads(folder.encoder_config.read_bytes()),
+            encoder=read_json(folder.encoder_config),
             config=read_config(folder.config, {}) if written else TrainingConfig(),
             config_text=folder.config.read_text(encoding="utf-8") if written else "",
             evaluation=_evaluation(folder.evaluation),
