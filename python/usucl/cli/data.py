@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usucl.cli.console import console, say, table
+from usucl.cli.console import say, table
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
@@ -29,7 +29,8 @@ def check(data: Path, *, min_frames: int = 2) -> int:
     try:
         catalog = VideoCatalog.scan(data, min_frames=min_frames)
     except ValueError as error:
-        console(stderr=True).print(str(error), markup=False)
+        for line in str(error).splitlines():
+            say(line, stderr=True)
         return NOTHING_USABLE
     _show(catalog)
     return 0
