@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from usucl.data.dicom_files import DICOM_SUFFIXES, DIRECTORY, is_dicom
 from usucl.data.video import frame_files, is_video_file, natural_key
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 # Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
     {".csv", ".htm", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
@@ -52,8 +52,8 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
         for file in files:
             if is_video_file(file):
                 paths.append(file)
-            elif file.suffix.lower() in TEXT_SUFFIXES:
-                others[file.suffix] += 1
+            elif file.suffix.lower() in TEXT_SUFFIXES or file.name.upper() == DIRECTORY:
+                others[file.suffix or file.name] += 1
             elif file not in images:
                 skipped.append(Skipped(file, _unknown_kind(file)))
         if not files and not subfolders and here != root:
@@ -67,7 +67,7 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
 
 
 def _unknown_kind(file: Path) -> str:
-    if file.suffix.lower() in DICOM_SUFFIXES:
+    if file.suffix.lower() in DICOM_SUFFIXES or is_dicom(file):
         return "DICOM is not read yet: convert it to a video or to frames"
     return "no video or image format that is read"
 
