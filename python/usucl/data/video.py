@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -19,6 +19,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+Damaged = Literal["skip", "keep"]
+"""What becomes of a video of which something is missing or broken."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 CONTAINER_SUFFIXES = frozenset(
     {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -46,6 +48,7 @@ class Video(ABC):
         frame_rate: mean frames per second (Hz), None where unknown.
         times: float64 [num_frames], seconds after the first frame, None where unknown.
         height, width: of every frame, in pixels.
+        damage: what is missing or broken, None where nothing is.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Video(ABC):
     times: np.ndarray | None
     height: int
     width: int
+    damage: str | None = None
 
     def __len__(self) -> int:
         return self.num_frames
@@ -216,7 +220,7 @@ def is_video_file(path: Path) -> bool:
     return path.suffix.lower() in _FILE_READERS
 
 
-def open_video(path: str | Path) -> Video:
+def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
     """Opens a folder of frames (jpg, png, bmp, tif, webp) or a file (mp4, avi, mov, mpeg, gif).
 
     Raises:
