@@ -40,6 +40,7 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
         here = Path(folder)
         if (real := os.path.realpath(here)) in visited:
             subfolders.clear()
+            paths += [here] if frame_files(here) else []  # another name of the same video
             continue
         visited.add(real)
         subfolders[:] = [s for s in subfolders if not s.startswith(".")]
