@@ -32,8 +32,8 @@ from pydicom.uid import (
 from torch import Tensor
 
 from usucl.data.dicom_files import first_element
-from usucl.data.limits import check_cost, limit
 from usucl.data.video import VideoError
+from usucl.data.video.limits import check_cost, limit
 
 _KEYWORDS = {
     0x7FE00008: "FloatPixelData",
@@ -53,7 +53,7 @@ def dicom_frame(path: Path, index: int | None = None) -> tuple[Tensor, int]:
 
     YBR is converted to RGB, palettes are looked up, grey values go through the file's modality and
     window tables and are spread over 0 to 255. Only this frame is read; what it costs is checked
-    against the limits in ``usucl.data.limits`` before.
+    against the limits in ``usucl.data.video.limits`` before.
 
     Raises:
         VideoError: the file is not DICOM, is damaged or cut short, has no pixels, has pixels that

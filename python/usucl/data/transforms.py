@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from usucl.data.video.limits import limit
+
 # Statistics of ImageNet, which pretrained backbones expect and the paper uses.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -27,7 +29,18 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def resize_short_side(images: Tensor, size: int) -> Tensor:
-    """Resizes [..., H, W] to a shorter side of ``size``, antialiased, keeping the aspect ratio."""
+    """Resizes [..., H, W] to a shorter side of ``size``, antialiased, keeping the aspect ratio.
+
+    Raises:
+        ValueError: the images are so thin that they would become too large.
+    """
+    height, width = images.shape[-2:]
+    short, thinnest = min(height, width), limit("USUCL_MAX_ASPECT")
+    if not 0 < max(height, width) <= thinnest * short:
+        raise ValueError(
+            f"images must be at most {thinnest} times as long as wide, got {width}x{height}; "
+            "set USUCL_MAX_ASPECT to raise this"
+        )
     return F.resize(images, [size], antialias=True)
 
 

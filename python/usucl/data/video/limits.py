@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from usucl.data.video import VideoError
+from usucl.data.video.base import VideoError
 
 DEFAULTS = {
     "USUCL_MAX_FRAME_PIXELS": 2**25,  # one frame of 8K video, 100 MB as RGB
+    "USUCL_MAX_VIDEO_PIXELS": 2**35,  # all frames: 11 minutes of 1920x1080 at 25 Hz
+    "USUCL_MAX_FRAMES": 2**17,  # 73 minutes at 30 Hz
     "USUCL_MAX_ASPECT": 16,  # long side over short side; scaling the short side scales both
-    "USUCL_MAX_INFLATED_BYTES": 2**29,  # of a deflated file
+    "USUCL_MAX_INFLATED_BYTES": 2**29,  # of a deflated DICOM file
 }
 
 
@@ -32,8 +34,8 @@ def limit(name: str) -> int:
     return int(text)
 
 
-def check_cost(path: Path, width: int, height: int) -> None:
-    """Refuses a video whose frames are too large or too thin.
+def check_cost(path: Path, width: int, height: int, frames: int = 1) -> None:
+    """Refuses a video whose frames are too large, too thin or too many.
 
     Raises:
         VideoError: a limit is exceeded; names it.
@@ -44,11 +46,13 @@ def check_cost(path: Path, width: int, height: int) -> None:
     costs = {
         "USUCL_MAX_FRAME_PIXELS": (width * height, "{} pixels per frame"),
         "USUCL_MAX_ASPECT": (-(-long // short), "a long side of {} times the short one"),
+        "USUCL_MAX_FRAMES": (frames, "{} frames"),
+        "USUCL_MAX_VIDEO_PIXELS": (frames * width * height, "{} pixels in all frames"),
     }
     for name, (cost, what) in costs.items():
         if cost > limit(name):
             raise VideoError(
                 path,
-                f"{width}x{height} pixels are too large: {what.format(cost)}, "
+                f"{frames} x {width}x{height} pixels are too large: {what.format(cost)}, "
                 f"at most {limit(name)} are read; set {name} to raise this",
             )
