@@ -323,7 +323,7 @@ class NegativeBank:
             OSError: the folder cannot be written.
         """
         dtype = str(self.dtype).removeprefix("torch.")
-        files.write(Path(folder), {**self._arguments(), "dtype": dtype}, self.state_dict())
+        files.write(Path(folder), {**self._arguments(), "dtype": dtype}, self._ring.state())
 
     @classmethod
     def open(cls, folder: str | Path, *, mmap: bool = False) -> NegativeBank:
