@@ -143,7 +143,14 @@ def _read_tensors(
         data = content[8 + length :]
         state = {name: _tensor(data, **about) for name, about in header.items()}
         shape, dtype = list(state["embedding"].shape), _NAMES[header["embedding"]["dtype"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
         raise DamagedFileError(path, f"not a bank's tensors: {error}") from error
     told = [description.get("capacity"), description.get("dim")], description.get("dtype")
     if told != (shape, str(dtype).removeprefix("torch.")):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from usucl._files import DamagedFileError, read_json, write_json
 from usucl.bank import files
+from usucl.bank.arguments import GREATEST, check_int
 from usucl.bank.bank import NegativeBank, Window
 from usucl.bank.exchange import Exchange
 from usucl.bank.hardest import with_patients
@@ -103,8 +104,9 @@ class ShardedBank:
         order of the selection. N and the values in ``window`` may differ between ranks, but no
         other argument.
         """
-        exchange = self._exchange
-        depth = skip + k
+        exchange, frames = self._exchange, with_patients(frames)
+        k, skip = check_int("k", k, 0, GREATEST), check_int("skip", skip, 0, GREATEST)
+        depth = min(skip + k, GREATEST)
         everyone, windows, counts = self._gather_anchors(frames, window, depth)
         found = self.local.hardest(everyone, depth, window=windows, max_similarity=max_similarity)
         offset = int(self._first[self.rank])
@@ -167,7 +169,7 @@ class ShardedBank:
             if len(set(table[:, column].tolist())) > 1:
                 raise ValueError(f"{name} must be the same on all ranks, got {table[:, column]}")
         counts = table[:, 0].tolist()
-        columns: list[Tensor] = list(with_patients(frames))  # type: ignore[arg-type]
+        columns: list[Tensor] = list(frames)  # type: ignore[arg-type]
         if window is not None:
             bounds = torch.as_tensor(window, dtype=torch.float32, device=frames.time.device)
             columns.append(bounds.reshape(-1, 2).expand(rows, 2))
