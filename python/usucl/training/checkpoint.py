@@ -38,8 +38,9 @@ class Checkpoints(TorchCheckpointIO):
                 with temporary.open("wb") as file:
                     torch.save(checkpoint, file)
             except RuntimeError as error:
-                # PyTorch complains of what a failed write has left, and hides why it has failed.
-                if isinstance(error.__context__, OSError):
+                # PyTorch complains of what a failed write has left, and hides why it has failed: a
+                # full disk, or a signal that ends the run.
+                if error.__context__ is not None:
                     raise error.__context__ from None
                 raise
             with zipfile.ZipFile(temporary, "a") as archive:

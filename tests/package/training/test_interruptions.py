@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -92,35 +93,26 @@ def test_nothing_of_a_checkpoint_is_written_elsewhere(
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_checkpoint_before(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
     Checkpoints().save_checkpoint(CHECKPOINT, path)
     before = path.read_bytes()
+    saved = torch.save
 
-    class Full:
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
+    class Failing(io.BytesIO):
         def write(self, data: Any) -> int:
-            raise OSError(28, "No space left on device")
+            if self.tell() > 300:
+                raise error
+            return super().write(data)
 
-        def flush(self) -> None:
-            pass
-
-    opened = Path.open
-
-    def full(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        return Full() if mode == "wb" else opened(self, mode, *rest, **more)
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(OSError, match=r"No space left on device.*last\.ckpt"):
+    monkeypatch.setattr(torch, "save", lambda checkpoint, file: saved(checkpoint, Failing()))
+    with pytest.raises(type(error)) as raised:
         Checkpoints().save_checkpoint({**CHECKPOINT, "epoch": 1}, path)
-    monkeypatch.undo()
+    if isinstance(error, OSError):
+        assert str(path) in str(raised.value)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
