@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from usucl._files import DamagedFileError, read_tensors, replacing, write_tensors
+from usucl._tables import read_table, write_table
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 
 logger = logging.getLogger(__name__)
+
+TENSORS = ("features", "embedding", "video", "frame", "time")
+COLUMNS = ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
 
 
 class Encoded(NamedTuple):
@@ -64,11 +68,10 @@ class Embeddings:
     def select(self, frames: NDArray[np.bool_]) -> Embeddings:
         """Returns the frames of a boolean mask ``[n]``; the videos stay as they are."""
         mask = torch.from_numpy(frames)
-        tensors = ("features", "embedding", "video", "frame", "time")
         return replace(
             self,
             frame_label=tuple(self.frame_label[i] for i in np.flatnonzero(frames)),
-            **{name: getattr(self, name)[mask] for name in tensors},
+            **{name: getattr(self, name)[mask] for name in TENSORS},
         )
 
     @property
@@ -77,27 +80,25 @@ class Embeddings:
         return np.array(self.held_out, dtype=bool)[self.video.numpy()]
 
     def save(self, folder: str | Path, name: str) -> Path:
-        """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame)."""
+        """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame).
+
+        Earlier files of that name stay until the new ones are whole.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = ("features", "embedding", "video", "frame", "time")
-        path = folder / f"{name}.safetensors"
-        save_file({key: getattr(self, key).contiguous() for key in tensors}, path)
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(
-                ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
+        path, table = _paths(folder, name)
+        columns = (self.video.tolist(), self.frame.tolist(), self.time.tolist(), self.frame_label)
+        rows = [
+            (
+                *(v, self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v], frame_label),
+                "held_out" if self.held_out[v] else "train",
             )
-            for v, f, t, frame_label in zip(
-                self.video.tolist(),
-                self.frame.tolist(),
-                self.time.tolist(),
-                self.frame_label,
-                strict=True,
-            ):
-                part = "held_out" if self.held_out[v] else "train"
-                row = (self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v] or "")
-                writer.writerow((v, *row, frame_label or "", part))
+            for v, f, t, frame_label in zip(*columns, strict=True)
+        ]
+        with replacing(table) as new_table, replacing(path) as new_tensors:
+            write_table(new_table, COLUMNS, rows)
+            tensors = {key: getattr(self, key) for key in TENSORS}
+            write_tensors(new_tensors, tensors, {_CSV: _sha256(new_table)})
         return path
 
     @classmethod
@@ -105,22 +106,66 @@ class Embeddings:
         """Reads what :meth:`save` wrote.
 
         Raises:
+            DamagedFileError: one of the files has changed, or they do not belong together.
             FileNotFoundError: there are no embeddings of that name.
         """
-        folder = Path(folder)
-        tensors = load_file(folder / f"{name}.safetensors")
-        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        videos = {int(row["video"]): row for row in rows}
-        ordered = [videos[v] for v in range(len(videos))]
+        path, table = _paths(Path(folder), name)
+        tensors, metadata = read_tensors(path)
+        # Files from before there were seals have no checksum here either.
+        if _CSV in metadata and metadata[_CSV] != _sha256(table):
+            raise DamagedFileError(table, f"its checksum is not the one that {path.name} holds")
+        rows = read_table(table, COLUMNS)
+        _check_tensors(path, tensors, len(rows))
+        first = {row["video"]: row for row in reversed(rows)}
+        if [row["video"] for row in rows] != [str(v) for v in tensors["video"].tolist()]:
+            raise DamagedFileError(table, f"its videos are not those of {path.name}")
+        try:
+            videos = [first[str(v)] for v in range(len(first))]
+        except KeyError as error:
+            raise DamagedFileError(table, f"it has no frame of video {error}") from error
         return cls(
             **tensors,
             frame_label=tuple(row["frame_label"] or None for row in rows),
-            video_id=tuple(row["video_id"] for row in ordered),
-            group=tuple(row["group"] for row in ordered),
-            label=tuple(row["label"] or None for row in ordered),
-            held_out=tuple(row["part"] == "held_out" for row in ordered),
+            video_id=tuple(row["video_id"] for row in videos),
+            group=tuple(row["group"] for row in videos),
+            label=tuple(row["label"] or None for row in videos),
+            held_out=tuple(row["part"] == "held_out" for row in videos),
         )
+
+
+_CSV = "sha256 of the CSV"  # key of the metadata
+
+
+def _paths(folder: Path, name: str) -> tuple[Path, Path]:
+    """Returns the paths of the tensors and of the table."""
+    return folder / f"{name}.safetensors", folder / f"{name}.csv"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], frames: int) -> None:
+    """Raises DamagedFileError unless tensors are those of ``frames`` frames."""
+    if set(tensors) != set(TENSORS):
+        raise DamagedFileError(path, f"it must hold {', '.join(TENSORS)}, got {', '.join(tensors)}")
+    for name, tensor in tensors.items():
+        whole, dims = name in ("video", "frame"), 2 if name in ("features", "embedding") else 1
+        kind = not tensor.is_floating_point() if whole else tensor.is_floating_point()
+        if not kind or tensor.dim() != dims or len(tensor) != frames:
+            shape = f"{tensor.dtype} {list(tensor.shape)}"
+            raise DamagedFileError(path, f"{name} is {shape}, for {frames} rows of the CSV")
+
+
+def numbered(names: Iterable[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Returns the distinct names in order, and the number of each name among them, ``[n]``.
+
+    NumPy's own arrays of text have the width of the longest name, and lose zeros at the end.
+    """
+    names = list(names)
+    distinct = sorted(set(names))
+    number = {name: i for i, name in enumerate(distinct)}
+    return distinct, np.array([number[name] for name in names], dtype=np.int64)
 
 
 def default_device() -> torch.device:
