@@ -21,8 +21,9 @@ from usucl.data import VideoEntry, VideoError, load_frames, normalise
 
 logger = logging.getLogger(__name__)
 
-TENSORS = ("features", "embedding", "video", "frame", "time")
-COLUMNS = ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
+_TENSORS = ("features", "embedding", "video", "frame", "time")
+_COLUMNS = ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
+_DIGEST = "sha256 of the table"
 
 
 class Encoded(NamedTuple):
@@ -71,7 +72,7 @@ class Embeddings:
         return replace(
             self,
             frame_label=tuple(self.frame_label[i] for i in np.flatnonzero(frames)),
-            **{name: getattr(self, name)[mask] for name in TENSORS},
+            **{name: getattr(self, name)[mask] for name in _TENSORS},
         )
 
     @property
@@ -82,23 +83,25 @@ class Embeddings:
     def save(self, folder: str | Path, name: str) -> Path:
         """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame).
 
-        Earlier files of that name stay until the new ones are whole.
+        The first holds checksums of both. Earlier files stay until both are written.
+
+        Raises:
+            OSError: a file cannot be written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        path, table = _paths(folder, name)
-        columns = (self.video.tolist(), self.frame.tolist(), self.time.tolist(), self.frame_label)
+        numbers = (self.video.tolist(), self.frame.tolist(), self.time.tolist())
         rows = [
-            (
-                *(v, self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v], frame_label),
-                "held_out" if self.held_out[v] else "train",
-            )
-            for v, f, t, frame_label in zip(*columns, strict=True)
+            (v, self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v], frame_label, part)
+            for v, f, t, frame_label in zip(*numbers, self.frame_label, strict=True)
+            for part in ["held_out" if self.held_out[v] else "train"]
         ]
+        table, path = folder / f"{name}.csv", folder / f"{name}.safetensors"
         with replacing(table) as new_table, replacing(path) as new_tensors:
-            write_table(new_table, COLUMNS, rows)
-            tensors = {key: getattr(self, key) for key in TENSORS}
-            write_tensors(new_tensors, tensors, {_CSV: _sha256(new_table)})
+            write_table(new_table, _COLUMNS, rows)
+            digest = hashlib.sha256(new_table.read_bytes()).hexdigest()
+            tensors = {key: getattr(self, key) for key in _TENSORS}
+            write_tensors(new_tensors, tensors, {_DIGEST: digest})
         return path
 
     @classmethod
@@ -106,55 +109,35 @@ class Embeddings:
         """Reads what :meth:`save` wrote.
 
         Raises:
-            DamagedFileError: one of the files has changed, or they do not belong together.
             FileNotFoundError: there are no embeddings of that name.
+            DamagedFileError: a file is damaged; the message names it.
         """
-        path, table = _paths(Path(folder), name)
-        tensors, metadata = read_tensors(path)
-        # Files from before there were seals have no checksum here either.
-        if _CSV in metadata and metadata[_CSV] != _sha256(table):
-            raise DamagedFileError(table, f"its checksum is not the one that {path.name} holds")
-        rows = read_table(table, COLUMNS)
-        _check_tensors(path, tensors, len(rows))
-        first = {row["video"]: row for row in reversed(rows)}
+        path, table = Path(folder) / f"{name}.safetensors", Path(folder) / f"{name}.csv"
+        tensors, about = read_tensors(path)
+        if _DIGEST in about and hashlib.sha256(table.read_bytes()).hexdigest() != about[_DIGEST]:
+            raise DamagedFileError(table, f"its checksum is not that in {path.name}")
+        rows = read_table(table, _COLUMNS)
+        forms = {key: (t.is_floating_point(), t.shape[:1], t.dim()) for key, t in tensors.items()}
+        if forms != {
+            key: (key not in ("video", "frame"), (len(rows),), 1 + (key in Encoded._fields))
+            for key in _TENSORS
+        }:
+            shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
+            raise DamagedFileError(path, f"{table.name} has {len(rows)} frames, got {shapes}")
         if [row["video"] for row in rows] != [str(v) for v in tensors["video"].tolist()]:
             raise DamagedFileError(table, f"its videos are not those of {path.name}")
-        try:
-            videos = [first[str(v)] for v in range(len(first))]
-        except KeyError as error:
-            raise DamagedFileError(table, f"it has no frame of video {error}") from error
+        videos = {int(row["video"]): row for row in rows}
+        if videos.keys() != set(range(len(videos))):
+            raise DamagedFileError(table, f"its videos must be 0 .. {len(videos) - 1}")
+        ordered = [videos[v] for v in range(len(videos))]
         return cls(
             **tensors,
             frame_label=tuple(row["frame_label"] or None for row in rows),
-            video_id=tuple(row["video_id"] for row in videos),
-            group=tuple(row["group"] for row in videos),
-            label=tuple(row["label"] or None for row in videos),
-            held_out=tuple(row["part"] == "held_out" for row in videos),
+            video_id=tuple(row["video_id"] for row in ordered),
+            group=tuple(row["group"] for row in ordered),
+            label=tuple(row["label"] or None for row in ordered),
+            held_out=tuple(row["part"] == "held_out" for row in ordered),
         )
-
-
-_CSV = "sha256 of the CSV"  # key of the metadata
-
-
-def _paths(folder: Path, name: str) -> tuple[Path, Path]:
-    """Returns the paths of the tensors and of the table."""
-    return folder / f"{name}.safetensors", folder / f"{name}.csv"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], frames: int) -> None:
-    """Raises DamagedFileError unless tensors are those of ``frames`` frames."""
-    if set(tensors) != set(TENSORS):
-        raise DamagedFileError(path, f"it must hold {', '.join(TENSORS)}, got {', '.join(tensors)}")
-    for name, tensor in tensors.items():
-        whole, dims = name in ("video", "frame"), 2 if name in ("features", "embedding") else 1
-        kind = not tensor.is_floating_point() if whole else tensor.is_floating_point()
-        if not kind or tensor.dim() != dims or len(tensor) != frames:
-            shape = f"{tensor.dtype} {list(tensor.shape)}"
-            raise DamagedFileError(path, f"{name} is {shape}, for {frames} rows of the CSV")
 
 
 def numbered(names: Iterable[str]) -> tuple[list[str], NDArray[np.int64]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from usucl._files import write_atomically
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
+from usucl.data.identity import same_name
 
 MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
@@ -127,7 +128,7 @@ class RunFolder:
     def has_split(self, training: VideoCatalog, held_out: VideoCatalog) -> bool:
         """Returns whether the run has trained on and held out exactly these videos."""
         stored = [tuple(row.values()) for row in read_table(self.split, SPLIT)]
-        return stored == _split_rows(training, held_out)
+        return _comparable(stored) == _comparable(_split_rows(training, held_out))
 
     def write_skipped(self, catalog: VideoCatalog) -> None:
         """Writes which files could not be read, and why."""
@@ -145,15 +146,20 @@ class RunFolder:
             FileNotFoundError: the folder has no split.
         """
         rows = read_table(self.split, SPLIT)
-        parts = {row["video_id"]: row["part"] for row in rows}
-        patients = {row["group"] for row in rows if row["part"] == TRAIN}
+        parts = {same_name(row["video_id"]): row["part"] for row in rows}
+        patients = {same_name(row["group"]) for row in rows if row["part"] == TRAIN}
 
         def seen(entry: VideoEntry) -> bool:
-            known = next((parts[name] for name in _names(entry.path) if name in parts), None)
-            return known == TRAIN or (entry.patient_known and entry.group in patients)
+            paths = (entry.path, *entry.links)
+            known = {next((parts[n] for n in _names(path) if n in parts), None) for path in paths}
+            return TRAIN in known or (entry.patient_known and same_name(entry.group) in patients)
 
         groups = {entry.group for entry in catalog if seen(entry)}
         return tuple(entry.group not in groups for entry in catalog)
+
+
+def _comparable(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    return [tuple(map(same_name, row)) for row in rows]
 
 
 def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:
@@ -168,4 +174,4 @@ def _names(path: Path) -> Iterator[str]:
         paths += [p.with_suffix("") for p in paths]
     for length in range(max(len(p.parts) for p in paths), 0, -1):
         for p in paths:
-            yield "/".join(p.parts[-length:])
+            yield same_name("/".join(p.parts[-length:]))
