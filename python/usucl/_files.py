@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written to a folder, or, before it is made, to the one around it.
+
+    Raises:
+        OSError: they cannot; names ``folder``.
+    """
+    try:
+        ways = (folder.absolute(), *folder.absolute().parents)
+        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes ``content`` to ``path``; an earlier version stays until the new one is on disk.
 
@@ -85,7 +100,8 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
     """
     with replacing(path) as temporary:
         text = json.dumps({**table, _KEY: SEAL}, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # Bytes of a file's name that are not UTF-8 become escapes, which JSON has for them too.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         seal(temporary)
 
 
