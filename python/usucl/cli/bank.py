@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -295,17 +294,17 @@ def _described_pair(gallery: Gallery, pair: Pair) -> dict[str, Any]:
 
 def _write_csv(gallery: Gallery, pairs: Sequence[Pair], path: Path) -> None:
     """Writes one row per pair; the fields of the two frames end in _a and _b."""
+    from usucl._tables import write_table
     from usucl.gallery import StoredFrame
 
     sides = [f"{field.name}_{side}" for side in "ab" for field in fields(StoredFrame)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*PAIR_FIELDS, *sides))
-        for pair in pairs:
-            row = _described_pair(gallery, pair)
-            a, b = row.pop("a"), row.pop("b")
-            writer.writerow((*row.values(), *a.values(), *b.values()))
+    rows = []
+    for pair in pairs:
+        row = _described_pair(gallery, pair)
+        a, b = row.pop("a"), row.pop("b")
+        rows.append((*row.values(), *a.values(), *b.values()))
+    write_table(path, (*PAIR_FIELDS, *sides), rows)
 
 
 def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:

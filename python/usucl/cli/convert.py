@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.text import Text
 
 from usucl.cli.console import console, say, visible
+from usucl.cli.data import Damaged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,12 @@ ImageFormat = Literal["png", "jpeg"]
 
 
 def convert(
-    data: Path, *, out: Path, size: int | None = None, image_format: ImageFormat = "png"
+    data: Path,
+    *,
+    out: Path,
+    size: int | None = None,
+    image_format: ImageFormat = "png",
+    damaged: Damaged = "skip",
 ) -> None:
     """Write every video as a folder of frames, with the tables of labels.
 
@@ -35,6 +41,7 @@ def convert(
         out: folder to write to, outside of data.
         size: short side of the frames in pixels; unchanged by default.
         image_format: png, without loss, or jpeg of quality 95.
+        damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
     from usucl._files import write_atomically
     from usucl.data import VideoCatalog
@@ -43,7 +50,7 @@ def convert(
         raise ValueError(f"size must be at least 8 pixels, got {size}")
     if data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"out must be outside of data, got {out} in {data}")
-    catalog = VideoCatalog.scan(data)
+    catalog = VideoCatalog.scan(data, damaged=damaged)
     finished = [entry for entry in catalog if _is_finished(entry, out, size, image_format)]
     tables = {name: _renamed(catalog, name) for name in ("labels.csv", "frame_labels.csv")}
     for name, content in tables.items():

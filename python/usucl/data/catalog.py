@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
 from usucl.data.labels import FRAME_LABELS, LABELS, Names, read_frame_labels, read_labels, some
 from usucl.data.search import Skipped, find_videos
-from usucl.data.video import Video, VideoError, natural_key, open_video
+from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class VideoEntry:
 
     def open(self) -> Video:
         """Returns the video, without decoding it a second time if a scan has done so."""
-        return self._video if self._video is not None else open_video(self.path)
+        if self._video is not None:
+            return self._video
+        return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,12 @@ class VideoCatalog:
 
     @classmethod
     def scan(
-        cls, root: str | Path, *, min_frames: int = 2, missing: Collection[str] = ()
+        cls,
+        root: str | Path,
+        *,
+        min_frames: int = 2,
+        damaged: Damaged = "skip",
+        missing: Collection[str] = (),
     ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
@@ -92,6 +100,8 @@ class VideoCatalog:
         Args:
             root: the folder.
             min_frames: videos with fewer frames are skipped.
+            damaged: "skip" leaves out videos of which something is missing or broken, "keep" takes
+                their whole frames; ``damage`` of the opened video says what is wrong.
             missing: further words in the tables that mean unknown, such as ``("0",)``.
 
         Raises:
@@ -109,7 +119,7 @@ class VideoCatalog:
         paths, skipped, others = find_videos(root)
         links = by_identity(paths)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            opened = list(pool.map(_try_open, links))
+            opened = list(pool.map(partial(_try_open, damaged=damaged), links))
         videos: list[Video] = []
         for path, result in zip(links, opened, strict=True):
             if isinstance(result, VideoError):
@@ -196,9 +206,9 @@ class VideoCatalog:
         return replace(self, entries=parts[0]), replace(self, entries=parts[1], skipped=())
 
 
-def _try_open(path: Path) -> Video | VideoError:
+def _try_open(path: Path, damaged: Damaged) -> Video | VideoError:
     try:
-        return open_video(path)
+        return open_video(path, damaged=damaged)
     except VideoError as error:
         return error
 

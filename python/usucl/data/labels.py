@@ -183,7 +183,8 @@ def read_frame_labels(
                 f"which has {lengths[index]} frames"
             )
         if is_missing(row["label"]):
-            left_out["label"][row["label"]] += 1
+            if row["label"]:
+                left_out["label"][row["label"]] += 1
             continue
         if labels[index].setdefault(frame, same_name(row["label"])) != same_name(row["label"]):
             raise ValueError(

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from usucl.data.dicom_files import DICOM_SUFFIXES, DIRECTORY, is_dicom
 from usucl.data.video import frame_files, is_stack, is_video_file, natural_key
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 # Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
     {".csv", ".htm", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
@@ -36,13 +36,14 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
     paths: list[Path] = []
     skipped: list[Skipped] = []
     others: Counter[str] = Counter()
-    visited: set[str] = set()
+    visited: dict[str, Path] = {}
     for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder)
         if (real := os.path.realpath(here)) in visited:
             subfolders.clear()
+            paths += [here] if visited[real] in paths else []  # another name of the video
             continue
-        visited.add(real)
+        visited[real] = here
         subfolders[:] = [s for s in subfolders if not s.startswith(".")]
         # Links come last, so that a folder next to them is found under its own name.
         subfolders.sort(key=lambda s: ((here / s).is_symlink(), natural_key(s)))
@@ -52,14 +53,15 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
         stills = [file for file in images if file not in stacks]
         videos = [file for file in files if is_video_file(file) or file in stacks]
         paths += videos
-        pictured = {f.stem for f in files if f in videos or f.suffix.lower() in DICOM_SUFFIXES}
+        dicoms = [f for f in set(files).difference(videos, images) if _is_dicom(f)]
+        pictured = {file.stem for file in (*videos, *dicoms)}
         if reason := _no_frames(stills, bool(videos), pictured.union(subfolders)):
             skipped += [Skipped(file, reason) for file in stills]
         elif stills:
             paths.append(here)
         for file in sorted(set(files).difference(videos, stills)):
-            if file.suffix.lower() in TEXT_SUFFIXES:
-                others[file.suffix] += 1
+            if _is_text(file):
+                others[file.suffix or file.name] += 1
             else:
                 skipped.append(Skipped(file, _unknown_kind(file)))
         if not files and not subfolders and here != root:
@@ -95,8 +97,16 @@ def _no_frames(stills: list[Path], beside_videos: bool, pictured: set[str]) -> s
     return None
 
 
+def _is_text(file: Path) -> bool:
+    return file.suffix.lower() in TEXT_SUFFIXES or file.name.upper() == DIRECTORY
+
+
+def _is_dicom(file: Path) -> bool:
+    return file.suffix.lower() in DICOM_SUFFIXES or (not _is_text(file) and is_dicom(file))
+
+
 def _unknown_kind(file: Path) -> str:
-    if file.suffix.lower() in DICOM_SUFFIXES:
+    if _is_dicom(file):
         return "DICOM is not read yet: convert it to a video or to frames"
     return "no video or image format that is read"
 

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
 from usucl.data.dicom import dicom_frame
-from usucl.data.search import DICOM_SUFFIXES
+from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from usucl.data.transforms import resize_short_side
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
@@ -72,7 +72,7 @@ def _read(text: str) -> tuple[Tensor, str]:
         if number is not None:
             raise ValueError(f"query must have no frame number for the image {path}, got @{number}")
         return torch.from_numpy(read_image(path)).permute(2, 0, 1), path.name
-    if ending in DICOM_SUFFIXES and path.is_file():
+    if path.is_file() and (ending in DICOM_SUFFIXES or is_dicom(path)):
         try:
             frame, number = dicom_frame(path, number)
         except IndexError as error:

@@ -52,6 +52,8 @@ class TrainingConfig:
 
     Attributes:
         data: folder of videos.
+        damaged: whether videos of which something is missing or broken are left out or taken, see
+            :meth:`usucl.data.VideoCatalog.scan`.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
             smallest fold, which is 0 unless ``labels.csv`` gives others.
         seed: seed of the encoder's first weights, the folds and every random draw.
@@ -63,6 +65,7 @@ class TrainingConfig:
     """
 
     data: str = ""
+    damaged: Literal["skip", "keep"] = "skip"
     held_out: tuple[int, ...] | None = None
     seed: int = 0
     method: str = Dense.name

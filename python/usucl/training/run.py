@@ -97,7 +97,7 @@ def train(
             raise TypeError("data must be a folder of videos, got None")
         config = read_config(preset, overrides | {"data": _absolute(data)})
         run.check_free(overwrite=overwrite)
-    catalog = VideoCatalog.scan(config.data)
+    catalog = VideoCatalog.scan(config.data, damaged=config.damaged)
     parts = _split(catalog, config)
     datamodule = _datamodule(parts[0], config)
     with torch.random.fork_rng(devices=[]):

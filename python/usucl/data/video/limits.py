@@ -16,6 +16,7 @@ DEFAULTS = {
     "USUCL_MAX_VIDEO_PIXELS": 2**35,  # all frames: 11 minutes of 1920x1080 at 25 Hz
     "USUCL_MAX_FRAMES": 2**17,  # 73 minutes at 30 Hz
     "USUCL_MAX_ASPECT": 16,  # long side over short side; scaling the short side scales both
+    "USUCL_MAX_INFLATED_BYTES": 2**29,  # of a deflated DICOM file
 }
 
 
