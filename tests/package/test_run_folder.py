@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,31 @@ def test_trained_videos_are_known_beside_new_ones_of_their_name(tmp_path: Path) 
     assert [entry.id for entry in catalog][:2] == ["a/v0", "a/v1"]
     # b/v1 is new, but nothing tells it from the trained v1: rather seen than leaked
     assert run.held_out_videos(catalog) == (True, False, True, False, True)
+
+
+def test_a_run_knows_its_videos_however_their_accents_are_spelled(tmp_path: Path) -> None:
+    """Copying from a Mac's disk to another changes é from two letters to one."""
+    one, two = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    data = make_videos(tmp_path / "data", f"a{one}", f"b{one}", "c", "d")
+    copied = make_videos(tmp_path / "copied", f"a{two}", f"b{two}", "c", "d")
+    run = make_run(tmp_path / "run", data)
+    run.split.write_text(unicodedata.normalize("NFD", run.split.read_text()))  # an earlier run's
+    assert held_out(run, data) == held_out(run, copied) == (True, False, False, False)
+    for root in (data, copied):
+        entries = VideoCatalog.scan(root).entries
+        assert run.has_split(VideoCatalog(root, entries[1:]), VideoCatalog(root, entries[:1]))
+
+
+def test_a_video_is_known_by_its_links(tmp_path: Path) -> None:
+    data = make_videos(tmp_path / "data", "v0", "v1", "v2")
+    run = make_run(tmp_path / "run", data)
+    other = tmp_path / "other"
+    for i in (1, 2):
+        (other / f"case{i}").mkdir(parents=True)
+        for frame in (data / f"v{i}").iterdir():
+            os.link(frame, other / f"case{i}" / frame.name)
+    (other / "z").symlink_to(data)
+    assert held_out(run, other) == (False, False, True)
 
 
 def test_without_a_split_nothing_is_known(tmp_path: Path) -> None:
