@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from usucl.bank import NegativeBank
-from usucl.data import FrameBatch, VideoDataModule
+from usucl.data import FrameBatch, FrameBatches
 from usucl.losses import Frames, hard_negative_nce
 from usucl.models import FrameEncoder
 from usucl.training.config import TrainingConfig
@@ -17,7 +17,7 @@ MANY = 64  # negatives, more than a rehearsal has
 STATES = 4  # copies of the weights: themselves, their gradients, and two of the optimiser
 
 
-def rehearse(config: TrainingConfig, data: VideoDataModule) -> None:
+def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
     """Goes through a step without its arithmetic, so that a wrong option is known at once.
 
     Raises:
@@ -40,7 +40,7 @@ def _empty_encoder(config: TrainingConfig) -> FrameEncoder:
         raise ValueError(f"encoder.dim must be smaller, got {config.encoder.dim}") from error
 
 
-def _rehearse_memory(config: TrainingConfig, data: VideoDataModule, encoder: FrameEncoder) -> None:
+def _rehearse_memory(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
     weights = sum(parameter.numel() for parameter in encoder.parameters())
     images = config.make_method().images(len(data.catalog))
     loss, size = config.loss, config.encoder.image_size
@@ -92,7 +92,7 @@ def _rehearse_bank(config: TrainingConfig) -> None:
         )
 
 
-def _rehearse_batch(config: TrainingConfig, data: VideoDataModule, encoder: FrameEncoder) -> None:
+def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
     """Encodes the smallest batch, the last of an epoch, with each window, without numbers."""
     sampler, size = data.sampler, config.encoder.image_size
     for lo, hi in config.curriculum.windows:

@@ -109,7 +109,7 @@ def train(
     catalog = VideoCatalog.scan(config.data, damaged=config.damaged)
     parts = run.stored_split(catalog) if resume else _split(catalog, config)
     datamodule = _datamodule(parts[0], config)
-    rehearse(config, datamodule)
+    rehearse(config, datamodule.batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = ContrastiveTraining(config)
