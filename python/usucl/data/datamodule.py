@@ -16,6 +16,7 @@ from usucl.data.curriculum import Curriculum
 from usucl.data.frames import FrameStore
 from usucl.data.sampling import MISSING, DenseSampler, Draw, Sampler, clamp_window, generator
 from usucl.data.transforms import Augmentation, AugmentationName
+from usucl.data.workers import report_errors
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
 
@@ -111,6 +112,7 @@ class VideoDataModule(lightning.LightningDataModule):
             ),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=report_errors,
             pin_memory=torch.cuda.is_available(),
         )
 
