@@ -217,7 +217,8 @@ def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:
 
 def _without_traceback(message: str) -> str:
     """Returns the cause in a message of a data loader's worker, which holds the whole traceback."""
-    worker = re.match(r"(?s)'?Caught \w+ in DataLoader worker.*\n\w[\w.]*: (.+)", message)
+    cause = r"(?s)'?Caught \w+ in DataLoader worker.*\n(?:Original )?\w[\w.]*: (.+)"
+    worker = re.match(cause, message)
     return worker[1] if worker else message
 
 
