@@ -33,13 +33,16 @@ _TAIL = 1 << 16  # bytes: a seal that is not in the header of safetensors stands
 class DamagedFileError(ValueError):
     """A file of this package was changed or cut after it was written; holds its ``path``."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(
+        self, path: Path, reason: str, advice: str = "restore it from a copy or make it anew"
+    ) -> None:
+        super().__init__(path, reason, advice)
         self.path = path
         self.reason = reason
+        self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason}): restore it from a copy or make it anew"
+        return f"{self.path} is damaged ({self.reason}): {self.advice}"
 
 
 @contextlib.contextmanager
