@@ -1,7 +1,7 @@
 """The common look of all pictures: a colour has the same meaning wherever it appears.
 
-Names and labels reach a picture or page through :func:`shortened` or :func:`visible`: they are
-text, whatever characters they hold.
+Names and labels reach a picture through :func:`shortened`, so they are text, whatever characters
+they hold.
 """
 
 from __future__ import annotations
@@ -101,15 +101,6 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def visible(text: str) -> str:
-    """Returns text whose invisible characters are escapes.
-
-    Such are control characters, those that turn the direction of what follows, and the bytes of a
-    file's name that are not UTF-8.
-    """
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
 def shortened(text: str, length: int) -> str:
     """Returns text for a picture, cut in the middle, because names often differ at their ends.
 
@@ -117,13 +108,12 @@ def shortened(text: str, length: int) -> str:
     """
     if len(text) > 2 * length:
         text = text[:length] + text[-length:]
-    drawn = "".join(c if c.isprintable() and _has_glyph(c) else _escape(c) for c in text)
+    drawn = "".join(
+        c if c.isprintable() and _has_glyph(c) else c.encode("unicode_escape").decode()
+        for c in text
+    )
     half = (length - 1) // 2
     return drawn if len(drawn) <= length else f"{drawn[: length - 1 - half]}…{drawn[-half:]}"
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 @functools.cache

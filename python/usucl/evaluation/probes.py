@@ -60,7 +60,8 @@ def knn(features: Features, truth: IntArray, test: Features, classes: int) -> Fl
     nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
     top = np.take_along_axis(similarity, nearest, axis=1)
     vote = np.exp((top - top.max(1, keepdims=True)) / KNN_TEMPERATURE)
-    probability = (vote[:, :, None] * np.eye(classes)[truth[nearest]]).sum(1)
+    probability = np.zeros((len(test), classes))
+    np.add.at(probability, (np.arange(len(test))[:, None], truth[nearest]), vote)
     return probability / probability.sum(1, keepdims=True)
 
 

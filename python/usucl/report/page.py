@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
-from usucl._style import visible
+from usucl._terminal import visible
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -72,7 +72,7 @@ class Html(str):
 
 def escape(text: object) -> Html:
     """Returns HTML that shows a text, its invisible characters as escapes."""
-    return text if isinstance(text, Html) else Html(html.escape(visible(str(text))))
+    return text if isinstance(text, Html) else Html(html.escape(visible(text)))
 
 
 def isolated(text: str) -> Html:

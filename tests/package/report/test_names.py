@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from runs import make_data, make_run
 
 from usucl import _style as style
+from usucl._terminal import visible
 from usucl.embedding import Embeddings
 from usucl.evaluation import evaluate
 from usucl.report import figures, write_report
@@ -103,7 +104,7 @@ def test_names_in_the_page_are_text(name: str) -> None:
     body = text[text.index("</style>") :]
     assert not re.search(r"<script|<c>|alert\(1\)<", body)
     assert not [c for c in body if not c.isprintable() and c != "\n"]
-    assert html.unescape(body).count(style.visible(name)) >= 4
+    assert html.unescape(body).count(visible(name)) >= 4
     text.encode("utf-8")
 
 
