@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from usucl._files import DamagedFileError, read_tensors, write_tensors
+from usucl._tables import read_table, write_table
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 
 logger = logging.getLogger(__name__)
+
+_TENSORS = ("features", "embedding", "video", "frame", "time")
+_COLUMNS = ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
+_DIGEST = "sha256 of the table"
 
 
 class Encoded(NamedTuple):
@@ -77,27 +82,25 @@ class Embeddings:
         return np.array(self.held_out, dtype=bool)[self.video.numpy()]
 
     def save(self, folder: str | Path, name: str) -> Path:
-        """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame)."""
+        """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame).
+
+        The first holds checksums of both.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = ("features", "embedding", "video", "frame", "time")
-        path = folder / f"{name}.safetensors"
-        save_file({key: getattr(self, key).contiguous() for key in tensors}, path)
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(
-                ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
-            )
-            for v, f, t, frame_label in zip(
-                self.video.tolist(),
-                self.frame.tolist(),
-                self.time.tolist(),
-                self.frame_label,
-                strict=True,
-            ):
-                part = "held_out" if self.held_out[v] else "train"
-                row = (self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v] or "")
-                writer.writerow((v, *row, frame_label or "", part))
+        numbers = (self.video.tolist(), self.frame.tolist(), self.time.tolist())
+        rows = [
+            (v, self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v], frame_label, part)
+            for v, f, t, frame_label in zip(*numbers, self.frame_label, strict=True)
+            for part in ["held_out" if self.held_out[v] else "train"]
+        ]
+        table, path = folder / f"{name}.csv", folder / f"{name}.safetensors"
+        write_table(table, _COLUMNS, rows)
+        digest = hashlib.sha256(table.read_bytes()).hexdigest()
+        write_tensors(path, {key: getattr(self, key) for key in _TENSORS}, {_DIGEST: digest})
         return path
 
     @classmethod
@@ -106,12 +109,21 @@ class Embeddings:
 
         Raises:
             FileNotFoundError: there are no embeddings of that name.
+            DamagedFileError: a file is damaged; the message names it.
         """
-        folder = Path(folder)
-        tensors = load_file(folder / f"{name}.safetensors")
-        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        path, table = Path(folder) / f"{name}.safetensors", Path(folder) / f"{name}.csv"
+        tensors, about = read_tensors(path)
+        if _DIGEST in about and hashlib.sha256(table.read_bytes()).hexdigest() != about[_DIGEST]:
+            raise DamagedFileError(table, f"its checksum is not that in {path.name}")
+        rows = read_table(table, _COLUMNS)
+        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
+        if shapes.keys() != set(_TENSORS) or any(s[:1] != [len(rows)] for s in shapes.values()):
+            raise DamagedFileError(path, f"{table.name} has {len(rows)} frames, got {shapes}")
+        if [row["video"] for row in rows] != [str(v) for v in tensors["video"].tolist()]:
+            raise DamagedFileError(table, f"its videos are not those of {path.name}")
         videos = {int(row["video"]): row for row in rows}
+        if videos.keys() != set(range(len(videos))):
+            raise DamagedFileError(table, f"its videos must be 0 .. {len(videos) - 1}")
         ordered = [videos[v] for v in range(len(videos))]
         return cls(
             **tensors,

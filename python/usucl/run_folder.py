@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from usucl._files import write_atomically
+from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.identity import same_name
 
@@ -16,6 +15,7 @@ MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
 
 TRAIN, HELD_OUT = "train", "held_out"
+SPLIT = ("video_id", "group", "label", "part")
 
 
 class RunFolder:
@@ -123,16 +123,17 @@ class RunFolder:
 
     def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
         """Writes which videos are trained on and which are held out."""
-        write_atomically(self.split, _split_text(training, held_out).encode())
+        write_table(self.split, SPLIT, _split_rows(training, held_out))
 
     def has_split(self, training: VideoCatalog, held_out: VideoCatalog) -> bool:
         """Returns whether the run has trained on and held out exactly these videos."""
-        stored = self.split.read_text(encoding="utf-8")
-        return same_name(stored) == same_name(_split_text(training, held_out))
+        stored = [tuple(row.values()) for row in read_table(self.split, SPLIT)]
+        return _comparable(stored) == _comparable(_split_rows(training, held_out))
 
     def write_skipped(self, catalog: VideoCatalog) -> None:
         """Writes which files could not be read, and why."""
-        write_atomically(self.skipped, _table_text(("path", "reason"), catalog.skipped).encode())
+        rows = [(str(path), reason) for path, reason in catalog.skipped]
+        write_table(self.skipped, ("path", "reason"), rows)
 
     def held_out_videos(self, catalog: VideoCatalog) -> tuple[bool, ...]:
         """Returns, for each video, whether pretraining saw neither it nor others of its patient.
@@ -144,41 +145,26 @@ class RunFolder:
         Raises:
             FileNotFoundError: the folder has no split.
         """
-        rows = read_table(self.split)
+        rows = read_table(self.split, SPLIT)
         parts = {same_name(row["video_id"]): row["part"] for row in rows}
         patients = {same_name(row["group"]) for row in rows if row["part"] == TRAIN}
 
         def seen(entry: VideoEntry) -> bool:
             paths = (entry.path, *entry.links)
             known = {next((parts[n] for n in _names(path) if n in parts), None) for path in paths}
-            return TRAIN in known or (entry.patient_known and entry.group in patients)
+            return TRAIN in known or (entry.patient_known and same_name(entry.group) in patients)
 
         groups = {entry.group for entry in catalog if seen(entry)}
         return tuple(entry.group not in groups for entry in catalog)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Reads the rows of a CSV file by column.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _comparable(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    return [tuple(map(same_name, row)) for row in rows]
 
 
-def _split_text(training: VideoCatalog, held_out: VideoCatalog) -> str:
+def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:
     parts = ((TRAIN, training), (HELD_OUT, held_out))
-    rows = [(e.id, e.group, e.label or "", part) for part, catalog in parts for e in catalog]
-    return _table_text(("video_id", "group", "label", "part"), rows)
-
-
-def _table_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return [(e.id, e.group, e.label or "", part) for part, catalog in parts for e in catalog]
 
 
 def _names(path: Path) -> Iterator[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from usucl._tables import read_table
 from usucl.data import VideoCatalog
-from usucl.run_folder import MARK, RunFolder, read_table
+from usucl.run_folder import MARK, RunFolder
 
 
 def make_videos(root: Path, *names: str, patients: bool = False) -> Path:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from usucl._binding import ClassOrInstanceMethod
 from usucl.bank import files
+from usucl.bank.arguments import GREATEST, check_ids, check_int
 from usucl.bank.hardest import hardest_cross, with_patients
 from usucl.bank.indexes import SearchOptions
-from usucl.bank.ring import DTYPES, Ring
+from usucl.bank.ring import DTYPES, Ring, state_of
 from usucl.bank.searches import index_of
 from usucl_ext import Frames, Selection, select_negatives
 
@@ -26,6 +27,11 @@ class NegativeBank:
     A plain class on purpose: as registered buffers of a module, its tensors would be broadcast
     from rank 0 by DistributedDataParallel and overwrite every other rank's bank. Keep it as an
     attribute of the training module and put :meth:`state_dict` into the checkpoint.
+
+    Banks may be sent to other processes, by any start method, through queues, and to the workers of
+    a ``DataLoader``: a copy arrives. In a child that is forked after this process has used several
+    threads, any search may wait forever, as PyTorch's own operations do there: start such children
+    by spawn or forkserver, or call ``torch.set_num_threads(1)`` first.
 
     Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots have video -1.
 
@@ -68,12 +74,7 @@ class NegativeBank:
         ef_search: int | None = None,
         rebuild_after: int | None = None,
     ) -> None:
-        age = 0 if max_age is None else max_age
-        for name, value, least in (("capacity", capacity, 1), ("dim", dim, 1), ("max_age", age, 0)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if value < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        capacity, dim = check_int("capacity", capacity, 1), check_int("dim", dim, 1)
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
         options = SearchOptions(search, nprobe, ef_search, rebuild_after)
@@ -81,7 +82,8 @@ class NegativeBank:
         self._set_up(ring, options, max_age)
 
     def _set_up(self, ring: Ring, options: SearchOptions, max_age: int | None) -> None:
-        self.search, self.max_age, self._options = options.search, max_age, options
+        self.search, self._options = options.search, options
+        self.max_age = None if max_age is None else check_int("max_age", max_age, 0)
         self._ring = ring
         self._index = index_of(ring, options)
 
@@ -97,8 +99,7 @@ class NegativeBank:
 
     def __reduce__(self) -> tuple[Callable[..., NegativeBank], tuple[Any, ...]]:
         """Copies and pickles hold the frames; an index is built again."""
-        state = {name: tensor.clone() for name, tensor in self.state_dict().items()}
-        return _restored, ({**self._arguments(), "device": self.device}, state)
+        return _restored, ({**self._arguments(), "device": self.device}, self._ring.values())
 
     @property
     def capacity(self) -> int:
@@ -205,11 +206,7 @@ class NegativeBank:
         Raises:
             TypeError, ValueError: an argument is not as stated; the message names it.
         """
-        for name, value in (("k", k), ("skip", skip)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if not 0 <= value < 1 << 31:
-                raise ValueError(f"{name} must be in 0 .. 2^31 - 1, got {value}")
+        k, skip = check_int("k", k, 0, GREATEST), check_int("skip", skip, 0, GREATEST)
         frames, keys = with_patients(frames), self.frames()
         proposes = self._proposes() and k > 0
         found = select_negatives(
@@ -262,7 +259,7 @@ class NegativeBank:
 
     def gather(self, slots: Tensor) -> Frames:
         """Returns a copy of the frames in these slots."""
-        return self.frames().take(slots)
+        return self.frames().take(check_ids("slots", slots))
 
     def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
         """Measures the share of the k hardest cross-video negatives that this search finds.
@@ -275,7 +272,8 @@ class NegativeBank:
         Returns:
             The share, which is 1 for an exact search and NaN if there is nothing to find.
         """
-        frames = with_patients(frames)
+        frames, sample = with_patients(frames), check_int("sample", sample, 1)
+        k = check_int("k", k, 0, GREATEST)
         rows = frames.video.shape[0]
         if rows > sample:
             chosen = torch.arange(sample, device=frames.video.device) * rows // sample
@@ -296,11 +294,11 @@ class NegativeBank:
             self._index.rebuild()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns the columns (not copied) and the number of frames ever enqueued.
+        """Returns copies of the columns, and the number of frames ever enqueued.
 
         An index is not part of the state: it is built again, like the first one.
         """
-        return self._ring.state()
+        return {name: column.clone() for name, column in self._ring.state().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Loads a state of the same capacity and dim, converted to this dtype and device.
@@ -323,7 +321,7 @@ class NegativeBank:
             OSError: the folder cannot be written.
         """
         dtype = str(self.dtype).removeprefix("torch.")
-        files.write(Path(folder), {**self._arguments(), "dtype": dtype}, self.state_dict())
+        files.write(Path(folder), {**self._arguments(), "dtype": dtype}, self._ring.state())
 
     @classmethod
     def open(cls, folder: str | Path, *, mmap: bool = False) -> NegativeBank:
@@ -378,7 +376,7 @@ class NegativeBank:
         return self
 
 
-def _restored(arguments: dict[str, Any], state: dict[str, Tensor]) -> NegativeBank:
+def _restored(arguments: dict[str, Any], values: dict[str, Any]) -> NegativeBank:
     bank = NegativeBank(**arguments)
-    bank.load_state_dict(state)
+    bank.load_state_dict(state_of(values, bank.dtype))
     return bank

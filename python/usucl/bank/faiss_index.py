@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -161,7 +162,6 @@ class FaissIndex(Index):
         self._rebuild_after = options.rebuild_after or (
             ring.capacity if self._removes else max(ring.capacity // 8, 1)
         )
-        self._builder = ThreadPoolExecutor(1, "usucl-bank-index")
         super().__init__(ring, options)
 
     def reset(self) -> None:
@@ -174,6 +174,8 @@ class FaissIndex(Index):
         self._since = torch.zeros(self.ring.capacity, dtype=torch.bool)
         self._changes = 0  # frames changed since the last generation was begun
         self._next: Future[tuple[Any, Tensor | None]] | None = None
+        self._process = os.getpid()
+        self._builder = ThreadPoolExecutor(1, "usucl-bank-index")
 
     @property
     def size(self) -> int:
@@ -212,6 +214,12 @@ class FaissIndex(Index):
             slots = torch.where(there, self._places[slots.clamp(min=0)], -1)
             slots = slots.masked_fill(self._stale[slots.clamp(min=0)], -1)
         return scores, slots
+
+    def catch_up(self) -> None:
+        """Brings the index up to date; in a forked child, which has no threads, from nothing."""
+        if self._process != os.getpid():
+            self.reset()
+        super().catch_up()
 
     def _update(self, changed: Tensor) -> None:
         self._changes += changed.numel()

@@ -6,17 +6,17 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from usucl._files import write_atomically
+from usucl._files import DamagedFileError, read_json, write_json
+from usucl.bank.versions import publishing, remove_unused, share, temporary
 
 _FORMAT = "usucl-bank-2"
 _READABLE = ("usucl-bank-1", _FORMAT)  # the first had no ages
@@ -27,6 +27,7 @@ _DTYPES = {
     torch.float16: "F16",
     torch.int64: "I64",
 }
+_NAMES = {name: dtype for dtype, name in _DTYPES.items()}
 _ALIGNMENT = 64  # bytes; aligned tensors can be used in the mapped file
 _CHUNK = 16 << 20  # bytes written, or copied from another device, at once
 
@@ -34,26 +35,30 @@ _CHUNK = 16 << 20  # bytes written, or copied from another device, at once
 def write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Writes both files; see :meth:`NegativeBank.save`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".bank*.tmp"):  # by a process that was killed while it saved
-        left.unlink(missing_ok=True)
+    unfinished = temporary(folder)
+    with publishing(folder):
+        remove_unused(folder, folder.glob(".bank*.tmp"))  # of processes that were killed
+        file = unfinished.open("xb")
+        share(file.fileno())
     # The name is known only after the content has been written, and no second copy is made.
-    temporary = folder / f".bank.{os.getpid()}.tmp"
     digest = hashlib.sha256()
     try:
-        with temporary.open("wb") as file:
+        with file:
             for part in _safetensors(state):
                 digest.update(part)
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        tensors = _tensor_file(folder, digest.hexdigest())
-        os.replace(temporary, tensors)
+            tensors = _tensor_file(folder, digest.hexdigest())
+            about = {"format": _FORMAT, **description, "sha256": digest.hexdigest()}
+            with publishing(folder):
+                os.replace(unfinished, tensors)
+                write_json(folder / "bank.json", about)
+                remove_unused(folder, set(folder.glob("bank-*.safetensors")) - {tensors})
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     finally:
-        temporary.unlink(missing_ok=True)
-    about = {"format": _FORMAT, **description, "sha256": digest.hexdigest()}
-    write_atomically(folder / "bank.json", json.dumps(about, indent=2).encode())
-    for earlier in set(folder.glob("bank-*.safetensors")) - {tensors}:
-        earlier.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def _safetensors(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -83,59 +88,85 @@ def _safetensors(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def read(folder: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads the description and the state.
+    """Reads the description and the state, whose tensors are mapped from the file.
+
+    If another process replaces and removes the version meanwhile, the next one is read.
 
     Args:
         folder: folder that :func:`write` wrote.
-        mmap: leave the embeddings in the file; see :meth:`NegativeBank.open`.
+        mmap: do not check the content of the tensors; see :meth:`NegativeBank.open`.
 
     Raises:
         FileNotFoundError: ``folder`` holds no bank.
-        ValueError: the files are damaged.
+        DamagedFileError: a file is damaged; the message names it.
+        OSError: a file cannot be read.
     """
-    path = folder / "bank.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no bank: bank.json is missing")
+    path, earlier = folder / "bank.json", None
+    while True:
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no bank: bank.json is missing")
+        description = read_json(path)
+        tensors = _tensor_file(folder, _checked(path, description))
+        try:
+            with tensors.open("rb") as file:
+                share(file.fileno())
+                return description, _read_tensors(file, tensors, description, not mmap)
+        except FileNotFoundError as error:
+            if description == earlier:
+                raise DamagedFileError(tensors, "it is missing") from error
+            earlier = description
+
+
+def _checked(path: Path, description: Mapping[str, Any]) -> str:
+    """Returns the digest of the tensors, if a description has what every version's has."""
+    known, digest = description.get("format"), description.get("sha256")
+    if known not in _READABLE:
+        raise DamagedFileError(path, f"format must be {_FORMAT!r}, got {known!r}")
+    if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):  # part of a path
+        raise DamagedFileError(path, f"sha256 must be 64 hexadecimal digits, got {digest!r}")
+    return digest
+
+
+def _read_tensors(
+    file: BinaryIO, path: Path, description: Mapping[str, Any], check: bool
+) -> dict[str, Tensor]:
+    """Maps the tensors of an open file, which never changes: writing copies the page."""
+    if not os.fstat(file.fileno()).st_size:
+        raise DamagedFileError(path, "it is empty")
+    content = np.memmap(file, np.uint8, mode="c")
+    if check and hashlib.sha256(content.data).hexdigest() != description["sha256"]:
+        raise DamagedFileError(path, "its SHA-256 is not that in bank.json")
     try:
-        description = json.loads(path.read_bytes())
-        if description["format"] not in _READABLE:
-            raise ValueError(f"format must be {_FORMAT!r}, got {description['format']!r}")
-        digest = bytes.fromhex(description["sha256"]).hex()  # hexadecimal, so it cannot be a path
-        tensors = _tensor_file(folder, digest)
-        if not mmap and _digest_of(tensors) != digest:
-            raise ValueError("the tensors are not those that were saved (SHA-256 differs)")
-        with safetensors.safe_open(str(tensors), "pt") as file:
-            names = set(file.keys()) - ({"embedding"} if mmap else set())
-            state = {name: file.get_tensor(name) for name in names}
-        if mmap:
-            state["embedding"] = _mapped(tensors)
-        return description, state
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"the bank in {folder} is damaged: {error}") from error
+        length = int.from_bytes(content[:8].tobytes(), "little")
+        header = json.loads(content[8 : 8 + length].tobytes())
+        header.pop("__metadata__", None)
+        data = content[8 + length :]
+        state = {name: _tensor(data, **about) for name, about in header.items()}
+        shape, dtype = list(state["embedding"].shape), _NAMES[header["embedding"]["dtype"]]
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        raise DamagedFileError(path, f"not a bank's tensors: {error}") from error
+    told = [description.get("capacity"), description.get("dim")], description.get("dtype")
+    if told != (shape, str(dtype).removeprefix("torch.")):
+        raise DamagedFileError(path, f"its embeddings are {dtype} {shape}, bank.json says {told}")
+    return state
 
 
-def _digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_CHUNK):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-def _mapped(path: Path) -> Tensor:
-    """Maps the embeddings in the file, which never changes: writing copies the page.
-
-    The library has checked their place.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        about = json.loads(file.read(length))["embedding"]
-    dtype = next(dtype for dtype, name in _DTYPES.items() if name == about["dtype"])
-    begin, end = about["data_offsets"]
-    if math.prod(about["shape"]) * dtype.itemsize != end - begin:
-        raise ValueError("the place of the embeddings is not of their size")
-    content = np.memmap(path, np.uint8, mode="c", offset=8 + length + begin, shape=(end - begin,))
-    return torch.from_numpy(content).view(dtype).reshape(about["shape"])
+def _tensor(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    """Returns one tensor of the mapped data, if its place fits its size."""
+    begin, end = data_offsets
+    if not all(type(number) is int and number >= 0 for number in (begin, *shape)):
+        raise ValueError(f"a tensor must have a shape and a place, got {shape}, {data_offsets}")
+    if begin + math.prod(shape) * _NAMES[dtype].itemsize != end or end > len(data):
+        raise ValueError(f"a tensor must be as long as its place, got {shape}, {data_offsets}")
+    part = np.asarray(data[begin:end])
+    return torch.from_numpy(part).view(_NAMES[dtype]).reshape(shape)
 
 
 def _tensor_file(folder: Path, digest: str) -> Path:

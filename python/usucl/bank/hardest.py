@@ -14,6 +14,7 @@ from torch import Tensor
 
 from usucl.bank.indexes import Index, score_error
 from usucl_ext import Frames, select_negatives, similarities
+from usucl_ext._validation import check_frames
 from usucl_ext.reference import relation_masks
 
 _SPARE = 16  # candidates fetched beyond those wanted, for similarities that are nearly equal
@@ -22,8 +23,9 @@ _MORE = 8  # factor of the candidates fetched in the second round
 
 
 def with_patients(frames: Frames) -> Frames:
-    """Fills in unknown patients where none are given; returns other types than Frames unchanged."""
-    if isinstance(frames, Frames) and frames.patient is None:
+    """Checks frames as the loss does, and fills in unknown patients where none are given."""
+    frames = check_frames("frames", frames)
+    if frames.patient is None:
         return frames._replace(patient=torch.full_like(frames.video, -1))
     return frames
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from usucl.bank.arguments import GREATEST, check_int
 from usucl.bank.ring import Ring
 
 
@@ -64,10 +65,10 @@ class SearchOptions:
         if not isinstance(self.search, str):
             raise TypeError(f"search must be a string, got {type(self.search).__name__}")
         for name, value in self.told.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int or None, got {type(value).__name__}")
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            try:
+                object.__setattr__(self, name, check_int(name, value, 1, GREATEST))
+            except TypeError as error:
+                raise TypeError(f"{error}".replace(" an int,", " an int or None,")) from None
 
     @property
     def told(self) -> dict[str, Any]:

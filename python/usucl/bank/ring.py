@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from usucl.bank.arguments import check_ids, check_tensor
 from usucl_ext import Frames
 
 DTYPES = {
@@ -121,10 +122,9 @@ class Ring:
         Raises:
             TypeError, ValueError: see :meth:`NegativeBank.reembed`; nothing is changed then.
         """
-        if slots.dtype != torch.int64 or slots.dim() != 1:
-            raise TypeError(
-                f"slots must be an int64 tensor [M], got {slots.dtype} {list(slots.shape)}"
-            )
+        slots, embedding = check_ids("slots", slots), check_tensor("embedding", embedding)
+        if slots.dim() != 1:
+            raise TypeError(f"slots must be an int64 tensor [M], got shape {list(slots.shape)}")
         if list(embedding.shape) != [slots.shape[0], self.dim] or not embedding.is_floating_point():
             raise ValueError(
                 f"embedding must be floating point [{slots.shape[0]}, {self.dim}], "
@@ -149,27 +149,23 @@ class Ring:
         embedding, video, time, patient = frames
         if self._is_already_valid(embedding, video, time, patient):
             return embedding.detach(), video, time, patient
-        if not embedding.is_floating_point():
+        if not check_tensor("frames.embedding", embedding).is_floating_point():
             raise TypeError(f"frames.embedding must be floating point, got {embedding.dtype}")
         if embedding.dim() != 2 or embedding.shape[1] != self.dim:
             raise ValueError(
                 f"frames.embedding must have shape [M, {self.dim}], got {list(embedding.shape)}"
             )
+        video, time = check_ids("frames.video", video), check_tensor("frames.time", time)
+        patient = None if patient is None else check_ids("frames.patient", patient)
+        if time.is_complex() or time.dtype == torch.bool:
+            raise TypeError(f"frames.time must be floating point, got {time.dtype}")
         rows = embedding.shape[:1]
-        columns: tuple[tuple[str, Tensor | None], ...]
-        columns = (("video", video), ("time", time), ("patient", patient))
-        for name, column in columns:
-            if column is None:
-                continue
-            if column.shape != rows:
+        for name, column in (("video", video), ("time", time), ("patient", patient)):
+            if column is not None and column.shape != rows:
                 raise ValueError(
-                    f"frames.{name} must have shape [{embedding.shape[0]}], one value per frame, "
+                    f"frames.{name} must have shape [{rows[0]}], one value per frame, "
                     f"got {list(column.shape)}"
                 )
-            if name != "time" and column.dtype != torch.int64:
-                raise TypeError(f"frames.{name} must be int64, got {column.dtype}")
-        if not time.is_floating_point():
-            raise TypeError(f"frames.time must be floating point, got {time.dtype}")
         device = self.embedding.device
         embedding = embedding.detach().to(device, self.embedding.dtype)
         video = video.to(device)
@@ -187,6 +183,8 @@ class Ring:
         self, embedding: Tensor, video: Tensor, time: Tensor, patient: Tensor | None
     ) -> bool:
         """Tells the usual case on the CPU quickly: nothing needs an error or a conversion."""
+        if not all(c is None or isinstance(c, Tensor) for c in (embedding, video, time, patient)):
+            return False
         rows = video.shape
         return (
             self._on_cpu
@@ -222,6 +220,14 @@ class Ring:
             "written": self.written,
         }
 
+    def values(self) -> dict[str, np.ndarray]:
+        """Returns the state as arrays, which pickles hold by value; :func:`state_of` reads them.
+
+        Tensors would be shared with other processes, through descriptors of files that are gone
+        before a spawned process opens them.
+        """
+        return {name: _bits(column).cpu().numpy() for name, column in self.state().items()}
+
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Loads a state; see :meth:`NegativeBank.load_state_dict`."""
         checked = self._checked_state(state)
@@ -254,6 +260,8 @@ class Ring:
         if state.keys() != own.keys():
             raise ValueError(f"a bank's state must have {sorted(own)}, got {sorted(state)}")
         for name, tensor in own.items():
+            if check_tensor(name, state[name]).is_floating_point() != tensor.is_floating_point():
+                raise ValueError(f"{name} must be {tensor.dtype}, got {state[name].dtype}")
             if state[name].shape != tensor.shape:
                 raise ValueError(
                     f"{name} must have shape {list(tensor.shape)}, got {list(state[name].shape)}"
@@ -266,6 +274,13 @@ class Ring:
         if bool((state["written"] > enqueued).any()):
             raise ValueError("a bank's state must hold no slot written after its last frame")
         return state
+
+
+def state_of(values: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns the state whose embeddings have this dtype, of :meth:`Ring.values`."""
+    state = {name: torch.as_tensor(value) for name, value in values.items()}
+    state["embedding"] = state["embedding"].view(dtype)
+    return state
 
 
 def _bits(embedding: Tensor) -> Tensor:

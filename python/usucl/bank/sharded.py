@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from usucl._files import write_atomically
+from usucl._files import DamagedFileError, read_json, write_json
 from usucl.bank import files
+from usucl.bank.arguments import GREATEST, check_int
 from usucl.bank.bank import NegativeBank, Window
 from usucl.bank.exchange import Exchange
 from usucl.bank.hardest import with_patients
 from usucl.bank.ring import DTYPES
+from usucl.bank.versions import in_use, publishing, remove_unused
 from usucl_ext import Frames, Selection
 
 _FORMAT = "usucl-sharded-bank-1"
@@ -101,8 +104,9 @@ class ShardedBank:
         order of the selection. N and the values in ``window`` may differ between ranks, but no
         other argument.
         """
-        exchange = self._exchange
-        depth = skip + k
+        exchange, frames = self._exchange, with_patients(frames)
+        k, skip = check_int("k", k, 0, GREATEST), check_int("skip", skip, 0, GREATEST)
+        depth = min(skip + k, GREATEST)
         everyone, windows, counts = self._gather_anchors(frames, window, depth)
         found = self.local.hardest(everyone, depth, window=windows, max_similarity=max_similarity)
         offset = int(self._first[self.rank])
@@ -165,7 +169,7 @@ class ShardedBank:
             if len(set(table[:, column].tolist())) > 1:
                 raise ValueError(f"{name} must be the same on all ranks, got {table[:, column]}")
         counts = table[:, 0].tolist()
-        columns: list[Tensor] = list(with_patients(frames))  # type: ignore[arg-type]
+        columns: list[Tensor] = list(frames)  # type: ignore[arg-type]
         if window is not None:
             bounds = torch.as_tensor(window, dtype=torch.float32, device=frames.time.device)
             columns.append(bounds.reshape(-1, 2).expand(rows, 2))
@@ -214,14 +218,19 @@ class ShardedBank:
         number = [uuid.uuid4().int >> 66]  # all ranks use that of rank 0
         version = int(exchange.gather_numbers(number, "the name of the version")[0, 0])
         parts = folder / f"shards-{version:016x}"
-        self.local.save(parts / f"{self.rank:05d}")
-        lengths = exchange.gather_numbers([len(self.local)], "each part to be saved")[:, 0]
-        if self.rank == 0:
-            about = {"format": _FORMAT, "parts": parts.name, "lengths": lengths.tolist()}
-            write_atomically(folder / "shards.json", json.dumps(about, indent=2).encode())
-            for earlier in set(folder.glob("shards-*")) - {parts}:
-                if earlier.is_dir():
-                    shutil.rmtree(earlier, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as protected:
+            with publishing(folder):
+                parts.mkdir(exist_ok=True)
+                protected.enter_context(in_use(parts))
+            self.local.save(parts / f"{self.rank:05d}")
+            lengths = exchange.gather_numbers([len(self.local)], "each part to be saved")[:, 0]
+            if self.rank == 0:
+                about = {"format": _FORMAT, "parts": parts.name, "lengths": lengths.tolist()}
+                with publishing(folder):
+                    write_json(folder / "shards.json", about)
+                    remove_unused(folder, folder.glob(".shards*.tmp"))
+                    remove_unused(folder, set(folder.glob("shards-*/")) - {parts})
         exchange.gather_numbers([0], "the list of parts to be written")
 
     def load(self, folder: str | Path) -> ShardedBank:
@@ -234,24 +243,42 @@ class ShardedBank:
             ValueError: the files are damaged, or do not fit; the bank is unchanged then.
         """
         folder = Path(folder)
-        path = folder / "shards.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no sharded bank: shards.json is missing")
-        try:
-            about = json.loads(path.read_bytes())
-            if about["format"] != _FORMAT:
-                raise ValueError(f"format must be {_FORMAT!r}, got {about['format']!r}")
-            lengths = [int(length) for length in about["lengths"]]
-            parts = folder / Path(about["parts"]).name
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"the sharded bank in {folder} is damaged: {error}") from error
-        readers = [partial(_read_part, parts / f"{i:05d}") for i in range(len(lengths))]
-        if len(lengths) == self._exchange.size:
-            self.local.load_state_dict(readers[self.rank]())
-        else:
+        path, earlier = folder / "shards.json", None
+        while True:
+            if not path.is_file():
+                raise FileNotFoundError(f"{folder} holds no sharded bank: shards.json is missing")
+            about = read_json(path)
+            lengths, parts = _lengths(path, about), folder / about["parts"]
+            readers = [partial(_read_part, parts / f"{i:05d}") for i in range(len(lengths))]
             size, capacity = self._exchange.size, self.local.capacity
-            self.local.load_state_dict(redistributed(readers, lengths, self.rank, size, capacity))
-        return self
+            try:
+                with in_use(parts):
+                    if len(lengths) == size:
+                        self.local.load_state_dict(readers[self.rank]())
+                    else:
+                        share = redistributed(readers, lengths, self.rank, size, capacity)
+                        self.local.load_state_dict(share)
+                    return self
+            except (FileNotFoundError, DamagedFileError) as error:
+                if isinstance(error, DamagedFileError) and parts.is_dir():
+                    raise
+                if about == earlier or parts.is_dir():
+                    raise DamagedFileError(path, f"a part is missing: {error}") from error
+                earlier = about  # another process has replaced and removed this version
+
+
+def _lengths(path: Path, about: Mapping[str, Any]) -> list[int]:
+    """Returns the number of frames of each part, if the file has what every version's has."""
+    if about.get("format") != _FORMAT:
+        raise DamagedFileError(path, f"format must be {_FORMAT!r}, got {about.get('format')!r}")
+    lengths, parts = about.get("lengths"), about.get("parts")
+    if not (isinstance(parts, str) and re.fullmatch("shards-[0-9a-f]{16}", parts)):
+        raise DamagedFileError(path, f"parts must name a folder of parts, got {parts!r}")
+    if not (
+        isinstance(lengths, list) and lengths and all(type(n) is int and n >= 0 for n in lengths)
+    ):
+        raise DamagedFileError(path, f"lengths must be the frames of each part, got {lengths!r}")
+    return lengths
 
 
 def _read_part(folder: Path) -> dict[str, Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from usucl.cli.console import console, progress, say, table
+from usucl.cli.console import progress, say, table, visible
 
 if TYPE_CHECKING:
     from usucl.data import Skipped
@@ -257,11 +256,10 @@ class _Shown:
 
         if isinstance(event, Progress):
             self.bar.start()
-            name = event.video or self.description
+            name = visible(event.video or self.description)
             self.bar.update(self.frames, completed=event.done, total=event.total, description=name)
         elif isinstance(event, Skipped):
-            line = f"left out: {event.path}: {event.reason}"
-            console(stderr=True).print(line, markup=False)
+            say(f"left out: {event.path}: {event.reason}", stderr=True)
         elif event.complete:
             self.complete = True
         else:
@@ -296,17 +294,17 @@ def _described_pair(gallery: Gallery, pair: Pair) -> dict[str, Any]:
 
 def _write_csv(gallery: Gallery, pairs: Sequence[Pair], path: Path) -> None:
     """Writes one row per pair; the fields of the two frames end in _a and _b."""
+    from usucl._tables import write_table
     from usucl.gallery import StoredFrame
 
     sides = [f"{field.name}_{side}" for side in "ab" for field in fields(StoredFrame)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*PAIR_FIELDS, *sides))
-        for pair in pairs:
-            row = _described_pair(gallery, pair)
-            a, b = row.pop("a"), row.pop("b")
-            writer.writerow((*row.values(), *a.values(), *b.values()))
+    rows = []
+    for pair in pairs:
+        row = _described_pair(gallery, pair)
+        a, b = row.pop("a"), row.pop("b")
+        rows.append((*row.values(), *a.values(), *b.values()))
+    write_table(path, (*PAIR_FIELDS, *sides), rows)
 
 
 def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from usucl.cli.console import console, say
+from rich.text import Text
+
+from usucl.cli.console import console, say, visible
 from usucl.cli.data import Damaged
 
 if TYPE_CHECKING:
@@ -57,14 +59,14 @@ def convert(
     out.mkdir(parents=True, exist_ok=True)
     with console(stderr=True).status("") as status:
         for number, entry in enumerate(catalog, 1):
-            status.update(f"{number} of {len(catalog)}: {entry.id}")
+            status.update(Text(visible(f"{number} of {len(catalog)}: {entry.id}")))
             if entry not in finished:
                 _write(entry, out, size, image_format)
     for name, content in tables.items():
         if content:
             write_atomically(out / name, content)
     for path, reason in catalog.skipped:
-        console(stderr=True).print(f"left out: {path}: {reason}", markup=False)
+        say(f"left out: {path}: {reason}", stderr=True)
     written = len(catalog) - len(finished)
     say(f"{written} videos written to {out}, {len(finished)} were already there")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from usucl.cli.console import console, say, table
+from usucl.cli.console import say, table
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
@@ -31,7 +31,8 @@ def check(data: Path, *, min_frames: int = 2, damaged: Damaged = "skip") -> int:
     try:
         catalog = VideoCatalog.scan(data, min_frames=min_frames, damaged=damaged)
     except ValueError as error:
-        console(stderr=True).print(str(error), markup=False)
+        for line in str(error).splitlines():
+            say(line, stderr=True)
         return NOTHING_USABLE
     _show(catalog)
     return 0

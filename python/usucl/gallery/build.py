@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from usucl.bank import NegativeBank
+from usucl.bank.versions import publishing, remove_unused
 from usucl.data import Skipped, VideoError
 from usucl.embedding import embed_videos
 from usucl.gallery.events import Callback, Progress, Resumed
@@ -74,5 +75,5 @@ def fill(bank: NegativeBank, tasks: Sequence[Task], parts: Parts) -> None:
 def clean(out: Path, parts: Parts) -> None:
     """Removes the parts, and half-written files of a build that was killed."""
     parts.remove()
-    for leftover in out.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    with publishing(out):
+        remove_unused(out, out.glob(".*.tmp"))

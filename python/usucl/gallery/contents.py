@@ -6,8 +6,8 @@ both may be replaced one after the other: at any moment the bank in the folder f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from usucl._files import write_atomically
+from usucl._files import DamagedFileError, read_json, write_json
 from usucl.bank import NegativeBank
+from usucl.bank.versions import publishing, remove_unused
 from usucl.data import VideoEntry, VideoError, load_frames
 
 FORMAT = "usucl-bank-contents-1"
@@ -149,24 +150,47 @@ def read(folder: Path) -> tuple[NegativeBank, Contents]:
         FileNotFoundError: there is no bank, or only one without its table.
         ValueError: the files are damaged.
     """
-    bank = open_bank(folder)
-    path = _file(folder, bank)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} does not say which videos its frames are from ({path.name} is missing): "
-            "make the bank with 'usucl bank build'"
-        )
+    earlier = None
+    while True:
+        bank = open_bank(folder)
+        path = _file(folder, bank)
+        try:
+            return bank, _checked(path, read_json(path), len(bank))
+        except FileNotFoundError as error:
+            if path == earlier:
+                raise FileNotFoundError(
+                    f"{folder} does not say which videos its frames are from ({path.name} is "
+                    "missing): make the bank with 'usucl bank build'"
+                ) from error
+            earlier = path  # another process may have replaced and removed this version
+
+
+def _checked(path: Path, table: Mapping[str, Any], frames: int) -> Contents:
+    """Returns the contents that a table holds, if they are possible for so many frames."""
     try:
-        table = json.loads(path.read_bytes())
         if table["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT!r}, got {table['format']!r}")
         videos = [StoredVideo(**{**v, "frames": tuple(v["frames"])}) for v in table["videos"]]
-        contents = Contents(tuple(videos), table["source"])
-        if len(contents.frame) != len(bank):
-            raise ValueError(f"it must list {len(bank)} frames, got {len(contents.frame)}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return bank, contents
+        for video in videos:
+            _check_video(video)
+        contents = Contents(tuple(videos), dict(table["source"]))
+        if len(contents.frame) != frames:
+            raise ValueError(f"it must list {frames} frames, got {len(contents.frame)}")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DamagedFileError(path, reason) from error
+    return contents
+
+
+def _check_video(video: StoredVideo) -> None:
+    numbers = (video.num_frames, *video.frames, 0 if video.fold is None else video.fold)
+    texts = (video.id, video.path, video.patient or "", video.label or "")
+    if not all(type(number) is int for number in numbers):
+        raise ValueError(f"frames and fold must be integers, got {numbers} for {video.id!r}")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"id, path, patient and label must be texts, got {texts}")
+    if not all(0 <= number < video.num_frames for number in video.frames):
+        raise ValueError(f"{video.id!r} must have frames below {video.num_frames}, got {numbers}")
 
 
 def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
@@ -178,10 +202,10 @@ def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
         "source": dict(contents.source),
         "videos": [asdict(video) for video in contents.videos],
     }
-    write_atomically(path, json.dumps(table, indent=1).encode())
-    bank.save(folder)
-    for earlier in set(folder.glob("contents-*.json")) - {path}:
-        earlier.unlink()
+    with publishing(folder):
+        write_json(path, table)
+        bank.save(folder)
+        remove_unused(folder, set(folder.glob("contents-*.json")) - {path})
 
 
 def open_bank(folder: Path) -> NegativeBank:
@@ -206,8 +230,11 @@ def facts(folder: Path) -> dict[str, Any]:
     """
     bank = open_bank(folder)
     columns = bank.frames()
-    description = json.loads((folder / "bank.json").read_bytes())
-    files = [file for file in folder.iterdir() if file.is_file()]
+    description = read_json(folder / "bank.json")
+    size = 0
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of a version that is being replaced
+            size += file.stat().st_size if file.is_file() else 0
     counts = columns.video[columns.video >= 0].unique(return_counts=True)[1].tolist()
     spread = {"least": min(counts), "median": median(counts), "most": max(counts)} if counts else {}
     known: dict[str, Any] = {
@@ -217,7 +244,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "dtype": str(columns.embedding.dtype).removeprefix("torch."),
         "search": description.get("search"),
         "format": description.get("format"),
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": size,
         "frames_per_video": spread,
         "unfinished": (folder / UNFINISHED).is_dir(),
         "described": True,

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError
+import torch
 from torch import Tensor
 
-from usucl._files import write_atomically
+from usucl._files import DamagedFileError, read_tensors, write_tensors
 from usucl.data import VideoEntry
 from usucl.data.video import frame_files
 from usucl.run_folder import RunFolder
@@ -61,16 +60,24 @@ class Parts:
         return Task(entry, tuple(frames), part)
 
     def load(self, task: Task) -> Tensor | None:
-        """Reads the embeddings ``[n, D]``; None if they are missing or damaged."""
+        """Reads the embeddings ``[n, D]``; None if they are missing, damaged or no embeddings."""
         try:
-            return safetensors.torch.load(self._file(task.part).read_bytes())["embedding"]
-        except (OSError, SafetensorError, KeyError):
+            embedding = read_tensors(self._file(task.part))[0].get("embedding")
+        except (OSError, DamagedFileError):
             return None
+        usable = embedding is not None and is_normalised(embedding, len(task.frames))
+        return embedding if usable else None
 
     def save(self, task: Task, embedding: Tensor) -> None:
-        """Writes a part atomically."""
+        """Writes a part atomically.
+
+        Raises:
+            ValueError: an embedding is not finite or not of length 1.
+        """
+        if not is_normalised(embedding, len(task.frames)):
+            raise ValueError(f"the encoder's embeddings of {task.entry.id} must be of length 1")
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._file(task.part), safetensors.torch.save({"embedding": embedding}))
+        write_tensors(self._file(task.part), {"embedding": embedding})
 
     def others(self, tasks: Sequence[Task]) -> int:
         """Counts the stored parts that belong to none of these tasks."""
@@ -83,6 +90,13 @@ class Parts:
 
     def _file(self, part: str) -> Path:
         return self.folder / f"{part}.safetensors"
+
+
+def is_normalised(embedding: Tensor, frames: int) -> bool:
+    """Returns whether embeddings are float32 ``[frames, D]``, finite and of length 1."""
+    if embedding.dim() != 2 or len(embedding) != frames or embedding.dtype != torch.float32:
+        return False
+    return bool(((torch.linalg.vector_norm(embedding, dim=1) - 1).abs() < 1e-3).all())
 
 
 def encoder_fingerprint(run: Path) -> str:

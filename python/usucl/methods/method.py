@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from usucl.data import FrameBatch, Sampler
-from usucl.data.datamodule import TimeUnit
+from usucl.data.batches import TimeUnit
 from usucl.data.transforms import AugmentationName
 from usucl.losses import Frames, LossInputs
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from usucl import _style as style
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
-from usucl.data.datamodule import Clock
+from usucl.data.batches import Clock
 from usucl.data.sampling import clamp_window
 from usucl.embedding import Embeddings, default_device, embed_entries, encode, evenly_spaced
 from usucl.losses import Frames

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from usucl._files import read_json
+from usucl._tables import read_table
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
-from usucl.run_folder import RunFolder, read_table
+from usucl.run_folder import RunFolder
 from usucl.training import TrainingConfig, read_config
 
 
@@ -51,7 +53,7 @@ class RunRecord:
             name = folder.encoder_config.name
             raise FileNotFoundError(f"run must be a run folder, got {folder.path} without {name}")
         written = folder.config.is_file()
-        rows = _rows(folder.metrics)
+        rows = _rows(folder.metrics, growing=True)
         return cls(
             folder=folder,
             metrics={
@@ -60,7 +62,7 @@ class RunRecord:
             },
             split=_rows(folder.split),
             skipped=_rows(folder.skipped),
-            encoder=json.loads(folder.encoder_config.read_bytes()),
+            encoder=read_json(folder.encoder_config),
             config=read_config(folder.config, {}) if written else TrainingConfig(),
             config_text=folder.config.read_text(encoding="utf-8") if written else "",
             evaluation=_evaluation(folder.evaluation),
@@ -84,8 +86,8 @@ class RunRecord:
         return float(lo[-1]), float(hi[-1])
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    return read_table(path) if path.is_file() else []
+def _rows(path: Path, *, growing: bool = False) -> list[dict[str, str]]:
+    return read_table(path, growing=growing) if path.is_file() else []
 
 
 def _evaluation(path: Path) -> Evaluation | None:

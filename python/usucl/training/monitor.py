@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from pathlib import Path
@@ -13,8 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from usucl._files import write_atomically
+from usucl._files import DamagedFileError
 from usucl._spread import effective_rank, uniformity
+from usucl._tables import read_table, table_line, write_table
 from usucl.bank import ShardedBank
 from usucl.data import FrameBatch
 from usucl.losses import Frames, share_above_margin
@@ -83,21 +82,18 @@ class MetricsTable:
 
     def rewind(self, step: int) -> None:
         """Drops the rows after ``step``."""
-        rows: list[dict[str, str]] = []
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.path, text.getvalue().encode())
+        rows = read_table(self.path, ["step"], growing=True) if self.path.is_file() else []
+        try:
+            kept = [row for row in rows if int(row["step"]) <= step]
+        except ValueError as error:
+            raise DamagedFileError(self.path, f"a step is no number: {error}") from error
+        write_table(self.path, COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in kept])
 
     def append(self, row: dict[str, float]) -> None:
         """Adds a row; NaN becomes an empty cell."""
-        cells = {name: "" if math.isnan(value) else f"{value:.7g}" for name, value in row.items()}
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(cells)
+        cells = ["" if math.isnan(row[name]) else f"{row[name]:.7g}" for name in COLUMNS]
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            file.write(table_line(cells))
 
 
 class Monitor(Callback):

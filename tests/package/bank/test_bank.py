@@ -81,10 +81,10 @@ def test_frames_are_the_slots_themselves() -> None:
         ({"embedding": torch.ones(2, 3, dtype=torch.int64)}, "floating point, got torch.int64"),
         ({"video": torch.tensor([0, -2])}, "row 1 is -2"),
         ({"video": torch.tensor([0])}, r"frames.video must have shape \[2\]"),
-        ({"video": torch.tensor([0.0, 1.0])}, "frames.video must be int64"),
-        ({"time": torch.tensor([0, 1])}, "frames.time must be floating"),
+        ({"video": torch.tensor([0.0, 1.0])}, "frames.video must be an int64 tensor"),
+        ({"time": torch.tensor([True, False])}, "frames.time must be floating"),
         ({"time": torch.zeros(2, 1)}, "frames.time"),
-        ({"patient": torch.tensor([0, 1], dtype=torch.int32)}, "frames.patient must be int64"),
+        ({"patient": torch.tensor([True, False])}, "frames.patient must be an int64"),
     ],
 )
 def test_bad_frames_are_refused_and_change_nothing(change: dict, message: str) -> None:

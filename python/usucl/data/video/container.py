@@ -62,6 +62,7 @@ def survey(path: Path) -> list[str]:
         size = stream.codec_context.width or 1, stream.codec_context.height or 1
         check_cost(path, *size)
         timed = [s for s in container.streams if s.type in ("audio", "video")]
+        units = {s.index: float(s.time_base or 0) for s in timed}  # seconds
         try:
             for packet in container.demux(timed):
                 if not packet.size:
@@ -73,12 +74,12 @@ def survey(path: Path) -> list[str]:
                         check_cost(path, *size, packets)
                 if packet.pts is None:
                     continue
-                begin = packet.pts if packet.dts is None else packet.dts
-                time = float(begin * packet.time_base)
-                length = float((packet.duration or 0) * packet.time_base)
+                unit = units[packet.stream_index]
+                time = (packet.pts if packet.dts is None else packet.dts) * unit
+                length = (packet.duration or 0) * unit
                 gap = max(gap, length, time - last.get(packet.stream_index, time))
                 last[packet.stream_index] = time
-                end = max(end, float(packet.pts * packet.time_base) + length)
+                end = max(end, packet.pts * unit + length)
         except (av.error.FFmpegError, OSError) as error:
             trouble.append(f"cannot be read after {packets} frames ({words(error)})")
         check_cost(path, *size, packets)

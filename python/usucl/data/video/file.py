@@ -140,7 +140,8 @@ def _decoder(stream: Any, *, strict: bool, threads: bool) -> Any:
         alpha = av.CodecContext.create(_ALPHA_DECODERS[decoder.name], "r")
         alpha.extradata = decoder.extradata
         decoder = alpha
-    options = {"max_pixels": str(limit("USUCL_MAX_FRAME_PIXELS"))}
+    most = 2 * limit("USUCL_MAX_FRAME_PIXELS") + 2**20  # FFmpeg counts its own margins too
+    options = {"max_pixels": str(most)}
     decoder.options = {**options, "err_detect": "explode"} if strict else options
     if threads:
         decoder.thread_type = "AUTO"

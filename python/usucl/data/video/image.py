@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -13,9 +14,11 @@ from usucl.data.video.base import VideoError, is_hidden, natural_key
 from usucl.data.video.limits import check_cost, limit
 
 IMAGE_SUFFIXES = frozenset({".apng", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_STACK_SUFFIXES = IMAGE_SUFFIXES - {".bmp", ".jpeg", ".jpg"}
 # What Pillow may take a file for, whatever its name: none of these runs other programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
+_EXIF_PLACES = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 _NOT_A_PAGE = 0b101  # bits of TIFF's NewSubfileType: a smaller copy, a mask
 
 
@@ -26,8 +29,8 @@ def read_image(file: Path) -> np.ndarray:
         VideoError: the image is broken, too large, not of 8 bits, or holds several pages.
     """
     with opened_image(file, file) as image:
-        if len(pages(image)) > 1:
-            raise VideoError(file, _several(image))
+        if len(pages(image, file)) > 1:
+            raise VideoError(file, _several(image, file))
         return displayed(image)
 
 
@@ -38,13 +41,13 @@ def check_image(file: Path, owner: Path) -> tuple[int, int]:
         VideoError: see ``read_image``; its path is that of ``owner``.
     """
     with opened_image(file, owner) as image:
-        if len(pages(image)) > 1:
-            raise VideoError(owner, f"{file.name}: {_several(image)}")
+        if len(pages(image, file)) > 1:
+            raise VideoError(owner, f"{file.name}: {_several(image, file)}")
         width, height = image.size
         # JPEG decodes at an eighth of its size, which is enough to notice missing data.
         image.draft(None, (1, 1))
         image.load()
-        sideways = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+        sideways = _orientation(image) in _SIDEWAYS
         return (height, width) if sideways else (width, height)
 
 
@@ -59,8 +62,9 @@ def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
     try:
         if (most := limit("USUCL_MAX_FRAME_PIXELS")) > (Image.MAX_IMAGE_PIXELS or most):
             Image.MAX_IMAGE_PIXELS = most  # Pillow's own limit
-        _check_webp(file)
-        with Image.open(file, formats=_FORMATS) as image:
+        with file.open("rb") as content:
+            _check_webp(content, owner)
+            image = Image.open(content, formats=_FORMATS)
             check_cost(owner, *image.size)
             if image.mode.startswith(("I", "F")):
                 raise VideoError(owner, f"{name}not an 8-bit image ({image.mode})")
@@ -75,7 +79,7 @@ def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
 def displayed(image: Image.Image) -> np.ndarray:
     """Returns the current page as uint8 [H, W, 3], RGB, upright, over black where transparent."""
     image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+    if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if not image.has_transparency_data:
         return np.array(image.convert("RGB"))
@@ -90,7 +94,7 @@ def over_black(rgba: np.ndarray) -> np.ndarray:
     return ((colours.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
 
 
-def pages(image: Image.Image) -> list[int]:
+def pages(image: Image.Image, path: Path) -> list[int]:
     """Returns the numbers of the pages or pictures that are frames, without thumbnails and masks.
 
     Raises:
@@ -99,7 +103,7 @@ def pages(image: Image.Image) -> list[int]:
     if image.format in ("JPEG", "MPO") or not getattr(image, "is_animated", False):
         return [0]
     count = int(getattr(image, "n_frames", 1))
-    check_cost(Path(getattr(image, "filename", "")), *image.size, count)
+    check_cost(path, *image.size, count)
     if getattr(image, "default_image", False):  # APNG: shown where animations are not
         return list(range(1, count))
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -115,13 +119,13 @@ def pages(image: Image.Image) -> list[int]:
 
 def is_stack(file: Path) -> bool:
     """Returns whether an image file holds several pictures; False if it cannot be read."""
-    if file.suffix.lower() not in IMAGE_SUFFIXES:
+    if file.suffix.lower() not in _STACK_SUFFIXES:
         return False
     try:
         if not _may_be_stack(file):
             return False
         with opened_image(file, file) as image:
-            return len(pages(image)) > 1
+            return len(pages(image, file)) > 1
     except (VideoError, OSError):
         return False
 
@@ -138,7 +142,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 def _may_be_stack(file: Path) -> bool:
     """Returns whether the first bytes allow for several pictures, without parsing the image."""
-    with file.open("rb") as content:
+    with file.open("rb", buffering=0) as content:
         head = content.read(4096)
     if head.startswith(b"\x89PNG"):
         before, found, _ = head.partition(b"IDAT")
@@ -148,17 +152,24 @@ def _may_be_stack(file: Path) -> bool:
     return head.startswith((b"II", b"MM", b"GIF"))
 
 
-def _check_webp(file: Path) -> None:
+def _check_webp(content: BinaryIO, owner: Path) -> None:
     """Refuses a WebP by its header, since Pillow allocates its canvas while opening it."""
-    with file.open("rb") as content:
-        head = content.read(30)
+    head = content.read(30)
+    content.seek(0)
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 30:
         width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (24, 27))
-        check_cost(file, width, height)
+        check_cost(owner, width, height)
 
 
-def _several(image: Image.Image) -> str:
-    return f"holds {len(pages(image))} images: it is a video of its own, not one frame"
+def _orientation(image: Image.Image) -> int:
+    """Returns EXIF's orientation, 1 for upright; call it once the image is loaded."""
+    if _EXIF_PLACES.isdisjoint(image.info):
+        return 1  # TIFF's own tag is obeyed by Pillow
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _several(image: Image.Image, file: Path) -> str:
+    return f"holds {len(pages(image, file))} images: it is a video of its own, not one frame"
 
 
 def _trouble(file: Path, error: Exception) -> str:

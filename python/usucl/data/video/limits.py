@@ -43,16 +43,15 @@ def check_cost(path: Path, width: int, height: int, frames: int = 1) -> None:
     long, short = max(width, height), min(width, height)
     if short < 1:
         raise VideoError(path, f"frames of {width}x{height} pixels are empty")
-    costs = {
-        "USUCL_MAX_FRAME_PIXELS": (width * height, "{} pixels per frame"),
-        "USUCL_MAX_ASPECT": (-(-long // short), "a long side of {} times the short one"),
-        "USUCL_MAX_FRAMES": (frames, "{} frames"),
-        "USUCL_MAX_VIDEO_PIXELS": (frames * width * height, "{} pixels in all frames"),
-    }
-    for name, (cost, what) in costs.items():
-        if cost > limit(name):
+    for name, cost, what in (
+        ("USUCL_MAX_FRAME_PIXELS", width * height, "pixels per frame"),
+        ("USUCL_MAX_ASPECT", -(-long // short), "times as long as wide"),
+        ("USUCL_MAX_FRAMES", frames, "frames"),
+        ("USUCL_MAX_VIDEO_PIXELS", frames * width * height, "pixels in all frames"),
+    ):
+        if cost > (most := limit(name)):
             raise VideoError(
                 path,
-                f"{frames} x {width}x{height} pixels are too large: {what.format(cost)}, "
-                f"at most {limit(name)} are read; set {name} to raise this",
+                f"too large: {frames} x {width}x{height} pixels are {cost} {what}, "
+                f"at most {most} are read; set {name} to raise this",
             )

@@ -23,7 +23,7 @@ class ImageStack(Video):
         starts: list[float | None] = []
         start: float | None = 0.0
         with opened_image(path, path) as image:
-            there = pages(image)
+            there = pages(image, path)
             if len(there) < 2:
                 raise VideoError(path, "a single image, not a video")
             for page in there:
