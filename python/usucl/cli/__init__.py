@@ -87,7 +87,7 @@ def _run(words: Sequence[str], debug: bool) -> int:
     except EXPECTED as error:
         unnamed = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
         message = str(error) or unnamed
-        return _complain(_as_typed(_without_traceback(message), options), debug)
+        return _complain(_as_typed(_plain(_without_traceback(message)), options), debug)
     except KeyboardInterrupt:
         return _complain("interrupted", debug, code=130)
     except _Terminated:
