@@ -82,6 +82,8 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
     """
     with replacing(path) as temporary:
         text = json.dumps({**table, _KEY: SEAL}, indent=1, ensure_ascii=False, allow_nan=False)
+        if not _is_unicode(text):  # names of files may hold bytes that are not UTF-8
+            text = json.dumps({**table, _KEY: SEAL}, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         seal(temporary)
 
@@ -209,6 +211,15 @@ def _digest(content: mmap.mmap, start: int) -> str:
         digest.update(UNSEALED.encode())
         digest.update(view[start + 64 :])
     return digest.hexdigest()
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns whether a text holds no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _umask() -> int:
