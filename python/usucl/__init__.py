@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from usucl._environment import name_user
+
 if TYPE_CHECKING:
     from usucl.bank import NegativeBank
     from usucl.data import VideoCatalog, open_video
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from usucl.report import write_report
     from usucl.training import train
     from usucl_ext import __version__
+
+name_user()
 
 _HOME = {
     "Gallery": "usucl.gallery",

@@ -1,13 +1,23 @@
-"""The machine and the installed versions, on which a figure depends besides the code."""
+"""What surrounds this package: the machine, the installed versions and the user."""
 
 from __future__ import annotations
 
+import getpass
 import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
 
-import torch
+
+def name_user() -> None:
+    """Gives a user without a name the number as a name, for PyTorch asks for one on its import.
+
+    Containers often run as a user id that no list of users holds.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["USER"] = f"user-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 
 def version_of(package: str) -> str | None:
@@ -30,6 +40,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Returns the machine that this runs on."""
+        import torch
+
         return cls(
             system=f"{platform.system()} {platform.machine()}",
             cpu_cores=os.cpu_count(),

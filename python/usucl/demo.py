@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from usucl._terminal import say
 from usucl.data import Augmentation, VideoCatalog, write_phantom
 from usucl.evaluation import Evaluation, evaluate
 from usucl.models import EncoderConfig, FrameEncoder
@@ -47,13 +48,13 @@ def run_demo(
     out = _free(Path(out))
     if data is None:
         data = out.with_name(out.name + "-videos")
-        print(f"Making synthetic ultrasound videos in {data}", flush=True)
+        say(f"Making synthetic ultrasound videos in {data}")
         write_phantom(data, videos=PHANTOM_VIDEOS, frames=PHANTOM_FRAMES)
     else:
         VideoCatalog.scan(data)  # raises at once if nothing is usable
     steps = max(1, int(60 * minutes * TRAINING_SHARE / _seconds_per_step()))
     epochs = min(EPOCHS, steps)
-    print(f"Training a small encoder for {steps // epochs * epochs} steps", flush=True)
+    say(f"Training a small encoder for {steps // epochs * epochs} steps")
     options: dict[str, Any] = {
         "epochs": epochs,
         "steps_per_epoch": steps // epochs,
@@ -64,7 +65,7 @@ def run_demo(
         "sampling.frames": FRAMES,
     }
     train(data=data, out=out, preset="dense", **options)
-    print("Evaluating it against its random initialisation and raw pixels", flush=True)
+    say("Evaluating it against its random initialisation and raw pixels")
     evaluation = evaluate(run=out, data=data)
     return write_report(out), evaluation
 

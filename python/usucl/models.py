@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from usucl._files import write_atomically
+from usucl._files import (
+    DamagedFileError,
+    check_seal,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 from usucl.run_folder import RunFolder
 
 
@@ -185,17 +189,15 @@ class MomentumEncoder(nn.Module):
 
 
 def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
-    """Writes ``encoder.safetensors`` and ``encoder.json`` (its config), each atomically.
+    """Writes ``encoder.safetensors`` and ``encoder.json`` (its config), each atomically, sealed.
 
     Raises:
         OSError: the folder cannot be written; an earlier version of a file stays.
     """
     files = RunFolder(folder)
     files.path.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    write_atomically(files.encoder_weights, safetensors.torch.save(state))
-    config = json.dumps(asdict(encoder.config), indent=2)
-    write_atomically(files.encoder_config, config.encode())
+    write_tensors(files.encoder_weights, encoder.state_dict())
+    write_json(files.encoder_config, asdict(encoder.config))
 
 
 def load_encoder(folder: str | Path) -> FrameEncoder:
@@ -210,10 +212,28 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
         if not file.is_file():
             raise FileNotFoundError(f"{folder} holds no encoder: {file.name} is missing")
     try:
-        config = EncoderConfig(**json.loads(files.encoder_config.read_bytes()))
+        config = _read_config(files.encoder_config)
+        tensors, _ = read_tensors(files.encoder_weights)
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise DamagedFileError(
+                    files.encoder_weights, f"{name} has values that are no numbers"
+                )
         encoder = FrameEncoder(replace(config, pretrained=False))  # the weights are here
-        encoder.load_state_dict(safetensors.torch.load_file(files.encoder_weights))
-    except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        encoder.load_state_dict(tensors)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"the encoder in {folder} cannot be loaded: {error}") from error
     encoder.config = config
     return encoder.eval()
+
+
+def _read_config(path: Path) -> EncoderConfig:
+    table = read_json(path)
+    known = {field.name for field in fields(EncoderConfig)}
+    # Files from before they were sealed may lack the options that are younger than they.
+    missing = known - set(table) if check_seal(path) else set()
+    if missing or set(table) - known:
+        reason = "it lacks" if missing else "no encoder has"
+        names = ", ".join(sorted(missing or set(table) - known))
+        raise DamagedFileError(path, f"{reason} {names}")
+    return EncoderConfig(**table)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
+from usucl._files import read_json, write_json
 from usucl.models import (
     EncoderConfig,
     FrameEncoder,
@@ -119,14 +123,45 @@ def test_damaged_encoder_files(tmp_path: Path) -> None:
     save_encoder(FrameEncoder(SMALL), tmp_path)
     tensors, config = tmp_path / "encoder.safetensors", tmp_path / "encoder.json"
     whole = tensors.read_bytes(), config.read_bytes()
+    flipped = bytearray(whole[0])
+    flipped[len(flipped) // 2] ^= 0x40
     for path, content in [
         (tensors, whole[0][:1000]),
+        (tensors, bytes(flipped)),
+        (tensors, b""),
         (config, b"{"),
+        (config, b"[1]"),
+        (config, b"[" * 100_000),
         (config, b'{"depth": 3}'),
         (config, whole[1].replace(b'"dim": 16', b'"dim": 17')),
+        (config, whole[1].replace(b' "image_size": 32,\n', b"")),
     ]:
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be loaded"):
+        with pytest.raises(ValueError, match=rf"cannot be loaded: .*{path.name} is damaged"):
             load_encoder(tmp_path)
         tensors.write_bytes(whole[0])
         config.write_bytes(whole[1])
+
+
+def test_no_option_of_a_sealed_encoder_is_left_to_its_default(tmp_path: Path) -> None:
+    encoder = FrameEncoder(SMALL)
+    save_encoder(encoder, tmp_path)
+    table = read_json(tmp_path / "encoder.json")
+    del table["small_stem"]  # younger than the first files
+    (tmp_path / "encoder.json").write_text(json.dumps(table))
+    assert load_encoder(tmp_path).config == SMALL
+    write_json(tmp_path / "encoder.json", table)
+    with pytest.raises(ValueError, match="it lacks small_stem"):
+        load_encoder(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """Also in a file that another program has written, without a seal."""
+    save_encoder(FrameEncoder(SMALL), tmp_path)
+    path = tmp_path / "encoder.safetensors"
+    for value in (math.nan, math.inf):
+        tensors = safetensors.torch.load_file(path)
+        tensors["backbone.conv1.weight"][0, 0, 0, 0] = value
+        safetensors.torch.save_file(tensors, path)
+        with pytest.raises(ValueError, match=r"encoder\.safetensors.*conv1\.weight has values"):
+            load_encoder(tmp_path)

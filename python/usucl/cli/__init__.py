@@ -10,16 +10,20 @@ import argparse
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from usucl.cli import bank, convert, data, info, run
+from usucl.cli.console import messages, say
 
 Command: TypeAlias = Callable[..., int | None]
 
@@ -42,34 +46,79 @@ GROUPS = {
     "bank": "Store the embedded frames of a data set, and search them.",
     "data": "Check a folder of videos, and convert it to folders of frames.",
 }
-BAD_INPUT = 2
+UNKNOWN_ERROR, BAD_INPUT = 1, 2
+EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+LONGEST_MESSAGE = 1000  # characters: a damaged file may hold text without end
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 1 (nothing usable), 2 (bad input)."""
+    """Runs a command and returns its exit code.
+
+    Every error is one line on standard error; with ``--debug`` or ``USUCL_DEBUG`` a traceback comes
+    before it.
+
+    Returns:
+        0; 1 if nothing is usable, or for an error of a kind that no part of this package raises on
+        purpose; 2 for bad input and surroundings; 130 after Ctrl-C; 143 after SIGTERM. After the
+        last two, what was finished before is saved.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("USUCL_DEBUG"))
+    os.environ["MPLBACKEND"] = "Agg"  # commands only write files; a notebook's backend is not here
+    with messages():
+        return _run([word for word in words if word != "--debug"], debug)
+
+
+def _run(words: Sequence[str], debug: bool) -> int:
     parser = _empty("Contrastive pretraining of image encoders from ultrasound videos.")
     parser.prog = "usucl"
     _add_commands(parser, COMMANDS)
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    try:
-        chosen = parser.parse_args([word for word in words if word != "--debug"])
-    except ArgumentError as error:
-        return _complain(_one_line(str(error)), debug)
     options: Mapping[str, Any] = {}
     try:
-        command, options = _chosen(COMMANDS, chosen)
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+        with _terminable():
+            command, options = _chosen(COMMANDS, parser.parse_args(words))
             return command(**options) or 0
+    except ArgumentError as error:
+        return _complain(_plain(str(error)), debug)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        return _complain(_as_typed(str(error), options) or type(error).__name__, debug)
+    except EXPECTED as error:
+        unnamed = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+        message = str(error) or unnamed
+        return _complain(_as_typed(_plain(_without_traceback(message)), options), debug)
     except KeyboardInterrupt:
         return _complain("interrupted", debug, code=130)
+    except _Terminated:
+        return _complain("terminated (SIGTERM)", debug, code=128 + signal.SIGTERM)
+    except Exception as error:
+        message = f"{type(error).__name__}: {_without_traceback(str(error))}"
+        hint = "" if debug else "; USUCL_DEBUG=1 shows where"
+        return _complain(message + hint, debug, code=UNKNOWN_ERROR)
+
+
+class _Terminated(BaseException):
+    """SIGTERM: like KeyboardInterrupt, no error that anything but ``main`` may catch."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns the first SIGTERM into an exception, so that files are closed; the second kills."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # whoever has called this decides
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _empty(description: str) -> ArgumentParser:
@@ -159,8 +208,17 @@ def _chosen(
 def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:
     if debug:
         traceback.print_exc()
-    print(f"usucl: error: {message}", file=sys.stderr)
+    message = " ".join(message.split())
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + " ..."
+    say(f"usucl: error: {message}", stderr=True)
     return code
+
+
+def _without_traceback(message: str) -> str:
+    """Returns the cause in a message of a data loader's worker, which holds the whole traceback."""
+    worker = re.match(r"(?s)'?Caught \w+ in DataLoader worker.*\n\w[\w.]*: (.+)", message)
+    return worker[1] if worker else message
 
 
 def _as_typed(message: str, options: Mapping[str, Any]) -> str:
@@ -172,12 +230,7 @@ def _as_typed(message: str, options: Mapping[str, Any]) -> str:
     return re.sub(rf"\b({named})=(True\b|(?![^\s,;]))", lambda m: f"--{flags[m[1]]}", message)
 
 
-def _one_line(message: str) -> str:
-    """Puts a parser's message on one line, without its "keys" and classes."""
-    message = re.sub(r"\s+", " ", message).strip()
+def _plain(message: str) -> str:
+    """Returns a parser's message without its "keys" and classes."""
     message = re.sub(r'Parser key "([\w.]+)"', r"\1", message)
     return re.sub(r"<class '(\w+)'>", r"\1", message)
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"usucl: warning: {message}", file=sys.stderr)

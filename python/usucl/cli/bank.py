@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from usucl.cli.console import console, progress, say, table
+from usucl.cli.console import progress, say, table, visible
 
 if TYPE_CHECKING:
     from usucl.data import Skipped
@@ -256,11 +256,10 @@ class _Shown:
 
         if isinstance(event, Progress):
             self.bar.start()
-            name = event.video or self.description
+            name = visible(event.video or self.description)
             self.bar.update(self.frames, completed=event.done, total=event.total, description=name)
         elif isinstance(event, Skipped):
-            line = f"left out: {event.path}: {event.reason}"
-            console(stderr=True).print(line, markup=False)
+            say(f"left out: {event.path}: {event.reason}", stderr=True)
         elif event.complete:
             self.complete = True
         else:

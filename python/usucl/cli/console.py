@@ -2,56 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-WIDTH_OF_A_PIPE = 140  # columns, where there is no terminal
+from usucl._terminal import console, say, table, visible
 
-
-def console(*, stderr: bool = False) -> Console:
-    """Returns a console of the terminal's width, or wide enough for a table in a file or a pipe."""
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(
-        stderr=stderr, highlight=False, soft_wrap=True, width=None if terminal else WIDTH_OF_A_PIPE
-    )
-
-
-def say(line: str = "") -> None:
-    """Prints a line without markup, because file names may hold brackets."""
-    console().print(line, markup=False)
-
-
-def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    title: str | None = None,
-    numbers: Sequence[str] = (),
-) -> None:
-    """Prints a table; the columns in ``numbers`` are aligned to the right, and None is empty."""
-    made = Table(
-        box=SIMPLE_HEAD,
-        show_header=any(columns),
-        title=title,
-        title_justify="left",
-        title_style="bold",
-    )
-    for column in columns:
-        right = column in numbers
-        made.add_column(column, justify="right" if right else "left", no_wrap=right)
-    for row in rows:
-        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console().print(made, soft_wrap=False)
+__all__ = ["console", "messages", "progress", "say", "table", "visible"]
 
 
 def progress(unit: str) -> Progress:
-    """Returns a progress bar on standard error, disabled if that is not a terminal."""
+    """Returns a progress bar on standard error, disabled if that is not a terminal.
+
+    Descriptions of its tasks must be :func:`visible`.
+    """
     shown = console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -60,3 +29,30 @@ def progress(unit: str) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True)
+
+
+class _Log(logging.Handler):
+    """Prints the messages of libraries that would otherwise write to standard error themselves."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), stderr=True)
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Prints warnings and log messages as single lines, in whatever encoding the terminal has."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    root, log = logging.getLogger(), _Log(logging.WARNING)
+    root.addHandler(log)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        root.removeHandler(log)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"usucl: warning: {' '.join(str(message).split())}", stderr=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from usucl.cli.console import console, say
+from rich.text import Text
+
+from usucl.cli.console import console, say, visible
+from usucl.cli.data import Damaged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +24,12 @@ ImageFormat = Literal["png", "jpeg"]
 
 
 def convert(
-    data: Path, *, out: Path, size: int | None = None, image_format: ImageFormat = "png"
+    data: Path,
+    *,
+    out: Path,
+    size: int | None = None,
+    image_format: ImageFormat = "png",
+    damaged: Damaged = "skip",
 ) -> None:
     """Write every video as a folder of frames, with the tables of labels.
 
@@ -32,14 +41,16 @@ def convert(
         out: folder to write to, outside of data.
         size: short side of the frames in pixels; unchanged by default.
         image_format: png, without loss, or jpeg of quality 95.
+        damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
+    from usucl._files import write_atomically
     from usucl.data import VideoCatalog
 
     if size is not None and size < 8:
         raise ValueError(f"size must be at least 8 pixels, got {size}")
     if data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"out must be outside of data, got {out} in {data}")
-    catalog = VideoCatalog.scan(data)
+    catalog = VideoCatalog.scan(data, damaged=damaged)
     finished = [entry for entry in catalog if _is_finished(entry, out, size, image_format)]
     tables = {name: _renamed(catalog, name) for name in ("labels.csv", "frame_labels.csv")}
     for name, content in tables.items():
@@ -48,14 +59,14 @@ def convert(
     out.mkdir(parents=True, exist_ok=True)
     with console(stderr=True).status("") as status:
         for number, entry in enumerate(catalog, 1):
-            status.update(f"{number} of {len(catalog)}: {entry.id}")
+            status.update(Text(visible(f"{number} of {len(catalog)}: {entry.id}")))
             if entry not in finished:
                 _write(entry, out, size, image_format)
     for name, content in tables.items():
         if content:
-            (out / name).write_bytes(content)
+            write_atomically(out / name, content)
     for path, reason in catalog.skipped:
-        console(stderr=True).print(f"left out: {path}: {reason}", markup=False)
+        say(f"left out: {path}: {reason}", stderr=True)
     written = len(catalog) - len(finished)
     say(f"{written} videos written to {out}, {len(finished)} were already there")
 
@@ -104,21 +115,24 @@ def _images(entry: VideoEntry, size: int | None, *, only_first: bool = False) ->
 
 def _renamed(catalog: VideoCatalog, table: str) -> bytes:
     """Returns a table with the names of the converted videos; other columns stay unchanged."""
+    from usucl.data.labels import Names
+    from usucl.data.spreadsheet import read_sheet, tidy
+
     path = catalog.root / table
     if not path.is_file():
         return b""
-    names: dict[str, str] = {}
-    for entry in catalog:
-        relative = entry.path.relative_to(catalog.root)
-        for name in (entry.path.name, entry.path.stem, relative, relative.with_suffix("")):
-            names.setdefault(Path(name).as_posix(), entry.id)
+    videos = [(entry.id, (entry.path, *entry.links)) for entry in catalog]
+    known = Names(catalog.root, videos, [])
     text = io.StringIO()
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file, skipinitialspace=True))
-    column = [name.strip() for name in rows[0]].index("video_id")
+    with warnings.catch_warnings():  # the scan has said what there is to say
+        warnings.simplefilter("ignore")
+        sheet = read_sheet(path, ("video_id",))
+        rows = list(sheet.rows)
+    column = sheet.columns.index("video_id")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in filter(None, rows[1:]):
-        row[column] = names.get(row[column].strip(), row[column])
+    writer.writerow(sheet.header)
+    for line, row in rows:
+        index = known.index(tidy(row[column]), path, line)
+        row[column] = row[column] if index is None else videos[index][0]
         writer.writerow(row)
     return text.getvalue().encode()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from usucl.cli.console import console, say, table
+from usucl.cli.console import say, table
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
 
 NOTHING_USABLE = 1
+Damaged = Literal["skip", "keep"]
 
 
-def check(data: Path, *, min_frames: int = 2) -> int:
+def check(data: Path, *, min_frames: int = 2, damaged: Damaged = "skip") -> int:
     """List the videos of a folder, and the files that cannot be used, with reasons.
 
     The exit code is 1 if nothing can be used or the tables of labels contradict the videos.
@@ -21,15 +22,17 @@ def check(data: Path, *, min_frames: int = 2) -> int:
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
         min_frames: videos with fewer frames are left out.
+        damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
     from usucl.data import VideoCatalog
 
     if not data.is_dir():
         raise ValueError(f"data must be a folder of videos, got {data}")
     try:
-        catalog = VideoCatalog.scan(data, min_frames=min_frames)
+        catalog = VideoCatalog.scan(data, min_frames=min_frames, damaged=damaged)
     except ValueError as error:
-        console(stderr=True).print(str(error), markup=False)
+        for line in str(error).splitlines():
+            say(line, stderr=True)
         return NOTHING_USABLE
     _show(catalog)
     return 0
@@ -50,10 +53,14 @@ def _show(catalog: VideoCatalog) -> None:
     if catalog.skipped:
         skipped = [(item.path.relative_to(catalog.root), item.reason) for item in catalog.skipped]
         table(["left out", "reason"], skipped)
+    damage = [(entry.id, reason) for entry in catalog if (reason := entry.open().damage)]
+    if damage:
+        table(["damaged, but taken", "reason"], damage)
     frames = sum(entry.num_frames for entry in catalog)
     labels = {entry.label for entry in catalog if entry.label}
     patients = {entry.group for entry in catalog if entry.patient_known}
     parts = [f"{len(catalog)} videos", f"{frames} frames", f"{len(catalog.skipped)} left out"]
+    parts += [f"{len(damage)} damaged"] if damage else []
     parts += [f"{len(labels)} labels" if labels else "no labels: no probes in the evaluation"]
     parts += [f"{len(patients)} patients" if patients else "no patients: each video counts as one"]
     say(", ".join(parts))

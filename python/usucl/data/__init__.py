@@ -1,19 +1,33 @@
-"""Ultrasound videos: reading, cataloguing, sampling, augmenting, and a synthetic set."""
+"""Ultrasound videos: reading, cataloguing, sampling, augmenting, and a synthetic set.
 
+Lightning is imported when ``VideoDataModule`` is first used; nothing else here needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from usucl.data.batches import FrameBatch, FrameBatches
 from usucl.data.catalog import Skipped, VideoCatalog, VideoEntry
 from usucl.data.curriculum import Curriculum
-from usucl.data.datamodule import FrameBatch, VideoDataModule
+from usucl.data.frame_dataset import Frame, FrameDataset
 from usucl.data.frames import FrameStore, load_frames
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling import DenseSampler, FrameSampler, Sampler
 from usucl.data.transforms import Augmentation, normalise
 from usucl.data.video import Video, VideoError, open_video
 
+if TYPE_CHECKING:
+    from usucl.data.datamodule import VideoDataModule
+
 __all__ = [
     "Augmentation",
     "Curriculum",
     "DenseSampler",
+    "Frame",
     "FrameBatch",
+    "FrameBatches",
+    "FrameDataset",
     "FrameSampler",
     "FrameStore",
     "Sampler",
@@ -28,3 +42,13 @@ __all__ = [
     "open_video",
     "write_phantom",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the data module, and with it Lightning, once it is asked for."""
+    if name != "VideoDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from usucl.data.datamodule import VideoDataModule
+
+    globals()[name] = VideoDataModule
+    return VideoDataModule

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from usucl.data.folds import assign_folds
+from usucl.data.identity import by_identity, same_name
+from usucl.data.labels import FRAME_LABELS, LABELS, Names, read_frame_labels, read_labels, some
 from usucl.data.search import Skipped, find_videos
-from usucl.data.video import Video, VideoError, natural_key, open_video
-
-LABELS = "labels.csv"
-FRAME_LABELS = "frame_labels.csv"
+from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,8 @@ class VideoEntry:
     """One usable video of a catalogue.
 
     Attributes:
-        id: name of the folder or file, or its path relative to the root if another video has it.
+        id: name of the folder or file, or its path relative to the root if another video has it;
+            in NFC, the usual spelling of accents, whatever the file system keeps.
         path: the folder or file.
         num_frames, frame_rate: as in ``Video``.
         label: the video's class, None where unknown.
@@ -33,6 +33,7 @@ class VideoEntry:
         fold: cross-validation fold, None where not given.
         frame_labels: one class per frame, None where not given.
         source: where the video comes from, such as a hospital, None where not given.
+        links: further paths that lead to the same video.
     """
 
     id: str
@@ -45,6 +46,7 @@ class VideoEntry:
     fold: int | None = None
     frame_labels: tuple[str, ...] | None = None
     source: str | None = None
+    links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     _video: Video | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,9 @@ class VideoEntry:
 
     def open(self) -> Video:
         """Returns the video, without decoding it a second time if a scan has done so."""
-        return self._video if self._video is not None else open_video(self.path)
+        if self._video is not None:
+            return self._video
+        return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
 
 
 @dataclass(frozen=True)
@@ -71,36 +75,53 @@ class VideoCatalog:
         return iter(self.entries)
 
     @classmethod
-    def scan(cls, root: str | Path, *, min_frames: int = 2) -> VideoCatalog:
+    def scan(
+        cls,
+        root: str | Path,
+        *,
+        min_frames: int = 2,
+        damaged: Damaged = "skip",
+        missing: Collection[str] = (),
+    ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
         Every video is decoded once, so everything in the catalogue can be read. Hidden files and
         folders and text files are passed over; files of other kinds are skipped with a reason. A
-        folder that several links lead to counts once. Two tables directly in ``root`` are read if
-        they exist: ``labels.csv`` (video_id, label, optionally patient or group, optionally fold)
-        and ``frame_labels.csv`` (video_id, frame counted from 0, label). Their video_id is an
-        entry's id or its path relative to the root, with or without the file's extension.
+        video that several links lead to, symbolic or hard, counts once.
+
+        Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, label,
+        optionally patient or group, optionally fold and source) and ``frame_labels.csv`` (video_id,
+        frame counted from 0, label). They may be in UTF-8, UTF-16 or cp1252, with commas,
+        semicolons or tabs. A video_id is an entry's id, the name of a link to it, or either as a
+        path relative to the root, with or without the file's extension. Cells such as ``nan``,
+        ``N/A``, ``-`` and ``?`` are taken as empty, and so are the patients ``none`` and
+        ``unknown``; as labels those two are classes.
 
         Args:
             root: the folder.
             min_frames: videos with fewer frames are skipped.
+            damaged: "skip" leaves out videos of which something is missing or broken, "keep" takes
+                their whole frames; ``damage`` of the opened video says what is wrong.
+            missing: further words in the tables that mean unknown, such as ``("0",)``.
 
         Raises:
             ValueError: ``root`` is not a folder or holds no usable video (skipped files are
-                listed); a table lacks a column, names a video twice or ambiguously, or
+                listed); a table is damaged, lacks a column, names a video twice or ambiguously, or
                 contradicts it.
 
         Warns:
-            UserWarning: a table names unknown videos, or labels only some frames of a video.
+            UserWarning: a table names unknown videos, labels only some frames of a video, has short
+                rows or words for what is unknown, or is not in UTF-8 with commas.
         """
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
         paths, skipped, others = find_videos(root)
+        links = by_identity(paths)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            opened = list(pool.map(_try_open, paths))
+            opened = list(pool.map(partial(_try_open, damaged=damaged), links))
         videos: list[Video] = []
-        for path, result in zip(paths, opened, strict=True):
+        for path, result in zip(links, opened, strict=True):
             if isinstance(result, VideoError):
                 skipped.append(Skipped(path, result.reason))
             elif len(result) < min_frames:
@@ -113,16 +134,28 @@ class VideoCatalog:
         if not videos:
             raise ValueError(_nothing_usable(root, skipped, others))
         ids = _unique_ids(root, [video.path for video in videos])
-        entries = tuple(
-            VideoEntry(name, video.path, len(video), video.frame_rate, _video=video)
+        entries = [
+            VideoEntry(
+                name,
+                video.path,
+                len(video),
+                video.frame_rate,
+                links=tuple(links[video.path]),
+                _video=video,
+            )
             for name, video in zip(ids, videos, strict=True)
+        ]
+        known = Names(
+            root, [(e.id, (e.path, *e.links)) for e in entries], [s.path for s in skipped]
         )
-        known = _Names(root, entries, skipped)
-        if (root / LABELS).is_file():
-            entries = _with_labels(entries, root / LABELS, known)
-        if (root / FRAME_LABELS).is_file():
-            entries = _with_frame_labels(entries, root / FRAME_LABELS, known)
-        return cls(root, entries, tuple(skipped))
+        if (table := root / LABELS).is_file():
+            for i, fields in read_labels(table, known, ids, missing).items():
+                entries[i] = replace(entries[i], **fields)
+        if (table := root / FRAME_LABELS).is_file():
+            lengths = [len(video) for video in videos]
+            for i, labels in read_frame_labels(table, known, ids, lengths, missing).items():
+                entries[i] = replace(entries[i], frame_labels=labels)
+        return cls(root, tuple(entries), tuple(skipped))
 
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
         """Returns the catalogue with a fold in [0, n) for every video, labels balanced.
@@ -131,8 +164,16 @@ class VideoCatalog:
         the same, they are ignored with a warning (see ``folds.assign_folds``).
 
         Raises:
-            ValueError: a group's videos have different folds, or there are fewer groups than folds.
+            ValueError: a group's videos have different folds, or there is only one group.
+
+        Warns:
+            UserWarning: the given folds are ignored, or there are fewer groups than folds, and so
+                as many folds as groups.
         """
+        groups = len({entry.group for entry in self.entries})
+        if 2 <= groups < n and all(entry.fold is None for entry in self.entries):
+            warnings.warn(f"folds: {n} are asked for, {groups} groups give {groups}", stacklevel=2)
+            n = groups
         folds = assign_folds(
             [entry.group for entry in self.entries],
             [entry.label for entry in self.entries],
@@ -152,7 +193,7 @@ class VideoCatalog:
         held_out = set(held_out_folds)
         missing = [entry.id for entry in self.entries if entry.fold is None]
         if missing:
-            raise ValueError(f"folds must be given: {_some(missing)} have none; call with_folds")
+            raise ValueError(f"folds must be given: {some(missing)} have none; call with_folds")
         parts = (
             tuple(e for e in self.entries if e.fold not in held_out),
             tuple(e for e in self.entries if e.fold in held_out),
@@ -165,50 +206,21 @@ class VideoCatalog:
         return replace(self, entries=parts[0]), replace(self, entries=parts[1], skipped=())
 
 
-class _Names:
-    """Finds the entry that a table means by a video_id."""
-
-    def __init__(self, root: Path, entries: tuple[VideoEntry, ...], skipped: list[Skipped]) -> None:
-        self._entries: dict[str, set[int]] = defaultdict(set)
-        for i, entry in enumerate(entries):
-            for name in (entry.id, *_names(root, entry.path)):
-                self._entries[name].add(i)
-        self._skipped = {name for item in skipped for name in _names(root, item.path)}
-
-    def index(self, name: str, table: Path) -> int | None:
-        found = self._entries.get(name, set())
-        if len(found) > 1:
-            raise ValueError(
-                f"{table.name}: video_id {name!r} fits {len(found)} videos; "
-                "give the path relative to the folder"
-            )
-        return next(iter(found), None)
-
-    def was_skipped(self, name: str) -> bool:
-        return name in self._skipped
-
-
-def _names(root: Path, path: Path) -> tuple[str, ...]:
-    relative = path.relative_to(root)
-    names = {path.name, relative.as_posix()}
-    if path.is_file():
-        names |= {path.stem, relative.with_suffix("").as_posix()}
-    return tuple(names)
-
-
-def _try_open(path: Path) -> Video | VideoError:
+def _try_open(path: Path, damaged: Damaged) -> Video | VideoError:
     try:
-        return open_video(path)
+        return open_video(path, damaged=damaged)
     except VideoError as error:
         return error
 
 
 def _unique_ids(root: Path, paths: list[Path]) -> list[str]:
-    def base(path: Path) -> str:
-        return path.absolute().name if path.is_dir() else path.stem
-
-    times = Counter(base(path) for path in paths)
-    return [base(p) if times[base(p)] == 1 else p.relative_to(root).as_posix() for p in paths]
+    bases = [same_name(p.absolute().name if p.is_dir() else p.stem) for p in paths]
+    times = Counter(bases)
+    relative = [path.relative_to(root).as_posix() for path in paths]
+    alike = Counter(map(same_name, relative))
+    # Of two paths that only look the same, each keeps the spelling of the file system.
+    shown = [same_name(r) if alike[same_name(r)] == 1 else r for r in relative]
+    return [base if times[base] == 1 else r for base, r in zip(bases, shown, strict=True)]
 
 
 def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) -> str:
@@ -218,109 +230,3 @@ def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) ->
         kinds = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5))
         lines.append(f"  files that are not videos: {kinds}")
     return "\n".join(lines)
-
-
-def _rows(table: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Yields (line number, row) of a CSV file, values stripped of blanks, absent ones empty."""
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        missing = [name for name in required if name not in columns]
-        if missing:
-            raise ValueError(
-                f"{table.name} must have the columns {', '.join(required)}; "
-                f"missing: {', '.join(missing)}"
-            )
-        reader.fieldnames = columns
-        for row in reader:
-            yield reader.line_num, {k: (v or "").strip() for k, v in row.items() if k is not None}
-
-
-def _with_labels(
-    entries: tuple[VideoEntry, ...], table: Path, known: _Names
-) -> tuple[VideoEntry, ...]:
-    labelled = list(entries)
-    seen: dict[int, int] = {}
-    unknown: list[str] = []
-    for line, row in _rows(table, ("video_id", "label")):
-        index = known.index(row["video_id"], table)
-        if index is None:
-            if not known.was_skipped(row["video_id"]):
-                unknown.append(row["video_id"])
-            continue
-        if index in seen:
-            raise ValueError(
-                f"{table.name}: lines {seen[index]} and {line} both name {entries[index].id!r}"
-            )
-        seen[index] = line
-        patient = row.get("patient") or row.get("group")
-        labelled[index] = replace(
-            entries[index],
-            label=row["label"] or None,
-            group=patient or entries[index].id,
-            patient_known=bool(patient),
-            fold=_index(table, line, "fold", row["fold"]) if row.get("fold") else None,
-            source=row.get("source") or None,
-        )
-    _warn_unknown(table, unknown)
-    return tuple(labelled)
-
-
-def _with_frame_labels(
-    entries: tuple[VideoEntry, ...], table: Path, known: _Names
-) -> tuple[VideoEntry, ...]:
-    labels: dict[int, dict[int, str]] = defaultdict(dict)
-    unknown: dict[str, None] = {}
-    for line, row in _rows(table, ("video_id", "frame", "label")):
-        index = known.index(row["video_id"], table)
-        if index is None:
-            if not known.was_skipped(row["video_id"]):
-                unknown[row["video_id"]] = None
-            continue
-        frame = _index(table, line, "frame", row["frame"])
-        if frame >= entries[index].num_frames:
-            raise ValueError(
-                f"{table.name}: line {line} labels frame {frame} of {entries[index].id!r}, "
-                f"which has {entries[index].num_frames} frames"
-            )
-        if labels[index].setdefault(frame, row["label"]) != row["label"]:
-            raise ValueError(
-                f"{table.name}: line {line} contradicts an earlier label of frame {frame} "
-                f"of {entries[index].id!r}"
-            )
-    _warn_unknown(table, list(unknown))
-    labelled = list(entries)
-    partial = []
-    for index, of_frame in labels.items():
-        n = entries[index].num_frames
-        if len(of_frame) < n:
-            partial.append(f"{entries[index].id} ({len(of_frame)} of {n})")
-        else:
-            names = tuple(of_frame[frame] for frame in range(n))
-            labelled[index] = replace(entries[index], frame_labels=names)
-    if partial:
-        warnings.warn(
-            f"{table.name}: ignored for videos with unlabelled frames: {_some(partial)}",
-            stacklevel=3,
-        )
-    return tuple(labelled)
-
-
-def _index(table: Path, line: int, column: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(
-            f"{table.name}: line {line}: {column} must be a whole number from 0, got {text!r}"
-        )
-    return int(text)
-
-
-def _warn_unknown(table: Path, names: list[str]) -> None:
-    if names:
-        warnings.warn(
-            f"{table.name}: no video in the folder is called {_some(names)}", stacklevel=4
-        )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

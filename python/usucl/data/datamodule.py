@@ -1,65 +1,31 @@
-"""Batches for training: sampled frames, resized and augmented, with their times and patients."""
+"""Lightning's view of the training batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
-
 import lightning
-import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader
 
+from usucl.data.batches import FrameBatch, FrameBatches, TimeUnit
 from usucl.data.catalog import VideoCatalog
 from usucl.data.curriculum import Curriculum
-from usucl.data.frames import FrameStore
-from usucl.data.sampling import MISSING, DenseSampler, Draw, Sampler, clamp_window, generator
-from usucl.data.transforms import Augmentation, AugmentationName
-
-TimeUnit = Literal["fraction", "frames", "seconds"]
-
-
-class FrameBatch(NamedTuple):
-    """One training batch of N anchors with k sampled intra-video negatives each.
-
-    Views are normalised float32 images. Where a video has no frame inside the window, the
-    negative's time is NaN, which no temporal window contains, and its view shows the anchor.
-    """
-
-    anchor_view: Tensor  # float32 [N, 3, S, S]
-    positive_view: Tensor  # float32 [N, 3, S, S], a near frame, another augmentation
-    negative_view: Tensor  # float32 [N, k, 3, S, S]
-    video: Tensor  # int64 [N], index in the catalogue
-    time: Tensor  # float32 [N], of the anchor, in the unit of the data module
-    patient: Tensor  # int64 [N], -1 where unknown
-    frame: Tensor  # int64 [N], index of the anchor's frame
-    negative_time: Tensor  # float32 [N, k]
+from usucl.data.sampling import Sampler
+from usucl.data.transforms import Augment, AugmentationName
 
 
 class VideoDataModule(lightning.LightningDataModule):
-    """Training batches from a catalogue of videos.
-
-    The sampler decides what a batch holds: one anchor per video with sampled negatives
-    (``FrameSampler``), or many anchors per video, whose negatives the loss finds in the batch
-    (``DenseSampler``). A batch is a pure function of (seed, epoch, step): the number of workers
-    does not change it.
+    """Training batches from a catalogue of videos, for Lightning.
 
     Args:
-        catalog: the videos to train on.
-        sampler: draws the frames; by default ``DenseSampler()``.
-        image_size: side of the views in pixels.
-        curriculum: temporal windows over the epochs, in ``time_unit``.
-        augmentation: "crop" or "crop-flip-jitter", see ``Augmentation``.
-        time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
-            or "seconds".
-        cache_gb: memory for decoded frames, in 10^9 bytes. Other frames are decoded each time.
+        catalog, sampler, image_size, curriculum, augmentation, time_unit, cache_gb, seed: see
+            :class:`FrameBatches`.
         num_workers: processes that make batches; 0 makes them in the training process.
-        seed: seed of all random numbers.
+
+    Attributes:
+        batches: the :class:`FrameBatches`.
 
     Raises:
-        ValueError: the catalogue is empty, the augmentation or unit is unknown, or the unit is
-            seconds and the frame rate of a video is unknown.
+        ValueError: see :class:`FrameBatches`.
     """
 
     def __init__(
@@ -69,194 +35,47 @@ class VideoDataModule(lightning.LightningDataModule):
         *,
         image_size: int = 64,
         curriculum: Curriculum | None = None,
-        augmentation: AugmentationName = "crop-flip-jitter",
+        augmentation: AugmentationName | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         cache_gb: float = 4.0,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not len(catalog):
-            raise ValueError("catalog must hold at least one video, got none")
-        self.catalog = catalog
-        self.sampler = DenseSampler() if sampler is None else sampler
-        self.curriculum = curriculum or Curriculum()
-        self.augmentation = Augmentation(augmentation, image_size)
-        self.cache_bytes = int(cache_gb * 1e9)
+        self.batches = FrameBatches(
+            catalog,
+            sampler,
+            image_size=image_size,
+            curriculum=curriculum,
+            augmentation=augmentation,
+            time_unit=time_unit,
+            cache_gb=cache_gb,
+            seed=seed,
+        )
         self.num_workers = num_workers
-        self.seed = seed
-        self.num_frames = [entry.num_frames for entry in catalog]
-        self.patients = _patients(catalog)
-        self.clock = Clock(catalog, time_unit)
-        self._batches: _Batches | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Decodes the videos, as many as ``cache_gb`` allows, before any worker starts."""
-        if self._batches is None:
-            store = FrameStore(self.catalog.entries, self.augmentation.short_side, self.cache_bytes)
-            self._batches = _Batches(self, store)
+        self.batches.decode()
 
     def train_dataloader(self) -> DataLoader[FrameBatch]:
-        """Returns the batches of this process, epoch by epoch."""
-        self.setup()
-        assert self._batches is not None
+        """Returns the batches of this process, epoch by epoch; see :meth:`FrameBatches.loader`."""
         trainer = self.trainer
-        return DataLoader(
-            self._batches,
-            batch_size=None,
-            sampler=_Steps(
-                self._batches,
-                rank=trainer.global_rank if trainer else 0,
-                world=trainer.world_size if trainer else 1,
-            ),
+        return self.batches.loader(
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            rank=trainer.global_rank if trainer else 0,
+            world=trainer.world_size if trainer else 1,
         )
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch, over all processes."""
-        return self.sampler.steps(self.num_frames)
+        return len(self.batches)
 
     def batch(self, epoch: int, step: int) -> FrameBatch:
         """Returns the batch of this epoch and step, as the data loader yields it."""
-        self.setup()
-        assert self._batches is not None
-        return self._batches[epoch, step]
+        return self.batches[epoch, step]
 
     def windows(self, video: Tensor, epoch: int) -> Tensor:
-        """Returns the epoch's temporal window for every anchor, for the loss: float32 [N, 2].
-
-        It is the curriculum's window in the unit of the times, kept beyond the positives by
-        ``clamp_window``, so short videos have windows of their own.
-
-        Args:
-            video: int64 [N], ``FrameBatch.video``.
-            epoch: counted from 0.
-        """
-        rate = torch.from_numpy(self.clock.frames_per_unit)[video.cpu()]
-        lo, hi = self.curriculum.window(epoch)
-        radius = self.sampler.positive_radius
-        bounds = [clamp_window((lo * r, hi * r), radius) for r in rate.tolist()]
-        frames = torch.tensor(bounds, dtype=torch.float64).reshape(-1, 2)
-        # Times are rounded to float32: a hundredth of a frame keeps the bounds themselves inside.
-        frames += torch.tensor([-0.01, 0.01], dtype=torch.float64)
-        return (frames / rate[:, None]).float().to(video.device)
-
-
-class Clock:
-    """Times of frames in one unit.
-
-    Attributes:
-        frames_per_unit: float64 [V], frames per unit of time in each video (on average where the
-            frame rate varies).
-    """
-
-    def __init__(self, catalog: VideoCatalog, unit: TimeUnit) -> None:
-        lengths = np.array([entry.num_frames for entry in catalog], dtype=np.float64)
-        self._seconds: list[np.ndarray | None] = [None] * len(lengths)
-        if unit == "fraction":
-            self.frames_per_unit = lengths
-        elif unit == "frames":
-            self.frames_per_unit = np.ones_like(lengths)
-        elif unit == "seconds":
-            unknown = [entry.id for entry in catalog if entry.frame_rate is None]
-            if unknown:
-                raise ValueError(
-                    "time_unit must be 'fraction' or 'frames', because the frame rate is unknown "
-                    f"for {len(unknown)} videos such as {unknown[0]}, got 'seconds'"
-                )
-            self.frames_per_unit = np.array([entry.frame_rate for entry in catalog], np.float64)
-            self._seconds = [entry.open().times for entry in catalog]
-        else:
-            raise ValueError(f"time_unit must be 'fraction', 'frames' or 'seconds', got {unit!r}")
-
-    def times(self, video: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """Returns the times of frames as float64 [N], NaN where the frame is missing."""
-        times = frame / self.frames_per_unit[video]
-        for i, (v, f) in enumerate(zip(video, frame, strict=True)):
-            seconds = self._seconds[v]
-            if seconds is not None:
-                times[i] = seconds[f]
-        times[frame == MISSING] = np.nan
-        return times
-
-
-class _Batches(Dataset[FrameBatch]):
-    """The ``FrameBatch`` of each (epoch, step)."""
-
-    def __init__(self, data: VideoDataModule, store: FrameStore) -> None:
-        self.store = store
-        self.sampler = data.sampler
-        self.curriculum = data.curriculum
-        self.augmentation = data.augmentation
-        self.num_frames = data.num_frames
-        self.patients = data.patients
-        self.clock = data.clock
-        self.seed = data.seed
-
-    def __len__(self) -> int:
-        return self.sampler.steps(self.num_frames)
-
-    def __getitem__(self, key: tuple[int, int]) -> FrameBatch:
-        epoch, step = key
-        lo, hi = self.curriculum.window(epoch)
-        windows = [(lo * rate, hi * rate) for rate in self.clock.frames_per_unit.tolist()]
-        draw = self.sampler.draw(self.num_frames, windows, seed=self.seed, epoch=epoch, step=step)
-        n, k = draw.negatives.shape
-        negatives = np.where(draw.negatives == MISSING, draw.anchor[:, None], draw.negatives)
-        frames = np.column_stack([draw.anchor, draw.positive, negatives])
-        seeds = generator(self.seed, epoch, step, 1).integers(2**63, size=frames.size)
-        views = self.augmentation(self._images(draw, frames), seeds.tolist())
-        views = views.reshape(n, 2 + k, *views.shape[1:])
-        negative_time = self.clock.times(np.repeat(draw.video, k), draw.negatives.reshape(-1))
-        return FrameBatch(
-            anchor_view=views[:, 0].contiguous(),
-            positive_view=views[:, 1].contiguous(),
-            negative_view=views[:, 2:].contiguous(),
-            video=torch.from_numpy(draw.video),
-            time=torch.from_numpy(self.clock.times(draw.video, draw.anchor)).float(),
-            patient=torch.from_numpy(self.patients[draw.video]),
-            frame=torch.from_numpy(draw.anchor),
-            negative_time=torch.from_numpy(negative_time).float().reshape(n, k),
-        )
-
-    def _images(self, draw: Draw, frames: np.ndarray) -> list[Tensor]:
-        """Returns uint8 [1 or 3, H, W] images of ``frames`` [N, c], with one request per video."""
-        images: list[Tensor] = [torch.empty(0)] * frames.size
-        of_video = np.repeat(draw.video, frames.shape[1])
-        for video in np.unique(draw.video):
-            places = np.flatnonzero(of_video == video)
-            wanted = self.store.frames(int(video), frames.reshape(-1)[places])
-            for place, image in zip(places, wanted, strict=True):
-                images[place] = image
-        return images
-
-
-class _Steps(DistributedSampler[tuple[int, int]]):
-    """The (epoch, step) pairs of one process.
-
-    It is a DistributedSampler because Lightning calls the ``set_epoch`` of one and leaves it in
-    place. Several processes take turns at the steps, and the last turn is filled up.
-    """
-
-    def __init__(self, batches: _Batches, *, rank: int, world: int) -> None:
-        super().__init__(batches, num_replicas=world, rank=rank, shuffle=False)
-        self.steps = len(batches)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for turn in range(len(self)):
-            yield self.epoch, (turn * self.num_replicas + self.rank) % self.steps
-
-    def __len__(self) -> int:
-        return -(-self.steps // self.num_replicas)
-
-
-def _patients(catalog: VideoCatalog) -> np.ndarray:
-    """Returns int64 [V]: one number per known patient, -1 where unknown."""
-    known = [entry.group for entry in catalog if entry.patient_known]
-    number = {group: i for i, group in enumerate(dict.fromkeys(known))}
-    return np.array(
-        [number[entry.group] if entry.patient_known else -1 for entry in catalog], dtype=np.int64
-    )
+        """Returns the temporal window of every anchor; see :meth:`FrameBatches.windows`."""
+        return self.batches.windows(video, epoch)

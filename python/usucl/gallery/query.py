@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
 from usucl.data.dicom import dicom_frame
-from usucl.data.search import DICOM_SUFFIXES
+from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from usucl.data.transforms import resize_short_side
-from usucl.data.video import IMAGE_SUFFIXES
+from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
 from usucl.models import FrameEncoder
 
@@ -70,16 +68,11 @@ def _read(text: str) -> tuple[Tensor, str]:
     """Reads the frame, uint8 ``[3, H, W]``, and its name."""
     path, number = _parted(text)
     ending = path.suffix.lower()
-    if ending in IMAGE_SUFFIXES and path.is_file():
+    if ending in IMAGE_SUFFIXES and path.is_file() and not is_stack(path):
         if number is not None:
             raise ValueError(f"query must have no frame number for the image {path}, got @{number}")
-        try:
-            with Image.open(path) as image:
-                array = np.array(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise ValueError(f"query: {path} cannot be read ({error})") from error
-        return torch.from_numpy(array).permute(2, 0, 1), path.name
-    if ending in DICOM_SUFFIXES and path.is_file():
+        return torch.from_numpy(read_image(path)).permute(2, 0, 1), path.name
+    if path.is_file() and (ending in DICOM_SUFFIXES or is_dicom(path)):
         try:
             frame, number = dicom_frame(path, number)
         except IndexError as error:

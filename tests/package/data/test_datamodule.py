@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import lightning
@@ -9,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from usucl.data import (
     Curriculum,
     DenseSampler,
     FrameBatch,
+    FrameBatches,
     FrameSampler,
     Sampler,
     VideoCatalog,
@@ -200,9 +205,34 @@ def test_lightning_sets_the_epoch(catalog: VideoCatalog, tmp_path: Path) -> None
 
 
 def test_processes_share_the_steps(catalog: VideoCatalog) -> None:
-    from usucl.data.datamodule import _Steps
-
-    data = VideoDataModule(catalog, DenseSampler(2, 4, steps_per_epoch=5))
-    data.setup()
-    parts = [list(_Steps(data._batches, rank=r, world=2)) for r in (0, 1)]
+    batches = FrameBatches(catalog, DenseSampler(2, 4, steps_per_epoch=5))
+    parts = [list(batches.loader(rank=r, world=2).sampler) for r in (0, 1)]
     assert parts == [[(0, 0), (0, 2), (0, 4)], [(0, 1), (0, 3), (0, 0)]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_that_is_drawn_again_is_told(catalog: VideoCatalog, workers: int) -> None:
+    loader = FrameBatches(catalog, image_size=16).loader(num_workers=workers)
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            list(loader)
+    with pytest.warns(UserWarning, match=r"epoch 1 are drawn again: call loader"):
+        list(loader)
+
+
+def test_a_function_of_ones_own_augments(catalog: VideoCatalog) -> None:
+    flipped = v2.Compose([v2.RandomCrop(16), v2.RandomVerticalFlip(1.0)])
+    batches = FrameBatches(catalog, image_size=16, augmentation=flipped)
+    batch = batches[0, 0]
+    assert batch.anchor_view.shape[1:] == (3, 16, 16)
+    assert equal(batch, batches[0, 0])
+    for made, got in ((lambda x: x.float(), "torch.float32"), (lambda x: x[..., :4], "4]")):
+        with pytest.raises(ValueError, match=rf"uint8 view \[1 or 3, 16, 16\], got .*{got}"):
+            FrameBatches(catalog, image_size=16, augmentation=made)[0, 0]
+
+
+def test_batches_need_no_training_framework() -> None:
+    code = "import sys, usucl.data; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

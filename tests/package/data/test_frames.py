@@ -102,7 +102,7 @@ def test_a_crop_is_a_part_of_the_frame() -> None:
 
 
 def test_augmentation_errors() -> None:
-    with pytest.raises(ValueError, match="name must be one of"):
+    with pytest.raises(ValueError, match="augmentation must be one of"):
         Augmentation("strong", 64)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="image_size must be at least 8"):
         Augmentation("crop", 4)

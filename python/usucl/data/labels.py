@@ -1,0 +1,266 @@
+"""``labels.csv`` and ``frame_labels.csv``: which video each row means, and what it says of it.
+
+Cells that only say that something is unknown are taken as empty. In any column, these are ``nan``,
+``NA``, ``N/A``, ``null``, pandas' ``<NA>`` and ``NaT``, a spreadsheet's errors such as ``#N/A``,
+and signs such as ``-`` and ``?``. A patient, source or fold is also unknown if it is ``none`` or
+``unknown``; as labels those two stay, because they may be classes. Signs stay labels if one of the
+table's labels holds a plus, as in ``+`` against ``-``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from usucl.data.identity import same_name
+from usucl.data.spreadsheet import read_rows
+
+LABELS = "labels.csv"
+FRAME_LABELS = "frame_labels.csv"
+LABEL_COLUMNS = (("video_id", "label"), ("patient", "group", "fold", "source"))
+FRAME_LABEL_COLUMNS = ("video_id", "frame", "label")
+
+MISSING = re.compile(r"-?nan|<?na>?|n/a|n\.a\.|nat|null|nil|#(n/?[ad]|nv|\S*[!?])", re.IGNORECASE)
+MISSING_UNLESS_A_CLASS = frozenset({"none", "unknown", "unk", "missing", "not available"})
+
+
+class Names:
+    """Finds the video that a table means by a video_id.
+
+    Args:
+        root: the folder.
+        videos: id of every video, and the paths that lead to it, its own first.
+        skipped: files that cannot be used.
+    """
+
+    def __init__(
+        self, root: Path, videos: Iterable[tuple[str, Sequence[Path]]], skipped: Iterable[Path]
+    ) -> None:
+        self._exact: dict[str, set[int]] = defaultdict(set)
+        self._alike: dict[str, set[int]] = defaultdict(set)
+        self._links: set[str] = set()
+        for i, (name, paths) in enumerate(videos):
+            own = {name, *_names(root, paths[0])}
+            self._links |= {n for path in paths[1:] for n in _names(root, path)} - own
+            for known in (name, *(n for path in paths for n in _names(root, path))):
+                self._exact[known].add(i)
+                self._alike[_alike(known)].add(i)
+        self._skipped = {_alike(name) for path in skipped for name in _names(root, path)}
+
+    def index(self, name: str, table: Path, line: int) -> int | None:
+        """Returns the video's position, None if there is none of this name.
+
+        Raises:
+            ValueError: several videos have the name.
+        """
+        found = self._exact.get(name) or self._alike.get(_alike(name)) or set()
+        if len(found) > 1:
+            raise ValueError(
+                f"{table.name}: line {line}: video_id {name!r} fits {len(found)} videos; "
+                "give the path relative to the folder"
+            )
+        return next(iter(found), None)
+
+    def is_link(self, name: str) -> bool:
+        """Returns whether a video has this name only by a link to it."""
+        return name in self._links
+
+    def warn_of_unknown(self, table: Path, names: Iterable[str]) -> None:
+        """Warns of names that no video has, with those that come nearest."""
+        unknown = [name for name in names if _alike(name) not in self._skipped]
+        if unknown:
+            said = [f"{name or '(empty)'}{self._nearest(name)}" for name in unknown[:5]]
+            warnings.warn(
+                f"{table.name}: no video in the folder is called {some(said, len(unknown))}",
+                stacklevel=4,
+            )
+
+    def _nearest(self, name: str) -> str:
+        known = difflib.get_close_matches(_alike(name), self._alike, n=1, cutoff=0.75)
+        return f" (did you mean {known[0]}?)" if known else ""
+
+
+def _names(root: Path, path: Path) -> set[str]:
+    relative = path.relative_to(root)
+    names = {path.name, relative.as_posix()}
+    if path.is_file():
+        names |= {path.stem, relative.with_suffix("").as_posix()}
+    return names
+
+
+def _alike(name: str) -> str:
+    return same_name(name.replace("\\", "/").removeprefix("./"))
+
+
+def read_labels(
+    table: Path, known: Names, ids: Sequence[str], missing: Collection[str] = ()
+) -> dict[int, dict[str, Any]]:
+    """Returns what the table says of each video it names, as fields of a ``VideoEntry``.
+
+    Args:
+        table: ``labels.csv``.
+        known: finds the videos.
+        ids: id of every video.
+        missing: further words for what is unknown.
+
+    Raises:
+        ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
+    """
+    required, optional = LABEL_COLUMNS
+    rows = list(read_rows(table, required, optional))
+    is_missing, is_unknown = _words(missing, [row["label"] for _, row in rows])
+    found: dict[int, dict[str, Any]] = {}
+    first: dict[int, tuple[int, dict[str, str]]] = {}
+    unknown: list[str] = []
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    for line, row in rows:
+        index = known.index(row["video_id"], table, line)
+        if index is None:
+            unknown.append(row["video_id"])
+            continue
+        if index in first:
+            earlier, same = first[index]
+            linked = known.is_link(row["video_id"]) or known.is_link(same["video_id"])
+            if not linked or row | {"video_id": ""} != same | {"video_id": ""}:
+                raise ValueError(
+                    f"{table.name}: lines {earlier} and {line} both name {ids[index]!r}"
+                )
+            continue
+        first[index] = line, row.copy()
+        for column, test in (("label", is_missing), *((name, is_unknown) for name in optional)):
+            if row[column] and test(row[column]):
+                left_out[column][row[column]] += 1
+                row[column] = ""
+        patient = same_name(row["patient"] or row["group"])
+        found[index] = {
+            "label": same_name(row["label"]) or None,
+            "group": patient or ids[index],
+            "patient_known": bool(patient),
+            "fold": _whole(table, line, "fold", row["fold"]) if row["fold"] else None,
+            "source": row["source"] or None,
+        }
+    known.warn_of_unknown(table, unknown)
+    _warn_of_missing(table, left_out)
+    _warn_of_doubtful(table, Counter(fields["label"] or "" for fields in found.values()))
+    return found
+
+
+def read_frame_labels(
+    table: Path,
+    known: Names,
+    ids: Sequence[str],
+    lengths: Sequence[int],
+    missing: Collection[str] = (),
+) -> dict[int, tuple[str, ...]]:
+    """Returns the labels of every video of which all frames are labelled, one per frame.
+
+    Args:
+        table: ``frame_labels.csv``.
+        known, ids, missing: as in :func:`read_labels`.
+        lengths: number of frames of every video.
+
+    Raises:
+        ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
+    """
+    labels: dict[int, dict[int, str]] = defaultdict(dict)
+    unknown: dict[str, None] = {}
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    is_missing, _ = _words(missing, ["+"])  # signs are findings of a frame
+    for line, row in read_rows(table, FRAME_LABEL_COLUMNS):
+        index = known.index(row["video_id"], table, line)
+        if index is None:
+            unknown[row["video_id"]] = None
+            continue
+        frame = _whole(table, line, "frame", row["frame"])
+        if frame >= lengths[index]:
+            raise ValueError(
+                f"{table.name}: line {line} labels frame {frame} of {ids[index]!r}, "
+                f"which has {lengths[index]} frames"
+            )
+        if is_missing(row["label"]):
+            if row["label"]:
+                left_out["label"][row["label"]] += 1
+            continue
+        if labels[index].setdefault(frame, same_name(row["label"])) != same_name(row["label"]):
+            raise ValueError(
+                f"{table.name}: line {line} contradicts an earlier label of frame {frame} "
+                f"of {ids[index]!r}"
+            )
+    known.warn_of_unknown(table, unknown)
+    _warn_of_missing(table, left_out)
+    whole = {
+        i: tuple(of[f] for f in sorted(of)) for i, of in labels.items() if len(of) == lengths[i]
+    }
+    partial = [
+        f"{ids[i]} ({len(of)} of {lengths[i]})" for i, of in labels.items() if i not in whole
+    ]
+    if partial:
+        warnings.warn(
+            f"{table.name}: ignored for videos with unlabelled frames: {some(partial)}",
+            stacklevel=3,
+        )
+    return whole
+
+
+def _words(
+    missing: Collection[str], labels: Iterable[str]
+) -> tuple[Callable[[str], bool], Callable[[str], bool]]:
+    """Returns two tests: whether a label, and whether another cell, says that it is unknown."""
+    told = {word.strip().casefold() for word in missing}
+    signs_are_labels = any("+" in label for label in labels)
+
+    def is_sign(text: str) -> bool:
+        return not any(map(str.isalnum, text))
+
+    def is_word(text: str) -> bool:
+        return bool(MISSING.fullmatch(text)) or text.casefold() in told
+
+    def is_missing(label: str) -> bool:
+        return is_word(label) or (is_sign(label) and not (label and signs_are_labels))
+
+    def is_unknown(text: str) -> bool:
+        return is_word(text) or is_sign(text) or text.casefold() in MISSING_UNLESS_A_CLASS
+
+    return is_missing, is_unknown
+
+
+def _whole(table: Path, line: int, column: str, text: str) -> int:
+    # pandas writes whole numbers as 1.0 once a cell of their column is empty.
+    if not (number := re.fullmatch(r"([0-9]{1,18})([.,]0+)?", text)):
+        raise ValueError(
+            f"{table.name}: line {line}: {column} must be a whole number from 0, got {text!r}"
+        )
+    return int(number[1])
+
+
+def _warn_of_missing(table: Path, left_out: dict[str, Counter[str]]) -> None:
+    for column, words in left_out.items():
+        spelled = ", ".join(map(repr, words))
+        warnings.warn(
+            f"{table.name}: {column} is taken as unknown in {words.total()} rows, which say "
+            f"{spelled}",
+            stacklevel=4,
+        )
+
+
+def _warn_of_doubtful(table: Path, labels: Counter[str]) -> None:
+    doubtful = {word: n for word, n in labels.items() if word.casefold() in MISSING_UNLESS_A_CLASS}
+    if doubtful:
+        spelled = ", ".join(f"{word!r} ({n} videos)" for word, n in doubtful.items())
+        warnings.warn(
+            f"{table.name}: taken as a class: {spelled}; leave the cell empty if the label is "
+            "unknown",
+            stacklevel=4,
+        )
+
+
+def some(names: Sequence[str], total: int | None = None) -> str:
+    """Returns the first five of ``names`` and how many more there are, of ``total``."""
+    total = len(names) if total is None else total
+    more = f" and {total - 5} more" if total > 5 else ""
+    return ", ".join(names[:5]) + more

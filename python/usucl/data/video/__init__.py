@@ -1,0 +1,30 @@
+"""Videos as random-access sequences of frames: folders of images, video files, stacks of images.
+
+Opening a video decodes all of it once. Containers may misstate their number of frames and images
+may be cut short, so only decoding tells how many frames there are and that each is readable.
+"""
+
+from usucl.data.video.base import Damaged, Video, VideoError, is_hidden, natural_key
+from usucl.data.video.image import (
+    IMAGE_SUFFIXES,
+    frame_files,
+    is_stack,
+    read_image,
+)
+from usucl.data.video.limits import check_cost
+from usucl.data.video.opening import is_video_file, open_video
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Damaged",
+    "Video",
+    "VideoError",
+    "check_cost",
+    "frame_files",
+    "is_hidden",
+    "is_stack",
+    "is_video_file",
+    "natural_key",
+    "open_video",
+    "read_image",
+]

@@ -1,0 +1,111 @@
+"""What every video offers: random access to its frames, and the error if it cannot be read."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Damaged = Literal["skip", "keep"]
+
+
+class VideoError(ValueError):
+    """A video cannot be read; holds its ``path`` and the ``reason`` in words."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Video(ABC):
+    """Frames of one video by index. It holds no open file, so it can be kept, copied and pickled.
+
+    Attributes:
+        path: the folder or file.
+        num_frames: number of frames decoded when it was opened.
+        frame_rate: mean frames per second (Hz), None where unknown.
+        times: float64 [num_frames], seconds after the first frame, None where unknown.
+        height, width: of every frame, in pixels, as it is displayed: upright, its pixels square.
+        damage: what is missing or broken in words, None for a whole video.
+    """
+
+    path: Path
+    num_frames: int
+    frame_rate: float | None
+    times: np.ndarray | None
+    height: int
+    width: int
+    damage: str | None = None
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __repr__(self) -> str:
+        rate = "" if self.frame_rate is None else f", {self.frame_rate:.4g} Hz"
+        size = f"{self.width}x{self.height}"
+        return f"{type(self).__name__}({str(self.path)!r}, {self.num_frames} frames, {size}{rate})"
+
+    def frames(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Returns frames at ``indices`` (any order, repeats allowed): uint8 [n, 3, H, W], RGB.
+
+        Raises:
+            IndexError: an index is outside [0, num_frames).
+            VideoError: the video has changed since it was opened and can no longer be read.
+        """
+        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if not len(wanted):
+            return torch.empty(0, 3, self.height, self.width, dtype=torch.uint8)
+        unique, position = np.unique(wanted, return_inverse=True)
+        return torch.stack(list(self.iter_frames(unique)))[torch.from_numpy(position)]
+
+    def iter_frames(self, indices: Sequence[int] | np.ndarray) -> Iterator[Tensor]:
+        """Yields uint8 [3, H, W] for strictly increasing ``indices``, with one frame in memory.
+
+        Raises:
+            IndexError, VideoError: see ``frames``.
+            ValueError: ``indices`` do not increase.
+        """
+        wanted = [int(i) for i in indices]
+        if any(b <= a for a, b in pairwise(wanted)):
+            raise ValueError(f"indices must be strictly increasing, got {wanted}")
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+            raise IndexError(
+                f"indices must be in [0, {self.num_frames}), "
+                f"got {wanted[0]} to {wanted[-1]} ({self.path})"
+            )
+        for array in self._decode(wanted):
+            yield torch.from_numpy(array).permute(2, 0, 1)
+
+    @abstractmethod
+    def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
+        """Yields uint8 [H, W, 3], writable, at the increasing ``indices``."""
+
+
+def is_hidden(path: Path) -> bool:
+    """Returns whether the name starts with a dot."""
+    return path.name.startswith(".")
+
+
+def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Returns a sort key that reads digits as numbers; the text decides ties (01 before 1)."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return [(0, int(p), "") if p[0].isdigit() else (1, 0, p.lower()) for p in parts], text
+
+
+def seconds(stamps: list[float | None]) -> np.ndarray | None:
+    """Returns float64 [n] since the first frame; None if stamps are missing or do not increase."""
+    if any(stamp is None for stamp in stamps):
+        return None
+    times = np.array(stamps, dtype=np.float64)
+    return times - times[0] if np.all(np.diff(times) > 0) else None

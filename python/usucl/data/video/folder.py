@@ -1,0 +1,55 @@
+"""Videos of still images: one image per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from usucl.data.video.base import Damaged, Video, VideoError
+from usucl.data.video.image import check_image, displayed, frame_files, opened_image
+from usucl.data.video.limits import check_cost
+
+
+class FrameFolder(Video):
+    """A folder of still images in natural order (frame2 before frame10), hidden files ignored."""
+
+    def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
+        self.path = path
+        self.files: list[Path] = []
+        files = frame_files(path)
+        if not files:
+            raise VideoError(path, "no image in the folder")
+        size, broken = (0, 0), []
+        for file in files:
+            try:
+                found = check_image(file, path)
+            except VideoError as error:
+                if damaged == "skip":
+                    raise
+                broken.append(error.reason)
+                continue
+            size = size if self.files else found
+            if found != size:
+                raise VideoError(
+                    path,
+                    f"frames differ in size: {self.files[0].name} is {size[0]}x{size[1]}, "
+                    f"{file.name} is {found[0]}x{found[1]}",
+                )
+            self.files.append(file)
+            check_cost(path, *size, len(self.files))
+        if not self.files:
+            raise VideoError(path, broken[0])
+        if broken:
+            self.damage = f"{len(broken)} of {len(files)} images are broken ({broken[0]})"
+        self.num_frames = len(self.files)
+        self.width, self.height = size
+        self.frame_rate = None
+        self.times = None
+
+    def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
+        for index in indices:
+            with opened_image(self.files[index], self.path) as image:
+                array = displayed(image)
+            yield array

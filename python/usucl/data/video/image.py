@@ -1,0 +1,180 @@
+"""Single images, as they are meant to be displayed: upright, and over black where transparent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from usucl.data.video.base import VideoError, is_hidden, natural_key
+from usucl.data.video.limits import check_cost, limit
+
+IMAGE_SUFFIXES = frozenset({".apng", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_STACK_SUFFIXES = IMAGE_SUFFIXES - {".bmp", ".jpeg", ".jpg"}
+# What Pillow may take a file for, whatever its name: none of these runs other programs.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
+_EXIF_PLACES = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+_NOT_A_PAGE = 0b101  # bits of TIFF's NewSubfileType: a smaller copy, a mask
+
+
+def read_image(file: Path) -> np.ndarray:
+    """Returns a still image as uint8 [H, W, 3], RGB, upright, over black where transparent.
+
+    Raises:
+        VideoError: the image is broken, too large, not of 8 bits, or holds several pages.
+    """
+    with opened_image(file, file) as image:
+        if len(pages(image, file)) > 1:
+            raise VideoError(file, _several(image, file))
+        return displayed(image)
+
+
+def check_image(file: Path, owner: Path) -> tuple[int, int]:
+    """Decodes a still image as cheaply as it goes; returns its size (width, height), upright.
+
+    Raises:
+        VideoError: see ``read_image``; its path is that of ``owner``.
+    """
+    with opened_image(file, owner) as image:
+        if len(pages(image, file)) > 1:
+            raise VideoError(owner, f"{file.name}: {_several(image, file)}")
+        width, height = image.size
+        # JPEG decodes at an eighth of its size, which is enough to notice missing data.
+        image.draft(None, (1, 1))
+        image.load()
+        sideways = _orientation(image) in _SIDEWAYS
+        return (height, width) if sideways else (width, height)
+
+
+@contextmanager
+def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
+    """Yields an image whose header is read and affordable; errors in the body name ``owner``.
+
+    Raises:
+        VideoError: Pillow cannot read the file, for whatever reason.
+    """
+    name = "" if file == owner else f"{file.name}: "
+    try:
+        if (most := limit("USUCL_MAX_FRAME_PIXELS")) > (Image.MAX_IMAGE_PIXELS or most):
+            Image.MAX_IMAGE_PIXELS = most  # Pillow's own limit
+        with file.open("rb") as content:
+            _check_webp(content, owner)
+            image = Image.open(content, formats=_FORMATS)
+            check_cost(owner, *image.size)
+            if image.mode.startswith(("I", "F")):
+                raise VideoError(owner, f"{name}not an 8-bit image ({image.mode})")
+            yield image
+    except VideoError as error:
+        reason = error.reason
+        raise VideoError(owner, reason if reason.startswith(name) else name + reason) from error
+    except Exception as error:  # Pillow's plugins raise errors of any kind for broken files
+        raise VideoError(owner, name + _trouble(file, error)) from error
+
+
+def displayed(image: Image.Image) -> np.ndarray:
+    """Returns the current page as uint8 [H, W, 3], RGB, upright, over black where transparent."""
+    image.load()
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB"))
+    return over_black(np.array(image.convert("RGBA")))
+
+
+def over_black(rgba: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, 3] of uint8 [H, W, 4], composed over black by its alpha."""
+    colours, alpha = rgba[..., :3], rgba[..., 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(colours)
+    return ((colours.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+
+
+def pages(image: Image.Image, path: Path) -> list[int]:
+    """Returns the numbers of the pages or pictures that are frames, without thumbnails and masks.
+
+    Raises:
+        VideoError: there are more than can be afforded.
+    """
+    if image.format in ("JPEG", "MPO") or not getattr(image, "is_animated", False):
+        return [0]
+    count = int(getattr(image, "n_frames", 1))
+    check_cost(path, *image.size, count)
+    if getattr(image, "default_image", False):  # APNG: shown where animations are not
+        return list(range(1, count))
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return list(range(count))
+    kept = []
+    for page in range(count):
+        image.seek(page)
+        if not image.tag_v2.get(254, 0) & _NOT_A_PAGE:
+            kept.append(page)
+    image.seek(0)
+    return kept or [0]
+
+
+def is_stack(file: Path) -> bool:
+    """Returns whether an image file holds several pictures; False if it cannot be read."""
+    if file.suffix.lower() not in _STACK_SUFFIXES:
+        return False
+    try:
+        if not _may_be_stack(file):
+            return False
+        with opened_image(file, file) as image:
+            return len(pages(image, file)) > 1
+    except (VideoError, OSError):
+        return False
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Returns the image files directly in ``folder``, in natural order, without hidden ones."""
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(file) and file.is_file()
+    ]
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def _may_be_stack(file: Path) -> bool:
+    """Returns whether the first bytes allow for several pictures, without parsing the image."""
+    with file.open("rb", buffering=0) as content:
+        head = content.read(4096)
+    if head.startswith(b"\x89PNG"):
+        before, found, _ = head.partition(b"IDAT")
+        return b"acTL" in before or not found
+    if head.startswith(b"RIFF"):
+        return head[12:16] == b"VP8X"
+    return head.startswith((b"II", b"MM", b"GIF"))
+
+
+def _check_webp(content: BinaryIO, owner: Path) -> None:
+    """Refuses a WebP by its header, since Pillow allocates its canvas while opening it."""
+    head = content.read(30)
+    content.seek(0)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 30:
+        width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (24, 27))
+        check_cost(owner, width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns EXIF's orientation, 1 for upright; call it once the image is loaded."""
+    if _EXIF_PLACES.isdisjoint(image.info):
+        return 1  # TIFF's own tag is obeyed by Pillow
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _several(image: Image.Image, file: Path) -> str:
+    return f"holds {len(pages(image, file))} images: it is a video of its own, not one frame"
+
+
+def _trouble(file: Path, error: Exception) -> str:
+    if file.is_file() and file.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return f"cannot be decoded ({str(error) or type(error).__name__})"

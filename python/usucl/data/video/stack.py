@@ -1,0 +1,66 @@
+"""Videos in one image file: multi-page TIFF, animated WebP and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from usucl.data.video.base import Damaged, Video, VideoError, seconds
+from usucl.data.video.image import displayed, opened_image, pages
+from usucl.data.video.limits import check_cost
+
+
+class ImageStack(Video):
+    """The pictures of one image file, in their order, timed if it is an animation."""
+
+    def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
+        self.path = path
+        self._pages: list[int] = []
+        self.width = self.height = 0
+        self.frame_rate = None
+        starts: list[float | None] = []
+        start: float | None = 0.0
+        with opened_image(path, path) as image:
+            there = pages(image, path)
+            if len(there) < 2:
+                raise VideoError(path, "a single image, not a video")
+            for page in there:
+                try:
+                    image.seek(page)
+                    check_cost(path, *image.size, len(there))
+                    height, width = displayed(image).shape[:2]
+                except VideoError:
+                    raise
+                except Exception as error:  # as in opened_image
+                    self.damage = (
+                        f"damaged: picture {len(self._pages)} of {len(there)} cannot be decoded "
+                        f"({str(error) or type(error).__name__})"
+                    )
+                    if damaged == "skip":
+                        raise VideoError(path, self.damage) from error
+                    break
+                if self._pages and (width, height) != (self.width, self.height):
+                    raise VideoError(
+                        path,
+                        f"frames differ in size: frame {len(self._pages)} is {width}x{height}, "
+                        f"the frames before it are {self.width}x{self.height}",
+                    )
+                self.width, self.height = width, height
+                self._pages.append(page)
+                starts.append(start)
+                duration = image.info.get("duration")  # ms
+                start = start + duration / 1000 if duration and start is not None else None
+        if not self._pages:
+            raise VideoError(path, self.damage or "no frame could be decoded")
+        self.num_frames = len(self._pages)
+        self.times = seconds(starts)
+        if self.times is not None and self.num_frames > 1:
+            self.frame_rate = float((self.num_frames - 1) / self.times[-1])
+
+    def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
+        with opened_image(self.path, self.path) as image:
+            for index in indices:
+                image.seek(self._pages[index])
+                yield displayed(image)

@@ -1,0 +1,51 @@
+"""A few damaged files of every kind; ``python -m tests.fuzz`` tries thousands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.fuzz.damage import damaged
+from tests.fuzz.sandbox import attempt
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_damaged_files_end_no_reader(tmp_path: Path) -> None:
+    """In a process of its own, as a fork of one that has used several threads may hang."""
+    command = [sys.executable, "-m", "tests.fuzz", "--inputs", "6", "--folder", str(tmp_path)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 5000])
+def test_damage_changes_every_file(size: int) -> None:
+    content = Random(0).randbytes(size)
+    assert all(damaged(content, Random(i)) != content for i in range(300))
+
+
+def test_outcomes_of_attempts(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+
+    def refuse(_: Path) -> None:
+        raise ValueError("a.bin: broken")
+
+    def forget(_: Path) -> None:
+        raise ValueError("broken")
+
+    def ask(_: Path) -> bytes:
+        return bytes(8 << 30)
+
+    def abort(_: Path) -> None:
+        os.abort()
+
+    expected = {refuse: "refused", forget: "traceback", ask: "memory", abort: "crash", str: "read"}
+    assert {read: attempt(read, path).outcome for read in expected} == expected
