@@ -16,7 +16,7 @@ LIMIT = "USUCL_INDEX_GIB"
 """Environment variable: memory in GiB that an index may take besides the bank."""
 _GIB = 4.0  # by default, besides 4 times the embeddings of the bank
 _LONGEST = 128  # characters
-_WIDEST = 65_536  # numbers of a transformed vector
+_WIDEST = 8192  # numbers of a transformed vector
 _CODE = (
     r"(?P<flat>Flat(?:Dedup)?)|(?P<scalar>SQ(?:8_direct_signed|8_direct|8|6|4|fp16|bf16))|"
     r"(?P<product>PQ(?P<m>\d{1,9})(?:x(?P<bits>\d{1,9}))?(?P<fast>fsr|fs)?(?:np)?)|"
@@ -27,10 +27,10 @@ _TRANSFORM = re.compile(
 )
 _CODE_ONLY = re.compile(_CODE)
 _CELLS = re.compile(r"IVF(?P<cells>\d{1,9})(?P<unit>[kM])?(?:_HNSW(?P<links>\d{1,9})?)?")
-_GRAPH = re.compile(rf"(?P<kind>HNSW|NSG)(?P<links>\d{{1,9}})?(?:[_,](?P<code>{_CODE}))?")
+_GRAPH = re.compile(rf"HNSW(?P<links>\d{{1,9}})?(?:[_,](?P<code>{_CODE}))?")
 _REFINE = re.compile(r"RFlat|Refine\((?P<code>[A-Za-z0-9_]+)\)")
 _SCALAR = {"SQ4": 0.5, "SQ6": 0.75, "SQfp16": 2.0, "SQbf16": 2.0}  # bytes per number; others 1
-_LINKS = {"HNSW": (2, 512), "NSG": (16, 256)}  # with fewer, FAISS fails or takes very long
+_LINKS = (2, 512)  # of a graph: FAISS ends the process below, and takes long above
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _read(search: str, dim: int, capacity: int) -> _Size:
     size = _Size(dim)
     words = search.split(",")
     while len(words) > 1 and (transform := _TRANSFORM.fullmatch(words[0])):
-        _transform(search, size, transform)
+        _transform(search, size, transform, capacity)
         words.pop(0)
     size.per_frame += 3 * size.vector  # copies of what is trained on and added
     if words[0].startswith("IDMap"):
@@ -114,7 +114,7 @@ def _read(search: str, dim: int, capacity: int) -> _Size:
         _graph(search, size, graph, capacity)
     else:
         raise ValueError(
-            f"{unknown}: banks take Flat, SQ, PQ and RaBitQ codes, in an IVF, HNSW or NSG index or "
+            f"{unknown}: banks take Flat, SQ, PQ and RaBitQ codes, in an IVF or HNSW index or "
             "alone, behind PCA, OPQ, RR, ITQ, Pad and L2norm, with RFlat or Refine"
         )
     return size
@@ -126,7 +126,7 @@ def _within(search: str, what: str, value: int, least: int, most: int) -> int:
     return value
 
 
-def _transform(search: str, size: _Size, found: re.Match[str]) -> None:
+def _transform(search: str, size: _Size, found: re.Match[str], capacity: int) -> None:
     name, n, out = found["name"], found["n"], found["out"]
     if name.startswith("L2"):
         if n or out:
@@ -136,6 +136,7 @@ def _transform(search: str, size: _Size, found: re.Match[str]) -> None:
     if name == "OPQ":
         size.dim = _within(search, "numbers behind OPQ", int(out or dim), 1, dim)
         _divides(search, size.dim, int(n or 0))
+        _holds(search, capacity, 256, "one frame per code word")
     elif n or name not in ("RR", "ITQ"):  # which keep the numbers that there are
         most = _WIDEST if name in ("RR", "Pad") else dim
         size.dim = _within(search, f"numbers behind {name}", int(n or 0), 1, most)
@@ -169,7 +170,7 @@ def _code(
     elif found["product"]:
         parts, bits = int(found["m"]), int(found["bits"] or 8)
         _divides(search, size.dim, parts)
-        least, most = (4, 4) if found["fast"] else (1, most_bits)
+        least, most = 4, 4 if found["fast"] else most_bits
         _within(search, "bits of PQ", bits, least, most)
         _holds(search, capacity, 1 << bits, "one frame per code word")
         size.per_frame += parts * bits / 8 + 2
@@ -185,16 +186,13 @@ def _cells(search: str, size: _Size, found: re.Match[str], capacity: int) -> Non
     _holds(search, capacity, cells, "one frame per cell")
     links = int(found["links"] or 32) if "_HNSW" in found[0] else 0
     if "_HNSW" in found[0]:
-        _within(search, "links of HNSW", links, *_LINKS["HNSW"])
+        _within(search, "links of HNSW", links, *_LINKS)
     size.fixed += cells * (3.0 * size.vector + 200 + 10 * links)
 
 
 def _graph(search: str, size: _Size, found: re.Match[str], capacity: int) -> None:
-    kind, links = found["kind"], int(found["links"] or 32)
-    _within(search, f"links of {kind}", links, *_LINKS[kind])
-    if kind == "NSG":
-        _holds(search, capacity, 256, "fewer make no graph")
-    size.per_frame += 10 * links + 64 if kind == "HNSW" else 20 * links + 4000
+    links = _within(search, "links of HNSW", int(found["links"] or 32), *_LINKS)
+    size.per_frame += 10 * links + 64
     if found["code"]:
         _code(search, size, found, capacity, most_bits=8)
         size.fixed += int(found["m"] or 0) * 4.0 * 65_536  # distances between code words

@@ -50,6 +50,8 @@ class Flat(Index):
         self._room = torch.from_numpy(np.asarray(_Vectors(self._index)).reshape(-1, ring.dim))
         if len(ring) == 0 and ring.embedding.is_cpu and ring.embedding.dtype == torch.float32:
             ring.live_in(self._room)
+        shared = ring.embedding.data_ptr() == self._room.data_ptr()
+        self.bytes = 0 if shared else 4 * ring.capacity * ring.dim
         super().__init__(ring, options)
 
     def _update(self, changed: Tensor) -> None:
@@ -146,7 +148,7 @@ class FaissIndex(Index):
 
     def __init__(self, ring: Ring, options: SearchOptions) -> None:
         import_faiss()
-        checked_size(options.search, ring.dim, ring.capacity)
+        self.bytes = checked_size(options.search, ring.dim, ring.capacity)
         try:
             facts = Facts.of(_empty(ring, options))
         except RuntimeError as error:

@@ -22,11 +22,12 @@ HOSTILE = {
     "HNSW1000000": "links of HNSW",
     "HNSW4294967298": "factory string",
     "IVF16_HNSW0,Flat": "links of HNSW",
-    "NSG0": "links of NSG must be in 16 .. 256",
-    "NSG1000000": "links of NSG",
+    "NSG0": "banks take",
+    "NSG32": "banks take",
+    "PQ8x3": "bits of PQ must be in 4 .. 16",
     "PQ0": "must divide 32",
     "PQ7": "must divide 32",
-    "PQ16x0": "bits of PQ must be in 1 .. 16",
+    "PQ16x0": "bits of PQ",
     "PQ16x17": "bits of PQ",
     "PQ8x5fs": "bits of PQ",
     "HNSW8,PQ8x9": "bits of PQ",
@@ -61,7 +62,7 @@ HOSTILE = {
 SUPPORTED = [
     "SQ8", "PQ8x4fs", "IVF4,PQ4x4", "IVF4_HNSW8,SQfp16", "IVF4,PQ4x4,RFlat", "HNSW2", "HNSW8_SQ8",
     "PCA8,L2norm,IVF2,Flat", "OPQ4_8,IVF4,PQ4x4", "RR,SQ6", "ITQ16,SQ4", "Pad64,PQ4x4",
-    "IVF4,RaBitQ", "IVF4,PQ4x4,Refine(SQ8)", "HNSW8,PQ4x4", "Flat,RFlat", "NSG16",
+    "IVF4,RaBitQ", "IVF4,PQ4x4,Refine(SQ8)", "HNSW8,PQ4x4", "Flat,RFlat",
 ]  # fmt: skip
 
 
@@ -108,18 +109,24 @@ def test_hostile_strings_in_a_saved_bank_do_not_end_the_process(tmp_path: Path) 
 
 def test_the_memory_of_an_index_is_told_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=rf"would take about .* GiB .* set {LIMIT}"):
-        checked_size("Pad60000,Flat", 32, 100_000)
+        checked_size("Pad8000,Flat", 32, 700_000)
     taken = checked_size("IVF1024,Flat", 128, 1_000_000)
     assert 1.5 * 2**30 < taken < 3 * 2**30
     monkeypatch.setenv(LIMIT, "1")
     with pytest.raises(ValueError, match=r"more than 1\.0 GiB"):
         checked_size("IVF1024,Flat", 128, 1_000_000)
     monkeypatch.setenv(LIMIT, "200")
-    checked_size("Pad60000,Flat", 32, 100_000)
+    checked_size("Pad8000,Flat", 32, 700_000)
     for wrong in ("", "many", "nan", "-1", "inf"):
         monkeypatch.setenv(LIMIT, wrong)
         with pytest.raises(ValueError, match=f"{LIMIT} must be a number of GiB"):
             checked_size("SQ8", 32, 100)
+
+
+def test_a_bank_tells_what_its_index_takes() -> None:
+    assert NegativeBank(1000, 8).index_bytes == 0
+    assert NegativeBank(1000, 8, search="Flat").index_bytes == 0  # the memory of the bank itself
+    assert 96_000 < NegativeBank(1000, 8, search="IVF8,Flat").index_bytes < 400_000
 
 
 def test_options_have_ranges_and_take_no_memory() -> None:
