@@ -100,7 +100,7 @@ def _read(search: str, dim: int, capacity: int) -> _Size:
     if len(words) > 1 and (refine := _REFINE.fullmatch(words[-1])):
         words.pop()
         code = _CODE_ONLY.fullmatch(refine["code"] or "Flat")
-        if code is None:
+        if code is None or not _measures(code):
             raise ValueError(f"{unknown}: what refines must be Flat, SQ or PQ")
         _code(search, size, code, capacity)
     if len(words) == 2 and (cells := _CELLS.fullmatch(words[0])):
@@ -140,6 +140,8 @@ def _transform(search: str, size: _Size, found: re.Match[str], capacity: int) ->
     elif n or name not in ("RR", "ITQ"):  # which keep the numbers that there are
         most = _WIDEST if name in ("RR", "Pad") else dim
         size.dim = _within(search, f"numbers behind {name}", int(n or 0), 1, most)
+    if name.startswith(("PCA", "ITQ")):
+        _holds(search, capacity, size.dim, "one frame per number")
     if out and name != "OPQ":
         raise ValueError(f"{name} must have one number in search {search!r}, got two")
     size.fixed += 24.0 * max(dim, size.dim) ** 2 if name != "Pad" else 0
@@ -158,6 +160,11 @@ def _holds(search: str, capacity: int, least: int, what: str) -> None:
         raise ValueError(
             f"capacity must be at least {least} for search {search!r}, {what}, got {capacity}"
         )
+
+
+def _measures(code: re.Match[str]) -> bool:
+    """Returns whether codes give single distances; FAISS ends the process where others must."""
+    return not (code["binary"] or code["fast"] or code["flat"] == "FlatDedup")
 
 
 def _code(
@@ -194,6 +201,8 @@ def _graph(search: str, size: _Size, found: re.Match[str], capacity: int) -> Non
     links = _within(search, "links of HNSW", int(found["links"] or 32), *_LINKS)
     size.per_frame += 10 * links + 64
     if found["code"]:
+        if not _measures(found):
+            raise ValueError(f"search must have Flat, SQ or PQ in a graph, got {search!r}")
         _code(search, size, found, capacity, most_bits=8)
         size.fixed += int(found["m"] or 0) * 4.0 * 65_536  # distances between code words
     else:
