@@ -36,7 +36,7 @@ demo: build
 test: build lint types native-tests python-tests capability-tests
 
 check-all: test
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DUSUCL_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DUSUCL_SANITIZE=ON -DCMAKE_MAKE_PROGRAM="$$PWD"/$(BIN)/ninja
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
@@ -66,7 +66,7 @@ types: build
 	$(BIN)/mypy
 
 native-tests: build
-	$(BIN)/cmake -S . -B build/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+	$(BIN)/cmake -S . -B build/cmake -G Ninja -DCMAKE_MAKE_PROGRAM="$$PWD"/$(BIN)/ninja
 	$(BIN)/cmake --build build/cmake
 	$(BIN)/ctest --test-dir build/cmake --output-on-failure --parallel $(JOBS)
 

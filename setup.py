@@ -141,7 +141,7 @@ facts = {
 }
 target = [("TORCH_TARGET_VERSION", TORCH_TARGET)]
 # Contraction is off: a similarity is a chain of explicit multiply-adds, and nothing else is fused.
-# Paths of the build machine stay out of error messages.
+# Paths of the build machine stay out of error messages, all of which come from C++ files.
 cxx = [
     "-O3",
     "-g0",  # with Python's own flags most of the file would be debug information
@@ -151,13 +151,8 @@ cxx = [
     "-Wno-unused-parameter",
     f"-fmacro-prefix-map={ROOT}/=",
 ]
-nvcc = [
-    "-O3",
-    "-fmad=false",
-    "--expt-relaxed-constexpr",
-    "-Xcompiler",
-    f"-fmacro-prefix-map={ROOT}/=",
-]
+# No path here: nvcc splits such an option at commas and hands it to a shell unquoted.
+nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"]
 
 try:
     import pybind11

@@ -18,6 +18,7 @@ from ._problem import Problem
 from ._types import Frames, Selection
 
 _INF = float("inf")
+_FAR = -1000.0  # exp of this is 0 in every dtype
 
 
 def relation_masks(anchors: Frames, keys: Frames, window: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -85,7 +86,7 @@ def _joined(blocks: Sequence[Frames]) -> Frames:
 
 def _similarity(problem: Problem) -> Tensor:
     embedding = problem.anchors.embedding
-    with torch.autocast(embedding.device.type, enabled=False):
+    with _without_autocast(embedding):
         query = embedding.to(problem.accumulate)
         keys = [block.embedding.to(problem.accumulate) for block in problem.blocks]
         return torch.cat([query @ key.T for key in keys], dim=1) + 0.0  # -0 becomes +0
@@ -107,6 +108,8 @@ def score_pairs(anchors: Tensor, keys: Tensor, index: Tensor) -> Tensor:
     dtype = torch.float64 if double else torch.float32
     there = (index >= 0) & (index < keys.shape[0])
     scores = torch.full(index.shape, -_INF, dtype=dtype, device=anchors.device)
+    if scores.is_meta:
+        return scores
     row, column = there.nonzero(as_tuple=True)
     pairs = anchors[row].to(dtype) * keys[index[row, column]].to(dtype)
     scores[row, column] = pairs.sum(1)
@@ -121,7 +124,7 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
     """
     embedding, soft_nn_temperature = problem.anchors.embedding, problem.soft_nn_temperature
     assert problem.positives is not None and problem.temperature is not None
-    with torch.autocast(embedding.device.type, enabled=False):
+    with _without_autocast(embedding):
         query = _upcast(embedding, problem)  # [N, D]
         shape = (embedding.shape[0], problem.num_positives, embedding.shape[1])
         positives = _upcast(problem.positives, problem).reshape(shape)  # [N, R, D]
@@ -130,6 +133,13 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
         share = None if problem.positive_weights is None else _shares(problem.positive_weights)
         if share is not None:
             broken |= share.isnan().any(1)
+            share = share.masked_fill(broken[:, None], 0.0)
+        temperature, invalid = _valid_temperature(problem.temperature)
+        least = temperature
+        broken |= invalid
+        if soft_nn_temperature is not None:
+            soft_nn_temperature, invalid = _valid_temperature(soft_nn_temperature)
+            broken |= invalid
         limit = None if problem.margin is None else positive.detach().amax(1) + problem.margin
         selection = select(problem, broken, limit)
 
@@ -139,14 +149,17 @@ def nce(problem: Problem) -> tuple[Tensor, Selection]:
         cross = _selected_similarity(problem, whole, selection.cross_index)
         intra_taken, cross_taken = selection.intra_index >= 0, selection.cross_index >= 0
         if soft_nn_temperature is not None:
+            least = torch.minimum(temperature, soft_nn_temperature)
             cross, cross_taken = _soft_nearest_neighbour(cross, cross_taken, soft_nn_temperature)
-        row = _info_nce(
+        row, overflows = _info_nce(
             positive,
             torch.cat([intra, cross], dim=1),
             torch.cat([intra_taken, cross_taken], dim=1),
-            problem.temperature,
+            temperature,
+            least,
             share,
         )
+        broken = broken | overflows
 
         # A broken row is NaN, and so are its gradients; the other rows never see it.
         touched = torch.cat([query[:, None], positives], dim=1)
@@ -166,21 +179,51 @@ def _shares(weights: Tensor) -> Tensor:
     return (weights / total).masked_fill(~valid, float("nan"))
 
 
+def _valid_temperature(temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the temperature, 1 if it is no positive normal number, and whether it is none."""
+    limits = torch.finfo(temperature.dtype)
+    valid = (temperature >= limits.tiny) & (temperature <= limits.max)
+    return torch.where(valid, temperature, torch.ones_like(temperature)), ~valid
+
+
 def _info_nce(
-    positive: Tensor, negative: Tensor, taken: Tensor, temperature: Tensor, share: Tensor | None
-) -> Tensor:
+    positive: Tensor,
+    negative: Tensor,
+    taken: Tensor,
+    temperature: Tensor,
+    least: Tensor,
+    share: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """Returns ``[N]`` ``logsumexp(logits) - logits[0]``, the mean over the positives ``[N, R]``.
 
     It is zero where no negative ``[N, L]`` is taken, and is computed as
     ``log(1 + sum_j exp((s_j - s_p) / temperature))``, which loses no digits where it is small.
+    The second result ``[N]`` tells where it overflows, or a logit that counts over ``least``, the
+    smaller one of the temperatures; the first is then without meaning.
     """
-    present = taken.any(1)
-    excess = (negative[:, None] - positive[:, :, None]) / temperature  # [N, R, L]
-    counted = taken | ~present[:, None]  # rows without negatives stay finite until the end
-    total = excess.masked_fill(~counted[:, None], -_INF).logsumexp(2)
-    loss = torch.logaddexp(total, torch.zeros_like(total))  # [N, R]
+    difference = negative[:, None] - positive[:, :, None]  # [N, R, L]
+    with torch.no_grad():
+        excess = (difference / temperature).masked_fill(~taken[:, None], -_INF)
+        top = F.pad(excess, (1, 0)).amax(2, keepdim=True)  # the positive's own is 0
+        # Negatives of probability 0 are left out: their logits may be infinite.
+        counted = excess - top > _FAR
+        present = counted.any(2)
+        negative_top = F.pad(negative.masked_fill(~taken, -_INF), (1, 0), value=-_INF).amax(1)
+        finite = (torch.maximum(positive, negative_top[:, None]) / least).isfinite()
+        overflows = (top[..., 0] == _INF) | (present & ~finite)
+        if share is not None:
+            overflows &= share > 0
+    excess = difference.masked_fill(~counted, 0.0) / temperature
+    # Rows without negatives stay finite until the end.
+    total = excess.masked_fill(~counted & present[..., None], -_INF).logsumexp(2)
+    loss = torch.logaddexp(total, torch.zeros_like(total)).masked_fill(~present, 0.0)  # [N, R]
     mean = loss.mean(1) if share is None else (loss * share).sum(1)
-    return mean.masked_fill(~present, 0.0)
+    return mean, overflows.any(1)
+
+
+def _without_autocast(like: Tensor) -> torch.autocast:
+    # Autocast does not know the meta device, where there is nothing to cast.
+    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)
 
 
 def _upcast(embedding: Tensor, problem: Problem) -> Tensor:
@@ -212,6 +255,13 @@ def _soft_nearest_neighbour(
 ) -> tuple[Tensor, Tensor]:
     """Returns ``sum_j softmax(s / temperature)_j s_j`` over the taken keys, ``[N, 1]``."""
     present = taken.any(1, keepdim=True)
+    with torch.no_grad():
+        top = F.pad(similarity.masked_fill(~taken, -_INF), (1, 0), value=-_INF).amax(1, True)
+        counted = taken & ((similarity - top) / temperature > _FAR)  # the others have weight 0
+        # The greatest logit is 0 where it, or its derivative by the temperature, overflows.
+        shift = top.masked_fill((top / temperature / temperature).isfinite() | ~present, 0.0)
+    similarity = similarity.masked_fill(~counted, 0.0)
     # Rows without keys get equal weights of zero similarities instead of softmax's 0 / 0.
-    weight = (similarity / temperature).masked_fill(~taken & present, -_INF).softmax(1)
+    logits = (similarity - shift).masked_fill(~counted, 0.0) / temperature
+    weight = logits.masked_fill(~counted & present, -_INF).softmax(1)
     return (weight * similarity).sum(1, keepdim=True), present

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ._interception import is_intercepted
+from ._interception import is_intercepted, refuse_transforms
 from ._types import Frames, Window
 from ._validation import (
     REDUCTIONS,
@@ -122,20 +122,23 @@ def check_problem(
     positives: object = None,
 ) -> Problem:
     """Returns the checked selection; ``positives`` only take part in choosing ``accumulate``."""
+    intercepted = is_intercepted()
+    if intercepted:
+        refuse_transforms()
     checked = check_frames("anchors", anchors)
     blocks = check_key_blocks(negatives, checked)
     accumulate = accumulation_dtype(
         [checked.embedding, *(block.embedding for block in blocks), positives]
     )
-    k = check_k("intra_k", intra_k)
-    intercepted = is_intercepted()
+    rows = checked.embedding.shape[0]
+    k = check_k("intra_k", intra_k, rows, blocks)
     return Problem(
         anchors=checked,
         blocks=blocks,
         window=check_window(window, k, checked.embedding, intercepted),
         intra_k=k,
         intra_skip=check_skip("intra_skip", intra_skip),
-        cross_k=check_k("cross_k", cross_k),
+        cross_k=check_k("cross_k", cross_k, rows, blocks),
         cross_skip=check_skip("cross_skip", cross_skip),
         max_similarity=check_limit("max_similarity", max_similarity, accumulate),
         accumulate=accumulate,

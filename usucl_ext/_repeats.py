@@ -7,6 +7,7 @@ all else it is type and value. Where PyTorch lacks these guards, every call is c
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ MOST = 16  # plans, the latest first
 _Guards: Any = getattr(getattr(torch._C._dynamo, "guards", None), "TensorGuards", None)
 
 
+_is_nested = attrgetter("is_nested")
 _TENSOR = object()  # stands for any tensor
 # Types whose equal values are interchangeable, now and later.
 _SIMPLE = {bool, float, int, object, str, type(None)}
@@ -93,6 +95,11 @@ def look(
 def recall(seen: Look) -> tuple[Plan, Inputs] | None:
     """Returns the plan of a call that looked the same and the inputs of this one, or None."""
     arguments, tensors, others, types = seen
+    try:
+        if True in map(_is_nested, tensors):
+            return None  # the guards end the process where a tensor has no strides
+    except AttributeError:
+        return None  # not a tensor
     for known in _known:
         if known.types == types and known.others == others and known.guards.check(*tensors):
             for place, constant in known.constants:

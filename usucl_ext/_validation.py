@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,9 @@ _LIMITS = {
 _GREATEST = _LIMITS[torch.float32][1]
 REDUCTIONS = ("none", "mean", "sum")
 MAX_K = 2**31 - 1
+# Places of a selection that no key can fill are given up to this number in all.
+MAX_PADDED = 2**28
+_ALWAYS_PADDED = 2**16
 MAX_SKIP = 2**62  # more than there can be keys; skip + k stays within int64
 
 
@@ -34,9 +38,36 @@ def _shape(tensor: Tensor) -> list[int]:
     return list(tensor.shape)
 
 
-def _check_embedding(name: str, embedding: object, ndim: tuple[int, ...], layout: str) -> Tensor:
-    if not isinstance(embedding, Tensor):
-        raise TypeError(f"{name} must be a tensor {layout}, got {type(embedding).__name__}")
+def _type(value: object) -> str:
+    """Returns the name of a value's type as its user writes it, such as ``numpy.ndarray``."""
+    kind = type(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return module + kind.__qualname__
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def _check_tensor(name: str, value: object, shape: str = "") -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor{shape and ' ' + shape}, got {_type(value)}")
+    if value.is_quantized:
+        raise TypeError(f"{name} must not be quantised, got {value.dtype}: call .dequantize()")
+    if value.is_nested:
+        raise TypeError(f"{name} must not be nested: call .to_padded_tensor() or .values()")
+    if not _is_dense(value):
+        raise TypeError(f"{name} must be dense, got {value.layout}: call .to_dense()")
+    return value
+
+
+def _check_not_meta(name: str, value: Tensor, like: Tensor) -> None:
+    if value.is_meta and not like.is_meta:
+        raise ValueError(f"{name} must be on {like.device}, got {value.device}")
+
+
+def _check_embedding(name: str, value: object, ndim: tuple[int, ...], layout: str) -> Tensor:
+    embedding = _check_tensor(name, value, layout)
     if embedding.dtype not in EMBEDDING_DTYPES:
         raise TypeError(
             f"{name} must be float32, bfloat16, float16 or float64, got {embedding.dtype}"
@@ -46,10 +77,9 @@ def _check_embedding(name: str, embedding: object, ndim: tuple[int, ...], layout
     return embedding
 
 
-def _check_column(name: str, column: object, like: Tensor, kind: str) -> Tensor:
+def _check_column(name: str, value: object, like: Tensor, kind: str) -> Tensor:
     """Returns one value per frame: ids as int64, times as float32."""
-    if not isinstance(column, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(column).__name__}")
+    column = _check_tensor(name, value)
     integral = not (column.is_floating_point() or column.is_complex())
     if kind == "id" and (not integral or column.dtype == torch.bool):
         raise TypeError(f"{name} must be an int64 tensor, got {column.dtype}")
@@ -74,7 +104,12 @@ def _is_valid(frames: object) -> bool:
         return False
     embedding, video, time, patient = frames
     if not (
-        isinstance(embedding, Tensor) and isinstance(video, Tensor) and isinstance(time, Tensor)
+        isinstance(embedding, Tensor)
+        and isinstance(video, Tensor)
+        and isinstance(time, Tensor)
+        and _is_dense(embedding)
+        and _is_dense(video)
+        and _is_dense(time)
     ):
         return False
     shape = embedding.shape
@@ -93,6 +128,7 @@ def _is_valid(frames: object) -> bool:
             patient is None
             or (
                 isinstance(patient, Tensor)
+                and _is_dense(patient)
                 and patient.dtype == torch.int64
                 and patient.shape == rows
                 and patient.device == device
@@ -105,7 +141,7 @@ def check_frames(name: str, frames: object) -> Frames:
     if _is_valid(frames):
         return frames  # type: ignore[return-value]
     if not isinstance(frames, Frames):
-        raise TypeError(f"{name} must be a usucl_ext.Frames, got {type(frames).__name__}")
+        raise TypeError(f"{name} must be a usucl_ext.Frames, got {_type(frames)}")
     embedding = _check_embedding(f"{name}.embedding", frames.embedding, (2,), "[M, D]")
     if embedding.shape[1] < 1:
         raise ValueError(f"{name}.embedding must have D >= 1, got shape {_shape(embedding)}")
@@ -121,9 +157,13 @@ def check_frames(name: str, frames: object) -> Frames:
 def _check_count(name: str, value: object) -> int:
     if type(value) is int and value >= 0:
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    count = int(value)
+    scalar = not isinstance(value, Tensor) or (value.dim() == 0 and value.dtype != torch.bool)
+    try:
+        if isinstance(value, bool) or not scalar:
+            raise TypeError
+        count = operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, RuntimeError):
+        raise TypeError(f"{name} must be an int, got {_type(value)}") from None
     if count < 0:
         raise ValueError(f"{name} must be >= 0, got {count}")
     return count
@@ -134,10 +174,17 @@ def check_skip(name: str, value: object) -> int:
     return min(_check_count(name, value), MAX_SKIP)
 
 
-def check_k(name: str, value: object) -> int:
+def check_k(name: str, value: object, rows: int, blocks: Sequence[Frames]) -> int:
     k = _check_count(name, value)
     if k > MAX_K:
         raise ValueError(f"{name} must be at most {MAX_K}, got {k}")
+    if k > _ALWAYS_PADDED:
+        keys = sum([block.embedding.shape[0] for block in blocks])
+        most = max(keys, _ALWAYS_PADDED, MAX_PADDED // max(rows, 1))
+        if k > most:
+            raise ValueError(
+                f"{name} must be at most {most} for N = {rows} anchors and M = {keys} keys, got {k}"
+            )
     return k
 
 
@@ -151,6 +198,7 @@ def check_window(
     if not isinstance(window, Tensor):
         bounds = check_bounds(window)
         return constant(bounds, torch.float32, embedding.device, intercepted)
+    _check_tensor("window", window)
     rows = embedding.shape[0]
     if not window.is_floating_point():
         raise TypeError(f"window must be a float tensor, got {window.dtype}")
@@ -187,9 +235,9 @@ def _check_real(name: str, value: object) -> float:
     if type(value) is float and value == value:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a float, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a float, got {_type(value)}")
     number = float(value)
-    if math.isnan(number):
+    if number != number:
         raise ValueError(f"{name} must be a number, got nan")
     return number
 
@@ -199,11 +247,13 @@ def check_temperature(
 ) -> Tensor:
     """Returns a 0-dim tensor of the accumulation dtype on the anchors' device, gradient kept."""
     if isinstance(value, Tensor):
+        _check_tensor(name, value)
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(
                 f"{name} must be a positive float or a 0-dim float tensor, "
                 f"got a {value.dtype} tensor of shape {_shape(value)}"
             )
+        _check_not_meta(name, value, like)
         return value.to(device=like.device, dtype=dtype)
     number = _check_real(name, value)
     least, greatest = _LIMITS[dtype]
@@ -222,6 +272,7 @@ def check_margin(value: object, like: Tensor, dtype: torch.dtype, intercepted: b
     if not isinstance(value, Tensor):
         number = _rounded(_check_real("margin", value), dtype)
         return constant(number, dtype, like.device, intercepted)
+    _check_tensor("margin", value)
     rows = like.shape[0]
     if not value.is_floating_point() or (value.dim() != 0 and value.shape != (rows,)):
         raise ValueError(
@@ -230,6 +281,7 @@ def check_margin(value: object, like: Tensor, dtype: torch.dtype, intercepted: b
         )
     if value.dim() == 1 and value.device != like.device:
         raise ValueError(f"margin must be on {like.device}, got {value.device}")
+    _check_not_meta("margin", value, like)
     return value.detach().to(device=like.device, dtype=dtype)
 
 
@@ -238,8 +290,7 @@ def check_positive_weights(
 ) -> Tensor:
     """Returns ``[N, R]`` of the accumulation dtype; on the CPU the values are checked too."""
     rows, count = positives.shape[0], positives.shape[1] if positives.dim() == 3 else 1
-    if not isinstance(value, Tensor):
-        raise TypeError(f"positive_weights must be a tensor [N, R], got {type(value).__name__}")
+    value = _check_tensor("positive_weights", value, "[N, R]")
     if not value.is_floating_point():
         raise TypeError(f"positive_weights must be a float tensor, got {value.dtype}")
     if value.shape != (rows, count):
@@ -296,8 +347,7 @@ def check_pairs(anchors: object, keys: object, index: object) -> tuple[Tensor, T
             f"keys must have shape [M, D] with D = {dim}, the anchors' dimension, "
             f"got {_shape(keys)}"
         )
-    if not isinstance(index, Tensor):
-        raise TypeError(f"index must be a tensor [N, C], got {type(index).__name__}")
+    index = _check_tensor("index", index, "[N, C]")
     if index.dtype != torch.int64:
         raise TypeError(f"index must be an int64 tensor, got {index.dtype}")
     if index.dim() != 2 or index.shape[0] != rows:
@@ -314,9 +364,7 @@ def check_key_blocks(negatives: object, anchors: Frames) -> tuple[Frames, ...]:
     if isinstance(negatives, Frames):
         return (_check_block("negatives", negatives, anchors),)
     if isinstance(negatives, (str, Tensor)) or not isinstance(negatives, Sequence):
-        raise TypeError(
-            f"negatives must be a Frames or a sequence of them, got {type(negatives).__name__}"
-        )
+        raise TypeError(f"negatives must be a Frames or a sequence of them, got {_type(negatives)}")
     if len(negatives) == 0:
         raise ValueError("negatives must hold at least one Frames, got an empty sequence")
     return tuple(

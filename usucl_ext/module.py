@@ -29,7 +29,8 @@ class HardNegativeNCE(nn.Module):
 
     The window lives in a non-persistent buffer ``window`` ``[2]`` float32: :meth:`set_window`
     changes its values only, so a schedule over epochs never recompiles a compiled graph, and
-    checkpoints do not hold it. Every other option is an attribute of the same name.
+    checkpoints do not hold it. A module made on the ``meta`` device has its window as soon as
+    ``to_empty`` gives it memory. Every other option is an attribute of the same name.
 
     Args:
         return_selection, impl: as for the function.
@@ -67,16 +68,26 @@ class HardNegativeNCE(nn.Module):
     @torch.no_grad()
     def set_window(self, lo: float, hi: float) -> None:
         """Changes the window's values in place; ``lo > hi`` is an empty window."""
-        lo, hi = check_bounds((lo, hi))
-        self.window[0].fill_(lo)
-        self.window[1].fill_(hi)
+        self._bounds = check_bounds((lo, hi))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Writes the window of the last :meth:`set_window` into its buffer again."""
+        for place, bound in zip(self.window, self._bounds, strict=True):
+            place.fill_(bound)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HardNegativeNCE:
-        # A model in half precision keeps its window in float32: only the device may change.
+        # A model in half precision keeps its window in float32, one without values (to_empty) its
+        # bounds: only the device may change.
         window = self.window
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.window.dtype != torch.float32:
-            self.window = window.to(self.window.device)
+        if self.window is not window:
+            if window.is_meta:
+                self.window = torch.empty_like(self.window, dtype=torch.float32)
+                self.reset_parameters()
+            else:
+                self.window = window.to(self.window.device)
         return self
 
     def forward(
@@ -100,7 +111,7 @@ class HardNegativeNCE(nn.Module):
 
     def extra_repr(self) -> str:
         """Returns the options, as printed inside a model."""
-        lo, hi = (torch.nan, torch.nan) if self.window.is_meta else self.window.tolist()
+        lo, hi = self._bounds if self.window.is_meta else self.window.tolist()
 
         def shown(value: object) -> str:
             return "learnt" if isinstance(value, Tensor) else repr(value)

@@ -13,6 +13,7 @@ from typing_extensions import Required, Unpack
 
 from . import _direct, _plain, _registrations, _repeats
 from ._derivatives import refuse_tangents
+from ._interception import refuse_transforms
 from ._library import absent_reason
 from ._problem import check_problem, leaves, with_loss
 from ._types import Frames, Implementation, Reduction, Selection, Window
@@ -68,6 +69,7 @@ def select_negatives(
 
     The ranks ``skip .. skip + k - 1`` of each group are taken, by similarity descending and key
     index ascending. Source: Basu et al., MICCAI 2022 (arXiv 2207.13148), hard negative mining.
+    ``meta`` tensors, compiled graphs and torch.func: see :func:`hard_negative_nce`.
 
     Args:
         anchors: N frames; D >= 1. An anchor with a negative video id selects nothing.
@@ -75,7 +77,8 @@ def select_negatives(
         window: ``(lo, hi)`` in the unit of ``time``, or a float tensor ``[2]``, ``[1, 2]`` or
             ``[N, 2]`` (one per anchor). ``lo > hi`` is an empty window. ``None`` is
             allowed with ``intra_k = 0``.
-        intra_k, cross_k: number of negatives wanted from each group, >= 0.
+        intra_k, cross_k: number of negatives wanted from each group, >= 0; an integer of any type.
+            Beyond the number of keys, at most ``2**28 / N``.
         intra_skip, cross_skip: number of hardest negatives left out of each group, >= 0.
         max_similarity: keys more similar than this are invalid (a guard against false negatives).
         impl: ``"native"``, ``"reference"`` (plain PyTorch), or ``"auto"``: native where there is
@@ -130,6 +133,7 @@ def similarities(
             the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel.
     """
+    refuse_transforms()
     anchors, keys, index = check_pairs(anchors, keys, index)
     if not _use_native(impl, anchors.device):
         return _plain.score_pairs(anchors, keys, index)
@@ -198,15 +202,25 @@ def hard_negative_nce(
     bank may be overwritten between forward and backward. Results are deterministic; second
     derivatives raise RuntimeError. An anchor without valid negatives, or with a negative video
     id, has loss 0 and zero gradient; where ``q_i`` or an ``s_p`` is not finite, ``loss_i``,
-    ``dq_i`` and ``dp_i`` are NaN, nothing is selected, and other rows are untouched. Autocast
-    casts no embeddings, and similarities and loss stay float32.
+    ``dq_i`` and ``dp_i`` are NaN, nothing is selected, and other rows are untouched. Where
+    ``loss_i``, or a logit that counts, overflows the dtype of the loss, these three are NaN too,
+    and the row adds nothing to other gradients; a negative whose logit overflows far below the
+    others has no share. Autocast casts no embeddings, and similarities and loss stay float32.
+
+    Tensors on the ``meta`` device give results on it, for their shapes. In graphs of torch.compile
+    shapes and numbers may change, but a new ``max_similarity`` compiles a new graph. The
+    transforms of torch.func (grad, vmap and the others) are refused: gradients come from
+    ``loss.backward()`` or torch.autograd.grad.
 
     Args:
         anchors: N frames; D >= 1.
         positives: ``[N, D]`` or ``[N, R, D]``, any supported dtype.
         negatives: see :func:`select_negatives`, as for ``window``, ``intra_k``, ``cross_k``,
             ``intra_skip``, ``cross_skip``, ``max_similarity`` and ``impl``.
-        temperature: > 0; a float or a 0-dim float tensor, which may require a gradient.
+        temperature: > 0; a float or a 0-dim float tensor, which may require a gradient. The
+            value of a tensor is not checked: where it is no positive, finite, normal number in the
+            dtype of the loss, every ``loss_i``, ``dq_i`` and ``dp_i`` is NaN, nothing is selected
+            and the other gradients are 0.
         soft_nn_temperature: > 0, likewise; ``None`` for one logit per cross-video negative.
         margin: a float, or a float tensor ``[]`` or ``[N]``; often slightly negative. A key of
             anchor i is invalid where ``s_ij > max_r s_p + margin``: its greatest similarity with
@@ -228,7 +242,8 @@ def hard_negative_nce(
     Raises:
         TypeError, ValueError: an argument has another type, dtype, shape, device or range than
             stated; the message names it.
-        RuntimeError: ``impl="native"`` where there is no native kernel, or a second derivative.
+        RuntimeError: ``impl="native"`` where there is no native kernel, a second derivative, or a
+            transform of torch.func (NotImplementedError).
     """
     # The values of the weights are checked again in each call.
     seen = (

@@ -53,8 +53,11 @@ struct LossArguments {
       if (!(weights_of(i)[r] >= T(0))) return false;
       total += weights_of(i)[r];
     }
-    return total > T(0) && total - total == T(0);
+    return total > T(0) && is_finite(total);
   }
+
+  // Whether the loss of anchor i is defined, whatever its embeddings are.
+  USUCL_HD bool valid(int64_t i) const { return temperatures().valid() && has_valid_weights(i); }
 
   // The greatest similarity that a negative of anchor i may have, given its greatest positive.
   USUCL_HD T limit(int64_t i, T greatest_positive) const {

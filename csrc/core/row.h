@@ -14,8 +14,9 @@ USUCL_HD int64_t num_taken(const int64_t* index, int64_t k) {
 }
 
 // Computes loss and derivatives of anchor i, whose selection is written. positive [R]: its
-// similarities. broken: the anchor or one of them is not finite, or their weights have no mean. The
-// weights of a broken anchor's positives are NaN, and so is its gradient, their sum.
+// similarities. broken: the anchor or one of them is not finite, or the arguments are not valid for
+// it; nothing is selected. The loss of a broken anchor and of one whose loss overflows is NaN. So
+// are the weights of its positives, and thus its gradient, their sum; those of its keys are 0.
 template <typename Team, typename T>
 USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& arguments, int64_t i,
                          const T* positive, bool broken, const LossArrays<T>& out) {
@@ -37,11 +38,12 @@ USUCL_HD void finish_row(const Problem& problem, const LossArguments<T>& argumen
   };
   clear(by.intra, similarities.num_intra, intra_k);
   clear(by.cross, similarities.num_cross, cross_k);
-  const T loss = row_loss<Team>(similarities, arguments.temperatures(), &by);
   const T nan = std::numeric_limits<T>::quiet_NaN();
-  if (broken) for_own<Team>(num_positives, [&](int64_t r) { by.positive[r] = nan; });
+  const T row = row_loss<Team>(similarities, arguments.temperatures(), &by);
+  const T loss = broken ? nan : row;
+  if (loss != loss) for_own<Team>(num_positives, [&](int64_t r) { by.positive[r] = nan; });
   if (Team::rank() != 0) return;
-  out.loss[i] = broken ? nan : loss;
+  out.loss[i] = loss;
   out.temperature_gradient[2 * i] = by.temperature;
   out.temperature_gradient[2 * i + 1] = by.soft_nn_temperature;
 }

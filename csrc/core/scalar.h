@@ -20,4 +20,9 @@ USUCL_HD double logarithm(double x) { return log(x); }
 USUCL_HD float logarithm_1p(float x) { return log1pf(x); }
 USUCL_HD double logarithm_1p(double x) { return log1p(x); }
 
+template <typename T>
+USUCL_HD bool is_finite(T x) {
+  return x - x == T(0);
+}
+
 }  // namespace usucl

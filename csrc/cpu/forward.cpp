@@ -32,7 +32,7 @@ struct Forward {
       score_positives(begin, end, positive.get());
       for (int64_t i = begin; i < end; ++i) {
         const T* own = positive.get() + i * num_positives;
-        broken[i] = !is_finite(i, own) || !arguments.has_valid_weights(i);
+        broken[i] = !finite(i, own) || !arguments.valid(i);
         if (arguments.margin != nullptr) {
           limits[i] = arguments.limit(i, *std::max_element(own, own + num_positives));
         }
@@ -64,13 +64,12 @@ struct Forward {
   }
 
   // Whether the anchor and its similarities with all its positives are finite.
-  bool is_finite(int64_t i, const T* similarity) const {
-    const auto finite = [](auto x) { return x - x == 0; };
+  bool finite(int64_t i, const T* similarity) const {
     const int64_t dim = problem.anchors.embedding.dim;
-    return std::all_of(similarity, similarity + arguments.num_positives, finite) &&
+    return std::all_of(similarity, similarity + arguments.num_positives, is_finite<T>) &&
            with_row(problem.anchors.embedding, i, [&](const auto* elements) {
              return std::all_of(elements, elements + dim,
-                                [&](auto element) { return finite(upcast(element)); });
+                                [](auto element) { return is_finite(upcast(element)); });
            });
   }
 

@@ -91,9 +91,7 @@ class AnchorFinish {
   }
 
  private:
-  static __device__ bool finite(T value) { return value - value == T(0); }
-
-  // Whether the anchor or a positive's similarity is not finite, or the weights are invalid.
+  // Whether the anchor or a positive's similarity is not finite, or the arguments are not valid.
   __device__ bool score_positives(T* positive, bool staged) {
     const Matrix& anchors = problem_.anchors.embedding;
     const int64_t num_positives = outputs_.arguments.num_positives;
@@ -102,7 +100,7 @@ class AnchorFinish {
     Team::sync();
     bool all_finite = true;
     for (int64_t d = thread; d < anchors.dim; d += Team::kSize) {
-      all_finite &= finite(element<T>(anchors, i_, d));
+      all_finite &= is_finite(element<T>(anchors, i_, d));
     }
     for (int64_t first = 0; first < num_positives; first += Team::kSize) {
       const int64_t r = first + thread;
@@ -111,9 +109,9 @@ class AnchorFinish {
                                r < num_positives, staged || first > 0);
       if (r >= num_positives) continue;
       positive[r] = similarity;
-      all_finite &= finite(similarity);
+      all_finite &= is_finite(similarity);
     }
-    if (thread == 0) all_finite &= outputs_.arguments.has_valid_weights(i_);
+    if (thread == 0) all_finite &= outputs_.arguments.valid(i_);
     if (!all_finite) atomicMax(&shared_.broken, 1);
     Team::sync();
     return shared_.broken != 0;

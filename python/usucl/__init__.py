@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from usucl._environment import name_user
+from usucl._environment import drop_missing_backend, name_user
 
 if TYPE_CHECKING:
     from usucl.bank import NegativeBank
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from usucl_ext import __version__
 
 name_user()
+drop_missing_backend()
 
 _HOME = {
     "Gallery": "usucl.gallery",

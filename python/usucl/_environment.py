@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from dataclasses import dataclass
@@ -18,6 +19,21 @@ def name_user() -> None:
         getpass.getuser()
     except (KeyError, OSError, ImportError):
         os.environ["USER"] = f"user-{os.getuid() if hasattr(os, 'getuid') else 0}"
+
+
+def drop_missing_backend() -> None:
+    """Removes the setting of a Matplotlib backend whose module is not installed.
+
+    A notebook passes its own on to every process, and Matplotlib cannot be imported without it;
+    some of the packages used here import Matplotlib. Pictures are drawn without any backend.
+    """
+    name = os.environ.get("MPLBACKEND", "").removeprefix("module://")
+    try:
+        found = "." not in name or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        del os.environ["MPLBACKEND"]
 
 
 def version_of(package: str) -> str | None:

@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,16 @@ _TAIL = 1 << 16  # bytes: a seal that is not in the header of safetensors stands
 class DamagedFileError(ValueError):
     """A file of this package was changed or cut after it was written; holds its ``path``."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(
+        self, path: Path, reason: str, advice: str = "restore it from a copy or make it anew"
+    ) -> None:
+        super().__init__(path, reason, advice)
         self.path = path
         self.reason = reason
+        self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged ({self.reason}): restore it from a copy or make it anew"
+        return f"{self.path} is damaged ({self.reason}): {self.advice}"
 
 
 @contextlib.contextmanager
@@ -64,6 +68,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written to a folder, or, before it is made, to the one around it.
+
+    Raises:
+        OSError: they cannot; names ``folder``.
+    """
+    try:
+        ways = (folder.absolute(), *folder.absolute().parents)
+        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes ``content`` to ``path``; an earlier version stays until the new one is on disk.
 
@@ -82,7 +100,8 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
     """
     with replacing(path) as temporary:
         text = json.dumps({**table, _KEY: SEAL}, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # Bytes of a file's name that are not UTF-8 become escapes, which JSON has for them too.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         seal(temporary)
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -57,9 +57,12 @@ def table(
     numbers: Sequence[str] = (),
     stderr: bool = False,
 ) -> None:
-    """Prints a table; the columns in ``numbers`` are aligned to the right, and None is empty."""
+    """Prints a table; the columns in ``numbers`` are aligned to the right, and None is empty.
+
+    On standard error, among messages, it has a frame.
+    """
     made = Table(
-        box=SIMPLE_HEAD,
+        box=HEAVY_HEAD if stderr else SIMPLE_HEAD,
         show_header=any(columns),
         title=None if title is None else Text(visible(title), "bold"),
         title_justify="left",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl._files import DamagedFileError, read_tensors, write_tensors
+from usucl._files import DamagedFileError, read_tensors, replacing, write_tensors
 from usucl._tables import read_table, write_table
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 
@@ -69,11 +69,10 @@ class Embeddings:
     def select(self, frames: NDArray[np.bool_]) -> Embeddings:
         """Returns the frames of a boolean mask ``[n]``; the videos stay as they are."""
         mask = torch.from_numpy(frames)
-        tensors = ("features", "embedding", "video", "frame", "time")
         return replace(
             self,
             frame_label=tuple(self.frame_label[i] for i in np.flatnonzero(frames)),
-            **{name: getattr(self, name)[mask] for name in tensors},
+            **{name: getattr(self, name)[mask] for name in _TENSORS},
         )
 
     @property
@@ -84,7 +83,7 @@ class Embeddings:
     def save(self, folder: str | Path, name: str) -> Path:
         """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame).
 
-        The first holds checksums of both.
+        The first holds checksums of both. Earlier files stay until both are written.
 
         Raises:
             OSError: a file cannot be written.
@@ -98,9 +97,11 @@ class Embeddings:
             for part in ["held_out" if self.held_out[v] else "train"]
         ]
         table, path = folder / f"{name}.csv", folder / f"{name}.safetensors"
-        write_table(table, _COLUMNS, rows)
-        digest = hashlib.sha256(table.read_bytes()).hexdigest()
-        write_tensors(path, {key: getattr(self, key) for key in _TENSORS}, {_DIGEST: digest})
+        with replacing(table) as new_table, replacing(path) as new_tensors:
+            write_table(new_table, _COLUMNS, rows)
+            digest = hashlib.sha256(new_table.read_bytes()).hexdigest()
+            tensors = {key: getattr(self, key) for key in _TENSORS}
+            write_tensors(new_tensors, tensors, {_DIGEST: digest})
         return path
 
     @classmethod
@@ -116,8 +117,12 @@ class Embeddings:
         if _DIGEST in about and hashlib.sha256(table.read_bytes()).hexdigest() != about[_DIGEST]:
             raise DamagedFileError(table, f"its checksum is not that in {path.name}")
         rows = read_table(table, _COLUMNS)
-        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
-        if shapes.keys() != set(_TENSORS) or any(s[:1] != [len(rows)] for s in shapes.values()):
+        forms = {key: (t.is_floating_point(), t.shape[:1], t.dim()) for key, t in tensors.items()}
+        if forms != {
+            key: (key not in ("video", "frame"), (len(rows),), 1 + (key in Encoded._fields))
+            for key in _TENSORS
+        }:
+            shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
             raise DamagedFileError(path, f"{table.name} has {len(rows)} frames, got {shapes}")
         if [row["video"] for row in rows] != [str(v) for v in tensors["video"].tolist()]:
             raise DamagedFileError(table, f"its videos are not those of {path.name}")
@@ -133,6 +138,17 @@ class Embeddings:
             label=tuple(row["label"] or None for row in ordered),
             held_out=tuple(row["part"] == "held_out" for row in ordered),
         )
+
+
+def numbered(names: Iterable[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Returns the distinct names in order, and the number of each name among them, ``[n]``.
+
+    NumPy's own arrays of text have the width of the longest name, and lose zeros at the end.
+    """
+    names = list(names)
+    distinct = sorted(set(names))
+    number = {name: i for i, name in enumerate(distinct)}
+    return distinct, np.array([number[name] for name in names], dtype=np.int64)
 
 
 def default_device() -> torch.device:

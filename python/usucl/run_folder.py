@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from usucl._files import write_atomically
+from usucl._files import DamagedFileError, write_atomically
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.identity import same_name
@@ -90,13 +92,62 @@ class RunFolder:
                 "continue it"
             )
 
-    def clear(self) -> None:
-        """Removes an earlier run, if there is one, and nothing else; makes the folder.
+    def set_aside(self) -> None:
+        """Makes the folder, and moves an earlier run into a hidden folder within it.
 
-        The config stays until it is replaced, so a half-cleared folder is still a run.
+        It stays there until :meth:`forget_earlier`, or :meth:`recover` brings it back. Other files
+        stay where they are, and the config too, so that the folder is a run at any moment.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        for entry in (
+        self.recover()
+        if self.is_run:
+            self._earlier.mkdir()
+            for entry in filter(os.path.lexists, self._results):
+                os.replace(entry, self._earlier / entry.name)
+            # The last, as a mark that everything is there.
+            write_atomically(self._earlier / self.config.name, self.config.read_bytes())
+
+    def recover(self) -> None:
+        """Undoes what a process that was killed has left half-done.
+
+        A run that was set aside comes back, unless the new one has a checkpoint, and half-written
+        files are removed.
+        """
+        for folder in (self.path, self.checkpoints, self.initial, self._earlier):
+            for file in folder.glob(".*.tmp"):
+                if _is_left(file):
+                    file.unlink(missing_ok=True)
+        shutil.rmtree(self._forgotten, ignore_errors=True)
+        if (self._earlier / self.config.name).is_file():
+            if self.checkpoint.is_file():
+                self.forget_earlier()
+                return
+            for entry in self._results:
+                _remove(entry)  # of the new run
+            os.replace(self._earlier / self.config.name, self.config)
+        if self._earlier.is_dir():
+            for entry in self._earlier.iterdir():
+                os.replace(entry, self.path / entry.name)
+            self._earlier.rmdir()
+
+    def forget_earlier(self) -> None:
+        """Removes the run that was set aside, if there is one."""
+        if self._earlier.is_dir():
+            os.replace(self._earlier, self._forgotten)  # at once, so that no part comes back
+            shutil.rmtree(self._forgotten)
+
+    @property
+    def _earlier(self) -> Path:
+        return self.path / ".earlier"
+
+    @property
+    def _forgotten(self) -> Path:
+        return self.path / ".forgotten"
+
+    @property
+    def _results(self) -> tuple[Path, ...]:
+        """Everything that a new run replaces."""
+        return (
             self.encoder_weights,
             self.encoder_config,
             self.initial,
@@ -111,11 +162,7 @@ class RunFolder:
             self.figures,
             self.evaluation,
             self.report,
-        ):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink(missing_ok=True)
+        )
 
     def write_config(self, text: str) -> None:
         """Writes the config, which marks the folder as a run."""
@@ -125,10 +172,30 @@ class RunFolder:
         """Writes which videos are trained on and which are held out."""
         write_table(self.split, SPLIT, _split_rows(training, held_out))
 
-    def has_split(self, training: VideoCatalog, held_out: VideoCatalog) -> bool:
-        """Returns whether the run has trained on and held out exactly these videos."""
-        stored = [tuple(row.values()) for row in read_table(self.split, SPLIT)]
-        return _comparable(stored) == _comparable(_split_rows(training, held_out))
+    def stored_split(self, catalog: VideoCatalog) -> tuple[VideoCatalog, VideoCatalog]:
+        """Returns the videos trained on and held out, as the split has them.
+
+        Labels and patients are those of the catalogue, and may have been corrected since.
+
+        Raises:
+            ValueError: the catalogue has other videos than the split; says which.
+            DamagedFileError: the split is no such table.
+        """
+        rows = read_table(self.split, SPLIT)
+        parts = {same_name(row["video_id"]): row["part"] for row in rows}
+        if set(parts.values()) - {TRAIN, HELD_OUT}:
+            raise DamagedFileError(self.split, f"a part is neither {TRAIN} nor {HELD_OUT}")
+        ids = [same_name(entry.id) for entry in catalog]
+        different_videos(
+            self.path,
+            missing=[name for name in parts if name not in set(ids)],
+            new=[name for name in ids if name not in parts],
+        )
+        training, held_out = (
+            tuple(e for e, name in zip(catalog, ids, strict=True) if parts[name] == part)
+            for part in (TRAIN, HELD_OUT)
+        )
+        return replace(catalog, entries=training), VideoCatalog(catalog.root, held_out)
 
     def write_skipped(self, catalog: VideoCatalog) -> None:
         """Writes which files could not be read, and why."""
@@ -158,8 +225,38 @@ class RunFolder:
         return tuple(entry.group not in groups for entry in catalog)
 
 
-def _comparable(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    return [tuple(map(same_name, row)) for row in rows]
+def different_videos(run: Path, **differences: Sequence[str]) -> None:
+    """Raises an error if there are differences from the videos of a run, each kind by its name."""
+    if any(differences.values()):
+        said = [
+            f"{len(names)} {kind.replace('_', ' ')}, such as {names[0]}"
+            for kind, names in differences.items()
+            if names
+        ]
+        raise ValueError(
+            f"data must hold the videos of the run in {run}, got others: {'; '.join(said)}"
+        )
+
+
+def _is_left(file: Path) -> bool:
+    """Returns whether the process that wrote a temporary file, by its name, has ended."""
+    number = file.name.split(".")[-2]
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:

@@ -181,6 +181,39 @@ double loss_at(const std::vector<double>& s, const double* weights, int64_t posi
   return loss;
 }
 
+// Logits beyond the range of double: a negative infinitely far below the positive has no share, one
+// infinitely far above makes the loss NaN and every derivative by a negative 0.
+void test_infinite_logits() {
+  constexpr double kHuge = 1e308, kT = 1e-3;
+  std::vector<double> by;
+  for (const bool soft : {false, true}) {
+    const double near = loss_at({0.5, 0.25}, nullptr, 1, 0, kT, kT, soft);
+    CHECK(loss_at({0.5, 0.25, -kHuge}, nullptr, 1, 0, kT, kT, soft, &by) == near);
+    for (const double derivative : by) CHECK(is_finite(derivative));
+    CHECK(by[2] == 0);
+    CHECK(loss_at({0.5, -kHuge}, nullptr, 1, 0, kT, kT, soft, &by) == 0);
+    for (const double derivative : by) CHECK(derivative == 0);
+    CHECK(std::isnan(loss_at({0.5, kHuge, 0.25}, nullptr, 1, 1, kT, kT, soft, &by)));
+    for (size_t i = 1; i < by.size(); ++i) CHECK(by[i] == 0);
+    CHECK(std::isnan(loss_at({kHuge, kHuge}, nullptr, 1, 0, kT, kT, soft, &by)));
+    CHECK(loss_at({kHuge, 0.25}, nullptr, 1, 0, kT, kT, soft, &by) == 0);
+    for (const double derivative : by) CHECK(derivative == 0);
+  }
+  const double weights[] = {1, 0};  // a positive without weight does not make the loss overflow
+  CHECK(loss_at({0.5, -kHuge, 0.25}, weights, 2, 1, kT, kT, false, &by) ==
+        loss_at({0.5, 0.25}, nullptr, 1, 1, kT, kT, false));
+  for (const double derivative : by) CHECK(is_finite(derivative));
+}
+
+void test_valid_temperatures() {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  for (const double t : {0.0, -0.07, std::nan(""), kInfinity, 1e-310}) {
+    CHECK(!(Temperatures<double>{t, 1, false}.valid()));
+    CHECK(!(Temperatures<double>{1, t, true}.valid()));
+    CHECK((Temperatures<double>{1, t, false}.valid()));
+  }
+}
+
 // Derivatives against central differences, for every mix of groups.
 void test_loss_derivatives(const double* weights) {
   std::mt19937 random(0);
@@ -223,6 +256,8 @@ int main() {
   test_similarity_is_a_fused_chain();
   test_offsets();
   const double weights[] = {0.5, 2, 0};
+  test_infinite_logits();
+  test_valid_temperatures();
   test_loss_derivatives(nullptr);
   test_loss_derivatives(weights);
   return 0;

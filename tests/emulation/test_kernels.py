@@ -135,6 +135,33 @@ def test_broken_rows_stay_alone(emulator: Emulator) -> None:
         assert torch.isnan(outcome.loss).nonzero().flatten().tolist() == [2, 4]
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.0}, {"soft_nn_temperature": math.nan}], ids=str
+)
+@pytest.mark.parametrize("soft", [None, 0.1], ids=["each key", "soft"])
+def test_rows_that_overflow_stay_alone(
+    emulator: Emulator, soft: float | None, options: dict[str, float]
+) -> None:
+    """A key far below one anchor and far above another, a positive far above, a bad temperature."""
+    problem = plain_problem(reduction="none", soft_nn_temperature=soft)
+    problem.options |= {name: torch.tensor(value) for name, value in options.items()}
+    problem.anchors.embedding[1:3, 0] = torch.tensor([1.0, -1.0])
+    problem.blocks[1].embedding[:, 0] = 0.0
+    problem.blocks[0].embedding[:, 0] = torch.tensor([3e38, -3e38, -3e38] * 3)
+    problem.positives[4] = 0
+    problem.positives[4, 0, 1] = 3e38
+    problem.anchors.embedding[4] = torch.eye(6)[1]
+    cpu = problem.run("native")
+    assert cpu.loss.isnan().any() and cpu.loss.isnan().all() == bool(options)
+    for one_launch in (True, False):
+        emulator.configure(one_launch=one_launch)
+        ours = emulator.run(problem)
+        torch.testing.assert_close(ours.loss, cpu.loss, equal_nan=True)
+        torch.testing.assert_close(ours.positives, cpu.positives, equal_nan=True)
+        for block, expected in zip(ours.blocks, cpu.blocks, strict=True):
+            torch.testing.assert_close(block, expected, equal_nan=True)
+
+
 def test_key_gradient_of_a_hub_is_the_same_bits(emulator: Emulator) -> None:
     """Hundreds of pairs in one key's sum are added in anchor order under every schedule."""
     problem = plain_problem(rows=300, dim=3, keys=(1, 2))

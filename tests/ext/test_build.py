@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
 
 import usucl_ext
+from usucl_ext import ops
 
 _BLOCK = """
 import sys
@@ -149,11 +151,15 @@ def test_public_names() -> None:
     )
 
 
-def test_native_refuses_a_device_without_kernels() -> None:
-    frames = usucl_ext.Frames(
-        torch.zeros(2, 3, device="meta"),
-        torch.zeros(2, dtype=torch.int64, device="meta"),
-        torch.zeros(2, device="meta"),
-    )
-    with pytest.raises(RuntimeError, match=r"impl='native' .* meta"):
+def test_native_refuses_a_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "absent_reason", lambda device: f"no kernel for {device.type!r}")
+    frames = usucl_ext.Frames(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.zeros(2))
+    with pytest.raises(RuntimeError, match=r"impl='native' .* cpu"):
         usucl_ext.select_negatives(frames, frames, window=None, intra_k=0, cross_k=1, impl="native")
+
+
+def test_paths_of_the_build_machine_stay_out() -> None:
+    """Messages name files from csrc on, in libraries built wherever the checkout lies."""
+    package = Path(usucl_ext.__file__).parent
+    for library in package.glob("_C*.so"):
+        assert str(package.parent / "csrc").encode() not in library.read_bytes(), library.name

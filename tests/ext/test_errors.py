@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from strategies import plain_problem
@@ -48,12 +49,12 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "anchors no Frames": (
         put("anchors", torch.zeros(5, 6)),
         TypeError,
-        r"anchors must be a usucl_ext\.Frames, got Tensor",
+        r"anchors must be a usucl_ext\.Frames, got torch\.Tensor",
     ),
     "embedding no tensor": (
         anchors(embedding=[1.0]),
         TypeError,
-        r"anchors\.embedding must be a tensor \[M, D\], got list",
+        r"anchors\.embedding must be a torch\.Tensor \[M, D\], got list",
     ),
     "embedding dtype": (
         anchors(embedding=torch.zeros(5, 6, dtype=torch.int32)),
@@ -73,7 +74,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "video no tensor": (
         anchors(video=[0] * 5),
         TypeError,
-        r"anchors\.video must be a tensor, got list",
+        r"anchors\.video must be a torch\.Tensor, got list",
     ),
     "video dtype": (
         anchors(video=torch.zeros(5)),
@@ -119,7 +120,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "negatives a tensor": (
         put("negatives", torch.zeros(3, 6)),
         TypeError,
-        r"negatives must be a Frames or a sequence of them, got Tensor",
+        r"negatives must be a Frames or a sequence of them, got torch\.Tensor",
     ),
     "no blocks": (put("negatives", []), ValueError, r"negatives .* at least one .* empty"),
     "block no Frames": (
@@ -141,7 +142,7 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     "positives no tensor": (
         put("positives", None),
         TypeError,
-        r"positives must be a tensor \[N, D\] or \[N, R, D\], got NoneType",
+        r"positives must be a torch\.Tensor \[N, D\] or \[N, R, D\], got NoneType",
     ),
     "positives shape": (
         put("positives", torch.zeros(4, 6)),
@@ -180,6 +181,21 @@ WRONG: dict[str, tuple[Change, type[Exception], str]] = {
     ),
     # numbers
     "intra_k negative": (put("intra_k", -1), ValueError, r"intra_k must be >= 0, got -1"),
+    "cross_k a tensor of floats": (
+        put("cross_k", torch.tensor(2.0)),
+        TypeError,
+        r"cross_k must be an int, got torch\.Tensor",
+    ),
+    "cross_k a bool of NumPy": (
+        put("cross_k", np.True_),
+        TypeError,
+        r"cross_k must be an int, got numpy\.bool",
+    ),
+    "cross_k more than a selection may hold": (
+        put("cross_k", 2**31 - 1),
+        ValueError,
+        r"cross_k must be at most 53687091 for N = 5 anchors and M = 21 keys, got 2147483647",
+    ),
     "cross_k a float": (put("cross_k", 2.0), TypeError, r"cross_k must be an int, got float"),
     "cross_k a bool": (put("cross_k", True), TypeError, r"cross_k must be an int, got bool"),
     "cross_k huge": (put("cross_k", 2**63), ValueError, r"cross_k must be at most 2147483647"),

@@ -156,7 +156,7 @@ def test_weights_without_a_mean_are_nan_where_they_are_not_read(
         ("margin", math.nan, "margin must be a number, got nan"),
         ("margin", torch.zeros(4), r"margin must be .* shape \[\] or \[5\], got .*\[4\]"),
         ("margin", torch.zeros(5, dtype=torch.int64), "margin must be a float or a float tensor"),
-        ("positive_weights", [1.0], r"positive_weights must be a tensor \[N, R\], got list"),
+        ("positive_weights", [1.0], r"positive_weights must be a torch\.Tensor \[N, R\], got list"),
         ("positive_weights", torch.ones(5, 2).bool(), "positive_weights must be a float tensor"),
         ("positive_weights", torch.ones(5, 3), r"with N = 5, R = 2, got \[5, 3\]"),
     ],

@@ -29,6 +29,38 @@ def test_casting_a_model_leaves_the_window_in_float32(cast) -> None:
     assert module.window.tolist() == torch.tensor(WINDOW).tolist()
 
 
+def _on_meta() -> HardNegativeNCE:
+    with torch.device("meta"):
+        return HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3)
+
+
+def _moved_there() -> HardNegativeNCE:
+    module = HardNegativeNCE(window=(0.0, 9.0), intra_k=2, cross_k=3)
+    module.set_window(*WINDOW)
+    return module.to("meta")
+
+
+def _never_there() -> HardNegativeNCE:
+    return HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3)
+
+
+@pytest.mark.parametrize("made", [_on_meta, _moved_there, _never_there])
+@pytest.mark.parametrize(
+    "kept", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_module_that_is_given_memory_has_its_window(made, kept) -> None:
+    """Its buffer is in no state_dict, so nothing else would write it."""
+    module = kept(nn.Sequential(nn.Linear(2, 2), made())).half()
+    junk = [torch.full((2,), -7.0) for _ in range(200)]
+    del junk
+    module.to_empty(device="cpu")
+    assert module[1].window.dtype == torch.float32
+    assert module[1].window.tolist() == torch.tensor(WINDOW).tolist()
+    module[1].window.fill_(torch.nan)
+    module[1].reset_parameters()
+    assert module[1].window.tolist() == torch.tensor(WINDOW).tolist()
+
+
 def test_module_is_the_function_and_survives_copying(impl: str) -> None:
     module = HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3, cross_skip=1, impl=impl)
     anchors, positives, keys = _inputs()
@@ -77,7 +109,7 @@ def test_repr_fits_on_a_line() -> None:
     module = HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3, temperature=learnt)
     assert "temperature=learnt" in repr(module) and "\n" not in repr(module)
     with torch.device("meta"):
-        assert "window=(nan, nan)" in repr(HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3))
+        assert "window=(0.2, 0.4)" in repr(HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3))
 
 
 def test_easy_rows_keep_their_digits(impl: str) -> None:

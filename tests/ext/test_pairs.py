@@ -68,10 +68,10 @@ def test_nothing_to_score(shape: tuple[int, int]) -> None:
         ({"anchors": torch.ones(2, 0)}, "anchors must have D >= 1"),
         ({"anchors": torch.ones(2, 3, dtype=torch.int32)}, "anchors must be float32"),
         ({"keys": torch.ones(5, 4)}, r"keys must have shape \[M, D\] with D = 3.*got \[5, 4\]"),
-        ({"keys": [1.0]}, "keys must be a tensor"),
+        ({"keys": [1.0]}, "keys must be a torch.Tensor"),
         ({"index": torch.zeros(2, 2)}, "index must be an int64 tensor, got torch.float32"),
         ({"index": torch.zeros(3, 2, dtype=torch.int64)}, "with N = 2, one row per anchor"),
-        ({"index": None}, "index must be a tensor"),
+        ({"index": None}, "index must be a torch.Tensor"),
         ({"keys": torch.ones(5, 3, device="meta")}, "keys must be on cpu, got meta"),
     ],
 )

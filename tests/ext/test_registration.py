@@ -147,6 +147,46 @@ def test_a_window_schedule_compiles_once(impl: str, device: torch.device) -> Non
     assert len(losses) > 5, "the windows made no difference"
 
 
+def test_numbers_and_shapes_may_change_in_one_graph(impl: str, device: torch.device) -> None:
+    """A new temperature, window or margin compiles nothing new; nor do more frames."""
+
+    def call(problem: Problem, number: float) -> tuple[Tensor, ...]:
+        loss, selection = hard_negative_nce(
+            problem.anchors,
+            problem.positives,
+            problem.blocks,
+            window=(number, 4 * number),
+            intra_k=2,
+            cross_k=3,
+            temperature=number,
+            soft_nn_temperature=2 * number,
+            margin=-number,
+            return_selection=True,
+            impl=impl,
+        )
+        negatives = select_negatives(
+            problem.anchors,
+            problem.blocks,
+            window=(number, 3 * number),
+            intra_k=2,
+            cross_k=3,
+            impl=impl,
+        )
+        return loss, *selection, *negatives
+
+    # Differentiating the reference's graph takes a minute.
+    counter = CompileCounterWithBackend("aot_eager" if impl == "native" else "eager")
+    compiled = torch.compile(call, fullgraph=True, backend=counter, dynamic=True)
+    graphs = []
+    for step in range(4):
+        problem = plain_problem(device, rows=5 + step, keys=(9 + 2 * step, 12 + step))
+        number = 0.25 + step / 32
+        for ours, expected in zip(compiled(problem, number), call(problem, number), strict=True):
+            torch.testing.assert_close(ours, expected)
+        graphs.append(counter.frame_count)
+    assert graphs == graphs[:1] * 4
+
+
 def test_compiled_function_with_selection(impl: str, device: torch.device) -> None:
     problem = plain_problem(device, temperature=torch.tensor(0.2, device=device))
     torch._dynamo.reset()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -29,7 +35,7 @@ def make_run(path: Path, data: Path) -> RunFolder:
     catalog = VideoCatalog.scan(data)
     first = catalog.entries[0].group
     run = RunFolder(path)
-    run.clear()
+    run.set_aside()
     run.write_config("seed: 0\n")
     parts = [[e for e in catalog if (e.group == first) is out] for out in (False, True)]
     run.write_split(*(VideoCatalog(data, tuple(part)) for part in parts))
@@ -68,20 +74,125 @@ def test_names_on_disk_stay() -> None:
     assert MARK == "# usucl run: overwrite replaces the results beside this file\n"
 
 
-def test_clearing_removes_every_result_and_nothing_else(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    run.clear()
+def make_results(run: RunFolder) -> tuple[list[Path], list[Path]]:
+    """Every file of a run and files that belong to none, each with its name as content."""
+    run.set_aside()
     run.write_config("seed: 0\n")
-    others = [run.path / "notes.txt", run.path / "mine" / "figures", tmp_path / "linked.csv"]
+    others = [run.path / "notes.txt", run.path / "mine" / "figures", run.path.parent / "linked.csv"]
     results = [path for name, path in vars(run).items() if name not in ("path", "config")]
     for path in (*results, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir() if not path.suffix and not path.exists() else path.touch()
+        if path.suffix:
+            path.write_text(path.name)
+        else:
+            path.mkdir(exist_ok=True)
     run.metrics.unlink()
     run.metrics.symlink_to(others[2])
-    run.clear()
+    return results, others
+
+
+def content(run: RunFolder) -> dict[str, str | None]:
+    return {
+        path.relative_to(run.path).as_posix(): path.read_text() if path.is_file() else None
+        for path in sorted(run.path.rglob("*"))
+        if path.suffix != ".tmp"  # of this process, which has not been killed really
+    }
+
+
+def test_an_earlier_run_is_set_aside_and_nothing_else(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    results, others = make_results(run)
+    run.set_aside()
     assert not any(path.exists() for path in results) and all(path.exists() for path in others)
     assert run.is_run
+    run.forget_earlier()
+    left = sorted(path.name for path in run.path.iterdir())
+    assert left == ["config.yaml", "mine", "notes.txt"]
+
+
+def test_an_earlier_run_comes_back_until_the_new_one_has_a_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    results, _ = make_results(run)
+    before = content(run)
+    run.set_aside()
+    run.write_config("seed: 1\n")
+    for path in results:  # as far as the new run came
+        if path != run.checkpoint and not path.suffix:
+            path.mkdir()
+    run.split.write_text("new")
+    run.recover()
+    assert content(run) == before
+    run.recover()
+    assert content(run) == before
+
+    run.set_aside()
+    run.checkpoints.mkdir()
+    run.checkpoint.write_text("new")
+    run.recover()
+    assert content(run).keys() == {
+        "checkpoints", "checkpoints/last.ckpt", "config.yaml", "mine", "mine/figures", "notes.txt"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["set_aside", "recover", "forget_earlier"])
+def test_a_kill_at_any_moment_loses_no_run(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of the file system may be the last: the run is whole, the earlier or the newer."""
+    for last in range(100):
+        run = RunFolder(tmp_path / str(last) / "run")
+        make_results(run)
+        before = content(run)
+        if step != "set_aside":
+            run.set_aside()
+            run.split.write_text("new")
+        if step == "forget_earlier":
+            run.checkpoints.mkdir()
+            run.checkpoint.write_text("new")
+        calls = iter(range(1000))
+        with monkeypatch.context() as patch:
+            for module, name in ((os, "replace"), (os, "unlink"), (os, "rmdir"), (os, "mkdir")):
+                patch.setattr(module, name, killed(getattr(module, name), calls, last))
+            try:
+                getattr(run, step)()
+            except KeyboardInterrupt:
+                finished = False
+            else:
+                finished = True
+        if step == "set_aside" and finished:
+            run.split.write_text("new")
+        run.recover()
+        if step == "forget_earlier":
+            assert run.checkpoint.read_text() == run.split.read_text() == "new"
+            assert not run.encoder_weights.exists()
+        else:
+            assert content(run) == before
+        if finished:
+            assert last > 1
+            return
+    raise AssertionError("it does not end")
+
+
+def killed(call: Any, calls: Iterator[int], last: int) -> Any:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if next(calls) >= last:
+            raise KeyboardInterrupt
+        return call(*arguments, **options)
+
+    return wrapped
+
+
+def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    number = [sys.executable, "-c", "import os; print(os.getpid())"]
+    ended = subprocess.run(number, capture_output=True, check=True)
+    left = run.checkpoints / f".last.ckpt.{int(ended.stdout)}.tmp"
+    kept = [run.path / f".encoder.json.{os.getpid()}.tmp", run.path / ".mine.tmp"]
+    for path in (left, *kept):
+        path.write_text("half")
+    run.recover()
+    assert not left.exists() and all(path.exists() for path in kept)
 
 
 def test_only_a_run_is_replaced(tmp_path: Path) -> None:
@@ -104,15 +215,39 @@ def test_only_a_run_is_replaced(tmp_path: Path) -> None:
 def test_a_split_is_known_again(tmp_path: Path) -> None:
     data = make_videos(tmp_path / "data", "v0", "v1", "v2", "v3", patients=True)
     run = make_run(tmp_path / "run", data)
-    entries = VideoCatalog.scan(data).entries
-    training, out = VideoCatalog(data, entries[2:]), VideoCatalog(data, entries[:2])
-    assert run.has_split(training, out) and not run.has_split(out, training)
+    catalog = VideoCatalog.scan(data)
+    training, out = run.stored_split(catalog)
+    assert (training.entries, out.entries) == (catalog.entries[2:], catalog.entries[:2])
     assert read_table(run.split)[0] == {
         "video_id": "v2",
         "group": "patient1",
         "label": "a",
         "part": "train",
     }
+    fewer = VideoCatalog(data, catalog.entries[1:])
+    with pytest.raises(ValueError, match=r"got others: 1 missing, such as v0$"):
+        run.stored_split(fewer)
+    run.write_split(VideoCatalog(data, fewer.entries[:1]), VideoCatalog(data, fewer.entries[2:]))
+    with pytest.raises(ValueError, match=r"got others: 2 new, such as v0$"):
+        run.stored_split(catalog)
+
+
+def test_ids_that_are_formulas_are_known_again(tmp_path: Path) -> None:
+    data = make_videos(tmp_path / "data", "=v0", "@v1", "-v2", "'=v3", patients=True)
+    run = make_run(tmp_path / "run", data)
+    assert sorted(held_out(run, data)) == [False, False, True, True]
+    assert len(run.stored_split(VideoCatalog.scan(data))[1]) == 2
+    assert "\n=" not in run.split.read_text()
+
+
+@pytest.mark.parametrize("content", ["", "video_id\n", "video_id,group,label,part\na,b\n", "\0"])
+def test_a_damaged_split_is_named(content: str, tmp_path: Path) -> None:
+    data = make_videos(tmp_path / "data", "v0")
+    run = RunFolder(tmp_path / "run")
+    run.set_aside()
+    run.split.write_text(content)
+    with pytest.raises(ValueError, match=r"split\.csv is damaged"):
+        held_out(run, data)
 
 
 def test_unknown_videos_of_a_known_patient_are_not_held_out(tmp_path: Path) -> None:
@@ -154,6 +289,34 @@ def test_trained_videos_are_known_beside_new_ones_of_their_name(tmp_path: Path) 
     assert [entry.id for entry in catalog][:2] == ["a/v0", "a/v1"]
     # b/v1 is new, but nothing tells it from the trained v1: rather seen than leaked
     assert run.held_out_videos(catalog) == (True, False, True, False, True)
+
+
+def test_a_run_knows_its_videos_however_their_accents_are_spelled(tmp_path: Path) -> None:
+    """Copying from a Mac's disk to another changes é from two letters to one."""
+    one, two = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    data = make_videos(tmp_path / "data", f"a{one}", f"b{one}", "c", "d")
+    copied = make_videos(tmp_path / "copied", f"a{two}", f"b{two}", "c", "d")
+    run = make_run(tmp_path / "run", data)
+    run.split.write_text(unicodedata.normalize("NFD", run.split.read_text()))  # an earlier run's
+    assert held_out(run, data) == held_out(run, copied) == (True, False, False, False)
+    for root in (data, copied):
+        training, held = run.stored_split(VideoCatalog.scan(root))
+        assert (len(training), [unicodedata.normalize("NFC", e.id) for e in held]) == (
+            3,
+            [f"a{one}"],
+        )
+
+
+def test_a_video_is_known_by_its_links(tmp_path: Path) -> None:
+    data = make_videos(tmp_path / "data", "v0", "v1", "v2")
+    run = make_run(tmp_path / "run", data)
+    other = tmp_path / "other"
+    for i in (1, 2):
+        (other / f"case{i}").mkdir(parents=True)
+        for frame in (data / f"v{i}").iterdir():
+            os.link(frame, other / f"case{i}" / frame.name)
+    (other / "z").symlink_to(data)
+    assert held_out(run, other) == (False, False, True)
 
 
 def test_without_a_split_nothing_is_known(tmp_path: Path) -> None:

@@ -130,6 +130,11 @@ class NegativeBank:
         """Number of filled slots."""
         return len(self._ring)
 
+    @property
+    def index_bytes(self) -> int:
+        """Bytes that the index of a full bank takes while it is built, about; 0 without one."""
+        return 0 if self._index is None else self._index.bytes
+
     def frames(self) -> Frames:
         """Returns all slots, not copied, as keys for a loss, which ignores empty slots.
 
@@ -296,7 +301,8 @@ class NegativeBank:
     def state_dict(self) -> dict[str, Tensor]:
         """Returns copies of the columns, and the number of frames ever enqueued.
 
-        An index is not part of the state: it is built again, like the first one.
+        A state that is kept stays as it is. That of a mapped bank is read into memory. An index is
+        not part of the state: it is built again, like the first one.
         """
         return {name: column.clone() for name, column in self._ring.state().items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from usucl.bank.factory import checked_size
 from usucl.bank.indexes import Index, SearchOptions
 from usucl.bank.ring import Ring
 
 _POINTS_PER_CELL = 39  # FAISS's k-means warns below this many
 _FEWEST = 1024  # with fewer frames a graph is not worth building
+_OPQ_ROUNDS = 10  # FAISS takes 50, for minutes; the bank decides by the similarities themselves
 _EF_SEARCH = 256  # FAISS's default of 16 is meant for k = 1
 _MOST_ON_GPU = 2048  # candidates per query, GPU_MAX_SELECTION_K of FAISS
 _GPU_SCRATCH = 128 << 20  # bytes; FAISS would take 1.5 GiB besides PyTorch's memory
@@ -47,6 +50,8 @@ class Flat(Index):
         self._room = torch.from_numpy(np.asarray(_Vectors(self._index)).reshape(-1, ring.dim))
         if len(ring) == 0 and ring.embedding.is_cpu and ring.embedding.dtype == torch.float32:
             ring.live_in(self._room)
+        shared = ring.embedding.data_ptr() == self._room.data_ptr()
+        self.bytes = 0 if shared else 4 * ring.capacity * ring.dim
         super().__init__(ring, options)
 
     def _update(self, changed: Tensor) -> None:
@@ -142,6 +147,8 @@ class FaissIndex(Index):
     understands = frozenset({"nprobe", "ef_search", "rebuild_after"})
 
     def __init__(self, ring: Ring, options: SearchOptions) -> None:
+        import_faiss()
+        self.bytes = checked_size(options.search, ring.dim, ring.capacity)
         try:
             facts = Facts.of(_empty(ring, options))
         except RuntimeError as error:
@@ -274,8 +281,16 @@ class FaissIndex(Index):
             if hasattr(inverted, "pq"):
                 inverted.pq.cp.min_points_per_centroid = 1
             inverted.nprobe = self._nprobe
-        if graph is not None:
-            graph.efSearch = self.options.ef_search or _EF_SEARCH
+        if graph is not None:  # which reserves memory for so many
+            graph.efSearch = min(self.options.ef_search or _EF_SEARCH, len(vectors))
+        for part in _parts(index):
+            if hasattr(part, "do_polysemous_training"):
+                part.do_polysemous_training = False  # takes minutes, and no search here uses it
+            if isinstance(part, faiss.IndexPreTransform):
+                for number in range(part.chain.size()):
+                    transform = faiss.downcast_VectorTransform(part.chain.at(number))
+                    if isinstance(transform, faiss.OPQMatrix):
+                        transform.niter = _OPQ_ROUNDS
         if not index.is_trained:
             index.train(vectors)
         if self._removes:
@@ -312,6 +327,16 @@ def _refuse_what_cannot_be_kept(ring: Ring, options: SearchOptions, facts: Facts
     ):
         if getattr(options, name) is not None and not there:
             raise ValueError(f"{name} is for {kind} indexes, got search {options.search!r}")
+
+
+def _parts(index: Any) -> Iterator[Any]:
+    """Yields an index and the indexes in it, downcast to their types."""
+    faiss = import_faiss()
+    bare = faiss.downcast_index(index)
+    yield bare
+    for name in ("index", "base_index", "storage", "refine_index"):
+        if (inner := getattr(bare, name, None)) is not None:
+            yield from _parts(inner)
 
 
 def _graph(index: Any) -> Any:

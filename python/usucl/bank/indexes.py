@@ -90,11 +90,13 @@ class Index(ABC):
         understands: names of the search options that this kind takes.
         faithful: whether scores are inner products of the embeddings themselves, in float32.
         exhaustive: whether, in addition, every search covers every slot that it holds.
+        bytes: memory that it takes while it is built, besides the bank, estimated.
     """
 
     understands: ClassVar[frozenset[str]] = frozenset()
     faithful: bool
     exhaustive: bool
+    bytes: int
 
     def __init__(self, ring: Ring, options: SearchOptions) -> None:
         self.ring, self.options = ring, options

@@ -87,7 +87,7 @@ def _run(words: Sequence[str], debug: bool) -> int:
     except EXPECTED as error:
         unnamed = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
         message = str(error) or unnamed
-        return _complain(_as_typed(_without_traceback(message), options), debug)
+        return _complain(_as_typed(_plain(_without_traceback(message)), options), debug)
     except KeyboardInterrupt:
         return _complain("interrupted", debug, code=130)
     except _Terminated:
@@ -217,7 +217,8 @@ def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:
 
 def _without_traceback(message: str) -> str:
     """Returns the cause in a message of a data loader's worker, which holds the whole traceback."""
-    worker = re.match(r"(?s)'?Caught \w+ in DataLoader worker.*\n\w[\w.]*: (.+)", message)
+    cause = r"(?s)'?Caught \w+ in DataLoader worker.*\n(?:Original )?\w[\w.]*: (.+)"
+    worker = re.match(cause, message)
     return worker[1] if worker else message
 
 

@@ -312,6 +312,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:
         ("frames", f"{facts['frames']:,} in {facts['capacity']:,} slots"),
         ("embedding", f"{facts['dim']} x {facts['dtype']}"),
         ("search", facts["search"]),
+        ("index", f"about {facts['index_bytes'] / 2**20:.1f} MiB while it is built"),
         ("on disk", f"{facts['bytes'] / 2**20:.1f} MiB, format {facts['format']}"),
         ("videos", f"{facts['videos']:,}"),
     ]
@@ -326,7 +327,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:
         rows.append((f"videos by {what}", counted or "none known"))
     return [
         *rows,
-        ("encoder", f"{facts['run']} (SHA-256 {facts['encoder'][:16]})"),
+        ("encoder", f"{facts['run']} (SHA-256 {str(facts['encoder'])[:16]})"),
         ("data", facts["data"]),
     ]
 

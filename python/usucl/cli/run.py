@@ -63,24 +63,27 @@ def train(
     """
     from usucl import training
 
-    changes: dict[str, Any] = dict(_change(text) for text in set_)
     folds = None if held_out is None else list(held_out)
+    given: dict[str, Any] = {"data": data, "held_out": folds, "seed": seed}
+    flags = {name: value for name, value in given.items() if value is not None}
+    changes = dict(_change(text) for text in set_)
+    if twice := [name for name in ("held_out", "seed") if name in flags and name in changes]:
+        raise ValueError(f"{twice[0]} must be given by --set or by its own option, got both")
+    if changes.get("data", str(data)) not in (str(data), str(data.absolute())):
+        raise ValueError(f"--set data must be {data}, the folder given, got {changes['data']}")
+    options: dict[str, Any] = changes | flags
     if print_config:
-        given = {"held_out": folds, "seed": seed}
-        changes |= {name: value for name, value in given.items() if value is not None}
-        changes |= {"data": str(data.absolute())}
-        say(training.read_config(preset, changes).to_yaml().rstrip())
+        options["data"] = str(data.absolute())
+        for line in training.read_config(preset, options).to_yaml().splitlines():
+            say(line)
         return
     out = training.train(
-        data=data,
         out=out,
         preset=preset,
         overwrite=overwrite,
         resume=resume,
-        held_out=folds,
-        seed=seed,
         progress=not no_progress,
-        **changes,
+        **options,
     )
     say(f"Run: {out}")
     say("Next:")

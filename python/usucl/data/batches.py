@@ -16,6 +16,7 @@ from usucl.data.curriculum import Curriculum
 from usucl.data.frames import FrameStore
 from usucl.data.sampling import MISSING, DenseSampler, Draw, Sampler, clamp_window, generator
 from usucl.data.transforms import Augment, Augmentation, AugmentationName
+from usucl.data.workers import report_errors
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
 
@@ -125,6 +126,7 @@ class FrameBatches(Dataset[FrameBatch]):
             sampler=EpochSteps(len(self), rank=rank, world=world),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=report_errors,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -45,7 +46,7 @@ _TAGS: list[Any] = [tag for tag in DicomDictionary if tag >> 16 == 0x0028] + [*_
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _END = 0xFFFEE000, 0xFFFEE0DD
 _PRIMARIES = ("Red", "Green", "Blue")
-_MOST_READS = 1_000_000  # a header of endless small elements takes minutes
+_MOST_READS = 400_000  # of a header: one of endless small elements takes minutes
 
 
 def dicom_frame(path: Path, index: int | None = None) -> tuple[Tensor, int]:
@@ -96,15 +97,15 @@ class _Source:
         file.seek(0)
         self.seek = file.seek
         self.tell = file.tell
-        self._reads = 0
+        self.reads_left: float = _MOST_READS
 
     @property
     def left(self) -> int:
         return max(0, self.end - self.tell())
 
     def read(self, size: int | None = -1) -> bytes:
-        self._reads += 1
-        if self._reads > _MOST_READS:
+        self.reads_left -= 1
+        if self.reads_left < 0:
             raise ValueError("the header has too many elements")
         return self._file.read(self.left if size is None or size < 0 else min(size, self.left))
 
@@ -143,6 +144,7 @@ def _open(path: Path, source: _Source) -> _Opened:
     (length,) = struct.unpack(f"{order}L", head[-4:])
     options = as_pixel_options(dataset, pixel_keyword=_KEYWORDS[group << 16 | element])
     options["pixel_vr"] = "OW" if implicit else head[4:6].decode()
+    source.reads_left = math.inf  # of the pixels only one frame is read
     return _Opened(source, dataset, syntax, options, length)
 
 

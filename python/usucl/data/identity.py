@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import unicodedata
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from usucl.data.video import frame_files
+from usucl.data.video import IMAGE_SUFFIXES, frame_files
 
 
 def same_name(name: str) -> str:
@@ -14,17 +16,38 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def by_identity(paths: Iterable[Path]) -> dict[Path, list[Path]]:
+def by_identity(paths: Sequence[Path]) -> dict[Path, list[Path]]:
     """Returns each video once, in the order of ``paths``, with the other paths that lead to it.
 
     Paths lead to the same video if they are links, symbolic or hard, to the same file, or folders
     whose frames are the same files. A name that is no symbolic link stands for the others.
     """
-    same: dict[Hashable, list[Path]] = {}
+    alike: dict[Hashable, list[Path]] = {}
     for path in paths:
-        same.setdefault(_identity(path), []).append(path)
-    return {(first := min(group, key=Path.is_symlink)): [p for p in group if p != first]
-            for group in same.values()}  # fmt: skip
+        alike.setdefault(_listed(path), []).append(path)
+    same: dict[Hashable, list[Path]] = {}
+    for group in alike.values():
+        for path in group:
+            # Some file systems list every file under one number, so only asking for it is sure.
+            same.setdefault(_identity(path) if len(group) > 1 else path, []).append(path)
+    found: dict[Path, list[Path]] = {}
+    for group in same.values():
+        first = min(group, key=Path.is_symlink) if len(group) > 1 else group[0]
+        found[first] = [path for path in group if path != first]
+    return {path: found[path] for path in paths if path in found}
+
+
+def _listed(path: Path) -> Hashable:
+    """Returns what ``path`` has in common with all its links, at the cost of listing a folder."""
+    try:
+        here = path.stat()
+        if not stat.S_ISDIR(here.st_mode):
+            return here.st_dev, here.st_ino
+        with os.scandir(path) as entries:
+            images = [e for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES]
+            return frozenset(e.stat().st_ino if e.is_symlink() else e.inode() for e in images)
+    except OSError:
+        return path  # opening it tells what is wrong
 
 
 def _identity(path: Path) -> Hashable:
@@ -33,5 +56,5 @@ def _identity(path: Path) -> Hashable:
         files = frame_files(path) if path.is_dir() else [path]
         found = [(status.st_dev, status.st_ino) for status in map(Path.stat, files)]
     except OSError:
-        return path  # opening it tells what is wrong
+        return path
     return tuple(found) if all(inode for _, inode in found) else path

@@ -45,9 +45,9 @@ class Names:
         self._alike: dict[str, set[int]] = defaultdict(set)
         self._links: set[str] = set()
         for i, (name, paths) in enumerate(videos):
-            own = {name, *_names(root, paths[0])}
-            self._links |= {n for path in paths[1:] for n in _names(root, path)} - own
-            for known in (name, *(n for path in paths for n in _names(root, path))):
+            own, *linked = (_names(root, path) for path in paths)
+            self._links.update(*(names - own for names in linked))
+            for known in own.union({name}, *linked):
                 self._exact[known].add(i)
                 self._alike[_alike(known)].add(i)
         self._skipped = {_alike(name) for path in skipped for name in _names(root, path)}

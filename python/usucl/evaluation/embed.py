@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from usucl._files import check_writable
 from usucl.data import VideoCatalog
 from usucl.embedding import Embeddings, embed_entries
 from usucl.models import load_encoder
@@ -83,6 +84,7 @@ def embed(
     Raises:
         FileNotFoundError: ``run`` is not a run folder.
         FileExistsError: ``out`` is a file, or is not empty and ``overwrite`` is not given.
+        OSError: nothing can be written to ``out``.
         ValueError: ``data`` has no readable video.
     """
     encoders = load_encoders(run, [encoder])
@@ -91,6 +93,7 @@ def embed(
         raise FileExistsError(f"out must be a folder, got the file {out}")
     if out.exists() and not overwrite and any(out.iterdir()):
         raise FileExistsError(f"out must be empty, got {out}; give overwrite=True to write into it")
+    check_writable(out)
     catalog = VideoCatalog.scan(data)
     result = embed_entries(
         catalog.entries,

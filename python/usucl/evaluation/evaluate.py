@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from usucl._environment import Machine, version_of
+from usucl._files import check_writable, write_json
 from usucl._spread import MEASURES
 from usucl.data import VideoCatalog, VideoEntry
-from usucl.embedding import Embeddings, embed_entries
+from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
 from usucl.evaluation.embed import image_size_of, load_encoders
@@ -77,6 +77,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: ``run`` is not a run folder.
+        OSError: nothing can be written to ``out``.
         ValueError: ``data`` has no readable video, an encoder is not finite, or a number is < 1.
     """
     for name, number in (
@@ -88,6 +89,8 @@ def evaluate(
             raise ValueError(f"{name} must be at least 1, got {number}")
     target = RunFolder(run if out is None else out)
     encoders = load_encoders(run)
+    for folder in (target.path, target.embeddings):
+        check_writable(folder)
     image_size = image_size_of(run)
     catalog = VideoCatalog.scan(data)
     patients = len({entry.group for entry in catalog})
@@ -154,9 +157,7 @@ def evaluate(
         },
         machine=Machine.here(),
     )
-    target.path.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
-    target.evaluation.write_text(text + "\n", encoding="utf-8")
+    write_json(target.evaluation, result.to_json())
     return result
 
 
@@ -186,7 +187,7 @@ def _compare(
 def _counts(embeddings: Embeddings) -> dict[str, Count]:
     frame_part = embeddings.frame_held_out
     held_out = np.array(embeddings.held_out, dtype=bool)
-    group = np.array(embeddings.group)
+    _, group = numbered(embeddings.group)
     return {
         part: Count(int(videos.sum()), len(np.unique(group[videos])), int(frames.sum()))
         for part, videos, frames in (
@@ -254,18 +255,16 @@ def _probe_label(
     """Probes a label of videos or frames under both protocols; None without two classes."""
     every = embeddings["trained"]
     video = every.video.numpy()
-    of_video = np.array([name or "" for name in every.label], dtype=object)[video]
-    of_frame = np.array([name or "" for name in every.frame_label], dtype=object)
-    names = of_video if label == "label" else of_frame
-    is_labelled = names != ""
-    classes, truth = np.unique(names[is_labelled].astype(str), return_inverse=True)
+    names = [every.label[v] for v in video] if label == "label" else every.frame_label
+    is_labelled = np.array([bool(name) for name in names])
+    classes, truth = numbered(name for name in names if name)
     if len(classes) < 2:
         return None
     kept = {name: e.select(is_labelled) for name, e in embeddings.items()}
     video = video[is_labelled]
     fold_of = {entry.id: entry.fold for entry in entries}
     fold = np.array([fold_of[i] if fold_of[i] is not None else -1 for i in every.video_id])[video]
-    _, group_of_video = np.unique(np.array(every.group), return_inverse=True)
+    _, group_of_video = numbered(every.group)
     source_of = {entry.id: entry.source or "" for entry in entries}
     knows_source = label == "label" and any(source_of.values())
     labelled = _Labelled(
@@ -273,7 +272,7 @@ def _probe_label(
         truth=truth,
         video=video,
         group=group_of_video[video],
-        classes=tuple(classes.tolist()),
+        classes=tuple(classes),
         source=[source_of[i] for i in every.video_id] if knows_source else None,
         levels=("frame", "video") if label == "label" else ("frame",),
     )

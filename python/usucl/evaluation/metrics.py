@@ -75,18 +75,19 @@ def macro_auroc(
     terms = []
     for c in classes:
         positive = truth == c
-        pairs = np.zeros((groups, groups))
+        own, position = np.unique(group[positive], return_inverse=True)  # the other rows are 0
+        pairs = np.zeros((len(own), groups))
         for h in np.unique(group[~positive]):
             wins = concordance(score[positive, c], score[~positive & (group == h), c])
-            pairs[:, h] = np.bincount(group[positive], weights=wins, minlength=groups)
+            pairs[:, h] = np.bincount(position, weights=wins, minlength=len(own))
         counts = [np.bincount(group[m], minlength=groups) for m in (positive, ~positive)]
-        terms.append((pairs, *counts))
+        terms.append((own, pairs, *counts))
 
     def statistic(weights: FloatArray) -> FloatArray:
         with np.errstate(invalid="ignore"):
             each = [
-                ((weights @ u) * weights).sum(1) / ((weights @ p) * (weights @ n))
-                for u, p, n in terms
+                ((weights[:, own] @ u) * weights).sum(1) / ((weights @ p) * (weights @ n))
+                for own, u, p, n in terms
             ]
         return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
 

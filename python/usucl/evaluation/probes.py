@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from usucl.embedding import numbered
 from usucl.evaluation.metrics import FloatArray, Statistic, balanced_accuracy, macro_auroc
 
 NEIGHBOURS = 20
@@ -59,7 +60,8 @@ def knn(features: Features, truth: IntArray, test: Features, classes: int) -> Fl
     nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
     top = np.take_along_axis(similarity, nearest, axis=1)
     vote = np.exp((top - top.max(1, keepdims=True)) / KNN_TEMPERATURE)
-    probability = (vote[:, :, None] * np.eye(classes)[truth[nearest]]).sum(1)
+    probability = np.zeros((len(test), classes))
+    np.add.at(probability, (np.arange(len(test))[:, None], truth[nearest]), vote)
     return probability / probability.sum(1, keepdims=True)
 
 
@@ -195,14 +197,14 @@ def source_baseline(source: Sequence[str], classes: int) -> Predictor:
     Where the class goes with the source (machine, hospital, publisher), a probe can score by
     recognising the source. ``features`` holds the sample's number in ``source``, ``[n, 1]``.
     """
-    names = np.array(source)
+    _, number = numbered(source)
 
     def predictor(fit: Features, truth: IntArray, test: Features, _: int) -> FloatArray:
-        fit_source, test_source = (names[x[:, 0].astype(np.int64)] for x in (fit, test))
+        fit_source, test_source = (number[x[:, 0].astype(np.int64)] for x in (fit, test))
         overall = np.bincount(truth, minlength=classes) / len(truth)
         rows = []
-        for name in test_source:
-            same = truth[fit_source == name]
+        for one in test_source:
+            same = truth[fit_source == one]
             rows.append(np.bincount(same, minlength=classes) / len(same) if len(same) else overall)
         return np.array(rows)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import NoneType, UnionType
+from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from usucl._environment import Machine
 from usucl.data import Skipped
@@ -183,7 +184,7 @@ class Evaluation:
             ValueError: something is missing or malformed.
         """
         try:
-            return cls(
+            result = cls(
                 run=content["run"],
                 data=content["data"],
                 encoders=tuple(content["encoders"]),
@@ -199,8 +200,10 @@ class Evaluation:
                 versions=content["versions"],
                 machine=Machine(**content["machine"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            _check(result, cls, "it")
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"content must be that of an evaluation, got {error!r}") from error
+        return result
 
 
 def _plain(value: Any) -> Any:
@@ -221,3 +224,28 @@ def _read(content: Any) -> Any:
     if "value" in content:
         return Estimate(**content)
     return {name: _read(item) for name, item in content.items()}
+
+
+def _check(value: Any, kind: Any, where: str) -> None:
+    """Raises TypeError unless a value is what the hints of its record say, all the way down."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is float:
+        fits = type(value) in (int, float) and -1e308 < value < 1e308
+    elif origin in (Union, UnionType):
+        one = next((k for k in inner if (k is NoneType) == (value is None)), None)
+        return _check(value, one, where)
+    elif origin is tuple:
+        fits = isinstance(value, tuple)
+        for i, item in enumerate(value if fits else ()):
+            _check(item, inner[0], f"{where}[{i}]")
+    elif origin is not None:
+        fits = isinstance(value, Mapping)
+        for name, item in value.items() if fits else ():
+            _check(name, inner[0], where)
+            _check(item, inner[1], f"{where}.{name}")
+    else:
+        fits = type(value) is kind if kind in (str, int) else isinstance(value, kind)
+        for name, hint in get_type_hints(kind).items() if fits and is_dataclass(kind) else ():
+            _check(getattr(value, name), hint, f"{where}.{name}")
+    if not fits:
+        raise TypeError(f"{where} is {str(value)[:40]!r}")

@@ -248,11 +248,12 @@ class Gallery:
 
     def _encoder(self, run: str | Path | None) -> FrameEncoder:
         """Loads the encoder that made the gallery: similarities across encoders mean nothing."""
-        folder = Path(self.contents.source["run"] if run is None else run)
+        source = self.contents.source
+        folder = Path(str(source.get("run", "an unknown run")) if run is None else run)
         if not RunFolder(folder).encoder_weights.is_file():
             hint = "; name it with run=" if run is None else ""
             raise FileNotFoundError(f"{folder} holds no encoder{hint}")
-        if encoder_fingerprint(folder) != self.contents.source["encoder"]:
+        if encoder_fingerprint(folder) != source.get("encoder"):
             raise ValueError(
                 f"the encoder in {folder} is not the one that made the bank in {self.folder}"
             )

@@ -55,6 +55,10 @@ optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
             options.videos, options.frames, options.positive_radius, options.steps_per_epoch
         )
 
+    def images(self, videos: int) -> int:
+        """Returns two views of every anchor."""
+        return 2 * min(videos, self.sampling.videos) * self.sampling.frames
+
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
     ) -> LossInputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -16,6 +17,8 @@ from usucl.losses import Frames, LossInputs
 
 Encode = Callable[[Tensor], Tensor]
 """Maps normalised images ``[B, 3, S, S]`` to embeddings ``[B, dim]``."""
+
+MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class SamplingConfig:
     time_unit: TimeUnit = "fraction"
     cache_gb: float = 4.0
     num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cache_gb < math.inf:
+            raise ValueError(f"sampling.cache_gb must be >= 0, got {self.cache_gb}")
+        if not 0 <= self.num_workers <= MOST_WORKERS:
+            raise ValueError(
+                f"sampling.num_workers must be in [0, {MOST_WORKERS}], got {self.num_workers}"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ class KeyConfig:
     sharded: bool = False
 
     def __post_init__(self) -> None:
+        if self.bank < 0:
+            raise ValueError(f"key.bank must be >= 0, got {self.bank}")
         for option in fields(KeyConfig):
             value = getattr(self, option.name)
             if self.bank == 0 and value != option.default:
@@ -106,6 +119,10 @@ class Method(ABC, Generic[Sampling, Key]):
     @abstractmethod
     def sampler(self) -> Sampler:
         """Returns the sampler that draws the frames of each batch."""
+
+    @abstractmethod
+    def images(self, videos: int) -> int:
+        """Returns the number of images in a batch, if there are ``videos`` to draw from."""
 
     @abstractmethod
     def inputs(

@@ -37,6 +37,11 @@ class PaperKeys(KeyConfig):
     momentum: float = 0.999
     negatives: Literal["query", "momentum"] = "query"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"key.momentum must be in [0, 1], got {self.momentum}")
+
 
 class Paper(Method[PaperSampling, PaperKeys]):
     """One anchor per video against sampled intra-video and the hardest cross-video negatives.
@@ -69,6 +74,10 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
         """Returns a sampler of one anchor per video with its negatives."""
         options = self.sampling
         return FrameSampler(options.videos, options.negatives, options.positive_radius)
+
+    def images(self, videos: int) -> int:
+        """Returns anchor, positive and negatives of every video."""
+        return min(videos, self.sampling.videos) * (2 + self.sampling.negatives)
 
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor

@@ -20,7 +20,14 @@ from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
 from usucl.data.batches import Clock
 from usucl.data.sampling import clamp_window
-from usucl.embedding import Embeddings, default_device, embed_entries, encode, evenly_spaced
+from usucl.embedding import (
+    Embeddings,
+    default_device,
+    embed_entries,
+    encode,
+    evenly_spaced,
+    numbered,
+)
 from usucl.losses import Frames
 from usucl.models import load_encoder
 from usucl.report.record import RunRecord
@@ -125,7 +132,7 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
 
 
 def _keys(embeddings: Embeddings, times: NDArray[np.float64]) -> Frames:
-    _, patient = np.unique(np.array(embeddings.group), return_inverse=True)
+    _, patient = numbered(embeddings.group)
     return Frames(
         embeddings.embedding,
         embeddings.video,

@@ -17,7 +17,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from usucl import _style as style
-from usucl.embedding import Embeddings, evenly_spaced
+from usucl.embedding import Embeddings, evenly_spaced, numbered
 from usucl.evaluation.metrics import FloatArray
 from usucl.report.record import RunRecord
 from usucl.report.results import Row
@@ -145,14 +145,22 @@ def _time_shares(axes: Axes, record: RunRecord) -> None:
     )
 
 
-def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 0) -> Path:
+def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 0) -> Path | None:
     """Draws 2-D maps of the embeddings, one row per encoder, by video and by label if there is one.
 
-    They show at most ``MAP_POINTS`` frames, of held-out videos where there are any.
+    They show at most ``MAP_POINTS`` frames, of held-out videos where there are any. Frames without
+    finite embeddings are left out.
+
+    Returns:
+        ``path``, or None if no frame is left.
     """
     some = next(iter(embeddings.values()))
     mask = some.frame_held_out if any(some.held_out) else np.ones(len(some), dtype=bool)
+    for e in embeddings.values():
+        mask &= e.embedding.norm(dim=1).isfinite().numpy()
     shown = np.flatnonzero(mask)
+    if not shown.size:
+        return None
     mask[:] = False
     mask[shown[evenly_spaced(len(shown), MAP_POINTS, ends=True)]] = True
     kept = {name: e.select(mask) for name, e in embeddings.items()}
@@ -176,16 +184,22 @@ def embedding_map(embeddings: Mapping[str, Embeddings], path: Path, seed: int = 
 
 def project(points: NDArray[np.floating], seed: int = 0) -> FloatArray:
     """Projects to ``[n, 2]`` by t-SNE, or by principal components if there are too few points."""
-    if len(points) == 1:
-        return np.zeros((1, 2))
-    if len(points) < 12:
+    distinct = len(np.unique(points, axis=0))
+    if distinct == 1:
+        return np.zeros((len(points), 2))
+    if distinct < 12 or points.shape[1] == 1:
         components = min(2, *points.shape)
         flat = PCA(components, random_state=seed).fit_transform(points)
         return np.pad(flat, ((0, 0), (0, 2 - components))).astype(np.float64)
     perplexity = min(30.0, (len(points) - 1) / 3)
     # So few points take a second on one thread, but minutes on several where cores are shared.
     with threadpool_limits(1):
-        flat = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+        start = PCA(2, random_state=seed).fit_transform(points)
+        spread = np.std(start[:, 0])
+        if not spread > 0:
+            return np.zeros((len(points), 2))  # t-SNE would end the process
+        start = (start / spread * 1e-4).astype(np.float32)
+        flat = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(points)
     return flat.astype(np.float64)
 
 
@@ -201,7 +215,7 @@ def _by_video(axes: Axes, points: FloatArray, e: Embeddings, title: str, last: b
             LineCollection([sweep], colors=[colour], linewidths=0.9, alpha=0.7, zorder=1)
         )
         if few:
-            _dots(axes, sweep, color=colour, label=e.video_id[v], zorder=2)
+            _dots(axes, sweep, color=colour, label=_in_legend(e.video_id[v]), zorder=2)
     if few:
         if last:
             _legend_below(axes)
@@ -219,11 +233,10 @@ def _by_label(
     axes: Axes, points: FloatArray, labels: Sequence[str], title: str, last: bool
 ) -> None:
     _map_panel(axes, points, title)
-    names, counts = np.unique(np.array(labels), return_counts=True)
-    frequent = names[np.argsort(-counts, kind="stable")][: len(style.CATEGORIES) - 1]
-    of = np.array(labels)
-    for number, name in enumerate(sorted(frequent)):
-        _dots(axes, points[of == name], color=style.CATEGORIES[number], label=name)
+    names, of = numbered(labels)
+    frequent = np.argsort(-np.bincount(of), kind="stable")[: len(style.CATEGORIES) - 1]
+    for colour, label in zip(style.CATEGORIES, sorted(frequent), strict=False):
+        _dots(axes, points[of == label], color=colour, label=_in_legend(names[label]))
     rest = ~np.isin(of, frequent)
     if rest.any():
         _dots(axes, points[rest], color=style.RULE, label="other", zorder=0)
@@ -285,6 +298,11 @@ def _labels(e: Embeddings) -> tuple[list[str] | None, str]:
     if any(e.label):
         return [e.label[v] or "none" for v in e.video.tolist()], "by label of the video"
     return None, ""
+
+
+def _in_legend(name: str) -> str:
+    text = style.shortened(name, 18)
+    return f" {text}" if text.startswith("_") else text  # which Matplotlib would leave out
 
 
 def _legend_below(axes: Axes) -> None:

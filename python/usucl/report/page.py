@@ -1,11 +1,17 @@
-"""The page around the sections of the report: one file that fetches nothing."""
+"""The page around the sections of the report: one file that fetches nothing.
+
+Text becomes HTML in :func:`escape` alone; what is HTML already has the type :class:`Html`.
+"""
 
 from __future__ import annotations
 
 import base64
-from html import escape
+import html
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
+
+from usucl._terminal import visible
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -19,6 +25,7 @@ _PAGE = Template("""<!doctype html>
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 56px 24px 72px; max-width: 1008px; color: var(--ink);
        font: 15px/1.55 system-ui, "Segoe UI", "Helvetica Neue", "Liberation Sans", sans-serif; }
+h1, p, bdi { overflow-wrap: anywhere; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 20px; margin: 56px 0 10px; padding-top: 14px; border-top: 1px solid var(--rule); }
 h3 { font-size: 15px; margin: 28px 0 4px; }
@@ -59,6 +66,20 @@ $body
 """)
 
 
+class Html(str):
+    """Text that is HTML already."""
+
+
+def escape(text: object) -> Html:
+    """Returns HTML that shows a text, its invisible characters as escapes."""
+    return text if isinstance(text, Html) else Html(html.escape(visible(text)))
+
+
+def isolated(text: str) -> Html:
+    """Returns HTML for a name, in which the direction of its script stays."""
+    return Html(f"<bdi>{escape(text)}</bdi>")
+
+
 def page(title: str, body: str) -> str:
     """Returns the HTML document with ``body`` inside."""
     return _PAGE.substitute(title=escape(title), body=body)
@@ -70,7 +91,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def paragraph(text: str, style: str = "") -> str:
-    """Returns a paragraph of plain text, with a CSS class."""
+    """Returns a paragraph of text, with a CSS class."""
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
 
 
@@ -80,14 +101,16 @@ def picture(path: Path, description: str) -> str:
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{content}">'
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Returns a table of HTML cells; a cell that starts with ``<td`` is taken as it is."""
-    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
-    lines = [
-        "<tr>" + "".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in row) + "</tr>"
-        for row in rows
-    ]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table of texts; a cell of HTML that starts with ``<td`` is taken as it is."""
+    cells = "".join(f"<th>{escape(title)}</th>" for title in head)
+    lines = ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
     return (
         f'<div class="wide"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _cell(content: str) -> str:
+    own = isinstance(content, Html) and content.startswith("<td")
+    return content if own else f"<td>{escape(content)}</td>"

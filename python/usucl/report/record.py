@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from usucl._files import read_json
+from usucl._files import DamagedFileError, read_json
 from usucl._tables import read_table
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
-from usucl.run_folder import RunFolder
+from usucl.run_folder import SPLIT, RunFolder
 from usucl.training import TrainingConfig, read_config
 
 
@@ -46,7 +45,7 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: ``run`` is not a folder written by training.
-            ValueError: ``evaluation.json`` is malformed.
+            ValueError: a file is damaged or malformed; the message names it.
         """
         folder = RunFolder(run)
         if not folder.encoder_config.is_file():
@@ -60,11 +59,11 @@ class RunRecord:
                 name: np.array([_number(row[name]) for row in rows])
                 for name in (rows[0] if rows else ())
             },
-            split=_rows(folder.split),
-            skipped=_rows(folder.skipped),
+            split=_rows(folder.split, SPLIT),
+            skipped=_rows(folder.skipped, ("path", "reason")),
             encoder=read_json(folder.encoder_config),
             config=read_config(folder.config, {}) if written else TrainingConfig(),
-            config_text=folder.config.read_text(encoding="utf-8") if written else "",
+            config_text=folder.config.read_text("utf-8", "backslashreplace") if written else "",
             evaluation=_evaluation(folder.evaluation),
         )
 
@@ -86,17 +85,20 @@ class RunRecord:
         return float(lo[-1]), float(hi[-1])
 
 
-def _rows(path: Path, *, growing: bool = False) -> list[dict[str, str]]:
-    return read_table(path, growing=growing) if path.is_file() else []
+def _rows(
+    path: Path, columns: Sequence[str] = (), *, growing: bool = False
+) -> list[dict[str, str]]:
+    return read_table(path, columns, growing=growing) if path.is_file() else []
 
 
 def _evaluation(path: Path) -> Evaluation | None:
     if not path.is_file():
         return None
+    content = read_json(path)
     try:
-        return Evaluation.from_json(json.loads(path.read_bytes()))
+        return Evaluation.from_json(content)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise DamagedFileError(path, str(error)) from error
 
 
 def _number(cell: str | None) -> float:

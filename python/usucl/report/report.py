@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from html import escape
+from collections import Counter
 from pathlib import Path
 
+from usucl._files import DamagedFileError, write_atomically
 from usucl.embedding import Embeddings
 from usucl.evaluation import Evaluation
 from usucl.report import figures, results
 from usucl.report.contact import contact_sheet
-from usucl.report.page import page, paragraph, picture, section, table
+from usucl.report.page import Html, escape, isolated, page, paragraph, picture, section, table
 from usucl.report.record import RunRecord
 from usucl.run_folder import RunFolder
 
@@ -34,27 +35,22 @@ def write_report(run: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: ``run`` is not a run folder.
+        ValueError: one of its files is damaged; the message names it.
     """
     record = RunRecord.read(run)
     evaluation = record.evaluation
     parts = [_head(record)]
     if evaluation is not None:
-        spread = evaluation.geometry["uniformity"]["trained"]
-        if spread is not None and spread > COLLAPSED:
-            words = (
-                f"The trained embeddings nearly coincide (uniformity {spread:.2f}): this encoder "
-                "has collapsed, and its figures below say little else."
-            )
-            parts.append(paragraph(words, "lower"))
-        words = "One run with one seed; brackets are 95 % intervals over patients."
-        parts += [results.summary(evaluation), paragraph(words, "note")]
-        parts.append(_figures(evaluation, record.folder))
+        try:
+            parts += _measured(evaluation, record.folder)
+        except KeyError as error:
+            raise DamagedFileError(record.folder.evaluation, f"it has no {error}") from error
     parts.append(_training(record))
     if evaluation is not None:
         parts += [_map(record), _contact(record, evaluation.data)]
     parts += [_data(record), _setting(record)]
     path = record.folder.report
-    path.write_text(page(_title(record), "\n".join(filter(None, parts))), encoding="utf-8")
+    write_atomically(path, page(_title(record), "\n".join(filter(None, parts))).encode())
     return path
 
 
@@ -85,6 +81,24 @@ def _head(record: RunRecord) -> str:
     if held and record.evaluation is None:
         lead += f" Held out: {_videos(held)}."
     return "\n".join([f"<h1>{escape(_title(record))}</h1>", paragraph(lead, "lead")])
+
+
+def _measured(evaluation: Evaluation, folder: RunFolder) -> list[str]:
+    parts = []
+    spread = evaluation.geometry["uniformity"]["trained"]
+    if spread is not None and spread > COLLAPSED:
+        words = (
+            f"The trained embeddings nearly coincide (uniformity {spread:.2f}): this encoder "
+            "has collapsed, and its figures below say little else."
+        )
+        parts.append(paragraph(words, "lower"))
+    words = "One run with one seed; brackets are 95 % intervals over patients."
+    return [
+        *parts,
+        results.summary(evaluation),
+        paragraph(words, "note"),
+        _figures(evaluation, folder),
+    ]
 
 
 def _figures(evaluation: Evaluation, folder: RunFolder) -> str:
@@ -134,6 +148,8 @@ def _map(record: RunRecord) -> str:
         return ""
     embeddings = {name: Embeddings.load(folder, name) for name in names}
     path = figures.embedding_map(embeddings, record.folder.map_figure)
+    if path is None:
+        return section("Embedding map", paragraph("No embedding is finite: there is no map."))
     words = (
         "Frames of held-out videos by t-SNE of the embeddings; lines join a video's frames in "
         "order. Neighbours on the map are neighbours in the embedding; the distances between "
@@ -146,7 +162,13 @@ def _contact(record: RunRecord, data: str) -> str:
     if not Path(data).is_dir():
         logger.warning("no contact sheet: the data folder %s is gone", data)
         return ""
-    path = contact_sheet(record, data, record.folder.contact_sheet)
+    try:
+        path = contact_sheet(record, data, record.folder.contact_sheet)
+    except DamagedFileError:
+        raise
+    except ValueError as error:  # of videos that have changed, or of an encoder that is not finite
+        logger.warning("no contact sheet: %s", error)
+        return ""
     if path is None:
         return ""
     words = (
@@ -168,19 +190,18 @@ def _contact(record: RunRecord, data: str) -> str:
 
 def _data(record: RunRecord) -> str:
     rows = []
-    for part, name in (("train", "pretraining"), ("held_out", "held out")):
+    for part, title in (("train", "pretraining"), ("held_out", "held out")):
         videos = [row for row in record.split if row.get("part") == part]
-        labels = sorted({row["label"] for row in videos if row.get("label")})
-        count = {label: sum(row["label"] == label for row in videos) for label in labels}
+        count = Counter(row["label"] for row in videos if row["label"])
         patients = len({row["group"] for row in videos})
-        mix = ", ".join(f"{label} {n}" for label, n in count.items()) or "–"  # noqa: RUF001
-        rows.append([name, str(len(videos)), str(patients), escape(mix)])
+        mix = ", ".join(f"{isolated(label)} {n}" for label, n in sorted(count.items()))
+        rows.append([title, str(len(videos)), str(patients), Html(mix or "–")])  # noqa: RUF001
     parts = (
         [table(["part", "videos", "patients or groups", "labels"], rows)] if record.split else []
     )
     if record.skipped:
         parts.append(f"<h3>Skipped: {_count(len(record.skipped), 'file')}</h3>")
-        cells = [[escape(row["path"]), escape(row["reason"])] for row in record.skipped]
+        cells = [[isolated(row["path"]), row["reason"]] for row in record.skipped]
         parts.append(table(["path", "reason"], cells))
     elif record.split:
         parts.append(paragraph("Every file could be read.", "note"))
@@ -190,7 +211,8 @@ def _data(record: RunRecord) -> str:
 def _setting(record: RunRecord) -> str:
     parts = []
     if record.config_text:
-        parts += ["<h3>Configuration</h3>", f"<pre>{escape(record.config_text.strip())}</pre>"]
+        text = "\n".join(map(escape, record.config_text.strip().split("\n")))
+        parts += ["<h3>Configuration</h3>", f"<pre>{text}</pre>"]
     if record.evaluation is not None:
         machine, versions = record.evaluation.machine, record.evaluation.versions
         device = machine.accelerator or "no accelerator"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import NamedTuple
 
 from usucl.evaluation import Evaluation
@@ -11,7 +10,7 @@ from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.embed import ENCODERS
 from usucl.evaluation.probes import FIGURES, PROBES
 from usucl.evaluation.schema import Comparison, ProbeResult
-from usucl.report.page import paragraph, table
+from usucl.report.page import Html, escape, isolated, paragraph, table
 
 RETRIEVAL = {
     "same_video": (
@@ -119,10 +118,10 @@ def probe_tables(evaluation: Evaluation) -> str:
     parts = []
     for label, protocol, result in _protocols(evaluation):
         title, meaning = PROTOCOLS[protocol]
-        classes = ", ".join(f"{c} {n}" for c, n in result.patients_per_class.items())
+        classes = ", ".join(f"{isolated(c)} {n}" for c, n in result.patients_per_class.items())
         parts.append(f"<h3>{escape(LABELS[label])}: {escape(title.lower())}</h3>")
-        note = f"{meaning} Patients tested: {classes}.{_gaps(result)}"
-        parts.append(paragraph(note, "note"))
+        note = f"{escape(meaning)} Patients tested: {classes}.{_gaps(result)}"
+        parts.append(paragraph(Html(note), "note"))
         rows = [
             [f"{PROBES[probe].title}, {FIGURES[figure]}, per {level}", *_cells(comparison)]
             for probe, levels in result.probes.items()
@@ -154,11 +153,12 @@ def _protocols(evaluation: Evaluation) -> Iterator[tuple[str, str, ProbeResult]]
 def _gaps(result: ProbeResult) -> str:
     text = ""
     if result.not_tested:
-        text += f" Without a tested video: {', '.join(result.not_tested)}."
+        text += f" Without a tested video: {', '.join(map(isolated, result.not_tested))}."
     if result.not_fitted:
-        text += f" Missing from a fit, so never predicted there: {', '.join(result.not_fitted)}."
+        missing = ", ".join(map(isolated, result.not_fitted))
+        text += f" Missing from a fit, so never predicted there: {missing}."
     reason = result.probes["linear"]["frame"]["balanced_accuracy"]["trained"].note
-    return text + (f" No intervals: {reason}." if reason else "")
+    return text + (f" No intervals: {escape(reason)}." if reason else "")
 
 
 def _baselines(result: ProbeResult) -> str:
@@ -193,11 +193,11 @@ def _verdict(difference: Estimate) -> tuple[str, str]:
     return "open", "not told apart from random"
 
 
-def _name(name: str, meaning: str) -> str:
-    return f'<td>{escape(name)}<div class="note">{escape(meaning)}</div></td>'
+def _name(name: str, meaning: str) -> Html:
+    return Html(f'<td>{escape(name)}<div class="note">{escape(meaning)}</div></td>')
 
 
-def _cells(estimates: Comparison) -> list[str]:
+def _cells(estimates: Comparison) -> list[Html]:
     values = [_number(_estimate(estimates[name])) for name in ENCODERS]
     for name in ("trained - random", "trained - pixels"):
         e = estimates[name]
@@ -205,16 +205,12 @@ def _cells(estimates: Comparison) -> list[str]:
     return values
 
 
-def _number(content: str, style: str = "") -> str:
-    return (
-        f'<td class="number {style}">{content}</td>'
-        if style
-        else f'<td class="number">{content}</td>'
-    )
+def _number(content: str, style: str = "") -> Html:
+    return Html(f'<td class="{f"number {style}".strip()}">{escape(content)}</td>')
 
 
-def _estimate(e: Estimate, form: str = ".2f") -> str:
-    return f"{_text(e.value, form)}<small>{_interval(e, form)}</small>"
+def _estimate(e: Estimate, form: str = ".2f") -> Html:
+    return Html(f"{_text(e.value, form)}<small>{_interval(e, form)}</small>")
 
 
 def _interval(e: Estimate, form: str = ".2f") -> str:

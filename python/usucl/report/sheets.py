@@ -35,7 +35,7 @@ def search_sheet(gallery: Gallery, found: Found, path: Path) -> Path:
     pictures = gallery.contents.pictures([match.slot for match in matches], TILE)
     with style.styled():
         note = f"of {found.searched:,} frames"
-        sheet = _Sheet(columns + span, lines, f"Nearest to {query.name}", note)
+        sheet = _Sheet(columns + span, lines, f"Nearest to {style.shortened(query.name, 60)}", note)
         axes = sheet.cell(0, 0, span)
         _picture(axes, query.image)
         _caption(axes, "Query", style.ANCHOR, [query.name])

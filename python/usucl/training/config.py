@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 
 from usucl.data import Curriculum
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
 
+MOST = 2**31  # epochs or steps
+LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has 2,000
+MOST_VALUES = 10_000  # in a YAML file
 _OLD_AUGMENTATIONS = {"dense": "crop-flip-jitter", "paper": "crop"}
 
 
@@ -44,6 +49,13 @@ class OptimiserConfig:
     lr: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name, greatest in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf)):
+            value = getattr(self, name)
+            if not (0 <= value <= greatest and value < math.inf):
+                bound = "finite and >= 0" if greatest == math.inf else "in [0, 1]"
+                raise ValueError(f"optimiser.{name} must be {bound}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,12 @@ class TrainingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, least, most in (("epochs", 1, MOST), ("log_every", 1, MOST), ("seed", 0, 2**63)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+            if value >= most:
+                raise ValueError(f"{name} must be < {most}, got {value}")
         key, margin = self.key, self.loss.margin
         if margin is not None and key.bank > 0 and (key.search != "exact" or key.sharded):
             raise ValueError(
@@ -139,7 +154,7 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingCon
     if str(source) in METHODS:
         text = METHODS[str(source)].preset
     elif Path(source).is_file():
-        text = Path(source).read_text()
+        text = _read(Path(source))
     else:
         raise ValueError(
             f"preset must be one of {', '.join(presets())}, or a YAML file, got {str(source)!r}"
@@ -156,7 +171,9 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingCon
                 f"{method!r} has no such option, got {value!r}"
             )
     _drop_others(stored, method, known)
-    parts = [_renamed(content) for content in (stored, _nested(changes))]
+    parts = [
+        _renamed(_check_sections(source, content, method)) for content in (stored, _nested(changes))
+    ]
     try:
         config = parser.parse_object(parts[1], parser.parse_object(parts[0]))
         values: Namespace = parser.instantiate(config)
@@ -165,13 +182,59 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingCon
     return TrainingConfig(**vars(values))
 
 
+def _read(source: Path) -> str:
+    if source.stat().st_size > LONGEST_TEXT:
+        raise ValueError(f"{source} must be a YAML file of at most {LONGEST_TEXT} bytes")
+    try:
+        return source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} must be a YAML file in UTF-8: {error}") from error
+
+
 def _load(source: str | Path, text: str) -> dict[str, Any]:
     try:
+        # In Python, for a text that is nested too deeply ends the process in C.
+        if _values(yaml.compose(text, yaml.SafeLoader), {}) > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES} values")
         content = get_loader("yaml")(text)
+    except RecursionError as error:
+        raise ValueError(f"{source}: its lists are nested too deeply") from error
     except Exception as error:  # the YAML library's errors have no common base
         raise ValueError(f"{source}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{source} must hold options by name, got {content!r}")
+    return content
+
+
+def _values(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """Returns the number of values in a node once its aliases are written out.
+
+    Raises:
+        ValueError: a name is given twice.
+    """
+    if id(node) not in known:
+        known[id(node)] = math.inf  # to an alias of the node within itself
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            names = [str(name.value) for name, _ in node.value]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{twice[0]} is given twice")
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _check_sections(source: str | Path, content: dict[str, Any], method: str) -> dict[str, Any]:
+    """Reads sections that are written as one text, which could else be the name of a file."""
+    for name, default in vars(TrainingConfig.of(method)).items():
+        if is_dataclass(default) and name in content:
+            value = content[name]
+            if isinstance(value, str):
+                content[name] = value = _load(f"{name} of {source}", value)
+            if not isinstance(value, dict):
+                raise ValueError(f"{source}: {name} must hold options by name, got {value!r}")
     return content
 
 

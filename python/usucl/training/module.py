@@ -19,6 +19,8 @@ from usucl.training.config import TrainingConfig
 
 # Seconds that a process waits for the others' parts of a bank while rank 0 writes checkpoints.
 PATIENCE = 600.0
+NUM_FRAMES = "num_frames"
+"""Key of the videos' lengths in a checkpoint, by id."""
 
 
 class StepOutput(TypedDict):
@@ -91,7 +93,9 @@ class ContrastiveTraining(LightningModule):
             self.bank = ShardedBank(bank, timeout=PATIENCE) if key.sharded else bank
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the bank."""
+        """Adds the bank, and the lengths of the videos, which must be the same on resumption."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint[NUM_FRAMES] = {entry.id: entry.num_frames for entry in data.catalog}
         if self.bank is not None:
             checkpoint["bank"] = self.bank.state_dict()
 

@@ -109,9 +109,11 @@ class Monitor(Callback):
         self.log_every = log_every
         self.waited = 0.0
         self.images = 0
+        self.started = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rewinds the table to the step at which the run starts or resumes."""
+        self.started = True
         self.table.rewind(trainer.global_step)
         self._restart()
 
@@ -197,6 +199,11 @@ class SaveAfterEpoch(Callback):
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Removes the run that this one replaces, once this one has a checkpoint."""
+        if self.run.checkpoint.is_file() and trainer.is_global_zero:
+            self.run.forget_earlier()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves both; an error here comes before the checkpoint of the epoch."""

@@ -16,15 +16,18 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
-from rich.table import Table
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from usucl._files import DamagedFileError
+from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
-from usucl.run_folder import RunFolder
+from usucl.run_folder import RunFolder, different_videos
+from usucl.training.checkpoint import ADVICE, PARTS, Checkpoints, read_checkpoint
 from usucl.training.config import TrainingConfig, read_config
-from usucl.training.module import ContrastiveTraining
+from usucl.training.module import NUM_FRAMES, ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
+from usucl.training.rehearsal import rehearse
 
 
 def train(
@@ -50,9 +53,12 @@ def train(
             be left out, or name the folder to which the same videos have moved.
         out: the run folder.
         preset: ``"dense"``, ``"paper"``, ``"paper-code"`` or the path of a YAML file.
-        overwrite: replace an earlier run in ``out``; files that do not belong to a run stay.
+        overwrite: replace an earlier run in ``out`` as soon as the new one has a checkpoint: if it
+            ends before, the earlier one is back. Files that do not belong to a run stay.
         resume: continue the run in ``out``, whose config replaces ``preset``, ``held_out`` and
-            ``seed``: giving another value than it has is an error.
+            ``seed``: giving another value than it has is an error. The videos and their numbers of
+            frames must be the same; labels and patients may have been corrected, which does not
+            change what is held out.
         held_out: folds of patients that are not trained on; ``()`` trains on all. By default those
             of the preset or, if it gives none, the smallest fold (0 unless ``labels.csv`` gives
             others); a single patient is then not held out.
@@ -71,6 +77,9 @@ def train(
             or it holds no run.
         FileNotFoundError: ``resume`` is given, and ``out`` has no checkpoint.
         KeyboardInterrupt: the run was interrupted, after everything was closed.
+        SystemExit: the run was ended by SIGTERM; the code is 143.
+        DamagedFileError: with ``resume``, the checkpoint was changed or cut.
+        OSError: a file cannot be written; the files of the last finished epoch stay.
 
     Warns:
         UserWarning: nothing can be held out, or the folds given are all the same.
@@ -78,7 +87,7 @@ def train(
     out = Path(out)
     run = RunFolder(out)
     if held_out is not None:
-        overrides["held_out"] = list(held_out)
+        overrides["held_out"] = held_out if isinstance(held_out, str) else list(held_out)
     if seed is not None:
         overrides["seed"] = seed
     if resume:
@@ -98,27 +107,45 @@ def train(
         config = read_config(preset, overrides | {"data": _absolute(data)})
         run.check_free(overwrite=overwrite)
     catalog = VideoCatalog.scan(config.data, damaged=config.damaged)
-    parts = _split(catalog, config)
+    parts = run.stored_split(catalog) if resume else _split(catalog, config)
     datamodule = _datamodule(parts[0], config)
+    rehearse(config, datamodule.batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = ContrastiveTraining(config)
 
     if resume:
-        if not run.has_split(*parts):
-            raise ValueError(f"data must hold the videos of the run in {out}, got others")
+        _check_checkpoint(run, config, parts[0])
     else:
-        run.clear()
-    run.write_config(config.to_yaml())
-    if not resume:
+        run.set_aside()
+    try:
+        run.write_config(config.to_yaml())
         run.write_split(*parts)
-        run.write_skipped(catalog)
-        MetricsTable(run.metrics).rewind(0)
-        save_encoder(module.encoder, run.initial)
-        save_encoder(module.encoder, out)
-    _report_skipped(catalog)
-    _fit(module, datamodule, run, resume, progress)
+        if not resume:
+            run.write_skipped(catalog)
+            MetricsTable(run.metrics).rewind(0)
+            save_encoder(module.encoder, run.initial)
+            save_encoder(module.encoder, out)
+        _report_skipped(catalog)
+        _fit(module, datamodule, run, resume, progress)
+        run.forget_earlier()
+    except BaseException:
+        run.recover()
+        raise
     return out
+
+
+def _check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> None:
+    """Raises an error if the run cannot go on from its checkpoint with these videos."""
+    checkpoint = read_checkpoint(run.checkpoint, (*PARTS, "bank") if config.key.bank else PARTS)
+    then = checkpoint.get(NUM_FRAMES, {})  # checkpoints of earlier versions do not have it
+    now = {entry.id: entry.num_frames for entry in training}
+    changed = [
+        f"{name} ({then[name]} then, {now[name]} now)"
+        for name in now
+        if then.get(name, now[name]) != now[name]
+    ]
+    different_videos(run.path, with_another_number_of_frames=changed)
 
 
 def _absolute(data: str | Path) -> str:
@@ -174,10 +201,8 @@ def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModul
 
 def _report_skipped(catalog: VideoCatalog) -> None:
     if catalog.skipped:
-        table = Table("path", "reason", title=f"{len(catalog.skipped)} videos are left out")
-        for path, reason in catalog.skipped:
-            table.add_row(str(path), reason)
-        Console(stderr=True).print(table)
+        title = f"{len(catalog.skipped)} videos are left out"
+        table(["path", "reason"], catalog.skipped, title=title, stderr=True)
 
 
 @contextlib.contextmanager
@@ -189,6 +214,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
             warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
@@ -206,8 +232,9 @@ def _fit(
     progress: bool,
 ) -> None:
     config = module.config
+    monitor = Monitor(run.metrics, config.log_every)
     callbacks: list[Callback] = [
-        Monitor(run.metrics, config.log_every),
+        monitor,
         SaveAfterEpoch(run),
         ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
     ]
@@ -218,19 +245,35 @@ def _fit(
         max_epochs=config.epochs,
         precision=config.precision,
         callbacks=callbacks,
+        plugins=[Checkpoints()],
         logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
         default_root_dir=run.path,
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
     interrupt = signal.getsignal(signal.SIGINT)
+    datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if resume else None
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    except SIGTERMException:  # an exit of the whole program, with the code of success
+        say("usucl: terminated (SIGTERM)", stderr=True)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as stop:
         # Lightning turns Ctrl-C into an exit of the whole program, and ignores it afterwards.
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
+        raise
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(run.path)) from error
+        raise
+    except (MemoryError, DamagedFileError):
+        raise
+    except Exception as error:
+        if resume and not monitor.started:
+            reason = f"it does not fit the run: {' '.join(str(error).split())}"
+            raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
 import os
 from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,64 @@ def test_links_multiply_no_video(tmp_path: Path) -> None:
     catalog = VideoCatalog.scan(tmp_path / "root")
     paths = [e.path.relative_to(catalog.root).as_posix() for e in catalog]
     assert paths == ["outside", "study/clip"]
+
+
+def test_a_file_counts_once_however_many_names_it_has(tmp_path: Path) -> None:
+    raw, train = tmp_path / "raw", tmp_path / "a_train"
+    clips = [gif(raw / f"case{i}.gif", 3) for i in range(4)]
+    stills = frames(raw / "stills", 2)
+    for folder in (train, train / "hard", train / "soft"):
+        folder.mkdir()
+    (train / "x0.gif").symlink_to("../raw/case0.gif")
+    os.link(clips[1], train / "x1.gif")
+    (train / "x2.gif").symlink_to(train / "x0.gif")
+    for frame in stills.iterdir():
+        os.link(frame, train / "hard" / frame.name)
+        (train / "soft" / frame.name).symlink_to(frame)
+    (train / "all").symlink_to(raw)
+    gif(tmp_path / "copy.gif", 3)
+    catalog = VideoCatalog.scan(tmp_path)
+    assert sorted(e.id for e in catalog) == ["case0", "case1", "case2", "case3", "copy", "stills"]
+    assert catalog.skipped == () and len(set(catalog.with_folds(3).split([0])[1])) == 2
+    links = {e.id: sorted(path.name for path in e.links) for e in catalog}
+    assert links["case0"] == ["x0.gif", "x2.gif"] and links["case1"] == ["x1.gif"]
+
+
+def test_a_catalogue_goes_to_a_spawned_process(tmp_path: Path) -> None:
+    frames(tmp_path / "v", 3)
+    gif(tmp_path / "w.gif", 4)
+    (tmp_path / "broken.avi").touch()
+    (tmp_path / "labels.csv").write_text("video_id,label,patient,fold\nv,a,p,0\nw,b,q,1\n")
+    catalog = VideoCatalog.scan(tmp_path)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        there, shapes = pool.submit(_there_and_back, catalog).result()
+        entry = pool.submit(copy.copy, catalog.entries[1]).result()
+    assert there == catalog and shapes == [(3, 3, 16, 16), (4, 3, 16, 16)]
+    assert entry == catalog.entries[1] and len(entry.open()) == 4
+
+
+def _there_and_back(catalog: VideoCatalog) -> tuple[VideoCatalog, list[tuple[int, ...]]]:
+    return catalog, [tuple(e.open().frames(range(e.num_frames)).shape) for e in catalog]
+
+
+def test_fewer_groups_than_folds_are_said(tmp_path: Path) -> None:
+    catalog = catalog_of(("p", "a", None), ("q", "a", None), ("r", "b", None))
+    with pytest.warns(UserWarning, match="5 are asked for, 3 groups give 3"):
+        assert sorted(e.fold for e in catalog.with_folds(5)) == [0, 1, 2]
+    with pytest.raises(ValueError, match="n must be 2 to 1"):
+        catalog_of(("p", "a", None)).with_folds(5)
+
+
+def test_damaged_videos_are_taken_if_told(tmp_path: Path) -> None:
+    frames(tmp_path / "good", 3)
+    (frames(tmp_path / "torn", 3) / "1.png").write_bytes(b"\x89PNG")
+    (skipped,) = VideoCatalog.scan(tmp_path).skipped
+    assert skipped.path.name == "torn" and skipped.reason.startswith("1.png: ")
+    good, torn = VideoCatalog.scan(tmp_path, damaged="keep")
+    assert good.open().damage is None and torn.num_frames == 2
+    assert "1 of 3 images are broken" in str(torn.open().damage)
+    with pytest.raises(ValueError, match="damaged must be one of"):
+        VideoCatalog.scan(tmp_path, damaged="drop")  # type: ignore[arg-type]
 
 
 def test_names_that_are_not_utf8_are_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from runs import make_data, make_run
 
+from usucl._files import read_json
 from usucl.data import VideoCatalog
 from usucl.embedding import encode
 from usucl.evaluation import Embeddings, Evaluation, embed, evaluate
@@ -81,7 +82,7 @@ def test_evaluate_a_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", data, held_out=2)
     options = {"frames_per_video": 4, "queries_per_video": 2, "resamples": 200}
     result = evaluate(run=run, data=data, **options)
-    written = json.loads((run / "evaluation.json").read_text())
+    written = read_json(run / "evaluation.json")
     assert written == result.to_json() and Evaluation.from_json(written) == result
     assert result.counts["held_out"] == Count(videos=4, patients=2, frames=16)
     assert result.counts["pretraining"].patients == 4
@@ -107,7 +108,7 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     written = json.loads((run / "evaluation.json").read_text())
     assert list(written) == [
         "run", "data", "encoders", "protocol", "counts", "skipped", "retrieval", "geometry",
-        "probes", "versions", "machine",
+        "probes", "versions", "machine", "seal",
     ]  # fmt: skip
     assert list(written["protocol"]) == [
         "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",

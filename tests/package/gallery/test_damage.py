@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,28 @@ def test_an_impossible_description_is_refused(
     _unsealed(out / "bank.json", **changes)
     with pytest.raises(DamagedFileError, match="bank"):
         type(Gallery.open(bank).bank).open(out, mmap=mmap)
+
+
+def test_names_are_data_whatever_they_hold(bank: Path, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, control characters, paths, and the words of a seal."""
+    names = ["a\udcff", "\x1b[31m\n", "../../etc/passwd", f"sealed by usucl, sha256 {'0' * 64}"]
+    gallery = Gallery.open(bank)
+    videos = [
+        replace(video, id=name, label=name, patient=name)
+        for video, name in zip(gallery.contents.videos, [*names, "e"], strict=True)
+    ]
+    contents = replace(gallery.contents, videos=tuple(videos), source={"run": names[0]})
+    out = tmp_path / "deeper" / "bank"
+    Gallery(out, gallery.bank, contents).save()
+    again = Gallery.open(out)
+    assert again.contents.videos == contents.videos
+    assert list(tmp_path.iterdir()) == [tmp_path / "deeper"]
+    assert again.search(0, k=1, exclude_video=names[1:]).matches
+    with pytest.raises(FileNotFoundError, match="holds no encoder"):
+        again.search(tmp_path / "picture.png")
+    Gallery(out, gallery.bank, replace(contents, source={})).save()
+    with pytest.raises(FileNotFoundError, match="unknown run holds no encoder"):
+        Gallery.open(out).search(tmp_path / "picture.png")
 
 
 def test_damaged_parts_of_an_interrupted_build_are_made_again(

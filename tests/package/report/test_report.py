@@ -118,7 +118,7 @@ def test_report_needs_a_run(tmp_path: Path) -> None:
 def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", make_data(tmp_path / "data", videos=2))
     (run / "evaluation.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"run/evaluation\.json: content must be"):
+    with pytest.raises(ValueError, match=r"run/evaluation\.json is damaged \(content must be"):
         write_report(run)
 
 

@@ -1,0 +1,125 @@
+"""The checks of a run before its first file: its options together, its data, and its memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import torch
+
+from usucl.bank import NegativeBank
+from usucl.data import FrameBatch, FrameBatches
+from usucl.losses import Frames, hard_negative_nce
+from usucl.models import FrameEncoder
+from usucl.training.config import TrainingConfig
+
+MANY = 64  # negatives, more than a rehearsal has
+STATES = 4  # copies of the weights: themselves, their gradients, and two of the optimiser
+
+
+def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
+    """Goes through a step without its arithmetic, so that a wrong option is known at once.
+
+    Raises:
+        ValueError, TypeError: an option is out of its range, does not go with the others or with
+            the data, or needs more memory than this machine has; the message names it.
+    """
+    encoder = _empty_encoder(config)
+    _rehearse_memory(config, data, encoder)
+    _rehearse_loss(config)
+    _rehearse_bank(config)
+    _rehearse_batch(config, data, encoder)
+
+
+def _empty_encoder(config: TrainingConfig) -> FrameEncoder:
+    """Returns the encoder with shapes instead of numbers."""
+    try:
+        with torch.device("meta"):
+            return FrameEncoder(replace(config.encoder, pretrained=False))
+    except RuntimeError as error:  # more numbers than an integer can count
+        raise ValueError(f"encoder.dim must be smaller, got {config.encoder.dim}") from error
+
+
+def _rehearse_memory(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
+    weights = sum(parameter.numel() for parameter in encoder.parameters())
+    images = config.make_method().images(len(data.catalog))
+    loss, size = config.loss, config.encoder.image_size
+    negatives = loss.intra_k + loss.cross_k + loss.intra_skip + loss.cross_skip
+    sampling = [f"sampling.{name}" for name in ("videos", "frames", "negatives")]
+    for options, numbers in (
+        (["encoder.dim"], STATES * weights),
+        (["key.bank", "encoder.dim"], config.key.bank * config.encoder.dim),
+        (["encoder.image_size", *sampling], images * 3 * size**2),
+        (["loss.intra_k", "loss.cross_k", *sampling], images * negatives),
+    ):
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if 4 * numbers > here:
+            given = [f"{name} {value}" for name in options if (value := _value(config, name))]
+            raise ValueError(
+                f"{given[0]}{' with ' if given[1:] else ''}{', '.join(given[1:])} must be smaller: "
+                f"{4e-9 * numbers:.3g} GB of memory are needed, this machine has "
+                f"{1e-9 * here:.3g} GB"
+            )
+
+
+def _value(config: TrainingConfig, name: str) -> int | None:
+    section, option = name.split(".")
+    return getattr(getattr(config, section), option, None)
+
+
+def _rehearse_loss(config: TrainingConfig) -> None:
+    embedding = torch.eye(2)
+    frames = Frames(embedding, torch.arange(2), torch.zeros(2))
+    loss = config.loss
+    few = replace(loss, intra_k=min(loss.intra_k, MANY), cross_k=min(loss.cross_k, MANY))
+    try:
+        hard_negative_nce(frames, embedding, (frames,), window=(0.0, 1.0), **vars(few))
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"loss.{error}") from error
+
+
+def _rehearse_bank(config: TrainingConfig) -> None:
+    key = config.key
+    if key.bank > 0:
+        NegativeBank(
+            key.bank,
+            config.encoder.dim,
+            search=key.search,
+            max_age=key.max_age,
+            nprobe=key.nprobe,
+            ef_search=key.ef_search,
+            rebuild_after=key.rebuild_after,
+        )
+
+
+def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
+    """Encodes the smallest batch, the last of an epoch, with each window, without numbers."""
+    sampler, size = data.sampler, config.encoder.image_size
+    for lo, hi in config.curriculum.windows:
+        rates = data.clock.frames_per_unit.tolist()
+        try:
+            draw = sampler.draw(
+                data.num_frames,
+                [(lo * rate, hi * rate) for rate in rates],
+                seed=config.seed,
+                epoch=0,
+                step=sampler.steps(data.num_frames) - 1,
+            )
+        except (OverflowError, MemoryError) as error:
+            raise ValueError(
+                f"curriculum.windows must be smaller for these videos, got {(lo, hi)}"
+            ) from error
+    n, k = draw.negatives.shape
+    with torch.device("meta"):
+        view, ids, time = torch.empty(n, 3, size, size), torch.empty(n).long(), torch.empty(n)
+        negatives, negative_time = torch.empty(n, k, 3, size, size), torch.empty(n, k)
+        batch = FrameBatch(view, view, negatives, ids, time, ids, ids, negative_time)
+    try:
+        config.make_method().inputs(batch, encoder, encoder, torch.empty(n, 2, device="meta"))
+    except ValueError as error:
+        raise ValueError(
+            f"data must hold more videos to train on for method {config.method!r} with "
+            f"encoder.backbone {config.encoder.backbone!r} and encoder.image_size {size}, whose "
+            f"batch normalisation needs more than one value, got {len(data.catalog)} videos and "
+            f"sampling.videos {config.sampling.videos}"
+        ) from error
