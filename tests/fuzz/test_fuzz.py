@@ -18,7 +18,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_damaged_files_end_no_reader(tmp_path: Path) -> None:
     """In a process of its own, as a fork of one that has used several threads may hang."""
-    command = [sys.executable, "-m", "tests.fuzz", "--inputs", "6", "--folder", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz",
+        "--inputs",
+        "2",
+        "--jobs",
+        "1",
+        "--folder",
+        str(tmp_path),
+    ]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
