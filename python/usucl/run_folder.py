@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -163,6 +164,16 @@ class RunFolder:
             self.evaluation,
             self.report,
         )
+
+    def scan(self, data: str | Path) -> VideoCatalog:
+        """Returns the videos of a folder; of damaged ones those that training would have taken.
+
+        Raises:
+            ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
+        """
+        text = self.config.read_text(encoding="utf-8") if self.config.is_file() else ""
+        keep = re.search(r"^damaged: keep\b", text, re.MULTILINE)
+        return VideoCatalog.scan(data, damaged="keep" if keep else "skip")
 
     def write_config(self, text: str) -> None:
         """Writes the config, which marks the folder as a run."""

@@ -46,6 +46,18 @@ def held_out(run: RunFolder, data: Path) -> tuple[bool, ...]:
     return run.held_out_videos(VideoCatalog.scan(data))
 
 
+@pytest.mark.parametrize("damaged", ["skip", "keep"])
+def test_a_run_reads_damaged_videos_as_its_training_did(damaged: str, tmp_path: Path) -> None:
+    data = make_videos(tmp_path / "data", "whole", "torn")
+    for name in ("2.png", "3.png"):
+        (data / "torn" / name).write_bytes(b"not an image")
+    run = RunFolder(tmp_path / "run")
+    run.set_aside()
+    run.write_config(f"seed: 0\ndamaged: {damaged}\n")
+    kept = [entry.id for entry in run.scan(data)]
+    assert kept == (["torn", "whole"] if damaged == "keep" else ["whole"])
+
+
 def test_names_on_disk_stay() -> None:
     """Run folders of earlier versions have these names."""
     paths = {name: path for name, path in vars(RunFolder("run")).items() if name != "path"}

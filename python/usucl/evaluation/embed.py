@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usucl._files import check_writable
-from usucl.data import VideoCatalog
 from usucl.embedding import Embeddings, embed_entries
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
@@ -94,7 +93,7 @@ def embed(
     if out.exists() and not overwrite and any(out.iterdir()):
         raise FileExistsError(f"out must be empty, got {out}; give overwrite=True to write into it")
     check_writable(out)
-    catalog = VideoCatalog.scan(data)
+    catalog = RunFolder(run).scan(data)
     result = embed_entries(
         catalog.entries,
         encoders,

@@ -13,7 +13,7 @@ import numpy as np
 from usucl._environment import Machine, version_of
 from usucl._files import check_writable, write_json
 from usucl._spread import MEASURES
-from usucl.data import VideoCatalog, VideoEntry
+from usucl.data import VideoEntry
 from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
@@ -92,7 +92,7 @@ def evaluate(
     for folder in (target.path, target.embeddings):
         check_writable(folder)
     image_size = image_size_of(run)
-    catalog = VideoCatalog.scan(data)
+    catalog = RunFolder(run).scan(data)
     patients = len({entry.group for entry in catalog})
     if patients > 1:
         catalog = catalog.with_folds(n=min(folds, patients), seed=seed)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from usucl.bank import NegativeBank
-from usucl.data import VideoCatalog
 from usucl.embedding import evenly_spaced
 from usucl.gallery import contents
 from usucl.gallery.build import DType, clean, embed, fill, new_bank
@@ -97,7 +96,7 @@ class Gallery:
             raise refused
         encoder = load_encoder(run)
         parts = Parts(out / UNFINISHED, encoder_fingerprint(run))
-        catalog = VideoCatalog.scan(data)
+        catalog = RunFolder(run).scan(data)
         tasks = [parts.task(e, evenly_spaced(e.num_frames, frames_per_video)) for e in catalog]
         asked = json.dumps([[task.part for task in tasks], search, dtype])
         request = hashlib.sha256(asked.encode()).hexdigest()

@@ -65,7 +65,7 @@ def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | Non
     Returns:
         ``path``, or None if there is no other video to compare with.
     """
-    catalog = VideoCatalog.scan(data)
+    catalog = record.folder.scan(data)
     held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)
     if len({e.group for e in entries}) < 2:
