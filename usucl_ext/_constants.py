@@ -63,14 +63,19 @@ def may_be_read(kept: Tensor) -> bool:
 
 
 def _filled(values: Values, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if isinstance(values, tuple):
-        return torch.stack([_filled(value, dtype, device) for value in values])[None]
     if torch.compiler.is_compiling():
         # A number that is added stays an input of the graph; one that fills becomes part of it,
         # and every new value compiles a new graph.
+        if isinstance(values, tuple):
+            return torch.stack([_filled(value, dtype, device) for value in values])[None]
         return torch.zeros((), dtype=dtype, device=device) + values
-    # A fill, not a copy from the host: on a GPU nothing waits.
-    return torch.full((), values, dtype=dtype, device=device)
+    # Fills, not a copy from the host: on a GPU nothing waits.
+    if not isinstance(values, tuple):
+        return torch.full((), values, dtype=dtype, device=device)
+    pair = torch.empty(1, 2, dtype=dtype, device=device)
+    for i, value in enumerate(values):
+        pair[:, i].fill_(value)
+    return pair
 
 
 @functools.lru_cache(maxsize=64)

@@ -95,7 +95,7 @@ class ContrastiveTraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the bank, and the lengths of the videos, which must be the same on resumption."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint[NUM_FRAMES] = {entry.id: entry.num_frames for entry in data.catalog}
+        checkpoint[NUM_FRAMES] = {entry.id: entry.num_frames for entry in data.batches.catalog}
         if self.bank is not None:
             checkpoint["bank"] = self.bank.state_dict()
 
