@@ -25,7 +25,9 @@ from torch import Tensor
 
 UNSEALED = "0" * 64
 SEAL = f"sealed by usucl, sha256 {UNSEALED}"
-_WORDS, _DIGITS = re.compile(rb"sealed by usucl, "), re.compile(rb"sha256 ([0-9a-f]{64})")
+_WHOLE = re.compile(rb"sealed by usucl, sha256 ([0-9a-f]{64})")
+# Damage in several places must not make a sealed file look like one from before there were seals.
+_FRAGMENT = re.compile(rb"sealed by |by usucl, |usucl, sha256|, sha256 |sha256 [0-9a-f]{16}")
 _KEY = "seal"  # of the text, in JSON and in the metadata of safetensors
 _TAIL = 1 << 16  # bytes: a seal that is not in the header of safetensors stands at the end
 
@@ -200,15 +202,15 @@ def check_seal(path: Path) -> bool:
 
 
 def _find_seal(content: mmap.mmap) -> tuple[int | None, str | None]:
-    """Returns where the 64 digits are, and the digits; (None, "") if half of the seal is there."""
+    """Returns where the 64 digits are, and the digits; (None, "") if the seal is torn."""
     header = int.from_bytes(content[:8], "little")  # bytes of a safetensors header
     inside = 8 < header <= len(content) - 8
     for begin, end in ((8, 8 + header) if inside else (0, 0), (max(0, len(content) - _TAIL), None)):
         part = content[begin:end]
-        words, digits = list(_WORDS.finditer(part)), list(_DIGITS.finditer(part))
-        if words and digits and digits[-1].start() == words[-1].end():
-            return begin + digits[-1].start(1), digits[-1][1].decode()
-        if words or digits:
+        seals = list(_WHOLE.finditer(part))
+        if seals:
+            return begin + seals[-1].start(1), seals[-1][1].decode()
+        if _FRAGMENT.search(part):
             return None, ""
     return None, None
 

@@ -61,6 +61,20 @@ def test_every_changed_bit_and_every_cut_is_an_error_that_names_the_file(
                 read(damaged)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_damage_in_several_places_does_not_hide_the_seal(name: str, tmp_path: Path) -> None:
+    write, read = FORMATS[name]
+    file = tmp_path / f"damaged.{name}"
+    write(file)
+    content = file.read_bytes()
+    words, digits = content.index(b"by usucl"), content.index(b"sha256 ") + 20
+    file.write_bytes(
+        content[: words + 1] + b"9" + content[words + 2 : digits] + b"s" + content[digits + 1 :]
+    )
+    with pytest.raises(DamagedFileError, match=file.name):
+        read(file)
+
+
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     _json(tmp_path / "a.json")
     _tensors(tmp_path / "a.safetensors")
