@@ -24,6 +24,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, say
+from usucl.cli.export import export
 
 Command: TypeAlias = Callable[..., int | None]
 
@@ -32,6 +33,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "export": export,
     "bank": {
         "build": bank.build,
         "info": bank.info,
