@@ -16,18 +16,21 @@ displays.py draws the answer: as a bar in a terminal, as lines in a pipe or a fi
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import ParamSpec, TypeVar
 
 from usucl._progress.displays import Display, display_here
 from usucl._progress.listener import Listener
 from usucl._progress.stages import SILENT, Stage
 
-__all__ = ["Stage", "listen", "listening", "stage", "track"]
+__all__ = ["Stage", "job", "listen", "listening", "stage", "track"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _listener: Listener | None = None
 _decided = False  # whether an outer caller has decided what is shown
@@ -72,6 +75,30 @@ def _tracked(items: Iterable[T], what: str, total: float | None, unit: str) -> I
         for item in items:
             yield item
             bar.advance()
+
+
+def job(what: str, parts: Mapping[str, float | None]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Makes a function a :func:`stage` with ``parts``.
+
+    Where the function has an argument ``progress``, True shows it, and False, if given, hides it.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        parameter = inspect.signature(function).parameters.get("progress")
+        usual = parameter is not None and parameter.default is True
+
+        @functools.wraps(function)
+        def within(*args: P.args, **kwargs: P.kwargs) -> T:
+            shown = kwargs.get("progress", usual or None)
+            with ExitStack() as stack:
+                if isinstance(shown, bool):
+                    stack.enter_context(listen(shown))
+                stack.enter_context(stage(what, parts=parts))
+                return function(*args, **kwargs)
+
+        return within
+
+    return decorate
 
 
 def listening() -> bool:

@@ -74,19 +74,27 @@ class Stage:
         if self._listener is not None:
             self._listener.end(self, failed=kind is not None)
 
-    def advance(self, by: float = 1, *, note: str | None = None) -> None:
-        """Counts ``by`` more items as finished; ``note`` replaces the note."""
+    def advance(self, by: float = 1) -> None:
+        """Counts ``by`` more items as finished."""
+        if self._listener is not None:
+            with self._lock:
+                self.done += by
+
+    def update(
+        self,
+        *,
+        what: str | None = None,
+        total: float | None = None,
+        note: str | None = None,
+        parts: Mapping[str, float | None] | None = None,
+    ) -> None:
+        """Replaces what is given; of the parts, those that are given."""
         if self._listener is None:
             return
-        with self._lock:
-            self.done += by
-        if note is not None:
-            self.note = note
-
-    def expect(self, part: str, seconds: float | None) -> None:
-        """Replaces the expected seconds of a part."""
-        if self._listener is not None:
-            self.parts[part] = seconds
+        self.what = self.what if what is None else what
+        self.total = self.total if total is None else total
+        self.note = self.note if note is None else note
+        self.parts |= parts or {}
 
     def enter(self, now: float, parent: Stage | None) -> None:
         """Starts the work within ``parent``."""
