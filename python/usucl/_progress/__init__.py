@@ -25,9 +25,9 @@ from typing import ParamSpec, TypeVar
 
 from usucl._progress.displays import Display, display_here
 from usucl._progress.listener import Listener
-from usucl._progress.stages import SILENT, Stage
+from usucl._progress.stages import SILENT, Stage, duration
 
-__all__ = ["Stage", "job", "listen", "listening", "stage", "track"]
+__all__ = ["Stage", "duration", "job", "listen", "listening", "stage", "track"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -77,7 +77,9 @@ def _tracked(items: Iterable[T], what: str, total: float | None, unit: str) -> I
             bar.advance()
 
 
-def job(what: str, parts: Mapping[str, float | None]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def job(
+    what: str, parts: Mapping[str, float | None] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Makes a function a :func:`stage` with ``parts``.
 
     Where the function has an argument ``progress``, True shows it, and False, if given, hides it.

@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
+from usucl._progress.stages import duration
+
 if TYPE_CHECKING:
     from usucl._progress.stages import Remaining, Stage
 
@@ -57,16 +59,17 @@ class Lines(Display):
             if stage.spent(now) < WORTH_A_LINE:
                 return
         else:
-            due = job.begun + FIRST_LINE if self._last is None else self._last + BETWEEN_LINES
+            first = BETWEEN_LINES if stage.parts else FIRST_LINE  # a job says little of itself
+            due = job.begun + first if self._last is None else self._last + BETWEEN_LINES
             if now < due:
                 return
         self._last = now
         parts = [*_count(stage), *_rate(stage, now), *_note(stage)]
-        parts += [f"finished in {clock_time(stage.spent(now))}"] if ended else []
+        parts += [f"finished in {duration(stage.spent(now))}"] if ended else []
         left = None if ended and job is stage else job.remaining(now)
         if not ended or (left is not None and left.seconds > 0):
             parts.append(_eta(left))
-        self.print(f"[{clock_time(job.spent(now))}] {stage.what}: {', '.join(parts)}")
+        self.print(f"[{duration(job.spent(now))}] {stage.what}: {', '.join(parts)}")
 
     def close(self) -> None:
         """The next job has a first line of its own."""
@@ -274,12 +277,6 @@ def _in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def clock_time(seconds: float) -> str:
-    """Returns ``0:02:05``."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
 def _count(stage: Stage) -> list[str]:
     if not stage.done and stage.total is None:
         return []
@@ -291,8 +288,9 @@ def _rate(stage: Stage, now: float) -> list[str]:
     rate = stage.rate(now)
     if rate is None:
         return []
-    number = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
-    return [f"{number} {stage.unit}/s" if stage.unit else f"{number}/s"]
+    number, unit = stage.per_item
+    figure = f"{rate * number:.0f}" if rate * number >= 10 else f"{rate * number:.2g}"
+    return [f"{figure} {unit}/s" if unit else f"{figure}/s"]
 
 
 def _note(stage: Stage) -> list[str]:
@@ -302,4 +300,4 @@ def _note(stage: Stage) -> list[str]:
 def _eta(remaining: Remaining | None) -> str:
     if remaining is None:
         return "ETA unknown"
-    return f"ETA {'' if remaining.whole else 'over '}{clock_time(remaining.seconds)}"
+    return f"ETA {'' if remaining.whole else 'over '}{duration(remaining.seconds)}"

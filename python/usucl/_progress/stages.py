@@ -16,6 +16,12 @@ SECONDS_PER_SAMPLE = 1.0  # so a rate is that of the last minute
 MEASURED = 0.5  # seconds after which a measured time says more than an expected one
 
 
+def duration(seconds: float) -> str:
+    """Returns hours, minutes and seconds: ``0:02:05``."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
 class Remaining(NamedTuple):
     """Remaining time.
 
@@ -36,6 +42,7 @@ class Stage:
         total, unit: number of items, and their plural name.
         done: number of finished items.
         note: anything else to show, such as the loss.
+        per_item: things that an item consists of, with their plural name: their rate is shown.
         parts: expected seconds of the pieces of the work.
         parent: the work that it is a piece of.
     """
@@ -51,6 +58,7 @@ class Stage:
         self.name = self.what = what  # ``what`` may change; its place in ``parts`` is by name
         self.total, self.unit, self.note = total, unit, ""
         self.done = 0.0
+        self.per_item = 1.0, unit
         self.parts = dict(parts or {})
         self.parent: Stage | None = None
         self.begun = self.ended = 0.0
@@ -80,12 +88,20 @@ class Stage:
             with self._lock:
                 self.done += by
 
+    def restart(self, done: float, total: float) -> None:
+        """Starts to count, and to measure the rate, with ``done`` of ``total`` items finished."""
+        if self._listener is not None:
+            self.done, self.total = done, total
+            self._samples.clear()
+            self._samples.append((self._listener.clock(), done))
+
     def update(
         self,
         *,
         what: str | None = None,
         total: float | None = None,
         note: str | None = None,
+        per_item: tuple[float, str] | None = None,
         parts: Mapping[str, float | None] | None = None,
     ) -> None:
         """Replaces what is given; of the parts, those that are given."""
@@ -94,6 +110,7 @@ class Stage:
         self.what = self.what if what is None else what
         self.total = self.total if total is None else total
         self.note = self.note if note is None else note
+        self.per_item = self.per_item if per_item is None else per_item
         self.parts |= parts or {}
 
     def enter(self, now: float, parent: Stage | None) -> None:
