@@ -15,6 +15,7 @@ from usucl._progress import Stage, stage
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
 from usucl.data.labels import FRAME_LABELS, LABELS, Names, read_frame_labels, read_labels, some
+from usucl.data.patients import Patients, knowledge
 from usucl.data.search import Skipped, find_videos
 from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
@@ -74,6 +75,11 @@ class VideoCatalog:
 
     def __iter__(self) -> Iterator[VideoEntry]:
         return iter(self.entries)
+
+    @property
+    def patients(self) -> Patients:
+        """Whether the patients of the videos are known, unknown, or known of some only."""
+        return knowledge([entry.patient_known for entry in self.entries])
 
     @classmethod
     def scan(

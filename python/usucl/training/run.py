@@ -25,9 +25,10 @@ from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder, different_videos
 from usucl.training.checkpoint import ADVICE, PARTS, Checkpoints, read_checkpoint
-from usucl.training.config import TrainingConfig, read_config
+from usucl.training.config import TrainingConfig
 from usucl.training.module import NUM_FRAMES, ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
+from usucl.training.presets import read_config
 from usucl.training.progress import ProgressCallback, summary
 from usucl.training.rehearsal import rehearse
 
