@@ -160,26 +160,27 @@ class Stage:
         return next((Remaining(r.seconds, whole=False) for r in known if r), None)
 
     def _remaining_by_parts(self, now: float) -> Remaining | None:
-        seconds, whole, known = 0.0, True, bool(self._measured)
-        took = expected = 0.0
-        begun = set(self._measured)
+        running = [(s, s.spent(now), s.remaining(now)) for s in tuple(self._running)]
+        known = bool(self._measured) or any(left for _, _, left in running)
+        took, expected = 0.0, 0.0  # seconds of the parts whose time is known
         for name, measured in self._measured.items():
-            took, expected = took + measured, expected + (self.parts[name] or measured)
-        for stage in tuple(self._running):
-            begun.add(stage.name)
-            cost, left = self.parts.get(stage.name), stage.remaining(now)
-            spent = stage.spent(now)
-            if left is not None:
-                known, whole = True, whole and left.whole
-                seconds += left.seconds
-                if cost and left.whole:
-                    took, expected = took + spent + left.seconds, expected + cost
-            elif cost is None:
-                whole = False
+            if cost := self.parts[name]:
+                took, expected = took + measured, expected + cost
+        for stage, spent, left in running:
+            cost = self.parts.get(stage.name)
+            if cost and left is not None and left.whole:
+                took, expected = took + spent + left.seconds, expected + cost
+        scale = took / expected if took > MEASURED else 1.0
+        seconds, whole = 0.0, True
+        for stage, spent, left in running:
+            cost = self.parts.get(stage.name)
+            told = 0.0 if left is None else left.seconds
+            if cost is not None and not (left and left.whole):
+                told = max(told, cost * scale - spent)
             else:
-                scale = took / expected if took > MEASURED and expected else 1.0
-                seconds += max(cost * scale - spent, 0.0)
-        scale = took / expected if took > MEASURED and expected else 1.0
+                whole = whole and left is not None and left.whole
+            seconds += told
+        begun = {*self._measured, *(stage.name for stage, _, _ in running)}
         for name, cost in self.parts.items():
             if name not in begun:
                 whole = whole and cost is not None
