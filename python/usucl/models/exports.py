@@ -132,7 +132,7 @@ def _target(
 def _format_of(path: Path) -> Format:
     for format in get_args(Format):
         if path.suffix in SUFFIXES[format]:
-            return format  # type: ignore[no-any-return]
+            return format
     endings = ", ".join(sorted({s for suffixes in SUFFIXES.values() for s in suffixes}))
     raise ValueError(f"out must end with one of {endings}, got {path}")
 

@@ -95,9 +95,6 @@ def _channels_first(values: np.ndarray | Tensor) -> Tensor:
     Where the channels could come first or last, they are taken as PyTorch has them in tensors, and
     as all others have them in arrays.
     """
-    is_array = isinstance(values, np.ndarray)
-    if is_array and values.dtype.kind not in "biuf":
-        raise TypeError(f"image must be uint8, or floats in [0, 1], got an array of {values.dtype}")
     shape = tuple(values.shape)
     axes = {2: (), 3: (0, 2), 4: (1, 3)}.get(len(shape))
     channels = [axis for axis in axes or () if shape[axis] in _CHANNELS]
@@ -106,13 +103,22 @@ def _channels_first(values: np.ndarray | Tensor) -> Tensor:
             "image must be [H, W], [H, W, C] or [C, H, W] with C = 1, 3 or 4, or a batch [B, ...] "
             f"of such images, got the shape {list(shape)}"
         )
-    tensor = torch.from_numpy(values.copy()) if is_array else values.as_subclass(Tensor)
+    tensor = _tensor(values)
     if len(shape) == 2:
         return tensor[None, None]
     if not channels:
         return tensor[:, None]  # a batch of grey images
-    moved = tensor.movedim(channels[-1] if is_array else channels[0], len(shape) - 3)
+    first = isinstance(values, Tensor)
+    moved = tensor.movedim(channels[0] if first else channels[-1], len(shape) - 3)
     return moved if len(shape) == 4 else moved[None]
+
+
+def _tensor(values: np.ndarray | Tensor) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.as_subclass(Tensor)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"image must be uint8, or floats in [0, 1], got an array of {values.dtype}")
+    return torch.from_numpy(values.copy())
 
 
 def _in_8_bits(images: Tensor) -> Tensor:
