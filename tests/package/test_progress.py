@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
+import struct
+import subprocess
 import sys
+import termios
 import threading
 import types
 from collections.abc import Iterator
@@ -414,7 +418,6 @@ def test_a_notebook_replaces_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown == [""]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_process_that_was_forked_draws_nothing(heard: Heard) -> None:
     reader, writer = os.pipe()
     with stage("Loading") as bar:
@@ -431,3 +434,70 @@ def test_a_process_that_was_forked_draws_nothing(heard: Heard) -> None:
         assert os.read(reader, 9) == b"0"
         heard.later(1.0)
         assert len(heard.display.drawn) > before
+
+
+CHILD = """
+import sys
+from usucl._progress import listen, stage
+with listen(ticks=False, clock=iter(range(10**6)).__next__) as listener:
+    try:
+        with stage("Reading", 4, unit="videos") as bar:
+            for line in sys.stdin:
+                bar.advance()
+                listener.tick()
+                print("line", line.strip())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+"""
+
+
+def test_a_real_terminal_that_is_made_narrow_and_interrupted() -> None:
+    ours, theirs = os.openpty()
+
+    def resize(columns: int) -> None:
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    resize(100)
+    settings = termios.tcgetattr(theirs)
+    settings[3] &= ~termios.ECHO  # what is typed is not shown
+    termios.tcsetattr(theirs, termios.TCSANOW, settings)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=take_terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    os.close(theirs)
+    text = ""
+
+    def until(pattern: str) -> None:
+        nonlocal text
+        while not re.search(pattern, text):
+            text += os.read(ours, 4096).decode()
+
+    until("0/4 videos")
+    os.write(ours, b"one\n")
+    until(r"line one[^\x00]*1/4 videos +0[.\d]+ videos/s")
+    resize(40)
+    os.write(ours, b"two\n")
+    until(r"line two[^\x00]*2/4 videos")
+    last = seen(text)[-1]
+    assert "2/4 videos" in last and "videos/s" not in last and len(last) < 40
+    os.write(ours, b"\x03")
+    until("interrupted")
+    assert child.wait(60) == 0
+    with open(ours, "rb", buffering=0) as rest:
+        try:
+            while part := rest.read(4096):
+                text += part.decode()
+        except OSError:  # Linux ends a terminal that nobody holds any more with an error
+            pass
+    kept = [line.strip() for line in seen(text) if line.strip()]
+    assert kept == ["line one", "line two", "interrupted"]
+    assert "\x1b[?25l" not in text  # the cursor was never hidden
