@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from usucl._files import DamagedFileError, read_json
 from usucl._progress import duration
@@ -46,7 +47,7 @@ def command(name: str, *words: object) -> str:
     return " ".join(["usucl", name, *(shlex.quote(str(word)) for word in words)])
 
 
-def _facts(run: RunFolder) -> dict[str, object]:
+def _facts(run: RunFolder) -> dict[str, Any]:
     try:
         return read_json(run.facts)
     except (FileNotFoundError, DamagedFileError):  # an earlier version's run has none
