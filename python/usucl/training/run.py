@@ -289,7 +289,9 @@ def _fit(
     )
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
-        table(["", ""], summary(module, datamodule.batches, held_out, trainer), title=str(run.path))
+        done = finished_epochs(run) if resume else 0
+        rows = summary(module, datamodule.batches, held_out, trainer, done)
+        table(["", ""], rows, title=str(run.path))
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if resume else None
