@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from usucl._files import DamagedFileError
+from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job, listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
@@ -37,7 +37,7 @@ from usucl.training.resumption import (
     check_checkpoint,
     check_one_process,
     continued,
-    finished_epochs,
+    is_finished,
     new_id,
 )
 
@@ -120,7 +120,7 @@ def train(
         if run.is_unfinished:
             say(f"{out} has no finished epoch: its run begins again", stderr=True)
             resume = False
-        elif finished_epochs(run) >= config.epochs and not moved:
+        elif is_finished(run, config) and not moved:
             say(
                 f"{out} is finished: all of its {config.epochs} epochs are done "
                 f"(more: resume it with epochs={2 * config.epochs}, for example)",
@@ -143,6 +143,7 @@ def train(
     _report_start(module)
     run_id = run.id if resume else new_id()
     module.run = {"id": run_id, "folder": str(out.absolute())}
+    before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
     if resume:
         check_checkpoint(run, config, parts[0])
     else:
@@ -162,8 +163,11 @@ def train(
         run.forget_earlier()
     except BaseException:
         run.recover()
-        if not (resume or record.started or earlier):
-            run.discard()
+        if not record.started:
+            for file, content in before.items():
+                write_atomically(file, content)
+            if not (resume or earlier):
+                run.discard()
         raise
     return out
 
