@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
+import struct
+import subprocess
 import sys
+import termios
 import threading
 import types
 from collections.abc import Iterator
@@ -64,6 +68,12 @@ class Heard:
         self.clock.now += seconds
         self.listener.tick()
 
+    def finish(self, bar: Stage, items: int, seconds: float) -> None:
+        """Finishes items, after some time."""
+        self.clock.now += seconds
+        bar.advance(items)
+        self.listener.tick()
+
     @property
     def last(self) -> tuple[str, float, float | None, bool | None]:
         return self.display.drawn[-1]
@@ -99,18 +109,22 @@ def test_without_a_listener_there_is_nothing_but_the_items() -> None:
 def test_the_remaining_time_of_items_follows_their_rate(heard: Heard) -> None:
     for number in track(range(10), "Counting"):
         heard.later(2.0)
-        left = (10 - number) * 2 * (number + 1) / number if number else None
+        left = (9 - number) * 2 if number else None  # the item at hand is nearly finished
         assert heard.last == ("Counting", number, left, None if left is None else True)
     with stage("Waiting"):
         heard.later(1.0)
         assert heard.last[2] is None
     with stage("Counting", 10) as bar:
         assert heard.last[2] is None  # before the first item
-        bar.advance(4)
-        heard.later(8.0)
+        heard.finish(bar, 2, 4.0)
+        heard.finish(bar, 2, 4.0)
         assert heard.last == ("Counting", 4, 12.0, True)
-        heard.later(4.0)  # nothing happens: the rate falls
-        assert heard.last[2] == 18.0
+        heard.later(3.0)
+        assert heard.last[2] == 9.0
+        heard.later(3.0)  # the next two take longer than those before: the rate falls
+        assert heard.last[2] == pytest.approx(4 * 14 / 6)
+        heard.later(14.0)
+        assert heard.last[2] == pytest.approx(4 * 28 / 6)
 
 
 def test_measured_times_replace_the_expected_ones(heard: Heard) -> None:
@@ -118,11 +132,9 @@ def test_measured_times_replace_the_expected_ones(heard: Heard) -> None:
         heard.later(1.0)
         assert heard.last[2] is None  # nothing is measured
         with stage("Reading", 10) as bar:
-            bar.advance(5)
-            heard.later(10.0)  # twice as slow as expected
+            heard.finish(bar, 5, 10.0)  # twice as slow as expected
             assert heard.last == ("Reading", 5, 10 + 2 * 35, True)
-            bar.advance(5)
-            heard.later(10.0)
+            heard.finish(bar, 5, 10.0)
         assert heard.last[2] == 2 * 35
         with stage("Thinking"):  # without a count, its expectation runs down
             heard.later(20.0)
@@ -132,24 +144,21 @@ def test_measured_times_replace_the_expected_ones(heard: Heard) -> None:
         heard.later(0.0)
         assert heard.last[2] == pytest.approx(took / expected * 5)
         with stage("Writing", 2) as bar:
-            bar.advance()
-            heard.later(3.0)
+            heard.finish(bar, 1, 3.0)
             assert heard.last == ("Writing", 1, 3.0, True)
 
 
 def test_what_is_not_known_beforehand_is_said(heard: Heard) -> None:
     with stage("All", parts={"Reading": 1, "Training": None}) as whole:
         with stage("Reading", 4) as bar:
-            bar.advance()
-            heard.later(1.0)
+            heard.finish(bar, 1, 1.0)
             assert heard.last == ("Reading", 1, 3.0, False)
             whole.update(parts={"Training": 4.0})
             heard.later(0.0)
             assert heard.last == ("Reading", 1, 3.0 + 16.0, True)
         with stage("Training", 10) as bar:
             bar.restart(4, 10)  # a run is resumed
-            bar.advance(2)
-            heard.later(2.0)
+            heard.finish(bar, 2, 2.0)
             assert heard.last == ("Training", 6, 4.0, True)
 
 
@@ -159,8 +168,7 @@ def test_jobs_within_jobs_are_parts_of_the_whole(heard: Heard) -> None:
         for _ in track([0], "Reading"):
             heard.later(2.0)
         with stage("Steps", 9) as bar:
-            bar.advance(3)
-            heard.later(6.0)
+            heard.finish(bar, 3, 6.0)
             assert heard.last == ("Steps", 3, 12.0 + 2 * 10, True)
 
     with stage("Demo", parts={"Training": 10, "Reporting": 10}):
@@ -238,12 +246,10 @@ def test_lines(capsys: pytest.CaptureFixture[str], usual_lines: None) -> None:
             with stage("Reading", 20, unit="videos\x1b[2J") as bar:
                 heard.later(2.5)
                 assert new() == []
-                bar.advance(5)
-                heard.later(2.5)
+                heard.finish(bar, 5, 2.5)
                 line = "[0:00:05] Reading: 5/20 videos\\x1b[2J, 1 videos\\x1b[2J/s, ETA 0:03:37"
                 assert new() == [line]
-                bar.advance(15)
-                heard.later(15.0)
+                heard.finish(bar, 15, 15.0)
                 assert new() == []  # 30 seconds have not passed
             (line,) = new()
             assert line.startswith("[0:00:20] Reading: 20/20 ")
@@ -255,8 +261,7 @@ def test_lines(capsys: pytest.CaptureFixture[str], usual_lines: None) -> None:
                 bar.restart(0, 600)
                 bar.update(what="Epoch 3/6", note="loss 4.12", per_item=(96, "images"))
                 for _ in range(60):
-                    bar.advance(3)
-                    heard.later(1.0)
+                    heard.finish(bar, 3, 1.0)
                 lines = new()
                 assert len(lines) == 2
                 known = "Epoch 3/6: 87/600 steps, 288 images/s, loss 4.12, ETA 0:02:51"
@@ -331,8 +336,7 @@ def test_the_bar_is_below_what_is_printed_and_gone_in_the_end(
     assert isinstance(heard.display, Bar)
     with listen(display=heard.display, clock=heard.clock, ticks=False) as heard.listener:
         with pytest.raises(KeyboardInterrupt), stage("Reading", 4, unit="videos") as bar:
-            bar.advance()
-            heard.later(2.0)
+            heard.finish(bar, 1, 2.0)
             (line,) = terminal.screen
             assert re.fullmatch(r"Reading  ━+[╸╺]?━+  1/4 videos  0\.5 videos/s  ETA 0:00:06", line)
             print("a", end="")
@@ -359,9 +363,8 @@ def test_the_bar_fits_into_one_line(
     quiet = listen(display=heard.display, clock=heard.clock, ticks=False)
     with quiet as heard.listener, stage("Epoch 3/6", unit="steps") as bar:
         bar.restart(0, 600)
-        bar.advance(100)
         bar.update(note="loss 4.12 of a long\n\x1b[1m note", per_item=(96, "images"))
-        heard.later(50.0)
+        heard.finish(bar, 100, 50.0)
         (line,) = terminal.screen
         assert len(line) < columns
         assert not re.search(r"\x1b\[[\d;]*m", terminal.getvalue())
@@ -408,13 +411,11 @@ def test_a_notebook_replaces_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(heard.display, Notebook)
     quiet = listen(display=heard.display, clock=heard.clock, ticks=False)
     with quiet as heard.listener, stage("Reading", 4) as bar:
-        bar.advance()
-        heard.later(2.0)
+        heard.finish(bar, 1, 2.0)
         assert shown == ["Reading: 1/4, 0.5/s, ETA 0:00:06"]
     assert shown == [""]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_process_that_was_forked_draws_nothing(heard: Heard) -> None:
     reader, writer = os.pipe()
     with stage("Loading") as bar:
@@ -431,3 +432,70 @@ def test_a_process_that_was_forked_draws_nothing(heard: Heard) -> None:
         assert os.read(reader, 9) == b"0"
         heard.later(1.0)
         assert len(heard.display.drawn) > before
+
+
+CHILD = """
+import sys
+from usucl._progress import listen, stage
+with listen(ticks=False, clock=iter(range(10**6)).__next__) as listener:
+    try:
+        with stage("Reading", 4, unit="videos") as bar:
+            for line in sys.stdin:
+                bar.advance()
+                listener.tick()
+                print("line", line.strip())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+"""
+
+
+def test_a_real_terminal_that_is_made_narrow_and_interrupted() -> None:
+    ours, theirs = os.openpty()
+
+    def resize(columns: int) -> None:
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    resize(100)
+    settings = termios.tcgetattr(theirs)
+    settings[3] &= ~termios.ECHO  # what is typed is not shown
+    termios.tcsetattr(theirs, termios.TCSANOW, settings)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=take_terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    os.close(theirs)
+    text = ""
+
+    def until(pattern: str) -> None:
+        nonlocal text
+        while not re.search(pattern, text):
+            text += os.read(ours, 4096).decode()
+
+    until("0/4 videos")
+    os.write(ours, b"one\n")
+    until(r"line one[^\x00]*1/4 videos +0[.\d]+ videos/s")
+    resize(40)
+    os.write(ours, b"two\n")
+    until(r"line two[^\x00]*2/4 videos")
+    last = seen(text)[-1]
+    assert "2/4 videos" in last and "videos/s" not in last and len(last) < 40
+    os.write(ours, b"\x03")
+    until("interrupted")
+    assert child.wait(60) == 0
+    with open(ours, "rb", buffering=0) as rest:
+        try:
+            while part := rest.read(4096):
+                text += part.decode()
+        except OSError:  # Linux ends a terminal that nobody holds any more with an error
+            pass
+    kept = [line.strip() for line in seen(text) if line.strip()]
+    assert kept == ["line one", "line two", "interrupted"]
+    assert "\x1b[?25l" not in text  # the cursor was never hidden

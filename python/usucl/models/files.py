@@ -18,8 +18,8 @@ from usucl.data.transforms import MEAN, STD
 from usucl.models.encoder import EncoderConfig, FrameEncoder, untrained
 from usucl.run_folder import RunFolder
 
-_COLOURS = {"mean": list(MEAN), "std": list(STD)}
 _YOUNGER = {"weights"}  # options than the seals
+_COLOURS = {"mean": list(MEAN), "std": list(STD)}
 
 
 def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
