@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from runs import make_data
+from tiny_videos import moving, write
 
 from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
@@ -33,23 +34,22 @@ def examples(name: str) -> list[Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples are about: videos, a run, an image."""
     root = tmp_path_factory.mktemp("documented")
-    data = make_data(root / "my" / "videos", videos=4, frames=8)
+    data = make_data(root / "my" / "videos", videos=4, frames=4)
+    write(data / "case7.mp4", moving(14))
     save_encoder(FrameEncoder(EncoderConfig()), root / "runs" / "first")
     (root / "runs" / "first" / "split.csv").write_text("video_id,group,label,part\n")
     (root / "frame.png").write_bytes((data / "video_0" / "0.png").read_bytes())
     return root
 
 
-@pytest.mark.parametrize("code", examples("docs/python.md"))
-def test_the_examples_of_the_guide_run(
-    code: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("code", [*examples("README.md"), *examples("docs/python.md")])
+def test_the_examples_run(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for library in OPTIONAL:
         if f"from {library}" in code and importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(code, "docs/python.md", "exec"), names)
+    exec(compile(code, "example", "exec"), names)
     for name in ("loss", "features", "embedding"):
         if name in names:
             assert torch.as_tensor(names[name]).isfinite().all()
