@@ -25,6 +25,7 @@ def of_training(out: Path, data: Path) -> Iterator[str]:
     yield f"Run: {out}"
     for what, paths in (
         ("encoder", (run.encoder_weights, run.encoder_config)),
+        ("for torchvision", (run.backbone_weights,)),
         ("before training", (run.initial,)),
         ("metrics", (run.metrics, run.tensorboard)),
         ("videos", (run.split, run.skipped)),
@@ -38,8 +39,9 @@ def of_training(out: Path, data: Path) -> Iterator[str]:
     epochs = 2 * int(facts.get("epochs_done") or 0) or "NUMBER"
     yield f"  {command('train', data, '--out', out, '--resume', '--set', f'epochs={epochs}')}"
     yield "In Python:"
-    yield "  from usucl.models import load_encoder"
-    yield f"  encoder = load_encoder({str(out)!r})"
+    yield f"  encoder = usucl.load_encoder({str(out)!r})"
+    yield "  features = encoder.features(encoder.preprocess('frame.png'))"
+    yield f"In torchvision, timm, ONNX: {command('export', out)}"
 
 
 def command(name: str, *words: object) -> str:
