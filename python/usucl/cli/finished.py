@@ -39,6 +39,7 @@ def of_training(out: Path, data: Path) -> Iterator[str]:
     epochs = 2 * int(facts.get("epochs_done") or 0) or "NUMBER"
     yield f"  {command('train', data, '--out', out, '--resume', '--set', f'epochs={epochs}')}"
     yield "In Python:"
+    yield "  import usucl"
     yield f"  encoder = usucl.load_encoder({str(out)!r})"
     yield "  features = encoder.features(encoder.preprocess('frame.png'))"
     yield f"In torchvision, timm, ONNX: {command('export', out)}"

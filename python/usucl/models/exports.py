@@ -181,8 +181,8 @@ def _onnx(encoder: FrameEncoder) -> tuple[bytes, Network]:
     missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"format onnx needs {', '.join(_ONNX)}, got none of {', '.join(missing)}: "
-            "pip install 'usucl[export]'"
+            f"format onnx needs {' and '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'usucl[export]'"
         )
     import onnxruntime
 

@@ -146,7 +146,9 @@ def test_a_format_without_its_library_says_what_to_install(
 ) -> None:
     save_encoder(FrameEncoder(PLAIN), tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"needs onnx, .* pip install 'usucl\[export\]'"):
+    with pytest.raises(
+        ImportError, match=r"needs onnx and .* are not installed: pip install 'usucl\[export\]'"
+    ):
         usucl.export(tmp_path, format="onnx")
 
 

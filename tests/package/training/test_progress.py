@@ -72,7 +72,7 @@ def test_piped_training_says_what_it_does(
     pasted = [shlex.split(line) for line in captured.out.splitlines() if line.startswith("  usucl")]
     assert ["usucl", "evaluate", str(out), str(videos)] in pasted
     assert ["usucl", *words, "--resume", "--set", "epochs=4"] in pasted
-    assert f"  encoder = load_encoder({str(out)!r})" in captured.out.splitlines()
+    assert f"  encoder = usucl.load_encoder({str(out)!r})" in captured.out.splitlines()
 
     assert main([*words, "--resume", "--set", "epochs=3"]) == 0
     captured = capsys.readouterr()
