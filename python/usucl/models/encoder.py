@@ -206,7 +206,8 @@ class FrameEncoder(nn.Module):
         advice = "encoder.preprocess(image) makes it of any image"
         if not isinstance(images, Tensor):
             raise TypeError(f"{wanted}, got {type(images).__name__}: {advice}")
-        cast = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
+        kind = images.device.type  # the meta device has no autocast
+        cast = images.is_floating_point() and kind != "meta" and torch.is_autocast_enabled(kind)
         if images.dtype != dtype and not cast:
             raise TypeError(f"{wanted}, got {images.dtype}: {advice}")
         if images.dim() != 4 or images.shape[1] != 3:
