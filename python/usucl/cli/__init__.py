@@ -23,8 +23,10 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from usucl._environment import set_typed_command
+from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, say
+from usucl.cli.export import export
 
 Command: TypeAlias = Callable[..., int | None]
 
@@ -33,6 +35,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "export": export,
     "bank": {
         "build": bank.build,
         "info": bank.info,
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_typed_command(["usucl", *words])
     debug = "--debug" in words or bool(os.environ.get("USUCL_DEBUG"))
     os.environ["MPLBACKEND"] = "Agg"  # commands only write files; a notebook's backend is not here
-    with messages():
+    with messages(), listen():
         return _run([word for word in words if word != "--debug"], debug)
 
 

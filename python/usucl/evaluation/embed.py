@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usucl._files import check_writable
-from usucl.embedding import Embeddings, embed_entries
+from usucl._progress import job, stage
+from usucl.embedding import EmbeddingFormat, Embeddings, check_format, embed_entries
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 
@@ -55,6 +56,7 @@ def load_encoders(run: str | Path, names: Sequence[EncoderName] = ENCODERS) -> d
     }
 
 
+@job("Embedding", {"Reading videos": 1, "Embedding frames": 3, "Writing embeddings": 0.1})
 def embed(
     *,
     run: str | Path,
@@ -63,19 +65,24 @@ def embed(
     encoder: EncoderName = "trained",
     frames_per_video: int | None = None,
     batch_size: int = 64,
+    format: EmbeddingFormat = "safetensors",
     overwrite: bool = False,
+    progress: bool = False,
 ) -> Embeddings:
     """Embeds the frames of a data folder with an encoder of a run.
 
     Args:
         run: run folder written by :func:`usucl.train`.
         data: folder of videos.
-        out: folder for ``<encoder>.safetensors`` and ``<encoder>.csv``; by default
-            ``<run>/embedded`` (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
+        out: folder for the files, which begin with ``<encoder>``; by default ``<run>/embedded``
+            (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
         encoder: "trained", "random" (the run's weights before training) or "pixels".
         frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
         batch_size: frames encoded at once.
+        format: ``"safetensors"`` (tensors, and a table of the frames), ``"npz"`` (arrays) or
+            ``"csv"`` (a table with the numbers); see :meth:`usucl.embedding.Embeddings.save`.
         overwrite: write into an ``out`` that is not empty; other files in it stay.
+        progress: show the progress on standard error.
 
     Returns:
         The :class:`Embeddings`, also written to ``out``.
@@ -84,8 +91,9 @@ def embed(
         FileNotFoundError: ``run`` is not a run folder.
         FileExistsError: ``out`` is a file, or is not empty and ``overwrite`` is not given.
         OSError: nothing can be written to ``out``.
-        ValueError: ``data`` has no readable video.
+        ValueError: ``data`` has no readable video, or ``format`` is another.
     """
+    check_format(format)
     encoders = load_encoders(run, [encoder])
     out = RunFolder(run).embedded if out is None else Path(out)
     if out.exists() and not out.is_dir():
@@ -102,7 +110,8 @@ def embed(
         frames_per_video=frames_per_video,
         batch_size=batch_size,
     )[encoder]
-    result.save(out, encoder)
+    with stage("Writing embeddings"):
+        result.save(out, encoder, format)
     return result
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from usucl._files import DamagedFileError, write_atomically
+from usucl._progress import job, listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
@@ -29,6 +30,7 @@ from usucl.training.health import Health, NothingLearnedError, WarningsTable
 from usucl.training.module import ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
 from usucl.training.presets import read_config
+from usucl.training.progress import ProgressCallback, summary
 from usucl.training.record import RunRecord
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import (
@@ -40,6 +42,7 @@ from usucl.training.resumption import (
 )
 
 
+@job("Pretraining", {"Reading videos": 1, "Decoding videos": 1, "Training": None})
 def train(
     *,
     data: str | Path | None = None,
@@ -75,7 +78,8 @@ def train(
             of the preset or, if it gives none, the smallest fold (0 unless ``labels.csv`` gives
             others); a single patient is then not held out.
         seed: seed of the first weights, the folds and every random draw; by default the preset's.
-        progress: show a progress bar.
+        progress: say what the run is about to do, and show how far it is: a bar in a terminal,
+            lines in a pipe or a file, on standard error.
         **overrides: fields of :class:`TrainingConfig`, by plain name where only one section has
             such a field (``epochs=20``, ``cross_k=64``), or dotted
             (``**{"key.momentum": 0.99}``).
@@ -140,8 +144,9 @@ def train(
     run_id = run.id if resume else new_id()
     module.run = {"id": run_id, "folder": str(out.absolute())}
     before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
+    done = 0
     if resume:
-        check_checkpoint(run, config, parts[0])
+        done = check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
     record, earlier = RunRecord(run, module.start), run.has_earlier
@@ -155,7 +160,7 @@ def train(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, out)
         _report_skipped(catalog)
-        _fit(module, datamodule, run, resume, progress, record)
+        _fit(module, datamodule, parts[1], run, done, record)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -258,9 +263,9 @@ def _quiet() -> Iterator[None]:
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
+    held_out: VideoCatalog,
     run: RunFolder,
-    resume: bool,
-    progress: bool,
+    done: int,
     record: RunRecord,
 ) -> None:
     config = module.config
@@ -273,8 +278,9 @@ def _fit(
         SaveAfterEpoch(run),
         ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
     ]
-    if progress:
-        callbacks.append(RichProgressBar())
+    bar = stage("Training", unit="steps")
+    if listening():
+        callbacks.append(ProgressCallback(bar))
     trainer = Trainer(
         devices=1,
         max_epochs=config.epochs,
@@ -283,14 +289,18 @@ def _fit(
         plugins=[Checkpoints()],
         logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
         default_root_dir=run.path,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
     )
     interrupt = signal.getsignal(signal.SIGINT)
+    if listening():
+        rows = summary(module, datamodule.batches, held_out, trainer, done)
+        table(["", ""], rows, title=str(run.path))
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
-        checkpoint = run.checkpoint if resume else None
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        checkpoint = run.checkpoint if done else None
+        with bar:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
             health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
@@ -308,7 +318,7 @@ def _fit(
     except (MemoryError, DamagedFileError, NothingLearnedError):
         raise
     except Exception as error:
-        if resume and not monitor.started:
+        if done and not monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise
