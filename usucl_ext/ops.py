@@ -247,6 +247,11 @@ def hard_negative_nce(
             stated; the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel, a second derivative, or a
             transform of torch.func (NotImplementedError).
+
+    Warns:
+        UserWarning: once per process and kind: embeddings are plainly not L2-normalised (a few
+            rows are looked at, on the CPU only, for that would wait for a GPU), or a pair
+            ``window`` has ``lo > hi``. Compiled graphs look at neither.
     """
     # The values of the weights are checked again in each call.
     seen = (

@@ -176,7 +176,7 @@ class Health(Callback):
         self.learned |= findings.gradient
         self.moved |= moved
         epoch, step = trainer.current_epoch, trainer.global_step
-        for kind, text in _judge(config, epoch, findings, counts, moved).items():
+        for kind, text in judge(config, epoch, findings, counts, moved).items():
             self._tell(kind, step, text)
         self._tell_constant(step, counts["zero"] == findings.steps)
 
@@ -218,7 +218,7 @@ _FOR_GRADIENTS = (
 _FOR_WEIGHTS = "give a greater optimiser.lr, or more steps (epochs, sampling.steps_per_epoch)"
 
 
-def _judge(
+def judge(
     config: TrainingConfig,
     epoch: int,
     findings: EpochFindings,
