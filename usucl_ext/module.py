@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from ._advice import check_order
-from ._types import Frames, Implementation, Selection
+from ._types import Frames, Implementation, Selection, Window
 from ._validation import check_bounds
 from .ops import LossOptions, hard_negative_nce
 
@@ -105,12 +105,16 @@ class HardNegativeNCE(nn.Module):
         positives: Tensor,
         negatives: Frames | Sequence[Frames],
         positive_weights: Tensor | None = None,
+        window: Window = None,
     ) -> Tensor | tuple[Tensor, Selection]:
         """Returns the loss, or ``(loss, Selection)`` with ``return_selection``.
 
-        ``positive_weights`` ``[N, R]`` replace the module's own in this call.
+        ``positive_weights`` ``[N, R]`` and ``window``, such as one ``[N, 2]`` per anchor (see
+        :func:`usucl_ext.select_negatives`), replace the module's own in this call.
         """
         options: Any = {name: getattr(self, name) for name in _NAMES}
+        if window is not None:
+            options["window"] = window
         if positive_weights is not None:
             options["positive_weights"] = positive_weights
         result: Tensor | tuple[Tensor, Selection] = hard_negative_nce(

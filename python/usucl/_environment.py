@@ -77,23 +77,25 @@ def commit_of(file: str) -> str | None:
         return None
 
 
-_BASE = ("docstring_parser", "numpy", "rich", "safetensors", "torch")
-# The extra that brings a module which the base installation does not.
+# The extra that brings a module. What the base installation brings is in all of them.
 _EXTRAS = {
+    "faiss": ("faiss",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "train": (
         "PIL",
         "av",
+        "docstring_parser",
         "jsonargparse",
         "lightning",
         "matplotlib",
         "pydicom",
+        "rich",
+        "safetensors",
         "sklearn",
         "tensorboard",
         "torchvision",
         "yaml",
     ),
-    "faiss": ("faiss",),
-    "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 
 
@@ -104,7 +106,7 @@ def advice(error: ImportError) -> str | None:
     for extra, modules in _EXTRAS.items():
         if module in modules:
             return f"{module}, which is not installed: pip install 'usucl[{extra}]'"
-    return f"{module}, which is not installed: pip install {module}" if module in _BASE else None
+    return None
 
 
 def version_of(package: str) -> str | None:

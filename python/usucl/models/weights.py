@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from usucl._files import read_tensors
 from usucl.run_folder import RunFolder
 
-BACKBONE_FILE = "backbone.safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # what state dicts are often kept in
 _COUNTER = "num_batches_tracked"  # of batch normalisation; old files lack it
 _MOST_NAMES = 50
@@ -77,7 +76,8 @@ def _file(source: Path) -> Path:
         if not source.is_file():
             raise FileNotFoundError(f"weights must be a file or the folder of a run, got {source}")
         return source
-    files = (RunFolder(source).encoder_weights, source / BACKBONE_FILE)
+    run = RunFolder(source)
+    files = (run.encoder_weights, run.backbone_weights)
     for file in files:
         if file.is_file():
             return file
