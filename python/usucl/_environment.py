@@ -10,7 +10,8 @@ import platform
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,14 @@ def drop_missing_backend() -> None:
 _command: ContextVar[str] = ContextVar("command", default="Python")
 
 
-def set_typed_command(words: Sequence[str]) -> None:
+@contextmanager
+def typed(words: Sequence[str]) -> Iterator[None]:
     """Keeps the words that were typed in a shell, for :func:`typed_command`."""
-    _command.set(shlex.join(words))
+    token = _command.set(shlex.join(words))
+    try:
+        yield
+    finally:
+        _command.reset(token)
 
 
 def typed_command() -> str:

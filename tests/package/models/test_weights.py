@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
-CONFIG = EncoderConfig(backbone="resnet18", image_size=32, dim=8)
+CONFIG = EncoderConfig(backbone="resnet10", image_size=32, dim=8)
 
 
 @pytest.fixture(scope="module")
 def network() -> dict[str, torch.Tensor]:
     torch.manual_seed(7)
-    return {name: value.contiguous() for name, value in resnet18().state_dict().items()}
+    return {
+        name: value.contiguous()
+        for name, value in ResNet(BasicBlock, [1, 1, 1, 1]).state_dict().items()
+    }
 
 
 def encoder(path: Path, **options: Any) -> FrameEncoder:
@@ -29,12 +32,15 @@ def prefixed(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return {prefix + name: value for name, value in state.items()}
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "encoder_q.backbone.", "backbone."])
+@pytest.mark.parametrize("prefix", ["", "encoder_q.backbone."])
 def test_torchvisions_names_are_taken_behind_any_prefix(
     prefix: str, network: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    save_file(prefixed(prefix, network), tmp_path / "a.safetensors")
-    torch.save({"epoch": 3, "state_dict": prefixed(prefix, network)}, tmp_path / "a.pth")
+    state = prefixed(prefix, network)
+    if prefix:
+        torch.save({"epoch": 3, "state_dict": state}, tmp_path / "a.pth")
+    else:
+        save_file(state, tmp_path / "a.safetensors")
     for file in tmp_path.iterdir():
         made = encoder(file)
         own = made.backbone.state_dict()
@@ -71,25 +77,21 @@ def test_files_that_do_not_fit_are_refused_by_name(
 
     nan = torch.full_like(network["conv1.weight"], torch.nan)
     for changes, options, said in (
-        ({"bn1_weight": None}, {}, r"without 1 of its 100 tensors, such as bn1\.weight"),
+        ({"bn1_weight": None}, {}, r"without 1 of its 60 tensors, such as bn1\.weight"),
         ({"conv1_weight": torch.zeros(64, 1, 7, 7)}, {}, r"conv1\.weight of shape \[64, 1, 7, 7\]"),
         ({"conv1_weight": nan}, {}, r"weights must be finite, got .*conv1\.weight"),
-        ({}, {"backbone": "resnet34"}, r"without \d+ of its \d+ tensors, such as layer1\.2"),
+        ({}, {"backbone": "resnet18"}, r"without \d+ of its \d+ tensors, such as layer1\.1"),
         ({}, {"small_stem": True}, r"in place of \[64, 3, 3, 3\]"),
-        ({}, {"pretrained": True}, "pretrained must be False with weights"),
+        ({}, {"pretrained": True, "backbone": "resnet18"}, "pretrained must be False with weights"),
     ):
         with pytest.raises(ValueError, match=said):
             encoder(save(**changes), **options)
-    for content, said in (
-        (b"garbage", "must be a file of safetensors or of torch.save, got .*b.pth"),
-        (b"", "must be a file of safetensors or of torch.save, got .*b.pth"),
-    ):
-        (tmp_path / "b.pth").write_bytes(content)
-        with pytest.raises(ValueError, match=said):
-            encoder(tmp_path / "b.pth")
-    torch.save({"model": resnet18()}, tmp_path / "c.pth")
-    with pytest.raises(ValueError, match=r"tensors only, for no code of it is run, got .*c.pth"):
-        encoder(tmp_path / "c.pth")
+    (tmp_path / "b.pth").write_bytes(b"garbage")
+    (tmp_path / "c.pth").write_bytes(b"")
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "e.pth")
+    for name in "bce":
+        with pytest.raises(ValueError, match=rf"no code in it is run\), got .*{name}\.pth"):
+            encoder(tmp_path / f"{name}.pth")
     torch.save({"loss": 0.5}, tmp_path / "d.pth")
     with pytest.raises(ValueError, match="must be a state dict, tensors by their names"):
         encoder(tmp_path / "d.pth")
