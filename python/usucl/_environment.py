@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import importlib.util
 import os
 import platform
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def name_user() -> None:
@@ -38,10 +39,26 @@ def drop_missing_backend() -> None:
 
 def version_of(package: str) -> str | None:
     """Returns the version of a package, None if it is not installed."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written to a folder, or, before it is made, to the one around it.
+
+    Raises:
+        OSError: they cannot; names ``folder``.
+    """
+    try:
+        ways = (folder.absolute(), *folder.absolute().parents)
+        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from rich.text import Text
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from usucl.cli.console import console, say, visible
 from usucl.cli.data import Damaged
+from usucl.cli.errors import keeping
+from usucl.cli.parameters import Data, NewFolder, at_least
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,10 +24,10 @@ ImageFormat = Literal["png", "jpeg"]
 
 
 def convert(
-    data: Path,
+    data: Data,
     *,
-    out: Path,
-    size: int | None = None,
+    out: NewFolder,
+    size: Annotated[int, at_least(8, " pixels")] | None = None,
     image_format: ImageFormat = "png",
     damaged: Damaged = "skip",
 ) -> None:
@@ -39,15 +39,15 @@ def convert(
     Args:
         data: folder of videos, in any format that can be read.
         out: folder to write to, outside of data.
-        size: short side of the frames in pixels; unchanged by default.
+        size: short side of the frames in pixels (default: unchanged).
         image_format: png, without loss, or jpeg of quality 95.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
+    from rich.text import Text
+
     from usucl._files import write_atomically
     from usucl.data import VideoCatalog
 
-    if size is not None and size < 8:
-        raise ValueError(f"size must be at least 8 pixels, got {size}")
     if data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"out must be outside of data, got {out} in {data}")
     catalog = VideoCatalog.scan(data, damaged=damaged)
@@ -57,7 +57,8 @@ def convert(
         if (out / name).is_file() and (out / name).read_bytes() != content:
             raise FileExistsError(f"{out / name} already exists and differs")
     out.mkdir(parents=True, exist_ok=True)
-    with console(stderr=True).status("") as status:
+    kept = "finished videos are kept; to go on, give the same command again"
+    with keeping(lambda: kept), console(stderr=True).status("") as status:
         for number, entry in enumerate(catalog, 1):
             status.update(Text(visible(f"{number} of {len(catalog)}: {entry.id}")))
             if entry not in finished:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl._files import check_writable
+from usucl._environment import check_writable
 from usucl.embedding import Embeddings, embed_entries
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
