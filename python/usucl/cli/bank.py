@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DType = Literal["float32", "bfloat16", "float16"]
 Across = Literal["video", "patient", "fold"]
-Fraction = Annotated[float, between(0, 1), Metavar("LO HI")]
+Fraction = Annotated[float, between(0, 1, "a fraction"), Metavar("LO HI")]
 
 LISTED = 20  # pairs in the table
 DRAWN = 24  # pairs in the sheet
@@ -190,7 +190,7 @@ def search(
 def duplicates(
     bank: Bank,
     *,
-    threshold: Annotated[float, between(-1, 1)] = 0.98,
+    threshold: Annotated[float, between(-1, 1, "a cosine")] = 0.98,
     top: Count | None = None,
     across: Across = "video",
     every_frame: bool = False,

@@ -62,12 +62,12 @@ def at_least(least: float, unit: str = "") -> Callable[[float], None]:
     return check
 
 
-def between(least: float, most: float) -> Callable[[float], None]:
+def between(least: float, most: float, what: str) -> Callable[[float], None]:
     """Returns a check of a number."""
 
     def check(value: float) -> None:
         if not least <= value <= most:
-            raise ValueError(f"must be from {least:g} to {most:g}, got {value:g}")
+            raise ValueError(f"must be {what}, {least:g} to {most:g}, got {value:g}")
 
     return check
 

@@ -103,7 +103,10 @@ def test_public_names() -> None:
         (["bank", "search", "no_bank"], "either QUERY or --slot must be given, got none"),
         (["bank", "search", "no_bank", "x", "--slot", "1"], "must be given, got both"),
         (["bank", "search", "no_bank", "x", "--time", "0.5"], "--time must be followed by LO HI"),
-        (["bank", "search", "no_bank", "x", "--time", "0.5", "2"], "--time must be from 0 to 1"),
+        (
+            ["bank", "search", "no_bank", "x", "--time", "0.5", "2"],
+            "--time must be a fraction, 0 to 1",
+        ),
         (["bank", "duplicates", "no_bank"], "no_bank: there is no such folder"),
         (["data", "check", "no_folder"], "no_folder"),
         (["data", "convert", "no_folder", "--out", "x", "--size", "4"], "at least 8"),
