@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from usucl._environment import version_of
+from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, quietly
 from usucl.cli.errors import reported
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         typed.update({p.name: p.typed for p in parameters_of(command).values()})
         return command(**values(name, command, rest))
 
-    with messages(), quietly("--quiet" in flags):
+    quiet = "--quiet" in flags
+    with messages(), quietly(quiet), listen(not quiet):
         return reported(call, typed, debug)
 
 

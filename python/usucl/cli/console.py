@@ -8,31 +8,17 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from usucl._terminal import console, say, table, visible
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-__all__ = [
-    "console",
-    "hint",
-    "is_quiet",
-    "messages",
-    "progress",
-    "quietly",
-    "say",
-    "table",
-    "visible",
-]
+__all__ = ["console", "hint", "is_quiet", "messages", "quietly", "say", "table", "visible"]
 
 _quiet = False
 
 
 @contextlib.contextmanager
 def quietly(quiet: bool) -> Iterator[None]:
-    """Leaves out hints and progress, or does not."""
+    """Leaves out hints, or does not."""
     global _quiet
     before, _quiet = _quiet, quiet
     try:
@@ -42,7 +28,7 @@ def quietly(quiet: bool) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Returns whether hints and progress are left out."""
+    """Returns whether hints are left out."""
     return _quiet
 
 
@@ -50,25 +36,6 @@ def hint(line: str) -> None:
     """Prints a line that tells no result, such as what may be done next."""
     if not _quiet:
         say(line)
-
-
-def progress(unit: str) -> Progress:
-    """Returns a progress bar on standard error, disabled if that is not a terminal.
-
-    Descriptions of its tasks must be :func:`visible`.
-    """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    shown = console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} " + unit, markup=False),
-        TimeRemainingColumn(),
-    )
-    return Progress(
-        *columns, console=shown, disable=_quiet or not shown.is_terminal, transient=True
-    )
 
 
 class _Log(logging.Handler):

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from usucl.cli.console import console, say, visible
+from usucl._progress import Stage, job, stage
+from usucl.cli.console import say
 from usucl.cli.data import Damaged
 from usucl.cli.errors import keeping
 from usucl.cli.parameters import Data, NewFolder, at_least
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ImageFormat = Literal["png", "jpeg"]
 
 
+@job("Converting", {"Reading videos": 1, "Writing frames": 2})
 def convert(
     data: Data,
     *,
@@ -43,8 +45,6 @@ def convert(
         image_format: png, without loss, or jpeg of quality 95.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
-    from rich.text import Text
-
     from usucl._files import write_atomically
     from usucl.data import VideoCatalog
 
@@ -57,12 +57,12 @@ def convert(
         if (out / name).is_file() and (out / name).read_bytes() != content:
             raise FileExistsError(f"{out / name} already exists and differs")
     out.mkdir(parents=True, exist_ok=True)
+    missing = [entry for entry in catalog if entry not in finished]
+    frames = sum(entry.num_frames for entry in missing)
     kept = "finished videos are kept; to go on, give the same command again"
-    with keeping(lambda: kept), console(stderr=True).status("") as status:
-        for number, entry in enumerate(catalog, 1):
-            status.update(Text(visible(f"{number} of {len(catalog)}: {entry.id}")))
-            if entry not in finished:
-                _write(entry, out, size, image_format)
+    with keeping(lambda: kept), stage("Writing frames", frames, unit="frames") as bar:
+        for entry in missing:
+            _write(entry, out, size, image_format, bar)
     for name, content in tables.items():
         if content:
             write_atomically(out / name, content)
@@ -90,7 +90,9 @@ def _is_finished(entry: VideoEntry, out: Path, size: int | None, image_format: I
     return True
 
 
-def _write(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> None:
+def _write(
+    entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat, bar: Stage
+) -> None:
     folder = out / entry.id
     unfinished = folder.with_name(
         f".{folder.name}.unfinished"
@@ -100,6 +102,7 @@ def _write(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFo
     options: dict[str, Any] = {"quality": 95} if image_format == "jpeg" else {"compress_level": 4}
     for number, image in enumerate(_images(entry, size)):
         image.save(unfinished / f"{number:05d}.{image_format}", **options)
+        bar.advance()
     unfinished.rename(folder)
 
 

@@ -83,8 +83,6 @@ def train(
             means, and stop; needs neither DATA nor --out.
         no_progress: show no progress bar.
     """
-    from usucl import training
-
     folds = None if held_out is None else list(held_out)
     given: dict[str, Any] = {"held_out": folds, "seed": seed}
     flags = {name: value for name, value in given.items() if value is not None}
@@ -105,6 +103,7 @@ def train(
     assert data is not None and out is not None
 
     options["data"] = data
+    from usucl import training
     from usucl.run_folder import RunFolder
 
     checkpoint = RunFolder(out).checkpoint

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from usucl._files import DamagedFileError, write_atomically
+from usucl._progress import job
 from usucl.embedding import Embeddings
 from usucl.evaluation import Evaluation
 from usucl.report import figures, results
@@ -21,7 +22,8 @@ COLLAPSED = -0.1
 """Uniformity above this: typical pairs lie within 0.22 of each other on the unit sphere."""
 
 
-def write_report(run: str | Path) -> Path:
+@job("Writing the report", {"Drawing the map": 10, "Drawing the contact sheet": 10})
+def write_report(run: str | Path, *, progress: bool = False) -> Path:
     """Writes ``report.html`` and ``figures/*.png`` into a run folder.
 
     The report leaves out what the run lacks: without ``evaluation.json`` there are only the
@@ -29,6 +31,7 @@ def write_report(run: str | Path) -> Path:
 
     Args:
         run: run folder written by :func:`usucl.train`, best after :func:`usucl.evaluate`.
+        progress: show the progress on standard error.
 
     Returns:
         The path of ``report.html``. It holds its pictures and refers to nothing outside itself.
@@ -141,6 +144,7 @@ def _training(record: RunRecord) -> str:
     return section("Training", picture(curves, "Training curves"), paragraph(words, "note"))
 
 
+@job("Drawing the map")
 def _map(record: RunRecord) -> str:
     folder = record.folder.embeddings
     names = [n for n in ("trained", "random") if (folder / f"{n}.safetensors").is_file()]
@@ -158,6 +162,7 @@ def _map(record: RunRecord) -> str:
     return section("Embedding map", picture(path, "Map of embeddings"), paragraph(words, "note"))
 
 
+@job("Drawing the contact sheet", {"Reading videos": 5, "Embedding frames": 5})
 def _contact(record: RunRecord, data: str) -> str:
     if not Path(data).is_dir():
         logger.warning("no contact sheet: the data folder %s is gone", data)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 import yaml
 
-from usucl.training.config import read_config
+from usucl.training.presets import read_config
 
 WIDTH = 100
 HEAD = "# Every option. Change any by --set NAME=VALUE, or in a file that is given to --preset.\n"
