@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from usucl._environment import version_of
+from usucl._environment import set_typed_command, version_of
 from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, quietly
 from usucl.cli.errors import reported
+from usucl.cli.export import export
 from usucl.cli.parameters import Command, Commands, parameters_of
 from usucl.cli.parser import UsageError, choose, help_of_command, help_of_group, values
 
@@ -29,6 +30,7 @@ COMMANDS: Commands = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "export": export,
     "bank": {
         "build": bank.build,
         "info": bank.info,
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last two, what was finished before is saved.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    set_typed_command(["usucl", *words])
     flags = set(words[: words.index("--")] if "--" in words else words)
     words = [word for word in words if word not in ("--debug", "--quiet")]
     debug = "--debug" in flags or bool(os.environ.get("USUCL_DEBUG"))

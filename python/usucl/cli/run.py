@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,9 +100,9 @@ def train(
             say(line)
         return
     assert data is not None and out is not None
-
     options["data"] = data
     from usucl import training
+    from usucl.cli import finished
     from usucl.run_folder import RunFolder
 
     checkpoint = RunFolder(out).checkpoint
@@ -114,7 +113,7 @@ def train(
         if after is None or (after == before and not resume):
             earlier = "" if after is None else "; the earlier run is back"
             return f"before the end of the first epoch, so nothing was kept{earlier}"
-        again = f"usucl train {shlex.quote(str(data))} --out {shlex.quote(str(out))} --resume"
+        again = finished.command("train", data, "--out", out, "--resume")
         return f"{out} is usable as after its last finished epoch; to go on: {again}"
 
     with keeping(kept):
@@ -126,10 +125,10 @@ def train(
             progress=not no_progress,
             **options,
         )
-    say(f"Run: {out}")
-    hint("Next:")
-    hint(f"  usucl evaluate {out} {data}")
-    hint(f"  usucl bank build {out} {data} --out {out.with_name(out.name + '-bank')}")
+    for line in finished.of_training(out):
+        say(line)
+    for line in finished.next_steps(out, data):
+        hint(line)
 
 
 def embed(
@@ -140,6 +139,7 @@ def embed(
     encoder: Literal["trained", "random", "pixels"] = "trained",
     frames_per_video: Count | None = None,
     batch_size: Count = 64,
+    format: Literal["safetensors", "npz", "csv"] = "safetensors",
     overwrite: bool = False,
 ) -> None:
     """Write the embeddings of a folder's frames.
@@ -147,10 +147,12 @@ def embed(
     Args:
         run: run folder.
         data: folder of videos.
-        out: folder for <encoder>.safetensors and <encoder>.csv (default: embedded/ of the run).
+        out: folder for the files (default: embedded/ of the run).
         encoder: the trained encoder, its random initialisation, or raw pixels.
         frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         batch_size: frames encoded at once.
+        format: <encoder>.safetensors with the numbers and <encoder>.csv with one row per frame;
+            <encoder>.npz with NumPy's arrays; or <encoder>.csv with rows and numbers.
         overwrite: replace what an earlier call wrote there.
     """
     from usucl import evaluation
@@ -163,6 +165,7 @@ def embed(
         encoder=encoder,
         frames_per_video=frames_per_video,
         batch_size=batch_size,
+        format=format,
         overwrite=overwrite,
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]

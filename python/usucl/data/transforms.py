@@ -49,6 +49,17 @@ def resize_short_side(images: Tensor, size: int) -> Tensor:
     return F.resize(images, [size], antialias=True)
 
 
+def centre_view(image: Tensor, size: int) -> Tensor:
+    """Returns what an encoder sees of one image ``[C, H, W]``: ``[C, size, size]``.
+
+    Raises:
+        ValueError: see :func:`resize_short_side`.
+    """
+    from torchvision.transforms.v2 import functional as F
+
+    return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])
+
+
 class Augmentation:
     """Random views of frames for contrastive learning, of ``image_size`` x ``image_size`` pixels.
 
