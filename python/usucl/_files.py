@@ -22,6 +22,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from usucl._environment import check_writable as check_writable
+
 UNSEALED = "0" * 64
 SEAL = f"sealed by usucl, sha256 {UNSEALED}"
 _WHOLE = re.compile(rb"sealed by usucl, sha256 ([0-9a-f]{64})")

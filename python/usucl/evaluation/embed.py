@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl._environment import check_writable
+from usucl._files import check_writable
 from usucl._progress import job, stage
 from usucl.embedding import EmbeddingFormat, Embeddings, check_format, embed_entries
 from usucl.models import load_encoder

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from usucl._environment import Machine, check_writable, version_of
-from usucl._files import write_json
+from usucl._environment import Machine, version_of
+from usucl._files import check_writable, write_json
 from usucl._progress import Stage, job, stage
 from usucl._spread import MEASURES
 from usucl.data import VideoEntry

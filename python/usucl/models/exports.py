@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl._environment import check_writable
-from usucl._files import read_tensors, write_atomically, write_json
+from usucl._files import check_writable, read_tensors, write_atomically, write_json
 from usucl.models.encoder import FrameEncoder, plain_network
 from usucl.models.files import load_encoder, write_backbone
 from usucl.models.usage import backbone_lines, image_lines
