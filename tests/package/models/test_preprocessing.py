@@ -130,7 +130,7 @@ def test_shapes_can_be_tried_without_memory() -> None:
     with torch.device("meta"):
         encoder = FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=8))
         assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 8)
-        with pytest.raises(TypeError, match="got torch.float64"):
+        with pytest.raises(TypeError, match=r"got torch\.float64"):
             encoder(torch.zeros(2, 3, 32, 32, dtype=torch.float64))
 
 
