@@ -58,9 +58,9 @@ def test_a_pipe_has_one_line_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_numbers_shrink_before_names_break(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "similarity" in drawn(monkeypatch, 160)[1]
-    headings = drawn(monkeypatch, 85)[1]
+    headings = drawn(monkeypatch, 95)[1]
     assert "sim." in headings and "similarity" not in headings
-    assert any(f"{LONG}2 @12" in line for line in drawn(monkeypatch, 85))
+    assert any(f"{LONG}2 @12" in line for line in drawn(monkeypatch, 95))
     assert "similarity" in drawn(monkeypatch, 40)[1]  # a list, in which there is room
 
 
