@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from usucl._progress import job
-from usucl.cli import finished
 from usucl.cli.console import say, table
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ def train(
         progress=not no_progress,
         **options,
     )
+    from usucl.cli import finished
+
     for line in finished.of_training(out, data):
         say(line)
 
