@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from usucl._files import DamagedFileError, read_tensors
 from usucl.data import VideoCatalog
 from usucl.run_folder import RunFolder, different_videos
-from usucl.training.checkpoint import PARTS, read_checkpoint
+from usucl.training.checkpoint import ADVICE, PARTS, read_checkpoint
 from usucl.training.config import TrainingConfig
 from usucl.training.module import NUM_FRAMES, RUN
 from usucl.training.presets import read_config
@@ -67,23 +68,33 @@ def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
     return config
 
 
-def finished_epochs(run: RunFolder) -> int:
-    """Returns the number of epochs after which the checkpoint was written.
+def is_finished(run: RunFolder, config: TrainingConfig) -> bool:
+    """Returns whether the checkpoint is that of the last epoch of the run.
 
     Raises:
         ValueError: it is of another run.
-        DamagedFileError: it was changed or cut.
+        DamagedFileError: it was changed or cut, or does not fit the encoder of the run.
     """
-    checkpoint = read_checkpoint(run.checkpoint)
-    _check_own(run, checkpoint)
+    checkpoint = _own_checkpoint(run, config)
     epoch = checkpoint["epoch"]
-    return epoch + 1 if isinstance(epoch, int) else 0
+    if not isinstance(epoch, int) or epoch + 1 < config.epochs:
+        return False
+    for name, value in read_tensors(run.encoder_weights)[0].items():
+        other = checkpoint["state_dict"].get(f"encoder.{name}")
+        if other is None or other.shape != value.shape:
+            reason = f"it does not fit the run: encoder.{name} has another shape or is missing"
+            raise DamagedFileError(run.checkpoint, reason, ADVICE)
+    return True
 
 
-def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> None:
-    """Raises an error if the run cannot go on from its checkpoint with these videos."""
-    checkpoint = read_checkpoint(run.checkpoint, (*PARTS, "bank") if config.key.bank else PARTS)
-    _check_own(run, checkpoint)
+def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> int:
+    """Returns how many epochs are finished.
+
+    Raises:
+        ValueError: the run cannot go on from its checkpoint with these videos.
+        DamagedFileError: the checkpoint was changed or cut.
+    """
+    checkpoint = _own_checkpoint(run, config)
     then = checkpoint.get(NUM_FRAMES, {})  # checkpoints of earlier versions do not have it
     now = {entry.id: entry.num_frames for entry in training}
     changed = [
@@ -92,13 +103,16 @@ def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCata
         if then.get(name, now[name]) != now[name]
     ]
     different_videos(run.path, with_another_number_of_frames=changed)
+    epoch = checkpoint["epoch"]
+    return epoch + 1 if isinstance(epoch, int) else 0
 
 
-def _check_own(run: RunFolder, checkpoint: Mapping[str, Any]) -> None:
-    """Raises ValueError if a checkpoint has another identity than the run.
+def _own_checkpoint(run: RunFolder, config: TrainingConfig) -> dict[str, Any]:
+    """Reads the checkpoint; raises ValueError if it has another identity than the run.
 
     Runs of earlier versions have none, and their checkpoints neither, whoever resumes them.
     """
+    checkpoint = read_checkpoint(run.checkpoint, (*PARTS, "bank") if config.key.bank else PARTS)
     other = checkpoint.get(RUN) or {}
     if other.get("id") != run.id:
         whose = f"the run in {other['folder']}" if "folder" in other else "a run without identity"
@@ -106,3 +120,4 @@ def _check_own(run: RunFolder, checkpoint: Mapping[str, Any]) -> None:
             f"{run.checkpoint} must be a checkpoint of this run, got that of {whose}: put this "
             "run's own back, or start again with overwrite=True"
         )
+    return checkpoint

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from usucl._files import DamagedFileError
+from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job, listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
@@ -37,7 +37,7 @@ from usucl.training.resumption import (
     check_checkpoint,
     check_one_process,
     continued,
-    finished_epochs,
+    is_finished,
     new_id,
 )
 
@@ -120,7 +120,7 @@ def train(
         if run.is_unfinished:
             say(f"{out} has no finished epoch: its run begins again", stderr=True)
             resume = False
-        elif finished_epochs(run) >= config.epochs and not moved:
+        elif is_finished(run, config) and not moved:
             say(
                 f"{out} is finished: all of its {config.epochs} epochs are done "
                 f"(more: resume it with epochs={2 * config.epochs}, for example)",
@@ -143,8 +143,10 @@ def train(
     _report_start(module)
     run_id = run.id if resume else new_id()
     module.run = {"id": run_id, "folder": str(out.absolute())}
+    before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
+    done = 0
     if resume:
-        check_checkpoint(run, config, parts[0])
+        done = check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
     record, earlier = RunRecord(run, module.start), run.has_earlier
@@ -158,12 +160,15 @@ def train(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, out)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, resume, record)
+        _fit(module, datamodule, parts[1], run, done, record)
         run.forget_earlier()
     except BaseException:
         run.recover()
-        if not (resume or record.started or earlier):
-            run.discard()
+        if not record.started:
+            for file, content in before.items():
+                write_atomically(file, content)
+            if not (resume or earlier):
+                run.discard()
         raise
     return out
 
@@ -260,7 +265,7 @@ def _fit(
     datamodule: VideoDataModule,
     held_out: VideoCatalog,
     run: RunFolder,
-    resume: bool,
+    done: int,
     record: RunRecord,
 ) -> None:
     config = module.config
@@ -289,12 +294,11 @@ def _fit(
     )
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
-        done = finished_epochs(run) if resume else 0
         rows = summary(module, datamodule.batches, held_out, trainer, done)
         table(["", ""], rows, title=str(run.path))
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
-        checkpoint = run.checkpoint if resume else None
+        checkpoint = run.checkpoint if done else None
         with bar:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
@@ -314,7 +318,7 @@ def _fit(
     except (MemoryError, DamagedFileError, NothingLearnedError):
         raise
     except Exception as error:
-        if resume and not monitor.started:
+        if done and not monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise
