@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from usucl._progress import job
 from usucl.cli.console import hint, say, table
 from usucl.cli.errors import keeping
 from usucl.cli.parameters import (
@@ -173,6 +174,11 @@ def embed(
     say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
+def _parts(options: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"Evaluating": 34, **({} if options["no_report"] else {"Writing the report": 15})}
+
+
+@job("Evaluation", _parts)
 def evaluate(
     run: Run,
     data: Data,
