@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from ._advice import check_order
 from ._types import Frames, Implementation, Selection, Window
 from ._validation import check_bounds
 from .ops import LossOptions, hard_negative_nce
@@ -63,12 +64,20 @@ class HardNegativeNCE(nn.Module):
         for name, value in given.items():
             setattr(self, name, value)
         self.register_buffer("window", torch.empty(2, dtype=torch.float32), persistent=False)
-        self.set_window(*((1.0, 0.0) if window is None else check_bounds(window)))
+        if window is None:
+            self._fill((1.0, 0.0))
+        else:
+            self.set_window(*check_bounds(window))
 
     @torch.no_grad()
     def set_window(self, lo: float, hi: float) -> None:
-        """Changes the window's values in place; ``lo > hi`` is an empty window."""
-        self._bounds = check_bounds((lo, hi))
+        """Changes the window's values in place; ``lo > hi`` is an empty window, and warned of."""
+        bounds = check_bounds((lo, hi))
+        check_order(*bounds, stacklevel=2)
+        self._fill(bounds)
+
+    def _fill(self, bounds: tuple[float, float]) -> None:
+        self._bounds = bounds
         self.reset_parameters()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The base installation has what it offers, and what needs more says in a sentence what to install."""
+"""What needs more than the base installation says in one sentence what to install."""
 
 from __future__ import annotations
 
@@ -53,3 +53,24 @@ def test_every_public_name_is_there_or_says_what_to_install(base: bool) -> None:
     for name, sentence in said.items():
         expected = r"needs \w+, which is not installed: pip install 'usucl\[train\]'"
         assert re.fullmatch(rf"usucl\.{name} {expected}", sentence)
+
+
+COMMAND = "from usucl.cli import main; sys.exit(main(sys.argv[2:]))"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["info"]])
+def test_help_and_facts_need_the_base_only(words: list[str]) -> None:
+    done = run(COMMAND, *words)
+    assert (done.returncode, done.stderr) == (0, "") and "usucl" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "base"),
+    [(["data", "check", "."], False), (["--help"], True), (["info"], True), (["x"], True)],
+)
+def test_other_commands_say_what_to_install(words: list[str], base: bool) -> None:
+    done = run(COMMAND, *words, base=base)
+    if done.returncode:  # help may do with less
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 2 and line.startswith("usucl: error: ")
+        assert "pip install 'usucl[train]'" in line or words == ["x"]

@@ -178,6 +178,9 @@ class NegativeBank:
             TypeError, ValueError: a shape or dtype is not as stated, a video id is negative, or an
                 embedding is not finite in the bank's dtype (the message names the row). The bank
                 is unchanged then.
+
+        Warns:
+            UserWarning: once per process: the embeddings are plainly not L2-normalised.
         """
         self._ring.enqueue(frames)
 
