@@ -2,75 +2,73 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-HIDE = """
-import sys
+EXTRAS = (
+    "PIL,av,faiss,jsonargparse,lightning,matplotlib,onnx,pydicom,sklearn,tensorboard,torchvision,"
+    "yaml"
+)
+BASE = "docstring_parser,rich,safetensors"  # beside PyTorch and NumPy
+CODE = """
+import contextlib, io, json, sys
+
 class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in sys.argv[1].split(","):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
 sys.meta_path.insert(0, Hidden())
-"""
-NAMES = """
-import json, usucl
+import usucl
+from usucl.cli import main
+
 said = {}
+for words in sys.argv[2:]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words.split())
+    said[words] = code, out.getvalue(), err.getvalue()
 for name in dir(usucl):
     try:
-        getattr(usucl, name)
+        said[name] = repr(getattr(usucl, name))
     except ImportError as error:
         said[name] = str(error)
 print(json.dumps(said))
 """
-EXTRAS = (
-    "PIL,av,faiss,jsonargparse,lightning,matplotlib,onnx,pydicom,sklearn,tensorboard,torchvision"
-)
-BASE = "docstring_parser,rich,safetensors"  # beside PyTorch and NumPy
+COMMANDS = ("--help", "train --help", "info", "data check .")
 
 
-def run(code: str, *arguments: str, base: bool = False) -> subprocess.CompletedProcess[str]:
-    hidden = f"{EXTRAS},yaml,{BASE}" if base else f"{EXTRAS},yaml"
-    words = [sys.executable, "-c", HIDE + code, hidden, *arguments]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=100)
+@functools.cache
+def said(hidden: str) -> dict[str, Any]:
+    """What commands and public names say in a process without some packages."""
+    words = [sys.executable, "-c", CODE, hidden, *COMMANDS]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=100)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
-def test_the_bank_needs_the_base_only() -> None:
-    done = run("from usucl import NegativeBank; print(NegativeBank(4, 2))")
-    assert done.stdout == "NegativeBank(0 of 4 x 2, float32, exact, cpu)\n", done.stderr
+def test_the_base_has_the_bank_the_help_and_the_facts() -> None:
+    here = said(EXTRAS)
+    assert "NegativeBank" in here["NegativeBank"] and "needs" not in here["NegativeBank"]
+    for words in ("--help", "train --help", "info"):
+        code, out, err = here[words]
+        assert (code, err) == (0, "") and "usucl" in out
 
 
-@pytest.mark.parametrize("base", [False, True])
-def test_every_public_name_is_there_or_says_what_to_install(base: bool) -> None:
-    done = run(NAMES, base=base)
-    said = json.loads(done.stdout)
-    assert {"train", "evaluate", "load_encoder", "VideoCatalog"} <= said.keys(), done.stderr
-    assert ("NegativeBank" in said) == base and "__version__" not in said
-    for name, sentence in said.items():
-        expected = r"needs \w+, which is not installed: pip install 'usucl\[train\]'"
-        assert re.fullmatch(rf"usucl\.{name} {expected}", sentence)
-
-
-COMMAND = "from usucl.cli import main; sys.exit(main(sys.argv[2:]))"
-
-
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["info"]])
-def test_help_and_facts_need_the_base_only(words: list[str]) -> None:
-    done = run(COMMAND, *words)
-    assert (done.returncode, done.stderr) == (0, "") and "usucl" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "base"),
-    [(["data", "check", "."], False), (["--help"], True), (["info"], True), (["x"], True)],
-)
-def test_other_commands_say_what_to_install(words: list[str], base: bool) -> None:
-    done = run(COMMAND, *words, base=base)
-    if done.returncode:  # help may do with less
-        (line,) = done.stderr.splitlines()
-        assert done.returncode == 2 and line.startswith("usucl: error: ")
-        assert "pip install 'usucl[train]'" in line or words == ["x"]
+@pytest.mark.parametrize("hidden", [EXTRAS, f"{EXTRAS},{BASE}"], ids=["extras", "all"])
+def test_the_rest_says_what_to_install(hidden: str) -> None:
+    here = said(hidden)
+    expected = r"needs \w+, which is not installed: pip install 'usucl\[train\]'"
+    for name in ("Gallery", "VideoCatalog", "embed", "evaluate", "export", "load_encoder", "train"):
+        assert re.fullmatch(rf"usucl\.{name} {expected}", here[name])
+    for words in COMMANDS:
+        code, _, err = here[words]
+        if code:
+            assert code == 2 and re.fullmatch(rf"usucl: error: this {expected}\n", err)
+    assert here["data check ."][0] == 2
