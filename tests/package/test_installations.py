@@ -32,7 +32,10 @@ said = {}
 for words in sys.argv[2:]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(words.split())
+        try:
+            code = main(words.split())
+        except SystemExit as end:  # after help
+            code = end.code
     said[words] = code, out.getvalue(), err.getvalue()
 for name in dir(usucl):
     try:
