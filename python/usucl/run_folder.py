@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from usucl._files import DamagedFileError, write_atomically
+import yaml
+
+from usucl._files import DamagedFileError, read_json, write_atomically
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.identity import same_name
+from usucl.data.patients import Patients, knowledge
+from usucl.data.video import Damaged
 
 MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
 
 TRAIN, HELD_OUT = "train", "held_out"
 SPLIT = ("video_id", "group", "label", "part")
+PATIENT_KNOWN = "patient_known"
+"""A further column of the split, yes or no; earlier versions did not write it."""
 
 
 class RunFolder:
@@ -38,6 +45,8 @@ class RunFolder:
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
+        evaluations: folder with a folder of each evaluation on other data, see
+            :meth:`evaluation_of`.
         embeddings: folder with the embeddings that were evaluated.
         embedded: folder with the embeddings of :func:`usucl.embed`.
         report: HTML page.
@@ -59,6 +68,7 @@ class RunFolder:
         self.checkpoint = self.checkpoints / "last.ckpt"
         self.tensorboard = path / "tensorboard"
         self.evaluation = path / "evaluation.json"
+        self.evaluations = path / "evaluations"
         self.embeddings = path / "embeddings"
         self.embedded = path / "embedded"
         self.report = path / "report.html"
@@ -162,18 +172,81 @@ class RunFolder:
             self.embedded,
             self.figures,
             self.evaluation,
+            self.evaluations,
             self.report,
         )
 
-    def scan(self, data: str | Path) -> VideoCatalog:
-        """Returns the videos of a folder; of damaged ones those that training would have taken.
+    def scan(self, data: str | Path, *, patient_pattern: str | None = None) -> VideoCatalog:
+        """Returns the videos of a folder, read and grouped by patient as training did.
+
+        Args:
+            data: the folder.
+            patient_pattern: used instead of the run's own, see
+                :meth:`usucl.data.VideoCatalog.scan`.
 
         Raises:
             ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
+
+        Warns:
+            UserWarning: the run's own pattern finds no patient in these videos.
         """
-        text = self.config.read_text(encoding="utf-8") if self.config.is_file() else ""
-        keep = re.search(r"^damaged: keep\b", text, re.MULTILINE)
-        return VideoCatalog.scan(data, damaged="keep" if keep else "skip")
+        config = self._options()
+        damaged: Damaged = "keep" if config.get("damaged") == "keep" else "skip"
+        catalog = VideoCatalog.scan(data, damaged=damaged, patient_pattern=patient_pattern)
+        own = config.get("patient_pattern")
+        if patient_pattern is not None or not isinstance(own, str):
+            return catalog
+        try:
+            return catalog.with_patients(own)
+        except ValueError as error:
+            warnings.warn(f"the run's pattern is not used: {error}", stacklevel=2)
+            return catalog
+
+    def _options(self) -> dict[str, object]:
+        """Returns the config by name; empty if there is none or it cannot be read."""
+        if not self.config.is_file():
+            return {}
+        try:
+            options = yaml.safe_load(self.config.read_text(encoding="utf-8", errors="replace"))
+        except (yaml.YAMLError, RecursionError):
+            return {}
+        return options if isinstance(options, dict) else {}
+
+    def holds(self, catalog: VideoCatalog) -> bool:
+        """Returns whether these are the videos of the run, perhaps moved or some fewer or more.
+
+        They are if they lie in the folder that the run was trained on, or else are exactly those
+        of the split.
+
+        Raises:
+            FileNotFoundError: the folder has no split.
+        """
+        names = {same_name(row["video_id"]) for row in read_table(self.split, SPLIT)}
+        found = [name for entry in catalog for name in _known_as(entry, names)]
+        data = self._options().get("data")
+        if isinstance(data, str) and os.path.realpath(data) == os.path.realpath(catalog.root):
+            return bool(found)
+        return set(found) == names and len(catalog) == len(names)
+
+    def evaluation_of(self, data: str | Path) -> RunFolder:
+        """Returns the folder for the evaluation on other data than the run's own.
+
+        It has the name of the data folder, with a number if that belongs to another folder of the
+        same name.
+        """
+        data = Path(os.path.abspath(data))
+        for number in itertools.count(1):
+            name = (data.name or "data") + (f"-{number}" if number > 1 else "")
+            folder = RunFolder(self.evaluations / name)
+            if not folder.evaluation.is_file():
+                return folder  # new, or of an evaluation that was interrupted
+            try:
+                measured = str(read_json(folder.evaluation).get("data"))
+            except DamagedFileError:
+                continue
+            if os.path.realpath(measured) == os.path.realpath(data):
+                return folder
+        raise AssertionError("the numbers do not end")
 
     def write_config(self, text: str) -> None:
         """Writes the config, which marks the folder as a run."""
@@ -181,7 +254,7 @@ class RunFolder:
 
     def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
         """Writes which videos are trained on and which are held out."""
-        write_table(self.split, SPLIT, _split_rows(training, held_out))
+        write_table(self.split, (*SPLIT, PATIENT_KNOWN), _split_rows(training, held_out))
 
     def stored_split(self, catalog: VideoCatalog) -> tuple[VideoCatalog, VideoCatalog]:
         """Returns the videos trained on and held out, as the split has them.
@@ -228,12 +301,29 @@ class RunFolder:
         patients = {same_name(row["group"]) for row in rows if row["part"] == TRAIN}
 
         def seen(entry: VideoEntry) -> bool:
-            paths = (entry.path, *entry.links)
-            known = {next((parts[n] for n in _names(path) if n in parts), None) for path in paths}
-            return TRAIN in known or (entry.patient_known and same_name(entry.group) in patients)
+            trained = any(parts[name] == TRAIN for name in _known_as(entry, parts))
+            return trained or (entry.patient_known and same_name(entry.group) in patients)
 
         groups = {entry.group for entry in catalog if seen(entry)}
         return tuple(entry.group not in groups for entry in catalog)
+
+    def patients(self, *, only_trained: bool = False) -> Patients:
+        """Returns whether the patients of the videos were known when the run was split.
+
+        Args:
+            only_trained: asks for the videos trained on only.
+
+        Raises:
+            FileNotFoundError: the folder has no split.
+        """
+        rows = read_table(self.split, SPLIT)
+        return knowledge(
+            [
+                row.get(PATIENT_KNOWN, "yes" if row["group"] != row["video_id"] else "no") == "yes"
+                for row in rows
+                if row["part"] == TRAIN or not only_trained
+            ]
+        )
 
 
 def different_videos(run: Path, **differences: Sequence[str]) -> None:
@@ -272,7 +362,18 @@ def _remove(entry: Path) -> None:
 
 def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:
     parts = ((TRAIN, training), (HELD_OUT, held_out))
-    return [(e.id, e.group, e.label or "", part) for part, catalog in parts for e in catalog]
+    return [
+        (e.id, e.group, e.label or "", part, "yes" if e.patient_known else "no")
+        for part, catalog in parts
+        for e in catalog
+    ]
+
+
+def _known_as(entry: VideoEntry, names: Collection[str]) -> set[str]:
+    """Returns those of ``names`` that mean a video: the longest end of each path to it."""
+    paths = (entry.path, *entry.links)
+    found = (next((n for n in _names(path) if n in names), None) for path in paths)
+    return {name for name in found if name is not None}
 
 
 def _names(path: Path) -> Iterator[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from usucl.cli.console import say, table
-
-if TYPE_CHECKING:
-    from usucl.evaluation import Evaluation
-    from usucl.evaluation.bootstrap import Estimate
+from usucl.cli.console import say
+from usucl.cli.evaluation import show
 
 
-def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: float = 6.0) -> None:
+def demo(
+    *,
+    data: Path | None = None,
+    patient_pattern: str | None = None,
+    out: Path = Path("runs/demo"),
+    minutes: float = 6.0,
+) -> None:
     """Train a small encoder, evaluate it and write a report, in minutes.
 
     Without data, synthetic ultrasound videos are made first. Nothing is overwritten: if the folder
@@ -21,13 +24,17 @@ def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: fl
 
     Args:
         data: folder of ultrasound videos.
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; usucl data check shows whom it finds.
         out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
 
-    report, evaluation = run_demo(data=data, out=out, minutes=minutes)
-    _show(evaluation)
+    report, evaluation = run_demo(
+        data=data, out=out, minutes=minutes, patient_pattern=patient_pattern
+    )
+    show(evaluation)
     say(f"Report: {report}")
 
 
@@ -35,6 +42,7 @@ def train(
     data: Path,
     *,
     out: Path,
+    patient_pattern: str | None = None,
     preset: str = "dense",
     set_: Sequence[str] = (),
     held_out: Sequence[int] | None = None,
@@ -51,6 +59,8 @@ def train(
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; usucl data check shows whom it finds.
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50.
         held_out: folds of patients that are not trained on; without a number, none are held out. By
@@ -64,10 +74,15 @@ def train(
     from usucl import training
 
     folds = None if held_out is None else list(held_out)
-    given: dict[str, Any] = {"data": data, "held_out": folds, "seed": seed}
+    given: dict[str, Any] = {
+        "data": data,
+        "held_out": folds,
+        "seed": seed,
+        "patient_pattern": patient_pattern,
+    }
     flags = {name: value for name, value in given.items() if value is not None}
     changes = dict(_change(text) for text in set_)
-    if twice := [name for name in ("held_out", "seed") if name in flags and name in changes]:
+    if twice := [name for name in given if name != "data" and name in flags and name in changes]:
         raise ValueError(f"{twice[0]} must be given by --set or by its own option, got both")
     if changes.get("data", str(data)) not in (str(data), str(data.absolute())):
         raise ValueError(f"--set data must be {data}, the folder given, got {changes['data']}")
@@ -134,6 +149,7 @@ def evaluate(
     data: Path,
     *,
     out: Path | None = None,
+    patient_pattern: str | None = None,
     frames_per_video: int = 20,
     queries_per_video: int = 10,
     resamples: int = 2000,
@@ -143,12 +159,16 @@ def evaluate(
 ) -> None:
     """Measure the trained encoder against its random initialisation and raw pixels.
 
-    Intervals are 95 %, by bootstrap over patients. The report of the run is written again.
+    Intervals are 95 %, by bootstrap over patients. On the run's own data, the report of the run is
+    written again. Other data have a folder of their own, evaluations/<name of the data folder> in
+    the run folder, with a report of its own.
 
     Args:
         run: run folder.
         data: folder of videos, with labels.csv for the probes.
-        out: folder for evaluation.json and embeddings/; the run folder by default.
+        out: folder for evaluation.json, embeddings/ and the report, in place of these two.
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; by default that of the run.
         frames_per_video: greatest number of frames per video, evenly spaced.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
@@ -168,10 +188,13 @@ def evaluate(
         resamples=resamples,
         folds=folds,
         seed=seed,
+        patient_pattern=patient_pattern,
     )
-    _show(result)
-    say(f"Evaluation: {RunFolder(out or run).evaluation}")
-    if not no_report and out is None:
+    show(result)
+    own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)
+    folder = own if out is None else RunFolder(out)
+    say(f"Evaluation: {folder.evaluation}")
+    if not no_report and folder.path == Path(run):
         from usucl.report import write_report
 
         say(f"Report: {write_report(run)}")
@@ -182,27 +205,3 @@ def _change(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
     return name, value
-
-
-def _show(evaluation: Evaluation) -> None:
-    from usucl.evaluation.embed import ENCODERS
-    from usucl.report.results import probe_rows, retrieval_rows
-
-    rows = []
-    for unit, figures in (
-        ("AUROC", retrieval_rows(evaluation)),
-        ("balanced accuracy", probe_rows(evaluation)),
-    ):
-        for row in figures:
-            estimates = [row.estimates[name] for name in (*ENCODERS, "trained - random")]
-            cells = [_estimate(e, "+.2f" if e is estimates[-1] else ".2f") for e in estimates]
-            rows.append((" ".join(row.name.split()), unit, *cells))
-    title = f"Measured on {evaluation.protocol.measured_on}, with 95 % intervals over patients"
-    table(["", "figure", *ENCODERS, "trained - random"], rows, title=title)
-
-
-def _estimate(estimate: Estimate, form: str) -> str:
-    if estimate.value is None:
-        return "-"
-    interval = "" if estimate.low is None else f" [{estimate.low:{form}}, {estimate.high:{form}}]"
-    return f"{estimate.value:{form}}{interval}"
