@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,6 +85,28 @@ def check_writable(folder: Path) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
+def is_left_over(temporary: Path) -> bool:
+    """Returns whether the process that wrote a temporary file, by its name, has ended."""
+    number = temporary.name.split(".")[-2]
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes ``content`` to ``path``; an earlier version stays until the new one is on disk.
 
@@ -135,13 +158,17 @@ def write_tensors(
     """
     content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode
+        )  # for whom the user wants files: the library writes private ones
         try:
             safetensors.torch.save_file(content, temporary, {**(metadata or {}), _KEY: SEAL})
         except (
             SafetensorError
         ) as error:  # of the disk: tensors that cannot be stored are TypeErrors
             raise OSError(None, str(error)) from error
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)
         seal(temporary)
 
 
@@ -230,9 +257,3 @@ def _digest(content: mmap.mmap, start: int) -> str:
         digest.update(UNSEALED.encode())
         digest.update(view[start + 64 :])
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from usucl._progress import job, listening
 from usucl._terminal import say
 from usucl.data import Augmentation, VideoCatalog, write_phantom
 from usucl.evaluation import Evaluation, evaluate
@@ -26,12 +27,14 @@ TRAINING_SHARE = 0.6  # share of the time; evaluation and report take most of th
 OTHER_WORK = 1.15  # ratio of a whole step, with loss and optimiser, to its batch and encoder
 
 
+@job("Demo", {"Pretraining": 216, "Evaluating": 60, "Writing the report": 30})
 def run_demo(
     *,
     data: str | Path | None = None,
     out: str | Path = "runs/demo",
     minutes: float = 6.0,
     patient_pattern: str | None = None,
+    progress: bool = False,
 ) -> tuple[Path, Evaluation]:
     """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
 
@@ -43,6 +46,7 @@ def run_demo(
         minutes: time for everything, on a machine without other load.
         patient_pattern: finds the patients in the videos' paths, see
             :meth:`usucl.data.VideoCatalog.with_patients`.
+        progress: show the progress on standard error.
 
     Returns:
         The path of the report, and the evaluation.
@@ -76,7 +80,7 @@ def run_demo(
         "sampling.frames": FRAMES,
         "patient_pattern": patient_pattern,
     }
-    train(data=data, out=out, preset="dense", **options)
+    train(data=data, out=out, preset="dense", progress=listening(), **options)
     say("Evaluating it against its random initialisation and raw pixels")
     evaluation = evaluate(run=out, data=data)
     return write_report(out), evaluation

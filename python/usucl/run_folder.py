@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 import os
 import shutil
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from usucl._files import DamagedFileError, read_json, write_atomically
+from usucl._files import DamagedFileError, is_left_over, read_json, remove, write_atomically
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
-from usucl.data.identity import same_name
+from usucl.data.identity import known_as, same_name
 from usucl.data.patients import Patients, knowledge
 from usucl.data.video import Damaged
 
@@ -23,6 +24,8 @@ MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
 
 TRAIN, HELD_OUT = "train", "held_out"
+_ID = "# id: "  # of the run, in the line after the mark
+
 SPLIT = ("video_id", "group", "label", "part")
 PATIENT_KNOWN = "patient_known"
 """A further column of the split, yes or no; earlier versions did not write it."""
@@ -36,10 +39,14 @@ class RunFolder:
     Attributes:
         path: the folder itself.
         config: the options of the run, YAML.
+        facts: what is known of the run besides: times, command, versions, machine, JSON.
         split: table of all videos and the part, train or held_out, that each belongs to.
         skipped: table of the files that could not be read, and why.
         metrics: table of the metrics of training.
+        warnings: table of what was wrong in training, and the step when it was first seen.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
+        backbone_weights: the encoder without its head, with torchvision's names.
+        exported: folder with the encoder in other formats.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
@@ -57,11 +64,15 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
         self.config = path / "config.yaml"
+        self.facts = path / "run.json"
         self.split = path / "split.csv"
         self.skipped = path / "skipped.csv"
         self.metrics = path / "metrics.csv"
+        self.warnings = path / "warnings.csv"
         self.encoder_config = path / "encoder.json"
         self.encoder_weights = path / "encoder.safetensors"
+        self.backbone_weights = path / "backbone.safetensors"
+        self.exported = path / "exported"
         self.initial = path / "initial"
         self.bank = path / "bank"
         self.checkpoints = path / "checkpoints"
@@ -83,11 +94,39 @@ class RunFolder:
         """Whether training has marked the folder as a run."""
         return self.config.is_file() and self.config.read_bytes().startswith(MARK.encode())
 
+    @property
+    def id(self) -> str | None:
+        """The identity of the run, which its checkpoints have too; None for earlier versions."""
+        if not self.is_run:
+            return None
+        line = self.config.read_text(encoding="utf-8").splitlines()[1:2]
+        return line[0].removeprefix(_ID) if line and line[0].startswith(_ID) else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether this is a run that ended before its first epoch did: nothing in it was trained.
+
+        A run without its checkpoint is none of these if it holds a trained encoder or results.
+        """
+        results = (self.checkpoint, self.bank, self.evaluation, self.embeddings, self.embedded)
+        weights, initial = self.encoder_weights, RunFolder(self.initial).encoder_weights
+        return (
+            self.is_run
+            and self.split.is_file()
+            and not self.has_earlier
+            and not any(path.exists() for path in (*results, self.report))
+            and (
+                not weights.is_file()
+                or (initial.is_file() and filecmp.cmp(weights, initial, shallow=False))
+            )
+        )
+
     def check_free(self, *, overwrite: bool) -> None:
         """Checks that a new run may be written here.
 
         Raises:
-            FileExistsError: it is a file, or not empty (with ``overwrite``, it may be a run).
+            FileExistsError: it is a file, or not empty (with ``overwrite``, it may be a run; a run
+                that ended before its first epoch did may be there anyway).
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"out must be a folder, got the file {self.path}")
@@ -97,7 +136,7 @@ class RunFolder:
             raise FileExistsError(
                 f"{self.path} is not empty and holds no run: choose another folder"
             )
-        if not overwrite:
+        if not overwrite and not self.is_unfinished:
             raise FileExistsError(
                 f"{self.path} holds a run: give overwrite=True to replace it, or resume=True to "
                 "continue it"
@@ -107,11 +146,15 @@ class RunFolder:
         """Makes the folder, and moves an earlier run into a hidden folder within it.
 
         It stays there until :meth:`forget_earlier`, or :meth:`recover` brings it back. Other files
-        stay where they are, and the config too, so that the folder is a run at any moment.
+        stay where they are, and the config too, so that the folder is a run at any moment. Of a
+        run in which nothing was trained nothing stays.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self.recover()
-        if self.is_run:
+        if self.is_unfinished:
+            for entry in self._results:
+                remove(entry)
+        elif self.is_run:
             self._earlier.mkdir()
             for entry in filter(os.path.lexists, self._results):
                 os.replace(entry, self._earlier / entry.name)
@@ -126,26 +169,38 @@ class RunFolder:
         """
         for folder in (self.path, self.checkpoints, self.initial, self._earlier):
             for file in folder.glob(".*.tmp"):
-                if _is_left(file):
+                if is_left_over(file):
                     file.unlink(missing_ok=True)
         shutil.rmtree(self._forgotten, ignore_errors=True)
-        if (self._earlier / self.config.name).is_file():
+        if self.has_earlier:
             if self.checkpoint.is_file():
                 self.forget_earlier()
                 return
             for entry in self._results:
-                _remove(entry)  # of the new run
+                remove(entry)  # of the new run
             os.replace(self._earlier / self.config.name, self.config)
         if self._earlier.is_dir():
             for entry in self._earlier.iterdir():
                 os.replace(entry, self.path / entry.name)
             self._earlier.rmdir()
 
+    def discard(self) -> None:
+        """Removes a run that has not begun to train, and the folder if nothing else is in it."""
+        for entry in (*self._results, self.config):
+            remove(entry)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def forget_earlier(self) -> None:
         """Removes the run that was set aside, if there is one."""
         if self._earlier.is_dir():
             os.replace(self._earlier, self._forgotten)  # at once, so that no part comes back
             shutil.rmtree(self._forgotten)
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether a run is set aside, which comes back unless this one gets a checkpoint."""
+        return (self._earlier / self.config.name).is_file()
 
     @property
     def _earlier(self) -> Path:
@@ -161,8 +216,12 @@ class RunFolder:
         return (
             self.encoder_weights,
             self.encoder_config,
+            self.backbone_weights,
+            self.exported,
             self.initial,
             self.metrics,
+            self.warnings,
+            self.facts,
             self.split,
             self.skipped,
             self.checkpoints,
@@ -179,16 +238,10 @@ class RunFolder:
     def scan(self, data: str | Path, *, patient_pattern: str | None = None) -> VideoCatalog:
         """Returns the videos of a folder, read and grouped by patient as training did.
 
-        Args:
-            data: the folder.
-            patient_pattern: used instead of the run's own, see
-                :meth:`usucl.data.VideoCatalog.scan`.
+        A ``patient_pattern`` replaces the run's own. If that finds nobody here, a warning says so.
 
         Raises:
             ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
-
-        Warns:
-            UserWarning: the run's own pattern finds no patient in these videos.
         """
         config = self._options()
         damaged: Damaged = "keep" if config.get("damaged") == "keep" else "skip"
@@ -204,11 +257,9 @@ class RunFolder:
 
     def _options(self) -> dict[str, object]:
         """Returns the config by name; empty if there is none or it cannot be read."""
-        if not self.config.is_file():
-            return {}
         try:
             options = yaml.safe_load(self.config.read_text(encoding="utf-8", errors="replace"))
-        except (yaml.YAMLError, RecursionError):
+        except (FileNotFoundError, yaml.YAMLError, RecursionError):
             return {}
         return options if isinstance(options, dict) else {}
 
@@ -217,12 +268,9 @@ class RunFolder:
 
         They are if they lie in the folder that the run was trained on, or else are exactly those
         of the split.
-
-        Raises:
-            FileNotFoundError: the folder has no split.
         """
         names = {same_name(row["video_id"]) for row in read_table(self.split, SPLIT)}
-        found = [name for entry in catalog for name in _known_as(entry, names)]
+        found = [name for entry in catalog for name in known_as(entry.paths, names)]
         data = self._options().get("data")
         if isinstance(data, str) and os.path.realpath(data) == os.path.realpath(catalog.root):
             return bool(found)
@@ -248,9 +296,9 @@ class RunFolder:
                 return folder
         raise AssertionError("the numbers do not end")
 
-    def write_config(self, text: str) -> None:
-        """Writes the config, which marks the folder as a run."""
-        write_atomically(self.config, (MARK + text).encode())
+    def write_config(self, text: str, id: str | None = None) -> None:
+        """Writes the config, which marks the folder as a run, with its identity."""
+        write_atomically(self.config, (MARK + (f"{_ID}{id}\n" if id else "") + text).encode())
 
     def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
         """Writes which videos are trained on and which are held out."""
@@ -301,7 +349,7 @@ class RunFolder:
         patients = {same_name(row["group"]) for row in rows if row["part"] == TRAIN}
 
         def seen(entry: VideoEntry) -> bool:
-            trained = any(parts[name] == TRAIN for name in _known_as(entry, parts))
+            trained = any(parts[name] == TRAIN for name in known_as(entry.paths, parts))
             return trained or (entry.patient_known and same_name(entry.group) in patients)
 
         groups = {entry.group for entry in catalog if seen(entry)}
@@ -339,27 +387,6 @@ def different_videos(run: Path, **differences: Sequence[str]) -> None:
         )
 
 
-def _is_left(file: Path) -> bool:
-    """Returns whether the process that wrote a temporary file, by its name, has ended."""
-    number = file.name.split(".")[-2]
-    if not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink(missing_ok=True)
-
-
 def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:
     parts = ((TRAIN, training), (HELD_OUT, held_out))
     return [
@@ -367,20 +394,3 @@ def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[st
         for part, catalog in parts
         for e in catalog
     ]
-
-
-def _known_as(entry: VideoEntry, names: Collection[str]) -> set[str]:
-    """Returns those of ``names`` that mean a video: the longest end of each path to it."""
-    paths = (entry.path, *entry.links)
-    found = (next((n for n in _names(path) if n in names), None) for path in paths)
-    return {name for name in found if name is not None}
-
-
-def _names(path: Path) -> Iterator[str]:
-    """Yields every id that a catalogue may have given the video, the most specific first."""
-    paths = [path.absolute(), path.resolve()]  # the name of a link, and of its target
-    if path.is_file():
-        paths += [p.with_suffix("") for p in paths]
-    for length in range(max(len(p.parts) for p in paths), 0, -1):
-        for p in paths:
-            yield same_name("/".join(p.parts[-length:]))

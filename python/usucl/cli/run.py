@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from usucl.cli import finished
 from usucl.cli.console import say
 from usucl.cli.evaluation import show
 
@@ -100,10 +101,8 @@ def train(
         progress=not no_progress,
         **options,
     )
-    say(f"Run: {out}")
-    say("Next:")
-    say(f"  usucl evaluate {out} {data}")
-    say(f"  usucl bank build {out} {data} --out {out.with_name(out.name + '-bank')}")
+    for line in finished.of_training(out, data):
+        say(line)
 
 
 def embed(
@@ -114,6 +113,7 @@ def embed(
     encoder: Literal["trained", "random", "pixels"] = "trained",
     frames_per_video: int | None = None,
     batch_size: int = 64,
+    format: Literal["safetensors", "npz", "csv"] = "safetensors",
     overwrite: bool = False,
 ) -> None:
     """Write the embeddings of a folder's frames.
@@ -121,10 +121,12 @@ def embed(
     Args:
         run: run folder.
         data: folder of videos.
-        out: folder for <encoder>.safetensors and <encoder>.csv; embedded/ of the run by default.
+        out: folder for the files; embedded/ of the run by default.
         encoder: the trained encoder, its random initialisation, or raw pixels.
         frames_per_video: greatest number of frames per video, evenly spaced; all by default.
         batch_size: frames encoded at once.
+        format: <encoder>.safetensors with the numbers and <encoder>.csv with one row per frame;
+            <encoder>.npz with NumPy's arrays; or <encoder>.csv with rows and numbers.
         overwrite: replace what an earlier call wrote there.
     """
     from usucl import evaluation
@@ -137,6 +139,7 @@ def embed(
         encoder=encoder,
         frames_per_video=frames_per_video,
         batch_size=batch_size,
+        format=format,
         overwrite=overwrite,
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]

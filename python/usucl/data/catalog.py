@@ -72,6 +72,11 @@ class VideoEntry:
         if not self.group:
             object.__setattr__(self, "group", self.id)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All paths that lead to the video, its own first."""
+        return (self.path, *self.links)
+
     def open(self) -> Video:
         """Returns the video, without decoding it a second time if a scan has done so."""
         if self._video is not None:
@@ -183,9 +188,7 @@ class VideoCatalog:
             )
             for name, video in zip(ids, videos, strict=True)
         ]
-        known = Names(
-            root, [(e.id, (e.path, *e.links)) for e in entries], [s.path for s in skipped]
-        )
+        known = Names(root, [(e.id, e.paths) for e in entries], [s.path for s in skipped])
         if (table := root / LABELS).is_file():
             for i, fields in read_labels(table, known, ids, missing).items():
                 entries[i] = replace(entries[i], **fields)

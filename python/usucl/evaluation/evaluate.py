@@ -13,6 +13,7 @@ import numpy as np
 
 from usucl._environment import Machine, version_of
 from usucl._files import check_writable, write_json
+from usucl._progress import job
 from usucl._spread import MEASURES
 from usucl.data import VideoCatalog
 from usucl.data.patients import UNIT, Patients
@@ -20,7 +21,7 @@ from usucl.data.phantom import is_synthetic
 from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes
 from usucl.evaluation.embed import image_size_of, load_encoders
-from usucl.evaluation.labels import probe_label
+from usucl.evaluation.labels import probe_labels
 from usucl.evaluation.metrics import group_mean
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
@@ -41,6 +42,16 @@ INTERVALS: Mapping[Patients, str] = {
 PACKAGES = ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
 
 
+@job(
+    "Evaluating",
+    {
+        "Reading videos": 3,
+        "Embedding frames": 8,
+        "Measuring retrieval": 7,
+        "Measuring the spread": 1,
+        "Fitting probes": 15,
+    },
+)
 def evaluate(
     *,
     run: str | Path,
@@ -52,6 +63,7 @@ def evaluate(
     folds: int = 5,
     seed: int = 0,
     patient_pattern: str | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Measures a run's trained encoder against its random initialisation and raw pixels.
 
@@ -76,6 +88,7 @@ def evaluate(
         seed: seed of the augmentations, the folds and the resamples.
         patient_pattern: finds the patients in the videos' paths, see
             :meth:`usucl.data.VideoCatalog.with_patients`; by default that of the run.
+        progress: show the progress on standard error.
 
     Returns:
         The content of ``evaluation.json`` as :class:`~usucl.evaluation.Evaluation`. Undefined
@@ -145,10 +158,7 @@ def evaluate(
         seed=seed,
     )
     retrieval = _retrieval(patient_auroc, protocol, unit)
-    probed = {
-        label: probe_label(label, catalog.entries, embeddings, protocol, unit)
-        for label in ("label", "frame_label")
-    }
+    probed = probe_labels(catalog.entries, embeddings, protocol, unit)
     families = [family for found in probed.values() if found for family in found.families()]
     level = family_level([*retrieval, *families])
     figures = {task: c for family in retrieval for task, c in family.adjusted(level).items()}
@@ -239,6 +249,7 @@ def _counts(embeddings: Embeddings) -> dict[str, Count]:
     }
 
 
+@job("Measuring the spread")
 def _geometry(
     embeddings: Mapping[str, Embeddings], only_held_out: bool
 ) -> dict[str, dict[str, float | None]]:

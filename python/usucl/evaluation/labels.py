@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from usucl._progress import Stage, stage
 from usucl.data import VideoEntry
 from usucl.embedding import Embeddings, numbered
 from usucl.evaluation import probes
@@ -86,29 +87,52 @@ class _Labelled:
         return found
 
 
-def probe_label(
-    label: str,
+def probe_labels(
     entries: Sequence[VideoEntry],
     embeddings: Mapping[str, Embeddings],
     protocol: Protocol,
     unit: str,
-) -> ProbedLabel | None:
-    """Probes a label of videos or frames under both protocols; None without two classes.
+) -> dict[str, ProbedLabel | None]:
+    """Probes the labels of videos and of frames; None for one without two classes.
 
     Args:
-        label: "label" or "frame_label".
         entries: the videos.
         embeddings: embeddings of their frames, by encoder.
-        protocol: how it is measured.
-        unit: what a group of videos is that is on one side of a split: "patient" or "video".
+        protocol: how they are measured.
+        unit: what is never on both sides of a split, see :data:`usucl.data.patients.UNIT`.
     """
     every = embeddings["trained"]
+    names = {
+        "label": [every.label[v] for v in every.video.tolist()],
+        "frame_label": list(every.frame_label),
+    }
+    work = {
+        label: _labelled(label, names[label], entries, embeddings)
+        for label in names
+        if len(set(filter(None, names[label]))) > 1
+    }
+    fits = sum(len(splits) for _, protocols in work.values() for splits in protocols.values())
+    found: dict[str, ProbedLabel | None] = dict.fromkeys(names)
+    with stage("Fitting probes", fits * len(embeddings), unit="fits") as bar:
+        for label, (labelled, protocols) in work.items():
+            by_protocol = {
+                n: _probe(labelled, s, protocol, unit, bar) for n, s in protocols.items()
+            }
+            found[label] = ProbedLabel(labelled.classes, by_protocol)
+    return found
+
+
+def _labelled(
+    label: str,
+    names: Sequence[str | None],
+    entries: Sequence[VideoEntry],
+    embeddings: Mapping[str, Embeddings],
+) -> tuple[_Labelled, dict[str, list[probes.Split]]]:
+    """Returns the frames whose label has a name, and how both protocols split them."""
+    every = embeddings["trained"]
     video = every.video.numpy()
-    names = [every.label[v] for v in video] if label == "label" else every.frame_label
     is_labelled = np.array([bool(name) for name in names])
     classes, truth = numbered(name for name in names if name)
-    if len(classes) < 2:
-        return None
     kept = {name: e.select(is_labelled) for name, e in embeddings.items()}
     video = video[is_labelled]
     fold_of = {entry.id: entry.fold for entry in entries}
@@ -129,25 +153,26 @@ def probe_label(
         "held_out": probes.held_out_split(kept["trained"].frame_held_out),
         "cross_validation": probes.fold_splits(fold),
     }
-    return ProbedLabel(
-        labelled.classes,
-        {name: _probe(labelled, splits[name], protocol, unit) for name in splits},
-    )
+    return labelled, splits
 
 
 def _probe(
-    labelled: _Labelled, splits: Sequence[probes.Split], protocol: Protocol, unit: str
+    labelled: _Labelled,
+    splits: Sequence[probes.Split],
+    protocol: Protocol,
+    unit: str,
+    bar: Stage,
 ) -> tuple[ProbeResult, Family[Figure]] | None:
     """Runs all probes under one protocol; None where there is nothing to fit on or to test."""
     if not any(s.fit.size and s.test.size for s in splits):
         return None
-    predictions = {
-        name: {
-            encoder: labelled.predict(probe.predictor, e.features.numpy(), splits)
-            for encoder, e in labelled.embeddings.items()
-        }
-        for name, probe in probes.PROBES.items()
-    }
+    predictions: dict[str, dict[str, dict[probes.Level, probes.Predictions]]]
+    predictions = {name: {} for name in probes.PROBES}
+    for encoder, e in labelled.embeddings.items():
+        for name, probe in probes.PROBES.items():
+            features = e.features.numpy()
+            predictions[name][encoder] = labelled.predict(probe.predictor, features, splits)
+        bar.advance(len(splits))
     reference = next(iter(predictions.values()))["trained"]["frame"]
     tested = probes.patients_per_class(reference)
     classes = labelled.classes

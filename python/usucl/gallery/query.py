@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
 from usucl.data.dicom import dicom_frame
 from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
-from usucl.data.transforms import resize_short_side
+from usucl.data.transforms import centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
 from usucl.models import FrameEncoder
@@ -60,8 +59,8 @@ def query_of_file(encoder: FrameEncoder, text: str) -> Query:
     """
     image, name = _read(text)
     with torch.no_grad():
-        embedding = encoder(normalise(_square(image, encoder.config.image_size)[None]))
-    return Query(name, embedding, _square(image, SHOWN))
+        embedding = encoder(normalise(centre_view(image, encoder.config.image_size)[None]))
+    return Query(name, embedding, centre_view(image, SHOWN))
 
 
 def _read(text: str) -> tuple[Tensor, str]:
@@ -91,8 +90,3 @@ def _parted(text: str) -> tuple[Path, int | None]:
     if Path(text).exists() or not at or not number.isdecimal():
         return Path(text), None
     return Path(path), int(number)
-
-
-def _square(image: Tensor, size: int) -> Tensor:
-    """Returns the part of a frame that the encoder sees."""
-    return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])
