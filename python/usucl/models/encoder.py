@@ -206,8 +206,9 @@ class FrameEncoder(nn.Module):
         advice = "encoder.preprocess(image) makes it of any image"
         if not isinstance(images, Tensor):
             raise TypeError(f"{wanted}, got {type(images).__name__}: {advice}")
-        cast = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
-        if images.dtype != dtype and not cast:
+        if images.dtype != dtype and not (
+            images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
+        ):
             raise TypeError(f"{wanted}, got {images.dtype}: {advice}")
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"{wanted}, got the shape {list(images.shape)}: {advice}")
