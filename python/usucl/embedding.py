@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usucl._files import DamagedFileError, read_tensors, replacing, write_tensors
+from usucl._progress import stage
 from usucl._tables import read_table, write_table
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 
@@ -242,16 +243,19 @@ def embed_entries(
         ValueError: no video is left, or an encoder gives values that are not finite.
     """
     part = {entry.id: is_held_out for entry, is_held_out in zip(entries, held_out, strict=True)}
-    embedded = list(
-        embed_videos(
-            ((e, evenly_spaced(e.num_frames, frames_per_video)) for e in entries),
+    wanted = [(e, evenly_spaced(e.num_frames, frames_per_video)) for e in entries]
+    embedded = []
+    with stage("Embedding frames", sum(len(f) for _, f in wanted), unit="frames") as bar:
+        for one in embed_videos(
+            wanted,
             encoders,
             image_size=image_size,
             left_out=lambda error: logger.warning("left out: %s", error),
             batch_size=batch_size,
             device=device,
-        )
-    )
+        ):
+            embedded.append(one)
+            bar.advance(len(one[1]))
     if not embedded:
         raise ValueError("data must hold at least one readable video, got none")
     kept = [entry for entry, *_ in embedded]

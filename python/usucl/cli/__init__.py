@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, say
 
@@ -32,6 +33,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "report": run.report,
     "bank": {
         "build": bank.build,
         "info": bank.info,
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("USUCL_DEBUG"))
     os.environ["MPLBACKEND"] = "Agg"  # commands only write files; a notebook's backend is not here
-    with messages():
+    with messages(), listen():
         return _run([word for word in words if word != "--debug"], debug)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from usucl.cli.console import progress, say, table, visible
+from usucl.cli.console import say, table
 
 if TYPE_CHECKING:
     from usucl.data import Skipped
@@ -58,19 +58,19 @@ def build(
     """
     from usucl.gallery import Gallery
 
-    with _Shown() as shown:
-        gallery = Gallery.build(
-            run=run,
-            data=data,
-            out=out,
-            frames_per_video=frames_per_video,
-            search=search,
-            dtype=dtype,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            progress=shown,
-        )
-    if shown.complete:
+    events = _Events()
+    gallery = Gallery.build(
+        run=run,
+        data=data,
+        out=out,
+        frames_per_video=frames_per_video,
+        search=search,
+        dtype=dtype,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        progress=events,
+    )
+    if events.complete:
         say(f"Bank: {out} (already complete)")
         return
     videos, dim = len(gallery.contents.videos), gallery.bank.dim
@@ -211,10 +211,7 @@ def duplicates(
     if top is not None and top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
     gallery = Gallery.open(bank)
-    with _Shown("Comparing") as shown:
-        pairs = gallery.duplicates(
-            threshold=threshold, across=across, every_frame=every_frame, progress=shown
-        )
+    pairs = gallery.duplicates(threshold=threshold, across=across, every_frame=every_frame)
     listed = pairs[:top]
     counts = summary(pairs)
     if csv_ is not None:
@@ -235,37 +232,23 @@ def duplicates(
                 say(f"{what}: {path}")
 
 
-class _Shown:
-    """Shows the events of a gallery as a progress bar and lines."""
+class _Events:
+    """Prints the events of a build other than its progress, which is shown anyway."""
 
-    def __init__(self, description: str = "") -> None:
-        self.description = description
+    def __init__(self) -> None:
         self.complete = False
-        self.bar = progress("frames")
-        self.frames = self.bar.add_task(description)
-
-    def __enter__(self) -> _Shown:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
     def __call__(self, event: Progress | Resumed | Skipped) -> None:
         from usucl.data import Skipped
-        from usucl.gallery import Progress
+        from usucl.gallery import Resumed
 
-        if isinstance(event, Progress):
-            self.bar.start()
-            name = visible(event.video or self.description)
-            self.bar.update(self.frames, completed=event.done, total=event.total, description=name)
-        elif isinstance(event, Skipped):
+        if isinstance(event, Skipped):
             say(f"left out: {event.path}: {event.reason}", stderr=True)
-        elif event.complete:
-            self.complete = True
-        else:
-            if event.finished:
+        elif isinstance(event, Resumed):
+            self.complete = event.complete
+            if event.finished and not event.complete:
                 say(f"Continuing: {event.finished} of {event.videos} videos are already finished")
-            if event.unused:
+            if event.unused and not event.complete:
                 say(
                     f"Not used: {event.unused} videos embedded by another encoder or from other "
                     "files"

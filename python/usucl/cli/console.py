@@ -9,26 +9,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from usucl._terminal import console, say, table, visible
 
-__all__ = ["console", "messages", "progress", "say", "table", "visible"]
-
-
-def progress(unit: str) -> Progress:
-    """Returns a progress bar on standard error, disabled if that is not a terminal.
-
-    Descriptions of its tasks must be :func:`visible`.
-    """
-    shown = console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} " + unit, markup=False),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True)
+__all__ = ["console", "messages", "say", "table", "visible"]
 
 
 class _Log(logging.Handler):

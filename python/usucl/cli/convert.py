@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.text import Text
-
-from usucl.cli.console import console, say, visible
+from usucl._progress import Stage, job, stage
+from usucl.cli.console import say
 from usucl.cli.data import Damaged
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 ImageFormat = Literal["png", "jpeg"]
 
 
+@job("Converting", {"Reading videos": 1, "Writing frames": 2})
 def convert(
     data: Path,
     *,
@@ -57,11 +57,11 @@ def convert(
         if (out / name).is_file() and (out / name).read_bytes() != content:
             raise FileExistsError(f"{out / name} already exists and differs")
     out.mkdir(parents=True, exist_ok=True)
-    with console(stderr=True).status("") as status:
-        for number, entry in enumerate(catalog, 1):
-            status.update(Text(visible(f"{number} of {len(catalog)}: {entry.id}")))
-            if entry not in finished:
-                _write(entry, out, size, image_format)
+    missing = [entry for entry in catalog if entry not in finished]
+    frames = sum(entry.num_frames for entry in missing)
+    with stage("Writing frames", frames, unit="frames") as bar:
+        for entry in missing:
+            _write(entry, out, size, image_format, bar)
     for name, content in tables.items():
         if content:
             write_atomically(out / name, content)
@@ -89,7 +89,9 @@ def _is_finished(entry: VideoEntry, out: Path, size: int | None, image_format: I
     return True
 
 
-def _write(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> None:
+def _write(
+    entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat, bar: Stage
+) -> None:
     folder = out / entry.id
     unfinished = folder.with_name(
         f".{folder.name}.unfinished"
@@ -99,6 +101,7 @@ def _write(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFo
     options: dict[str, Any] = {"quality": 95} if image_format == "jpeg" else {"compress_level": 4}
     for number, image in enumerate(_images(entry, size)):
         image.save(unfinished / f"{number:05d}.{image_format}", **options)
+        bar.advance()
     unfinished.rename(folder)
 
 

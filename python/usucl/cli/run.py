@@ -1,4 +1,4 @@
-"""``usucl demo``, ``train``, ``embed`` and ``evaluate``: the package's functions as commands."""
+"""The package's functions as commands: demo, train, embed, evaluate, report."""
 
 from __future__ import annotations
 
@@ -175,6 +175,19 @@ def evaluate(
         from usucl.report import write_report
 
         say(f"Report: {write_report(run)}")
+
+
+def report(run: Path, *, evaluation: Path | None = None) -> None:
+    """Write the report of a run again, from what lies in its folder; nothing is measured.
+
+    Args:
+        run: run folder.
+        evaluation: folder of an evaluation of the run, such as one on other data: the report goes
+            there. By default the run folder.
+    """
+    from usucl.report import write_report
+
+    say(f"Report: {write_report(run, evaluation=evaluation)}")
 
 
 def _change(text: str) -> tuple[str, str]:

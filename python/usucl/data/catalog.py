@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from usucl._progress import Stage, stage
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
 from usucl.data.labels import FRAME_LABELS, LABELS, Names, read_frame_labels, read_labels, some
+from usucl.data.patients import Patients, knowledge
 from usucl.data.search import Skipped, find_videos
 from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
@@ -74,6 +76,11 @@ class VideoCatalog:
     def __iter__(self) -> Iterator[VideoEntry]:
         return iter(self.entries)
 
+    @property
+    def patients(self) -> Patients:
+        """Whether the patients of the videos are known, unknown, or known of some only."""
+        return knowledge([entry.patient_known for entry in self.entries])
+
     @classmethod
     def scan(
         cls,
@@ -116,10 +123,12 @@ class VideoCatalog:
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
-        paths, skipped, others = find_videos(root)
-        links = by_identity(paths)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            opened = list(pool.map(partial(_try_open, damaged=damaged), links))
+        with stage("Reading videos", unit="videos") as bar:
+            paths, skipped, others = find_videos(root)
+            links = by_identity(paths)
+            bar.update(total=len(links))
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                opened = list(pool.map(partial(_try_open, damaged=damaged, bar=bar), links))
         videos: list[Video] = []
         for path, result in zip(links, opened, strict=True):
             if isinstance(result, VideoError):
@@ -206,11 +215,13 @@ class VideoCatalog:
         return replace(self, entries=parts[0]), replace(self, entries=parts[1], skipped=())
 
 
-def _try_open(path: Path, damaged: Damaged) -> Video | VideoError:
+def _try_open(path: Path, damaged: Damaged, bar: Stage) -> Video | VideoError:
     try:
         return open_video(path, damaged=damaged)
     except VideoError as error:
         return error
+    finally:
+        bar.advance()
 
 
 def _unique_ids(root: Path, paths: list[Path]) -> list[str]:

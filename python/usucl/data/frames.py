@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from usucl._progress import track
 from usucl.data.catalog import VideoEntry
 from usucl.data.transforms import resize_short_side
 from usucl.data.video import Video
@@ -48,7 +49,7 @@ class FrameStore:
         self.short_side = short_side
         self._stored: dict[int, Tensor] = {}
         left = limit_bytes
-        for index, entry in enumerate(self.entries):
+        for index, entry in enumerate(track(self.entries, "Decoding videos", unit="videos")):
             video = entry.open()
             scale = short_side / min(video.height, video.width)
             one_channel = round(video.height * scale) * round(video.width * scale) * len(video)

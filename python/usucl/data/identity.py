@@ -6,6 +6,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Hashable, Sequence
+from os.path import splitext
 from pathlib import Path
 
 from usucl.data.video import IMAGE_SUFFIXES, frame_files
@@ -44,7 +45,7 @@ def _listed(path: Path) -> Hashable:
         if not stat.S_ISDIR(here.st_mode):
             return here.st_dev, here.st_ino
         with os.scandir(path) as entries:
-            images = [e for e in entries if Path(e.name).suffix.lower() in IMAGE_SUFFIXES]
+            images = [e for e in entries if splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
             return frozenset(e.stat().st_ino if e.is_symlink() else e.inode() for e in images)
     except OSError:
         return path  # opening it tells what is wrong

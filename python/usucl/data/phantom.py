@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CLASSES = ("cyst", "nodule", "stone")  # the class of a video is the kind of lesion in the organ
+MARK = "SYNTHETIC.txt"  # a file in a folder of synthetic videos
 KINDS = (*CLASSES, "vessel")  # structures that a frame can show; every organ has vessels
 
 SAMPLES, BEAMS, SPARE_BEAMS = 152, 104, 16  # the beam grid; rocking brings spare beams into view
@@ -87,7 +88,8 @@ def write_phantom(
     is in view. Only the content tells either: the recording settings are drawn independently.
 
     Args:
-        out: folder to make, with a folder per video, labels.csv, frame_labels.csv and README.txt.
+        out: folder to make, with a folder per video, labels.csv, frame_labels.csv, README.txt and
+            SYNTHETIC.txt, by which :func:`is_synthetic` knows the videos.
         videos: number of videos.
         frames: mean number of frames per video; each has 0.75 to 1.25 times as many, at least 2.
         image_size: side of the square frames in pixels.
@@ -133,7 +135,22 @@ def write_phantom(
         "frame_labels.csv: the structures in view in every frame, joined by +, or none.\n",
         encoding="utf-8",
     )
+    (out / MARK).write_text(
+        "The videos in this folder are synthetic: they show no patient.\n", encoding="utf-8"
+    )
     return out
+
+
+def is_synthetic(folder: str | Path) -> bool:
+    """Returns whether :func:`write_phantom` made the videos of a folder."""
+    folder = Path(folder)
+    if (folder / MARK).is_file():
+        return True
+    about = folder / "README.txt"  # earlier versions wrote this file only
+    if not about.is_file():
+        return False
+    with about.open("rb") as file:
+        return b"Made by usucl.data.write_phantom" in file.read(500)
 
 
 def _make_organ(rng: np.random.Generator, label: str) -> _Organ:

@@ -25,6 +25,14 @@ class Estimate:
     """A figure with its 95 % interval over patients, or the reason why there is none.
 
     ``value`` is None where the figure is not defined.
+
+    Attributes:
+        value: the figure on all patients.
+        low, high: the interval.
+        groups: number of patients (videos where the patients are unknown) it rests on.
+        note: why there is no value or no interval.
+        adjusted_low, adjusted_high: for a difference, the interval that holds together with those
+            of all other differences of the record; see :mod:`usucl.evaluation.simultaneous`.
     """
 
     value: float | None
@@ -32,6 +40,8 @@ class Estimate:
     high: float | None
     groups: int
     note: str | None = None
+    adjusted_low: float | None = None
+    adjusted_high: float | None = None
 
 
 def resample_weights(groups: int, resamples: int = 2000, seed: int = 0) -> FloatArray:

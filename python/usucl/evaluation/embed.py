@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usucl._files import check_writable
+from usucl._progress import job, stage
 from usucl.embedding import Embeddings, embed_entries
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
@@ -55,6 +56,7 @@ def load_encoders(run: str | Path, names: Sequence[EncoderName] = ENCODERS) -> d
     }
 
 
+@job("Embedding", {"Reading videos": 1, "Embedding frames": 3, "Writing embeddings": 0.1})
 def embed(
     *,
     run: str | Path,
@@ -64,6 +66,7 @@ def embed(
     frames_per_video: int | None = None,
     batch_size: int = 64,
     overwrite: bool = False,
+    progress: bool = False,
 ) -> Embeddings:
     """Embeds the frames of a data folder with an encoder of a run.
 
@@ -76,6 +79,7 @@ def embed(
         frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
         batch_size: frames encoded at once.
         overwrite: write into an ``out`` that is not empty; other files in it stay.
+        progress: show the progress on standard error.
 
     Returns:
         The :class:`Embeddings`, also written to ``out``.
@@ -102,7 +106,8 @@ def embed(
         frames_per_video=frames_per_video,
         batch_size=batch_size,
     )[encoder]
-    result.save(out, encoder)
+    with stage("Writing embeddings"):
+        result.save(out, encoder)
     return result
 
 

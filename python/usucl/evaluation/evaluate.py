@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from usucl._environment import Machine, version_of
 from usucl._files import check_writable, write_json
 from usucl._spread import MEASURES
 from usucl.data import VideoEntry
+from usucl.data.phantom import is_synthetic
 from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate
@@ -156,7 +157,13 @@ def evaluate(
             **{name: version_of(name) for name in PACKAGES},
         },
         machine=Machine.here(),
+        patients=catalog.patients,
+        own_data=True,
+        held_out=tuple(entry.id for entry in measured),
+        comparisons=0,
+        synthetic=is_synthetic(data),
     )
+    result = replace(result, comparisons=sum(1 for _ in result.differences()))
     write_json(target.evaluation, result.to_json())
     return result
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from usucl._progress import track
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 from usucl.data.transforms import Augmentation
 from usucl.embedding import default_device, encode, evenly_spaced
@@ -105,7 +106,8 @@ def temporal_retrieval(
     encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
     augment = Augmentation("crop-flip-jitter", image_size)
     videos = []
-    for number, entry in enumerate(entries):
+    measured = track(entries, "Measuring retrieval", unit="videos")
+    for number, entry in enumerate(measured):
         frames, is_query, is_spread = gallery_frames(
             entry.num_frames, queries_per_video, frames_per_video
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from usucl._environment import Machine
 from usucl.data import Skipped
+from usucl.data.patients import Patients
 from usucl.evaluation.bootstrap import Estimate
 
 Comparison: TypeAlias = Mapping[str, Estimate]
@@ -154,6 +155,13 @@ class Evaluation:
             classes.
         versions: versions of the packages that matter; None for one that is not installed.
         machine: the machine that it was measured on.
+        patients: whether the patients of the videos are known. Unless all of them are, a patient
+            may be both among the videos trained on and among those held out.
+        own_data: whether the data are those that the run was trained on.
+        held_out: ids of the videos measured as held out.
+        comparisons: number of differences between encoders in the record, over all of which the
+            adjusted intervals hold at once.
+        synthetic: whether the videos are made up, by :func:`usucl.data.write_phantom`.
     """
 
     run: str
@@ -167,10 +175,33 @@ class Evaluation:
     probes: Mapping[str, LabelProbes | None]
     versions: Mapping[str, str | None]
     machine: Machine
+    patients: Patients
+    own_data: bool
+    held_out: tuple[str, ...]
+    comparisons: int
+    synthetic: bool
 
     def __getitem__(self, name: str) -> Any:
         """An entry of ``evaluation.json``, for callers that read it as such."""
         return self.to_json()[name]
+
+    def differences(self) -> Iterator[Estimate]:
+        """Yields all differences between two encoders that are defined."""
+        comparisons = [
+            *self.retrieval.values(),
+            *(
+                comparison
+                for label in self.probes.values()
+                for result in (label.protocols.values() if label else ())
+                for levels in (result.probes.values() if result else ())
+                for figures in levels.values()
+                for comparison in figures.values()
+            ),
+        ]
+        for comparison in comparisons:
+            for name, estimate in comparison.items():
+                if " - " in name and estimate.value is not None:
+                    yield estimate
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of ``evaluation.json``."""
@@ -180,16 +211,21 @@ class Evaluation:
     def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
         """Reads what :meth:`to_json` returned.
 
+        Earlier versions did not write ``patients`` and the fields after it. Their patients count as
+        known where one of them has several videos; their data count as the run's own.
+
         Raises:
             ValueError: something is missing or malformed.
         """
         try:
+            counts = {part: Count(**count) for part, count in content["counts"].items()}
+            grouped = any(count.patients < count.videos for count in counts.values())
             result = cls(
                 run=content["run"],
                 data=content["data"],
                 encoders=tuple(content["encoders"]),
                 protocol=Protocol.from_json(content["protocol"]),
-                counts={part: Count(**count) for part, count in content["counts"].items()},
+                counts=counts,
                 skipped=tuple(Skipped(Path(s["path"]), s["reason"]) for s in content["skipped"]),
                 retrieval=_read(content["retrieval"]),
                 geometry=content["geometry"],
@@ -199,7 +235,14 @@ class Evaluation:
                 },
                 versions=content["versions"],
                 machine=Machine(**content["machine"]),
+                patients=content.get("patients", "known" if grouped else "unknown"),
+                own_data=content.get("own_data", True),
+                held_out=tuple(content.get("held_out", ())),
+                comparisons=content.get("comparisons", 0),
+                synthetic=content.get("synthetic", False),
             )
+            if "comparisons" not in content:
+                result = replace(result, comparisons=sum(1 for _ in result.differences()))
             _check(result, cls, "it")
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"content must be that of an evaluation, got {error!r}") from error
@@ -234,6 +277,8 @@ def _check(value: Any, kind: Any, where: str) -> None:
     elif origin in (Union, UnionType):
         one = next((k for k in inner if (k is NoneType) == (value is None)), None)
         return _check(value, one, where)
+    elif origin is Literal:
+        fits = value in inner
     elif origin is tuple:
         fits = isinstance(value, tuple)
         for i, item in enumerate(value if fits else ()):

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from usucl._progress import stage, track
 from usucl.bank import NegativeBank
 from usucl.bank.versions import publishing, remove_unused
 from usucl.data import Skipped, VideoError
@@ -36,17 +37,19 @@ def embed(
     def left_out(error: VideoError) -> None:
         tell(Skipped(error.path, error.reason))
 
-    for entry, frames, encoded in embed_videos(
-        ((task.entry, task.frames) for task in missing.values()),
-        {"trained": encoder},
-        image_size=encoder.config.image_size,
-        left_out=left_out,
-        batch_size=batch_size,
-    ):
-        parts.save(missing[entry.id], encoded["trained"].embedding)
-        finished.add(missing[entry.id].part)
-        count += len(frames)
-        tell(Progress(count, total, entry.id))
+    with stage("Embedding frames", total - count, unit="frames") as bar:
+        for entry, frames, encoded in embed_videos(
+            ((task.entry, task.frames) for task in missing.values()),
+            {"trained": encoder},
+            image_size=encoder.config.image_size,
+            left_out=left_out,
+            batch_size=batch_size,
+        ):
+            parts.save(missing[entry.id], encoded["trained"].embedding)
+            finished.add(missing[entry.id].part)
+            count += len(frames)
+            tell(Progress(count, total, entry.id))
+            bar.advance(len(frames))
     return [task for task in tasks if task.part in finished]
 
 
@@ -62,7 +65,7 @@ def fill(bank: NegativeBank, tasks: Sequence[Task], parts: Parts) -> None:
     """Puts the frames of each video into consecutive slots; videos and patients are numbered."""
     known = sorted({task.entry.group for task in tasks if task.entry.patient_known})
     number = {group: i for i, group in enumerate(known)}
-    for video, task in enumerate(tasks):
+    for video, task in enumerate(track(tasks, "Filling the bank", unit="videos")):
         embedding = parts.load(task)
         if embedding is None:
             raise OSError(f"{parts.folder} was changed while the bank was built: start again")

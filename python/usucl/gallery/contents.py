@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from usucl._files import DamagedFileError, read_json, write_json
+from usucl._progress import track
 from usucl.bank import NegativeBank
 from usucl.bank.versions import publishing, remove_unused
 from usucl.data import VideoEntry, VideoError, load_frames
@@ -128,7 +129,8 @@ class Contents:
         """Returns uint8 ``[3, size, size]`` as an encoder sees frames, or why one is missing."""
         pictures: dict[int, Tensor | VideoError] = {}
         wanted = np.unique(np.array(slots, dtype=np.int64))
-        for number in np.unique(self.video[wanted]).tolist():  # each video is read once
+        videos = np.unique(self.video[wanted]).tolist()
+        for number in track(videos, "Reading frames", unit="videos"):  # each video once
             video = self.videos[number]
             entry = VideoEntry(video.id, Path(video.path), video.num_frames, None)
             mine = wanted[self.video[wanted] == number]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from usucl._progress import job
 from usucl.bank import NegativeBank
 from usucl.embedding import evenly_spaced
 from usucl.gallery import contents
@@ -47,6 +48,7 @@ class Gallery:
     contents: Contents
 
     @classmethod
+    @job("Building the bank", {"Reading videos": 1, "Embedding frames": 5, "Filling the bank": 0.1})
     def build(
         cls,
         *,
@@ -58,7 +60,7 @@ class Gallery:
         dtype: DType = "float32",
         batch_size: int = 64,
         overwrite: bool = False,
-        progress: Callback | None = None,
+        progress: Callback | bool | None = None,
     ) -> Gallery:
         """Embeds every frame of a folder with a run's encoder, and keeps them in a gallery.
 
@@ -74,9 +76,10 @@ class Gallery:
             dtype: dtype of the stored embeddings: "float32", "bfloat16" or "float16".
             batch_size: frames encoded at once.
             overwrite: replace an earlier gallery in this folder.
-            progress: called with :class:`~usucl.gallery.Progress` after each video, and with
-                :class:`~usucl.gallery.Resumed` and :class:`~usucl.data.Skipped` when they apply.
-                Without it, videos that cannot be read are named in the log.
+            progress: True shows the progress on standard error. Or a function, called with
+                :class:`~usucl.gallery.Progress` after each video, and with
+                :class:`~usucl.gallery.Resumed` and :class:`~usucl.data.Skipped` when they apply;
+                without it, videos that cannot be read are named in the log.
 
         Raises:
             FileNotFoundError: ``run`` holds no encoder.
@@ -88,7 +91,7 @@ class Gallery:
         for name, value in (("frames_per_video", frames_per_video), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        tell = progress or log_skipped
+        tell = progress if callable(progress) else log_skipped
         run, data, out = Path(run), Path(data), Path(out)
         refused = FileExistsError(f"{out} holds a bank: give overwrite=True to replace it")
         keep = (out / "bank.json").exists() and not overwrite
@@ -197,7 +200,7 @@ class Gallery:
         filters = Filters(video, patient, label, time, exclude_video, exclude_patient)
         passing = filters.passing(self.contents)
         if isinstance(query, str | Path):
-            asked = query_of_file(self._encoder(run), str(query))
+            asked = query_of_file(self._encoder(run), self.contents, str(query))
         else:
             asked = query_of_slot(self.bank, self.contents, int(query))
         slots = np.flatnonzero(passing)
@@ -207,13 +210,14 @@ class Gallery:
         matches = nearest(self.bank, self.contents, asked, slots, k, one_per_video)
         return Found(asked, len(slots), matches)
 
+    @job("Finding duplicates", {"Comparing frames": 1, "Reading frames": 2})
     def duplicates(
         self,
         *,
         threshold: float = 0.98,
         across: Across = "video",
         every_frame: bool = False,
-        progress: Callback | None = None,
+        progress: Callback | bool | None = None,
     ) -> list[Pair]:
         """Finds near-identical frames in different videos, patients and folds.
 
@@ -225,7 +229,8 @@ class Gallery:
             across: "video" compares different videos, "patient" those not of one known patient,
                 and "fold" different folds, among frames that have one.
             every_frame: return every pair of frames, not only the best of each two videos.
-            progress: called with :class:`~usucl.gallery.Progress` every 512 frames.
+            progress: True shows the progress on standard error. Or a function, called with
+                :class:`~usucl.gallery.Progress` every 512 frames.
 
         Returns:
             The pairs, the most similar first; ties in order of slots.
@@ -241,7 +246,7 @@ class Gallery:
             threshold,
             across,
             every_frame=every_frame,
-            tell=progress or log_skipped,
+            tell=progress if callable(progress) else log_skipped,
         )
         return compare(self.contents, pairs)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from usucl._progress import stage
 from usucl.bank import NegativeBank
 from usucl.gallery.contents import Contents
 from usucl.gallery.events import Callback, Progress
@@ -176,22 +177,24 @@ def _candidates(
     """Yields (slots, slots of their neighbours, similarities) for one chunk of frames at a time."""
     bank, anchors, slots = _grouped(bank, contents, across)
     tell(Progress(0, len(slots)))
-    for start in range(0, len(slots), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(slots)))
-        end = start + len(rows)
-        skip, page = 0, PAGE
-        while len(rows):
-            index = torch.from_numpy(rows).to(anchors.video.device)
-            some = anchors.take(index)
-            found = bank.hardest(some, page, skip=skip)
-            similarity = found.cross_similarity.float().cpu().numpy()
-            near = similarity >= threshold
-            row, rank = np.nonzero(near)
-            neighbour = found.cross_index.cpu().numpy()[row, rank]
-            yield slots[rows[row]], slots[neighbour], similarity[row, rank]
-            rows = rows[near.all(1)]  # a full page: there may be more
-            skip, page = skip + page, 2 * page
-        tell(Progress(end, len(slots)))
+    with stage("Comparing frames", len(slots), unit="frames") as bar:
+        for start in range(0, len(slots), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(slots)))
+            end = start + len(rows)
+            skip, page = 0, PAGE
+            while len(rows):
+                index = torch.from_numpy(rows).to(anchors.video.device)
+                some = anchors.take(index)
+                found = bank.hardest(some, page, skip=skip)
+                similarity = found.cross_similarity.float().cpu().numpy()
+                near = similarity >= threshold
+                row, rank = np.nonzero(near)
+                neighbour = found.cross_index.cpu().numpy()[row, rank]
+                yield slots[rows[row]], slots[neighbour], similarity[row, rank]
+                rows = rows[near.all(1)]  # a full page: there may be more
+                skip, page = skip + page, 2 * page
+            bar.advance(end - start)
+            tell(Progress(end, len(slots)))
 
 
 def _grouped(

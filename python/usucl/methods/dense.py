@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from usucl._ranges import check_range
 from usucl.data import DenseSampler, FrameBatch
 from usucl.losses import Frames, LossInputs, dense_inputs
 from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig
@@ -23,6 +24,11 @@ class DenseSampling(SamplingConfig):
 
     frames: int = 8
     steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("sampling.frames", self.frames, 1)
+        check_range("sampling.steps_per_epoch", self.steps_per_epoch, 1)
 
 
 class Dense(Method[DenseSampling, KeyConfig]):

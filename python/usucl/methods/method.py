@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
+from usucl._ranges import check_range
 from usucl.data import FrameBatch, Sampler
 from usucl.data.batches import TimeUnit
 from usucl.data.transforms import AugmentationName
@@ -43,12 +43,10 @@ class SamplingConfig:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cache_gb < math.inf:
-            raise ValueError(f"sampling.cache_gb must be >= 0, got {self.cache_gb}")
-        if not 0 <= self.num_workers <= MOST_WORKERS:
-            raise ValueError(
-                f"sampling.num_workers must be in [0, {MOST_WORKERS}], got {self.num_workers}"
-            )
+        check_range("sampling.videos", self.videos, 1)
+        check_range("sampling.positive_radius", self.positive_radius, 0)
+        check_range("sampling.cache_gb", self.cache_gb, 0)
+        check_range("sampling.num_workers", self.num_workers, 0, MOST_WORKERS)
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,10 @@ class KeyConfig:
     sharded: bool = False
 
     def __post_init__(self) -> None:
-        if self.bank < 0:
-            raise ValueError(f"key.bank must be >= 0, got {self.bank}")
+        check_range("key.bank", self.bank, 0)
+        check_range("key.max_age", self.max_age, 0)
+        for name in ("nprobe", "ef_search", "rebuild_after"):
+            check_range(f"key.{name}", getattr(self, name), 1)
         for option in fields(KeyConfig):
             value = getattr(self, option.name)
             if self.bank == 0 and value != option.default:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from usucl._ranges import check_range
 from usucl.data import FrameBatch, FrameSampler
 from usucl.losses import Frames, LossInputs, paper_code_inputs, paper_inputs
 from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig
@@ -22,6 +23,10 @@ class PaperSampling(SamplingConfig):
     """
 
     negatives: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("sampling.negatives", self.negatives, 0)
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,7 @@ class PaperKeys(KeyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"key.momentum must be in [0, 1], got {self.momentum}")
+        check_range("key.momentum", self.momentum, 0, 1)
 
 
 class Paper(Method[PaperSampling, PaperKeys]):

@@ -14,7 +14,7 @@ from torchvision.io import encode_png
 from usucl import _style as style
 from usucl.report.contact import NEGATIVES, ContactRow, ContactSheet, Tile
 from usucl.report.figures.drawing import panel
-from usucl.report.page import address, escape, isolated
+from usucl.report.page import address, breakable, escape
 from usucl.report.wording import number
 
 ABOVE = style.CATEGORIES[3]
@@ -66,7 +66,7 @@ def _html(row: ContactRow, tile: Tile) -> str:
     if row.is_above(tile):
         parts.append('<span class="worse">▲ above the positive</span>')
     parts += [
-        str(isolated(tile.entry.id) if i == 0 and _is_named(row, tile) else escape(text))
+        str(breakable(tile.entry.id) if i == 0 and _is_named(row, tile) else escape(text))
         for i, text in enumerate(_about(row, tile))
     ]
     kind = ' class="above"' if row.is_above(tile) else ""

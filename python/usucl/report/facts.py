@@ -22,33 +22,37 @@ UNMOVED = 1e-5
 
 def facts(record: RunRecord) -> str:
     """Returns what identifies the run and its report; what was not recorded is said so."""
-    run, old = record.facts, "not recorded by the version that trained it"
-    encoder = record.encoder
-    network = f"{_backbone(encoder)}, {encoder.get('image_size', '?')} px, embeddings of "
-    network += f"{encoder.get('dim', '?')} numbers"
-    versions = run.get("versions") or (record.evaluation.versions if record.evaluation else {})
-    seconds = run.get("seconds")
+    run, evaluation = record.facts, record.evaluation
+    encoder, seconds = record.encoder, run.get("seconds")
+    versions = run.get("versions") or (evaluation.versions if evaluation else {})
     texts = {
         "Run": record.folder.path.absolute().name,
         "Report written": _when(datetime.now(timezone.utc).isoformat()),
-        "Training started": _when(run.get("started")) or old,
-        "Training finished": _finished(run) or old,
-        "Training time": duration(float(seconds)) if isinstance(seconds, int | float) else old,
-        "Command": Html(f"<code>{escape(_command(run['command']))}</code>")
-        if run.get("command")
-        else old,
-        "Encoder": network,
+        "Training started": _when(run.get("started")),
+        "Training finished": _when(run.get("finished")) or ("not finished" if run else ""),
+        "Training time": duration(seconds) if isinstance(seconds, int | float) else "",
+        "Command": Html(f"<code>{escape(_command(run.get('command', '')))}</code>"),
+        "Commit": str(run.get("commit") or ("not known" if run else "")),
+        "Trained on": _machine(run),
+    }
+    missing = [name for name, text in texts.items() if text in ("", "<code></code>")]
+    texts = {name: text for name, text in texts.items() if name not in missing}
+    if missing:
+        texts["Not recorded"] = f"{', '.join(missing).lower()}: an earlier version trained it"
+    network = f"{backbone(encoder)}, {encoder.get('image_size', '?')} px"
+    texts |= {
+        "Encoder": f"{network}, embeddings of {encoder.get('dim', '?')} numbers",
         "Length": _length(record),
         "Method": f"{record.config.method}, seed {record.config.seed}",
-        "USUCL": f"{run.get('usucl') or versions.get('usucl') or old}, commit "
-        f"{run.get('commit') or 'not known'}",
-        "Versions": ", ".join(f"{k} {v}" for k, v in versions.items() if v and k != "usucl") or old,
-        "Trained on": _machine(run) or old,
+        "Versions": ", ".join(f"{name} {v}" for name, v in versions.items() if v),
     }
-    if record.evaluation is not None:
-        machine = record.evaluation.machine
-        where = (machine.system, count(machine.cpu_cores, "CPU core"), machine.accelerator)
-        texts["Evaluated on"] = ", ".join(filter(None, where))
+    if evaluation is not None:
+        machine, cores = evaluation.machine, count(evaluation.machine.cpu_cores, "CPU core")
+        where = filter(None, (machine.system, cores, machine.accelerator))
+        texts |= {
+            "Evaluated on": ", ".join(where),
+            "Data measured": evaluation.data,
+        }
     return terms(texts, "facts")
 
 
@@ -128,7 +132,7 @@ def held_out(record: RunRecord) -> str:
     """Returns the names of the videos that pretraining did not see; empty if there are none."""
     rows = [row for row in record.split if row.get("part") == "held_out"]
     if record.evaluation is not None:
-        names = tuple(getattr(record.evaluation, "held_out", ()) or ())
+        names = record.evaluation.held_out
         if names:
             known = {row["video_id"]: row for row in rows}
             rows = [known.get(name, {"video_id": name}) for name in names]
@@ -144,7 +148,8 @@ def held_out(record: RunRecord) -> str:
     return folded(title, f'<ul class="names">{"".join(entries)}</ul>', is_open=len(rows) <= 60)
 
 
-def _backbone(encoder: Mapping[str, Any]) -> str:
+def backbone(encoder: Mapping[str, Any]) -> str:
+    """Returns the name of an encoder's network, as a reader knows it."""
     return str(encoder.get("backbone", "network")).replace("resnet", "ResNet-")
 
 
@@ -169,12 +174,6 @@ def _when(text: Any) -> str:
         return datetime.fromisoformat(text.replace("Z", "+00:00")).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return text
-
-
-def _finished(run: Mapping[str, Any]) -> str:
-    if not run:
-        return ""
-    return _when(run.get("finished")) or "not finished"
 
 
 def _machine(run: Mapping[str, Any]) -> str:

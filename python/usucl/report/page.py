@@ -48,8 +48,13 @@ def isolated(text: str) -> Html:
     return Html(f"<bdi>{escape(text)}</bdi>")
 
 
-def page(title: str, head: str, sections: Sequence[Section]) -> str:
-    """Returns the HTML document: what stands at its head, the contents, and the sections."""
+def breakable(name: str) -> Html:
+    """Returns :func:`isolated` HTML for a name, which a line may end within at its strokes."""
+    return Html(re.sub(r"([_\-/.])(?![^<]*>)", r"\1<wbr>", isolated(name)))
+
+
+def page(title: str, head: str, sections: Sequence[Section] = ()) -> str:
+    """Returns the HTML document: title, contents, what stands at the head, and the sections."""
     links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
     contents = f'<nav class="contents" aria-label="Contents"><ol>{links}</ol></nav>'
     body = "\n".join(
@@ -60,7 +65,7 @@ def page(title: str, head: str, sections: Sequence[Section]) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLESHEET}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n{head}\n{contents if sections else ''}\n{body}\n"
+        f"<h1>{escape(title)}</h1>\n{contents if sections else ''}\n{head}\n{body}\n"
         f"</body>\n</html>\n"
     )
 

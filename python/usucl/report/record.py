@@ -11,6 +11,7 @@ import numpy as np
 
 from usucl._files import DamagedFileError, read_json
 from usucl._tables import read_table
+from usucl.data.phantom import is_synthetic
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
 from usucl.report.wording import Subjects
@@ -88,18 +89,23 @@ class RunRecord:
     @property
     def is_of_own_data(self) -> bool:
         """Whether the evaluation, if there is one, is on the data of the run."""
-        own = getattr(self.evaluation, "own_data", None)
-        return self.target is self.folder if own is None else bool(own)
+        return self.target is self.folder or bool(self.evaluation and self.evaluation.own_data)
 
     @property
     def subjects(self) -> Subjects:
         """What is known about the patients of the data measured, or else trained on."""
-        patients = getattr(self.evaluation, "patients", None)
-        if patients is None:
-            alone = bool(self.split) and all(r["group"] == r["video_id"] for r in self.split)
-            patients = "unknown" if alone else "known"
-        synthetic = getattr(self.evaluation, "synthetic", None)
-        return Subjects(patients, bool(synthetic))
+        if self.evaluation is None:
+            return self.trained_on
+        data = self.evaluation.data
+        return Subjects(self.evaluation.patients, self.evaluation.synthetic or is_synthetic(data))
+
+    @property
+    def trained_on(self) -> Subjects:
+        """What is known about the patients of the videos of the run, held out or not."""
+        if self.evaluation is not None and self.evaluation.own_data:
+            return self.subjects
+        alone = bool(self.split) and all(row["group"] == row["video_id"] for row in self.split)
+        return Subjects("unknown" if alone else "known", is_synthetic(self.config.data))
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Returns steps and values of a metric where it has a value; empty if never logged."""

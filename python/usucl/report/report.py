@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from usucl._files import DamagedFileError, write_atomically
+from usucl._progress import job
 from usucl.embedding import Embeddings
 from usucl.evaluation import Evaluation
 from usucl.report import contact_views, facts, figures, results, verdicts
@@ -32,7 +33,10 @@ from usucl.report.wording import Subjects, count
 logger = logging.getLogger(__name__)
 
 
-def write_report(run: str | Path, *, evaluation: str | Path | None = None) -> Path:
+@job("Writing the report", {"Drawing the map": 10, "Drawing the contact sheet": 10})
+def write_report(
+    run: str | Path, *, evaluation: str | Path | None = None, progress: bool = False
+) -> Path:
     """Writes ``report.html`` and ``figures/*.png`` from what lies in a run folder.
 
     Nothing is measured again. The report leaves out what the run lacks: without
@@ -43,6 +47,7 @@ def write_report(run: str | Path, *, evaluation: str | Path | None = None) -> Pa
         run: run folder written by :func:`usucl.train`, best after :func:`usucl.evaluate`.
         evaluation: folder of an evaluation of the run, such as one on other data. The report goes
             there, and that of the run stays as it is. By default the evaluation in the run folder.
+        progress: show the progress on standard error.
 
     Returns:
         The path of ``report.html``. It holds its pictures and refers to nothing outside itself.
@@ -103,10 +108,10 @@ def _head(record: RunRecord) -> str:
 
 def _lead(record: RunRecord) -> str:
     encoder, subjects, evaluation = record.encoder, record.subjects, record.evaluation
-    name = str(encoder.get("backbone", "network")).replace("resnet", "ResNet-")
+    name = facts.backbone(encoder)
     seen = [row for row in record.split if row.get("part") == "train"]
     held = [row for row in record.split if row.get("part") == "held_out"]
-    trained = subjects if record.is_of_own_data else Subjects()
+    trained = record.trained_on
     steps = record.facts.get("steps_done") or next(iter(record.series("loss")[0][::-1]), None)
     length = f" in {count(int(steps), 'step')}" if steps else ""
     lead = f"A {name} at {encoder.get('image_size', '?')} px, pretrained without labels on "
@@ -186,6 +191,7 @@ def _training(record: RunRecord) -> str:
     return lines(*parts)
 
 
+@job("Drawing the map")
 def _map(record: RunRecord) -> str:
     folder = record.target.embeddings
     names = [n for n in ("trained", "random") if (folder / f"{n}.safetensors").is_file()]
@@ -204,6 +210,7 @@ def _map(record: RunRecord) -> str:
     return lines(picture(drawing, "Map of embeddings"), paragraph(words, "note"))
 
 
+@job("Drawing the contact sheet", {"Reading videos": 5, "Embedding frames": 5})
 def _contact(record: RunRecord) -> str:
     if record.evaluation is None:
         return ""
@@ -232,8 +239,8 @@ def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
         counts.append(f"{above} of {every} {kind}-video negatives")
     words = (
         "Anchors with a positive and the frames that the trained encoder finds hardest to tell "
-        "from them. Numbers are cosine similarities. The positive is the farthest frame that training "
-        f"takes as one, {record.config.sampling.positive_radius} frames away. "
+        "from them. Numbers are cosine similarities. The positive is the farthest frame that "
+        f"training takes as one, {record.config.sampling.positive_radius} frames away. "
     )
     if record.window is not None:
         words += (
@@ -250,7 +257,7 @@ def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
 
 
 def _data(record: RunRecord) -> str:
-    subjects = record.subjects if record.is_of_own_data else Subjects()
+    subjects = record.trained_on
     rows = []
     for part, title in (("train", "pretraining"), ("held_out", "held out")):
         videos = [row for row in record.split if row.get("part") == part]

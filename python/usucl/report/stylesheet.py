@@ -74,15 +74,16 @@ pre { background: var(--ground); border-radius: 8px; padding: 14px 16px; font-si
 pre.columns { columns: 2; column-gap: 32px; font-size: 12px; }
 summary { cursor: pointer; color: var(--cross); font-size: 13.5px; }
 .sheet { margin: 16px 0; }
-.row { display: grid; grid-template-columns: 1fr 1fr 3fr 3fr; gap: 0 14px; padding: 12px 0;
+.row { display: grid; grid-template-columns: repeat(8, 1fr); gap: 0 10px; padding: 12px 0;
        border-top: 1px solid var(--faint); break-inside: avoid; }
-.row.plain { grid-template-columns: 1fr 1fr 3fr; }
+.row.plain { grid-template-columns: repeat(5, 1fr); }
 .group { min-width: 0; }
+.intra, .cross { grid-column: span 3; }
 .group h4 { margin: 0 0 6px; padding-bottom: 3px; font-size: 12.5px; line-height: 1.3;
             border-bottom: 2px solid; }
 .anchor h4 { color: var(--anchor); } .positive h4 { color: var(--positive); }
 .intra h4 { color: var(--intra); } .cross h4 { color: var(--cross); }
-.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; }
+.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
 .anchor .tiles, .positive .tiles { grid-template-columns: 1fr; }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; border-radius: 3px; }
@@ -104,7 +105,7 @@ figcaption b { color: var(--ink); } figcaption .worse { display: block; }
   .wide.small th:first-child, .wide.small td:first-child { border-right: 0; }
   pre.columns { columns: 1; }
   picture img { width: 100%; max-width: 480px; }
-  .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 8px; }
+  .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
   .intra, .cross { grid-column: 1 / -1; }
 }
 @page { margin: 15mm; }
@@ -112,7 +113,8 @@ figcaption b { color: var(--ink); } figcaption .worse { display: block; }
   body { padding: 0; max-width: none; font-size: 10pt; }
   h1, h2, h3, h4 { break-after: avoid; }
   h2 { margin-top: 26px; }
-  img, tr, li, dd, .card, .alert, figure { break-inside: avoid; }
+  img, tr, li, dd, pre, .card, .alert, figure { break-inside: avoid; }
+  pre.columns { break-inside: auto; }
   table { font-size: 8.5pt; } td small { font-size: 7.5pt; }
   th:first-child, td:first-child { position: static; }
   .card, pre { border: 1px solid var(--rule); }

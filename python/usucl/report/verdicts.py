@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from usucl.evaluation import Evaluation
@@ -68,25 +68,14 @@ def _word(low: float, high: float) -> Word:
 
 def adjusted(difference: Estimate) -> tuple[float, float] | None:
     """Returns the interval that holds for all differences at once; None where there is none."""
-    low, high = (getattr(difference, f"adjusted_{end}", None) for end in ("low", "high"))
+    low, high = difference.adjusted_low, difference.adjusted_high
     return None if low is None or high is None else (low, high)
-
-
-def differences(evaluation: Evaluation) -> Iterator[Estimate]:
-    """Yields every difference between two encoders that the evaluation holds."""
-    comparisons = list(evaluation.retrieval.values())
-    for reached in evaluation.probes.values():
-        for result in reached.protocols.values() if reached else ():
-            for levels in result.probes.values() if result else ():
-                comparisons += [c for figures in levels.values() for c in figures.values()]
-    for comparison in comparisons:
-        yield from (e for name, e in comparison.items() if name.startswith("trained - "))
 
 
 def multiplicity(evaluation: Evaluation) -> str:
     """Returns what the number of differences means for each of them."""
-    every = [e for e in differences(evaluation) if e.low is not None]
-    text = f"This report holds {count(len(list(differences(evaluation))), 'difference')}"
+    every = [e for e in evaluation.differences() if e.low is not None]
+    text = f"This report holds {count(evaluation.comparisons, 'difference')}"
     if not every:
         return f"{text}, none with an interval: nothing can be told apart."
     text += f", {len(every)} with an interval. " if len(every) > 1 else ", with an interval. "
@@ -112,7 +101,7 @@ def brief(rows: Sequence[Row]) -> str:
 
 
 def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
-    at: dict[Word, list[str]] = {"better": [], "worse": [], "open": []}
+    at: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
     for row in rows:
         at[verdict(row.estimates[f"trained - {key}"], other).word].append(row.skill)
     said = {"better": "better at", "worse": "worse at", "open": "not told apart at"}

@@ -1,6 +1,7 @@
 """Training: one call from a folder of videos to a run folder with an encoder."""
 
-from usucl.training.config import TrainingConfig, presets, read_config
+from usucl.training.config import TrainingConfig
+from usucl.training.presets import presets, read_config
 from usucl.training.run import train
 
 __all__ = ["TrainingConfig", "presets", "read_config", "train"]

@@ -1,25 +1,20 @@
-"""The configuration of a training run, and its reading from a preset or a file."""
+"""The configuration of a training run."""
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
+from jsonargparse import ArgumentParser
 
+from usucl._ranges import check_range
 from usucl.data import Curriculum
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
 
 MOST = 2**31  # epochs or steps
-LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has 2,000
-MOST_VALUES = 10_000  # in a YAML file
-_OLD_AUGMENTATIONS = {"dense": "crop-flip-jitter", "paper": "crop"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +30,21 @@ class LossConfig:
     max_similarity: float | None = None
     margin: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("intra_k", "cross_k", "intra_skip", "cross_skip"):
+            check_range(f"loss.{name}", getattr(self, name), 0)
+        for name in ("temperature", "soft_nn_temperature"):
+            check_range(f"loss.{name}", getattr(self, name), 0, above=True)
+        for name in ("max_similarity", "margin"):
+            if (value := getattr(self, name)) is not None and math.isnan(value):
+                raise ValueError(f"loss.{name} must be a number, got {value}")
+
 
 @dataclass(frozen=True)
 class OptimiserConfig:
     """The optimiser, whose learning rate falls from ``lr`` to 0 along a half cosine over all steps.
+
+    Epochs that are added to a run have a half cosine of their own, from ``lr`` again.
 
     Attributes:
         kind: ``"sgd"`` or ``"adamw"``.
@@ -51,11 +57,9 @@ class OptimiserConfig:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        for name, greatest in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf)):
-            value = getattr(self, name)
-            if not (0 <= value <= greatest and value < math.inf):
-                bound = "finite and >= 0" if greatest == math.inf else "in [0, 1]"
-                raise ValueError(f"optimiser.{name} must be {bound}, got {value}")
+        check_range("optimiser.lr", self.lr, 0)
+        check_range("optimiser.momentum", self.momentum, 0, 1)
+        check_range("optimiser.weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class TrainingConfig:
         seed: seed of the encoder's first weights, the folds and every random draw.
         method: a name in :data:`usucl.methods.METHODS`.
         epochs: number of epochs, which replaces that of the curriculum.
+        extended: numbers of epochs at which the run had ended before more were added to it. Until
+            the first, learning rate and curriculum are those of a run of that length; from each
+            on, the learning rate begins another half cosine, and the curriculum's last window
+            stays.
         precision: precision of the encoder: float32, or mixed with bfloat16 or float16 by autocast.
         log_every: steps between two rows of ``metrics.csv``.
         sampling, key: options of the types that the method needs.
@@ -82,6 +90,7 @@ class TrainingConfig:
     seed: int = 0
     method: str = Dense.name
     epochs: int = 50
+    extended: tuple[int, ...] = ()
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     log_every: int = 10
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -98,6 +107,12 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
             if value >= most:
                 raise ValueError(f"{name} must be < {most}, got {value}")
+        ends = [0, *self.extended, self.epochs]
+        if any(end >= later for end, later in itertools.pairwise(ends)):
+            raise ValueError(
+                f"extended must be ascending numbers of epochs below epochs {self.epochs}, "
+                f"got {list(self.extended)}"
+            )
         key, margin = self.key, self.loss.margin
         if margin is not None and key.bank > 0 and (key.search != "exact" or key.sharded):
             raise ValueError(
@@ -105,20 +120,25 @@ class TrainingConfig:
                 f"because another bank hands over its hardest keys before the margin is known, "
                 f"got {margin}"
             )
-        method = _method(self.method)
+        method = method_of(self.method)
         for name, options in (("sampling", method.sampling_options), ("key", method.key_options)):
             if not isinstance(getattr(self, name), options):
                 raise TypeError(
                     f"{name} must be {options.__name__} for method {self.method!r}, "
                     f"got {type(getattr(self, name)).__name__}"
                 )
-        object.__setattr__(self, "curriculum", replace(self.curriculum, epochs=self.epochs))
+        object.__setattr__(self, "curriculum", replace(self.curriculum, epochs=self.ends[0]))
 
     @classmethod
     def of(cls, method: str) -> TrainingConfig:
         """Returns the defaults of a method, which its preset may change."""
-        options = _method(method)
+        options = method_of(method)
         return cls(method=method, sampling=options.sampling_options(), key=options.key_options())
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The numbers of epochs at which the learning rate reaches 0, ascending."""
+        return (*self.extended, self.epochs)
 
     def make_method(self) -> Method[Any, Any]:
         """Returns the method with the options of this run."""
@@ -126,125 +146,23 @@ class TrainingConfig:
 
     def to_yaml(self) -> str:
         """Returns the text that :func:`read_config` reads."""
-        parser = _parser(self.method)
+        parser = parser_of(self.method)
         return str(parser.dump(parser.parse_object(asdict(self))))
 
 
-def presets() -> list[str]:
-    """Returns the names of the presets that come with the package, one per method."""
-    return sorted(METHODS)
-
-
-def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingConfig:
-    """Reads the config of a preset or a YAML file, with some values overridden.
-
-    Options in the file that only other methods have are ignored: a file may have been written for
-    several methods.
-
-    Args:
-        source: one of :func:`presets`, or the path of a YAML file with fields of
-            :class:`TrainingConfig`.
-        overrides: dotted names such as ``loss.cross_k``, or plain ones such as ``cross_k`` where
-            only one section has such a field.
+def method_of(name: str) -> type[Method[Any, Any]]:
+    """Returns a method by its name.
 
     Raises:
-        ValueError: the preset is unknown, or an override has an unknown or ambiguous name, a value
-            of the wrong type or range, or is for another method; the message names it.
+        ValueError: there is none of this name.
     """
-    if str(source) in METHODS:
-        text = METHODS[str(source)].preset
-    elif Path(source).is_file():
-        text = _read(Path(source))
-    else:
-        raise ValueError(
-            f"preset must be one of {', '.join(presets())}, or a YAML file, got {str(source)!r}"
-        )
-    known = _methods_by_option()
-    changes = {_dotted(name, known): value for name, value in overrides.items()}
-    stored = _load(source, text)
-    method = str(changes.get("method", stored.get("method", TrainingConfig.method)))
-    parser = _parser(method)
-    for option, value in changes.items():
-        if method not in known[option]:
-            raise ValueError(
-                f"{option} is for method {' or '.join(map(repr, known[option]))} only: "
-                f"{method!r} has no such option, got {value!r}"
-            )
-    _drop_others(stored, method, known)
-    parts = [
-        _renamed(_check_sections(source, content, method)) for content in (stored, _nested(changes))
-    ]
-    try:
-        config = parser.parse_object(parts[1], parser.parse_object(parts[0]))
-        values: Namespace = parser.instantiate(config)
-    except ArgumentError as error:
-        raise ValueError(f"{source}: {error}") from error
-    return TrainingConfig(**vars(values))
-
-
-def _read(source: Path) -> str:
-    if source.stat().st_size > LONGEST_TEXT:
-        raise ValueError(f"{source} must be a YAML file of at most {LONGEST_TEXT} bytes")
-    try:
-        return source.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} must be a YAML file in UTF-8: {error}") from error
-
-
-def _load(source: str | Path, text: str) -> dict[str, Any]:
-    try:
-        # In Python, for a text that is nested too deeply ends the process in C.
-        if _values(yaml.compose(text, yaml.SafeLoader), {}) > MOST_VALUES:
-            raise ValueError(f"its aliases stand for more than {MOST_VALUES} values")
-        content = get_loader("yaml")(text)
-    except RecursionError as error:
-        raise ValueError(f"{source}: its lists are nested too deeply") from error
-    except Exception as error:  # the YAML library's errors have no common base
-        raise ValueError(f"{source}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{source} must hold options by name, got {content!r}")
-    return content
-
-
-def _values(node: yaml.Node | None, known: dict[int, float]) -> float:
-    """Returns the number of values in a node once its aliases are written out.
-
-    Raises:
-        ValueError: a name is given twice.
-    """
-    if id(node) not in known:
-        known[id(node)] = math.inf  # to an alias of the node within itself
-        parts: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            names = [str(name.value) for name, _ in node.value]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{twice[0]} is given twice")
-            parts = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            parts = node.value
-        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(node)]
-
-
-def _check_sections(source: str | Path, content: dict[str, Any], method: str) -> dict[str, Any]:
-    """Reads sections that are written as one text, which could else be the name of a file."""
-    for name, default in vars(TrainingConfig.of(method)).items():
-        if is_dataclass(default) and name in content:
-            value = content[name]
-            if isinstance(value, str):
-                content[name] = value = _load(f"{name} of {source}", value)
-            if not isinstance(value, dict):
-                raise ValueError(f"{source}: {name} must hold options by name, got {value!r}")
-    return content
-
-
-def _method(name: str) -> type[Method[Any, Any]]:
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]
 
 
-def _parser(method: str) -> ArgumentParser:
+def parser_of(method: str) -> ArgumentParser:
+    """Returns a parser of the options of a method, with their types and defaults."""
     parser = ArgumentParser(exit_on_error=False)
     types = get_type_hints(TrainingConfig)
     for name, default in vars(TrainingConfig.of(method)).items():
@@ -253,54 +171,3 @@ def _parser(method: str) -> ArgumentParser:
         else:
             parser.add_argument(f"--{name}", type=types[name], default=default)
     return parser
-
-
-def _methods_by_option() -> dict[str, list[str]]:
-    """Returns the names of the methods that have each option, by its dotted name."""
-    methods: dict[str, list[str]] = {}
-    for method in METHODS:
-        for name, value in vars(TrainingConfig.of(method)).items():
-            options = [f"{name}.{o.name}" for o in fields(value)] if is_dataclass(value) else []
-            for option in (name, *options):
-                methods.setdefault(option, []).append(method)
-    return methods
-
-
-def _dotted(name: str, known: Mapping[str, Any]) -> str:
-    """Returns ``section.option``, or ``option`` for options of the run itself."""
-    if name in known:
-        return name
-    found = sorted(option for option in known if option.endswith(f".{name}"))
-    if len(found) > 1:
-        raise ValueError(f"{name} is ambiguous: give {' or '.join(found)}")
-    if not found:
-        plain = {option.rpartition(".")[2] for option in known}
-        near = difflib.get_close_matches(name, sorted({*known, *plain}), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"{name} is no option of a training run{hint}")
-    return found[0]
-
-
-def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in changes.items():
-        section, _, option = name.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[option] = value
-    return nested
-
-
-def _drop_others(stored: dict[str, Any], method: str, known: Mapping[str, list[str]]) -> None:
-    """Removes the options that only methods other than ``method`` have."""
-    for name, methods in known.items():
-        section, _, option = name.rpartition(".")
-        if method not in methods and isinstance(stored.get(section), dict):
-            stored[section].pop(option, None)
-
-
-def _renamed(content: dict[str, Any]) -> dict[str, Any]:
-    """Replaces the augmentations' earlier names, which were those of methods."""
-    sampling = content.get("sampling")
-    if isinstance(sampling, dict) and "augmentation" in sampling:
-        name = sampling["augmentation"]
-        sampling["augmentation"] = _OLD_AUGMENTATIONS.get(str(name), name)
-    return content

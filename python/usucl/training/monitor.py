@@ -20,6 +20,7 @@ from usucl.losses import Frames, share_above_margin
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.module import ContrastiveTraining, StepOutput
+from usucl.training.progress import num_images
 
 COLUMNS = (
     "step",
@@ -123,10 +124,7 @@ class Monitor(Callback):
         """Counts the images of a batch, and starts the stopwatch if the step gets a row."""
         assert isinstance(pl_module, ContrastiveTraining)
         self.waited += time.perf_counter() - self.idle_since
-        self.images += sum(
-            view.shape[:-3].numel()
-            for view in (batch.anchor_view, batch.positive_view, batch.negative_view)
-        )
+        self.images += num_images(batch)
         step = trainer.global_step + 1
         if step == 1 or step % self.log_every == 0:
             pl_module.stopwatch.start()

@@ -14,22 +14,26 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from usucl._files import DamagedFileError
+from usucl._progress import job, listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder, different_videos
 from usucl.training.checkpoint import ADVICE, PARTS, Checkpoints, read_checkpoint
-from usucl.training.config import TrainingConfig, read_config
+from usucl.training.config import TrainingConfig
 from usucl.training.module import NUM_FRAMES, ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
+from usucl.training.presets import read_config
+from usucl.training.progress import ProgressCallback, summary
 from usucl.training.rehearsal import rehearse
 
 
+@job("Pretraining", {"Reading videos": 1, "Decoding videos": 1, "Training": None})
 def train(
     *,
     data: str | Path | None = None,
@@ -63,7 +67,8 @@ def train(
             of the preset or, if it gives none, the smallest fold (0 unless ``labels.csv`` gives
             others); a single patient is then not held out.
         seed: seed of the first weights, the folds and every random draw; by default the preset's.
-        progress: show a progress bar.
+        progress: say what the run is about to do, and show how far it is: a bar in a terminal,
+            lines in a pipe or a file, on standard error.
         **overrides: fields of :class:`TrainingConfig`, by plain name where only one section has
             such a field (``epochs=20``, ``cross_k=64``), or dotted
             (``**{"key.momentum": 0.99}``).
@@ -127,7 +132,7 @@ def train(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, out)
         _report_skipped(catalog)
-        _fit(module, datamodule, run, resume, progress)
+        _fit(module, datamodule, parts[1], run, resume)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -227,9 +232,9 @@ def _quiet() -> Iterator[None]:
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
+    held_out: VideoCatalog,
     run: RunFolder,
     resume: bool,
-    progress: bool,
 ) -> None:
     config = module.config
     monitor = Monitor(run.metrics, config.log_every)
@@ -238,8 +243,9 @@ def _fit(
         SaveAfterEpoch(run),
         ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
     ]
-    if progress:
-        callbacks.append(RichProgressBar())
+    bar = stage("Training", unit="steps")
+    if listening():
+        callbacks.append(ProgressCallback(bar))
     trainer = Trainer(
         devices=1,
         max_epochs=config.epochs,
@@ -248,14 +254,17 @@ def _fit(
         plugins=[Checkpoints()],
         logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
         default_root_dir=run.path,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
     )
     interrupt = signal.getsignal(signal.SIGINT)
+    if listening():
+        table(["", ""], summary(module, datamodule.batches, held_out, trainer), title=str(run.path))
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if resume else None
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        with bar:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)
         raise SystemExit(128 + signal.SIGTERM) from None

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from usucl.data import VideoCatalog, write_phantom
+from usucl.data.phantom import is_synthetic
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,12 @@ def test_is_a_labelled_catalogue(folder: Path) -> None:
         assert entry.frame_labels is not None
         kinds = {kind for label in entry.frame_labels for kind in label.split("+")}
         assert entry.label in kinds and kinds <= {entry.label, "vessel", "none"}
+
+
+def test_its_videos_are_known_to_be_synthetic(folder: Path, tmp_path: Path) -> None:
+    assert is_synthetic(folder) and not is_synthetic(tmp_path)
+    (tmp_path / "README.txt").write_bytes((folder / "README.txt").read_bytes())
+    assert is_synthetic(tmp_path)  # as earlier versions marked it
 
 
 def test_neighbouring_frames_look_alike(folder: Path) -> None:

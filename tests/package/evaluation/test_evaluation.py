@@ -108,7 +108,8 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     written = json.loads((run / "evaluation.json").read_text())
     assert list(written) == [
         "run", "data", "encoders", "protocol", "counts", "skipped", "retrieval", "geometry",
-        "probes", "versions", "machine", "seal",
+        "probes", "versions", "machine", "patients", "own_data", "held_out", "comparisons",
+        "synthetic", "seal",
     ]  # fmt: skip
     assert list(written["protocol"]) == [
         "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",
@@ -123,8 +124,17 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(crossed["knn"]["video"]) == ["balanced_accuracy", "macro_auroc"]
     estimate = crossed["knn"]["frame"]["macro_auroc"]["trained - pixels"]
-    assert list(estimate) == ["value", "low", "high", "groups", "note"]
+    assert list(estimate) == [
+        "value", "low", "high", "groups", "note", "adjusted_low", "adjusted_high",
+    ]  # fmt: skip
     assert list(written["machine"]) == ["system", "cpu_cores", "threads", "accelerator"]
+    for name in ("patients", "own_data", "held_out", "comparisons", "synthetic"):
+        del written[name]  # as earlier versions wrote it
+    del estimate["adjusted_low"], estimate["adjusted_high"]
+    earlier = Evaluation.from_json(written)
+    assert earlier.patients == "known" and earlier.own_data and not earlier.synthetic
+    assert earlier.held_out == () and earlier.comparisons == 2 * (1 + 16)  # no far frames
+    assert sum(1 for _ in earlier.differences()) == earlier.comparisons
     del written["counts"]
     with pytest.raises(ValueError, match=r"that of an evaluation, got .*counts"):
         Evaluation.from_json(written)

@@ -18,9 +18,8 @@ from runs import make_data
 from usucl._files import DamagedFileError, check_seal
 from usucl.cli import main
 from usucl.models import load_encoder
-from usucl.training import TrainingConfig, train
+from usucl.training import TrainingConfig, read_config, train
 from usucl.training.checkpoint import PARTS, Checkpoints, read_checkpoint
-from usucl.training.config import read_config
 from usucl.training.monitor import SaveAfterEpoch
 
 TINY = {

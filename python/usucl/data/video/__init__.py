@@ -4,7 +4,7 @@ Opening a video decodes all of it once. Containers may misstate their number of 
 may be cut short, so only decoding tells how many frames there are and that each is readable.
 """
 
-from usucl.data.video.base import Damaged, Video, VideoError, is_hidden, natural_key
+from usucl.data.video.base import Damaged, Video, VideoError, natural_key
 from usucl.data.video.image import (
     IMAGE_SUFFIXES,
     frame_files,
@@ -21,7 +21,6 @@ __all__ = [
     "VideoError",
     "check_cost",
     "frame_files",
-    "is_hidden",
     "is_stack",
     "is_video_file",
     "natural_key",

@@ -92,11 +92,6 @@ class Video(ABC):
         """Yields uint8 [H, W, 3], writable, at the increasing ``indices``."""
 
 
-def is_hidden(path: Path) -> bool:
-    """Returns whether the name starts with a dot."""
-    return path.name.startswith(".")
-
-
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """Returns a sort key that reads digits as numbers; the text decides ties (01 before 1)."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)

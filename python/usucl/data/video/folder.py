@@ -30,7 +30,9 @@ class FrameFolder(Video):
                     raise
                 broken.append(error.reason)
                 continue
-            size = size if self.files else found
+            if not self.files:
+                size = found
+                check_cost(path, *size, len(files))
             if found != size:
                 raise VideoError(
                     path,
@@ -38,7 +40,6 @@ class FrameFolder(Video):
                     f"{file.name} is {found[0]}x{found[1]}",
                 )
             self.files.append(file)
-            check_cost(path, *size, len(self.files))
         if not self.files:
             raise VideoError(path, broken[0])
         if broken:

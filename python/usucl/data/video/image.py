@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from usucl.data.video.base import VideoError, is_hidden, natural_key
+from usucl.data.video.base import VideoError, natural_key
 from usucl.data.video.limits import check_cost, limit
 
 IMAGE_SUFFIXES = frozenset({".apng", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -132,17 +133,20 @@ def is_stack(file: Path) -> bool:
 
 def frame_files(folder: Path) -> list[Path]:
     """Returns the image files directly in ``folder``, in natural order, without hidden ones."""
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(file) and file.is_file()
-    ]
-    return sorted(files, key=lambda file: natural_key(file.name))
+    with os.scandir(folder) as entries:  # which knows what is a file without asking for each
+        names = [
+            entry.name
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        ]
+    return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def _may_be_stack(file: Path) -> bool:
     """Returns whether the first bytes allow for several pictures, without parsing the image."""
-    with file.open("rb", buffering=0) as content:
+    with open(file, "rb", buffering=0) as content:
         head = content.read(4096)
     if head.startswith(b"\x89PNG"):
         before, found, _ = head.partition(b"IDAT")
@@ -152,10 +156,9 @@ def _may_be_stack(file: Path) -> bool:
     return head.startswith((b"II", b"MM", b"GIF"))
 
 
-def _check_webp(content: BinaryIO, owner: Path) -> None:
+def _check_webp(content: BufferedReader, owner: Path) -> None:
     """Refuses a WebP by its header, since Pillow allocates its canvas while opening it."""
-    head = content.read(30)
-    content.seek(0)
+    head = content.peek(30)[:30]
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 30:
         width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (24, 27))
         check_cost(owner, width, height)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from usucl import _style as style
@@ -37,17 +38,19 @@ def _draw(record: RunRecord, columns: int) -> Figure:
         ("Effective rank of a batch", "directions", _plain(record, "effective_rank", True)),
         ("Uniformity of a batch", "uniformity", _plain(record, "uniformity", False)),
         (
-            "Anchors short of negatives",
-            "share of anchors",
+            "Short of negatives",
+            "share of the anchors",
             _plain(record, "short_of_negatives", True),
         ),
-        ("Window of intra-video negatives", "", lambda axes: _window(axes, record)),
+        ("Intra-video window", "", lambda axes: _window(axes, record)),
         ("Speed", "images per second", _plain(record, "images_per_second", True)),
         ("Where the time goes", "share of the time", lambda axes: _time_shares(axes, record)),
     ]
     rows = -(-len(panels) // columns)
     width = style.WIDTH if columns > 1 else style.NARROW
-    figure = Figure(figsize=(width, HEIGHT * rows), layout="constrained")
+    figure = Figure(
+        figsize=(width, HEIGHT * rows), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06)
+    )
     steps = record.metrics.get("step", np.zeros(1))
     every = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, unit, draw) in zip(every, panels, strict=True):

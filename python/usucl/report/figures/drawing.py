@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,24 +29,32 @@ def panel(figure: Figure, left: float, top: float, width: float, height: float) 
     )
 
 
+class Entry(NamedTuple):
+    """An entry of a legend, with a dot or a line."""
+
+    colour: str
+    name: str
+    mark: str = "o"
+
+
 class Legend:
-    """Entries of a dot and a name, in lines that fit a width; long names take several lines."""
+    """Entries of a mark and a name, in lines that fit a width; long names take several lines."""
 
     POINTS = 9
     LINE = 0.17  # inches
     DOT = 0.17  # inches before a name
     GAP = 0.16  # inches between entries
 
-    def __init__(self, entries: Sequence[tuple[str, str]], width: float) -> None:
+    def __init__(self, entries: Sequence[Entry], width: float) -> None:
         self.width = width
-        self.places: list[tuple[float, float, str, list[str]]] = []
+        self.places: list[tuple[float, float, Entry, list[str]]] = []
         x = y = 0.0
-        for colour, name in entries:
-            lines = style.wrapped(name, self.POINTS, width - self.DOT)
+        for entry in entries:
+            lines = style.wrapped(entry.name, self.POINTS, width - self.DOT)
             across = self.DOT + max(style.width_of(line, self.POINTS) for line in lines) + self.GAP
             if x and x + across - self.GAP > width:
                 x, y = 0.0, y + self.LINE
-            self.places.append((x, y, colour, lines))
+            self.places.append((x, y, entry, lines))
             if len(lines) > 1:
                 x, y = 0.0, y + self.LINE * len(lines)
             else:
@@ -59,8 +68,8 @@ class Legend:
         axes.set(xlim=(0, self.width), ylim=(max(self.height, self.LINE), 0))
         axes.set_label("legend")
         axes.patch.set_visible(False)
-        for x, y, colour, lines in self.places:
-            axes.plot(x + 0.06, y + self.LINE / 2, "o", color=colour, markersize=5.5)
+        for x, y, entry, lines in self.places:
+            axes.plot(x + 0.06, y + self.LINE / 2, entry.mark, color=entry.colour, markersize=5.5)
             for i, line in enumerate(lines):
                 axes.text(
                     x + self.DOT, y + self.LINE * (i + 0.5), line, fontsize=self.POINTS,

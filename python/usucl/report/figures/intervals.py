@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from usucl import _style as style
-from usucl.report.figures.drawing import Legend, panel, rendered
+from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 from usucl.report.verdicts import Row
 
-ROW, HEAD, FOOT, LABELS = 0.52, 0.62, 0.62, 2.75  # inches
+ROW, HEAD, FOOT, LABELS = 0.52, 0.58, 0.48, 2.75  # inches
 NAMES = ("trained", "random initialisation", "raw pixels")
 CHANCE = "#4b5663"
+BOLD = 1.15  # bold letters are wider
 
 
 def interval_chart(rows: Sequence[Row], path: Path) -> Drawing:
@@ -31,9 +32,10 @@ def _draw(panels: dict[tuple[str, str], list[Row]], narrow: bool) -> Figure:
     across = style.NARROW if narrow else style.WIDTH
     indent = 0.12 if narrow else LABELS
     row_height = ROW + 0.3 if narrow else ROW  # on a phone names stand above their dots
-    entries = [*zip(style.ENCODER_COLOUR.values(), NAMES, strict=True), (CHANCE, "chance (line)")]
+    entries = list(map(Entry, style.ENCODER_COLOUR.values(), NAMES))
+    entries.append(Entry(CHANCE, "chance", "|"))
     legend = Legend(entries, across)
-    heads = [style.wrapped(f"{unit}, {how}", 10.5, across) for unit, how in panels]
+    heads = [style.wrapped(f"{unit}, {how}", BOLD * 10.5, across) for unit, how in panels]
     heights = [
         HEAD + 0.18 * (len(head) - 1) + row_height * len(rows) + FOOT
         for head, rows in zip(heads, panels.values(), strict=True)

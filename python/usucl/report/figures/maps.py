@@ -19,13 +19,13 @@ from threadpoolctl import threadpool_limits
 from usucl import _style as style
 from usucl.embedding import Embeddings, evenly_spaced, numbered
 from usucl.evaluation.metrics import FloatArray
-from usucl.report.figures.drawing import Legend, panel, rendered
+from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 
 MAP_POINTS = 700
 FEW_VIDEOS = 8
-TITLES = {"trained": "Trained", "random": "Random initialisation", "pixels": "Pixels"}
-TITLE, GAP, HEIGHT = 0.34, 0.3, 3.8  # inches
+TITLES = {"trained": "Trained", "random": "Not trained", "pixels": "Pixels"}
+TITLE, GAP, HEIGHT = 0.38, 0.3, 3.8  # inches
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _View:
 
     title: str
     dots: Callable[[Axes, FloatArray], None]
-    legend: list[tuple[str, str]]  # colours and names; none if colour is time
+    legend: list[Entry]  # none if colour is time
 
 
 def embedding_map(
@@ -132,10 +132,10 @@ def _by_video(e: Embeddings) -> _View:
         if not few:
             _dots(axes, points, c=time, cmap=style.TIME, vmin=0, vmax=1, zorder=2)
 
-    names = [(colour, e.video_id[v]) for v, colour in zip(shown, colours, strict=True)]
+    names = [Entry(colour, e.video_id[v]) for v, colour in zip(shown, colours, strict=True)]
     if few:
         return _View("one colour per video", dots, names)
-    return _View("one line per video, colour is time", dots, [])
+    return _View("colour is time", dots, [])
 
 
 def _by_label(labels: Sequence[str], title: str) -> _View:
@@ -143,9 +143,9 @@ def _by_label(labels: Sequence[str], title: str) -> _View:
     frequent = np.argsort(-np.bincount(of), kind="stable")[: len(style.CATEGORIES) - 1]
     colours = dict(zip(sorted(frequent.tolist()), style.CATEGORIES, strict=False))
     rest = ~np.isin(of, frequent)
-    legend = [(colour, names[label]) for label, colour in colours.items()]
+    legend = [Entry(colour, names[label]) for label, colour in colours.items()]
     if rest.any():
-        legend.append((style.RULE, f"other ({len(names) - len(colours)} labels)"))
+        legend.append(Entry(style.RULE, f"other ({len(names) - len(colours)} labels)"))
 
     def dots(axes: Axes, points: FloatArray) -> None:
         for label, colour in colours.items():
