@@ -7,7 +7,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def name_user() -> None:
@@ -34,6 +39,41 @@ def drop_missing_backend() -> None:
         found = False
     if not found:
         del os.environ["MPLBACKEND"]
+
+
+_command: ContextVar[str] = ContextVar("command", default="Python")
+
+
+def set_typed_command(words: Sequence[str]) -> None:
+    """Keeps the words that were typed in a shell, for :func:`typed_command`."""
+    _command.set(shlex.join(words))
+
+
+def typed_command() -> str:
+    """Returns the command that was typed in a shell; ``"Python"`` if this package was called."""
+    return _command.get()
+
+
+def commit_of(file: str) -> str | None:
+    """Returns the commit of the checkout that a source file is in.
+
+    Returns:
+        The commit, with ``+changes`` if files of the checkout differ from it; None if the file is
+        not in a checkout's history, as where the package is installed.
+    """
+    folder = str(Path(file).resolve().parent)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", folder, *words]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return found.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(file).name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def version_of(package: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from usucl._progress import job, listening
 from usucl._terminal import say
 from usucl.data import Augmentation, VideoCatalog, write_phantom
 from usucl.evaluation import Evaluation, evaluate
@@ -25,8 +26,13 @@ TRAINING_SHARE = 0.6  # share of the time; evaluation and report take most of th
 OTHER_WORK = 1.15  # ratio of a whole step, with loss and optimiser, to its batch and encoder
 
 
+@job("Demo", {"Pretraining": 216, "Evaluating": 60, "Writing the report": 30})
 def run_demo(
-    *, data: str | Path | None = None, out: str | Path = "runs/demo", minutes: float = 6.0
+    *,
+    data: str | Path | None = None,
+    out: str | Path = "runs/demo",
+    minutes: float = 6.0,
+    progress: bool = False,
 ) -> tuple[Path, Evaluation]:
     """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
 
@@ -36,6 +42,7 @@ def run_demo(
         data: folder of videos; without one, synthetic videos are written to ``<out>-videos``.
         out: run folder; if it exists, ``<out>-2``, ``<out>-3``, ... is used instead.
         minutes: time for everything, on a machine without other load.
+        progress: show the progress on standard error.
 
     Returns:
         The path of the report, and the evaluation.
@@ -64,7 +71,7 @@ def run_demo(
         "sampling.videos": VIDEOS,
         "sampling.frames": FRAMES,
     }
-    train(data=data, out=out, preset="dense", **options)
+    train(data=data, out=out, preset="dense", progress=listening(), **options)
     say("Evaluating it against its random initialisation and raw pixels")
     evaluation = evaluate(run=out, data=data)
     return write_report(out), evaluation

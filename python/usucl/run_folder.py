@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
 
 TRAIN, HELD_OUT = "train", "held_out"
+_ID = "# id: "  # of the run, in the line after the mark
+
 SPLIT = ("video_id", "group", "label", "part")
 
 
@@ -29,9 +32,11 @@ class RunFolder:
     Attributes:
         path: the folder itself.
         config: the options of the run, YAML.
+        facts: what is known of the run besides: times, command, versions, machine, JSON.
         split: table of all videos and the part, train or held_out, that each belongs to.
         skipped: table of the files that could not be read, and why.
         metrics: table of the metrics of training.
+        warnings: table of what was wrong in training, and the step when it was first seen.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
@@ -48,9 +53,11 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
         self.config = path / "config.yaml"
+        self.facts = path / "run.json"
         self.split = path / "split.csv"
         self.skipped = path / "skipped.csv"
         self.metrics = path / "metrics.csv"
+        self.warnings = path / "warnings.csv"
         self.encoder_config = path / "encoder.json"
         self.encoder_weights = path / "encoder.safetensors"
         self.initial = path / "initial"
@@ -73,11 +80,39 @@ class RunFolder:
         """Whether training has marked the folder as a run."""
         return self.config.is_file() and self.config.read_bytes().startswith(MARK.encode())
 
+    @property
+    def id(self) -> str | None:
+        """The identity of the run, which its checkpoints have too; None for earlier versions."""
+        if not self.is_run:
+            return None
+        line = self.config.read_text(encoding="utf-8").splitlines()[1:2]
+        return line[0].removeprefix(_ID) if line and line[0].startswith(_ID) else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether this is a run that ended before its first epoch did: nothing in it was trained.
+
+        A run without its checkpoint is none of these if it holds a trained encoder or results.
+        """
+        results = (self.checkpoint, self.bank, self.evaluation, self.embeddings, self.embedded)
+        weights, initial = self.encoder_weights, RunFolder(self.initial).encoder_weights
+        return (
+            self.is_run
+            and self.split.is_file()
+            and not self.has_earlier
+            and not any(path.exists() for path in (*results, self.report))
+            and (
+                not weights.is_file()
+                or (initial.is_file() and filecmp.cmp(weights, initial, shallow=False))
+            )
+        )
+
     def check_free(self, *, overwrite: bool) -> None:
         """Checks that a new run may be written here.
 
         Raises:
-            FileExistsError: it is a file, or not empty (with ``overwrite``, it may be a run).
+            FileExistsError: it is a file, or not empty (with ``overwrite``, it may be a run; a run
+                that ended before its first epoch did may be there anyway).
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"out must be a folder, got the file {self.path}")
@@ -87,7 +122,7 @@ class RunFolder:
             raise FileExistsError(
                 f"{self.path} is not empty and holds no run: choose another folder"
             )
-        if not overwrite:
+        if not overwrite and not self.is_unfinished:
             raise FileExistsError(
                 f"{self.path} holds a run: give overwrite=True to replace it, or resume=True to "
                 "continue it"
@@ -97,11 +132,15 @@ class RunFolder:
         """Makes the folder, and moves an earlier run into a hidden folder within it.
 
         It stays there until :meth:`forget_earlier`, or :meth:`recover` brings it back. Other files
-        stay where they are, and the config too, so that the folder is a run at any moment.
+        stay where they are, and the config too, so that the folder is a run at any moment. Of a
+        run in which nothing was trained nothing stays.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self.recover()
-        if self.is_run:
+        if self.is_unfinished:
+            for entry in self._results:
+                _remove(entry)
+        elif self.is_run:
             self._earlier.mkdir()
             for entry in filter(os.path.lexists, self._results):
                 os.replace(entry, self._earlier / entry.name)
@@ -119,7 +158,7 @@ class RunFolder:
                 if _is_left(file):
                     file.unlink(missing_ok=True)
         shutil.rmtree(self._forgotten, ignore_errors=True)
-        if (self._earlier / self.config.name).is_file():
+        if self.has_earlier:
             if self.checkpoint.is_file():
                 self.forget_earlier()
                 return
@@ -131,11 +170,23 @@ class RunFolder:
                 os.replace(entry, self.path / entry.name)
             self._earlier.rmdir()
 
+    def discard(self) -> None:
+        """Removes a run that has not begun to train, and the folder if nothing else is in it."""
+        for entry in (*self._results, self.config):
+            _remove(entry)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def forget_earlier(self) -> None:
         """Removes the run that was set aside, if there is one."""
         if self._earlier.is_dir():
             os.replace(self._earlier, self._forgotten)  # at once, so that no part comes back
             shutil.rmtree(self._forgotten)
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether a run is set aside, which comes back unless this one gets a checkpoint."""
+        return (self._earlier / self.config.name).is_file()
 
     @property
     def _earlier(self) -> Path:
@@ -153,6 +204,8 @@ class RunFolder:
             self.encoder_config,
             self.initial,
             self.metrics,
+            self.warnings,
+            self.facts,
             self.split,
             self.skipped,
             self.checkpoints,
@@ -175,9 +228,9 @@ class RunFolder:
         keep = re.search(r"^damaged: keep\b", text, re.MULTILINE)
         return VideoCatalog.scan(data, damaged="keep" if keep else "skip")
 
-    def write_config(self, text: str) -> None:
-        """Writes the config, which marks the folder as a run."""
-        write_atomically(self.config, (MARK + text).encode())
+    def write_config(self, text: str, id: str | None = None) -> None:
+        """Writes the config, which marks the folder as a run, with its identity."""
+        write_atomically(self.config, (MARK + (f"{_ID}{id}\n" if id else "") + text).encode())
 
     def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
         """Writes which videos are trained on and which are held out."""

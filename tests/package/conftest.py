@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
+
+from usucl._progress import displays
 
 
 @pytest.fixture
@@ -17,3 +20,10 @@ def one_thread() -> Iterator[None]:
     with threadpool_limits(1):
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prints no progress, however slow this machine is."""
+    for name in ("FIRST_LINE", "BETWEEN_LINES", "WORTH_A_LINE"):
+        monkeypatch.setattr(displays, name, math.inf)

@@ -63,9 +63,11 @@ def test_names_on_disk_stay() -> None:
     paths = {name: path for name, path in vars(RunFolder("run")).items() if name != "path"}
     assert {name: path.relative_to("run").as_posix() for name, path in paths.items()} == {
         "config": "config.yaml",
+        "facts": "run.json",
         "split": "split.csv",
         "skipped": "skipped.csv",
         "metrics": "metrics.csv",
+        "warnings": "warnings.csv",
         "encoder_config": "encoder.json",
         "encoder_weights": "encoder.safetensors",
         "initial": "initial",

@@ -77,10 +77,10 @@ class Lines(Display):
 
     def print(self, line: str) -> None:
         """Prints a line to standard error, unless nobody reads it any more."""
-        from usucl._terminal import say
+        from usucl._terminal import visible
 
         try:
-            say(line, stderr=True)
+            print(visible(line), file=sys.stderr, flush=True)
         except (OSError, ValueError):  # closed, or a full disk: the work goes on
             self.mute()
 
@@ -113,8 +113,8 @@ class Bar(Display):
             return
         self._last = now
         with self._lock:
+            self._drawn = self._rendered(stage, job, now)
             try:
-                self._drawn = self._rendered(stage, job, now)
                 self._write("\r\x1b[2K" + self._drawn)
             except (OSError, ValueError):  # the terminal is gone: the work goes on
                 self.mute()
@@ -161,33 +161,32 @@ class Bar(Display):
         width = shown.width - 1  # a full line would wrap
         what = visible(stage.what)
         count, rate, note = _count(stage), _rate(stage, now), _note(stage)
+        share = [f"{min(stage.done / stage.total, 1):.0%}"] if stage.total else []
         left = [_eta(job.remaining(now))]
-        share = [] if not stage.total else [f"{min(stage.done / stage.total, 1):.0%}"]
         for parts in (
             [*count, *rate, *note, *left],
-            [*count, *note, *left],
+            [*count, *rate, *left],
             [*count, *left],
             [*share, *left],
             left,
             [],
         ):
-            rest = "  ".join(visible(part) for part in parts)
-            room = width - cell_len(what) - cell_len(rest) - 4
-            if room >= NARROWEST_BAR or (not note and room >= 0) or not parts:
+            rest = "  ".join(map(visible, parts))
+            room = width - cell_len(what) - cell_len(rest) - (2 if parts else 0)
+            if room >= 0:
                 break
-        bar = min(room, WIDEST_BAR)
+        bar = min(room - 2, WIDEST_BAR)
         with shown.capture() as captured:
-            if bar < NARROWEST_BAR:
-                line = "  ".join(filter(None, [what, rest]))
-                shown.print(line, end="", overflow="crop", no_wrap=True, width=width)
-            else:
-                shown.print(what, end="  ", soft_wrap=True)
+            if bar >= NARROWEST_BAR:
                 total = stage.total or None
+                shown.print(what, end="  ", soft_wrap=True)
                 shown.print(
-                    ProgressBar(total, stage.done, bar, pulse=total is None, animation_time=now),
-                    end="  ",
+                    ProgressBar(total, stage.done, bar, pulse=total is None, animation_time=now)
                 )
-                shown.print(rest, end="", soft_wrap=True)
+                shown.print("  " + rest, end="", soft_wrap=True)
+            else:
+                line = "  ".join(filter(None, [what, rest]))
+                shown.print(line, end="", overflow="crop", no_wrap=True, width=max(width, 1))
         return captured.get().replace("\n", " ")
 
 

@@ -66,6 +66,7 @@ class Stage:
         self._measured: dict[str, float] = {}
         self._running: list[Stage] = []
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
+        self._last = 0.0, 0.0  # when items were finished, and how many
         self._lock = threading.Lock()
 
     def __enter__(self) -> Stage:
@@ -87,6 +88,7 @@ class Stage:
         if self._listener is not None:
             with self._lock:
                 self.done += by
+                self._last = self._listener.clock(), by
 
     def restart(self, done: float, total: float) -> None:
         """Starts to count, and to measure the rate, with ``done`` of ``total`` items finished."""
@@ -94,6 +96,7 @@ class Stage:
             self.done, self.total = done, total
             self._samples.clear()
             self._samples.append((self._listener.clock(), done))
+            self._last = self._samples[0]
 
     def update(
         self,
@@ -117,6 +120,7 @@ class Stage:
         """Starts the work within ``parent``."""
         self.begun, self.parent = now, parent
         self._samples.append((now, self.done))
+        self._last = now, 0.0
         if parent is not None:
             parent._running.append(self)
 
@@ -141,18 +145,25 @@ class Stage:
 
     def rate(self, now: float) -> float | None:
         """Returns the items per second of the last minute; None before the first."""
-        since, done = self._samples[0]
-        if self.done <= done or now <= since:
+        (since, before), (last, by) = self._samples[0], self._last
+        finished = self.done - before
+        if finished <= 0 or last <= since:
             return None
-        return (self.done - done) / (now - since)
+        rate = finished / (last - since)
+        # Those that are not finished may take as long as the last ones, but no longer.
+        return min(rate, (finished + by) / (now - since))
 
     def remaining(self, now: float) -> Remaining | None:
         """Returns the seconds until it will be finished; None where nothing is known."""
         if self.total is not None:
             rate = self.rate(now)
             left = max(self.total - self.done, 0.0)
-            if rate is not None or left == 0:
-                return Remaining(0.0 if rate is None else left / rate, whole=True)
+            if left == 0:
+                return Remaining(0.0, whole=True)
+            if rate is not None:
+                last, by = self._last
+                begun = min((now - last) * rate, by, left)  # of the items that come next
+                return Remaining((left - begun) / rate, whole=True)
         if self.parts:
             return self._remaining_by_parts(now)
         running = self._running[-1:]  # of no known share in the whole
@@ -160,26 +171,27 @@ class Stage:
         return next((Remaining(r.seconds, whole=False) for r in known if r), None)
 
     def _remaining_by_parts(self, now: float) -> Remaining | None:
-        seconds, whole, known = 0.0, True, bool(self._measured)
-        took = expected = 0.0
-        begun = set(self._measured)
+        running = [(s, s.spent(now), s.remaining(now)) for s in tuple(self._running)]
+        known = bool(self._measured) or any(left for _, _, left in running)
+        took, expected = 0.0, 0.0  # seconds of the parts whose time is known
         for name, measured in self._measured.items():
-            took, expected = took + measured, expected + (self.parts[name] or measured)
-        for stage in tuple(self._running):
-            begun.add(stage.name)
-            cost, left = self.parts.get(stage.name), stage.remaining(now)
-            spent = stage.spent(now)
-            if left is not None:
-                known, whole = True, whole and left.whole
-                seconds += left.seconds
-                if cost and left.whole:
-                    took, expected = took + spent + left.seconds, expected + cost
-            elif cost is None:
-                whole = False
+            if cost := self.parts[name]:
+                took, expected = took + measured, expected + cost
+        for stage, spent, left in running:
+            cost = self.parts.get(stage.name)
+            if cost and left is not None and left.whole:
+                took, expected = took + spent + left.seconds, expected + cost
+        scale = took / expected if took > MEASURED else 1.0
+        seconds, whole = 0.0, True
+        for stage, spent, left in running:
+            cost = self.parts.get(stage.name)
+            told = 0.0 if left is None else left.seconds
+            if cost is not None and not (left and left.whole):
+                told = max(told, cost * scale - spent)
             else:
-                scale = took / expected if took > MEASURED and expected else 1.0
-                seconds += max(cost * scale - spent, 0.0)
-        scale = took / expected if took > MEASURED and expected else 1.0
+                whole = whole and left is not None and left.whole
+            seconds += told
+        begun = {*self._measured, *(stage.name for stage, _, _ in running)}
         for name, cost in self.parts.items():
             if name not in begun:
                 whole = whole and cost is not None

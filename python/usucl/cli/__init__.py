@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from usucl._environment import set_typed_command
 from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, say
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last two, what was finished before is saved.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    set_typed_command(["usucl", *words])
     debug = "--debug" in words or bool(os.environ.get("USUCL_DEBUG"))
     os.environ["MPLBACKEND"] = "Agg"  # commands only write files; a notebook's backend is not here
     with messages(), listen():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from usucl.cli import finished
 from usucl.cli.console import say, table
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ def train(
         progress=not no_progress,
         **options,
     )
-    say(f"Run: {out}")
-    say("Next:")
-    say(f"  usucl evaluate {out} {data}")
-    say(f"  usucl bank build {out} {data} --out {out.with_name(out.name + '-bank')}")
+    for line in finished.of_training(out, data):
+        say(line)
 
 
 def embed(

@@ -24,6 +24,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from usucl._progress import track
+
 CLASSES = ("cyst", "nodule", "stone")  # the class of a video is the kind of lesion in the organ
 MARK = "SYNTHETIC.txt"  # a file in a folder of synthetic videos
 KINDS = (*CLASSES, "vessel")  # structures that a frame can show; every organ has vessels
@@ -113,7 +115,7 @@ def write_phantom(
         raise ValueError(f"out must be a new or empty folder, got {out}")
     out.mkdir(parents=True, exist_ok=True)
     video_rows, frame_rows = [], []
-    for number in range(videos):
+    for number in track(range(videos), "Making videos", unit="videos"):
         patient, take = divmod(number, 2)
         label = CLASSES[patient % len(CLASSES)]
         organ = _make_organ(np.random.default_rng([seed, patient]), label)

@@ -12,6 +12,7 @@ import numpy as np
 
 from usucl._environment import Machine, version_of
 from usucl._files import check_writable, write_json
+from usucl._progress import Stage, job, stage
 from usucl._spread import MEASURES
 from usucl.data import VideoEntry
 from usucl.data.phantom import is_synthetic
@@ -40,6 +41,16 @@ from usucl.run_folder import RunFolder
 PACKAGES = ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
 
 
+@job(
+    "Evaluating",
+    {
+        "Reading videos": 3,
+        "Embedding frames": 8,
+        "Measuring retrieval": 7,
+        "Measuring the spread": 1,
+        "Fitting probes": 15,
+    },
+)
 def evaluate(
     *,
     run: str | Path,
@@ -50,6 +61,7 @@ def evaluate(
     resamples: int = 2000,
     folds: int = 5,
     seed: int = 0,
+    progress: bool = False,
 ) -> Evaluation:
     """Measures a run's trained encoder against its random initialisation and raw pixels.
 
@@ -71,6 +83,7 @@ def evaluate(
         resamples: bootstrap resamples of the patients.
         folds: folds of the cross-validation, by patient; folds given by ``labels.csv`` are kept.
         seed: seed of the augmentations, the folds and the resamples.
+        progress: show the progress on standard error.
 
     Returns:
         The content of ``evaluation.json`` as :class:`~usucl.evaluation.Evaluation`. Undefined
@@ -148,10 +161,7 @@ def evaluate(
             for task in TASKS
         },
         geometry=_geometry(embeddings, any_held_out),
-        probes={
-            label: _probe_label(label, catalog.entries, embeddings, protocol)
-            for label in ("label", "frame_label")
-        },
+        probes=_probe_labels(catalog.entries, embeddings, protocol),
         versions={
             "python": platform.python_version(),
             **{name: version_of(name) for name in PACKAGES},
@@ -204,6 +214,7 @@ def _counts(embeddings: Embeddings) -> dict[str, Count]:
     }
 
 
+@job("Measuring the spread")
 def _geometry(
     embeddings: Mapping[str, Embeddings], only_held_out: bool
 ) -> dict[str, dict[str, float | None]]:
@@ -253,20 +264,40 @@ class _Labelled:
         return found
 
 
-def _probe_label(
+def _probe_labels(
+    entries: Sequence[VideoEntry], embeddings: Mapping[str, Embeddings], protocol: Protocol
+) -> dict[str, LabelProbes | None]:
+    """Probes the labels of videos and of frames; None for one without two classes."""
+    every = embeddings["trained"]
+    names = {
+        "label": [every.label[v] for v in every.video.tolist()],
+        "frame_label": list(every.frame_label),
+    }
+    work = {
+        label: _labelled(label, names[label], entries, embeddings)
+        for label in names
+        if len(set(filter(None, names[label]))) > 1
+    }
+    fits = sum(len(splits) for _, protocols in work.values() for splits in protocols.values())
+    found: dict[str, LabelProbes | None] = dict.fromkeys(names)
+    with stage("Fitting probes", fits * len(embeddings), unit="fits") as bar:
+        for label, (labelled, protocols) in work.items():
+            by_protocol = {n: _probe(labelled, s, protocol, bar) for n, s in protocols.items()}
+            found[label] = LabelProbes(labelled.classes, by_protocol)
+    return found
+
+
+def _labelled(
     label: str,
+    names: Sequence[str | None],
     entries: Sequence[VideoEntry],
     embeddings: Mapping[str, Embeddings],
-    protocol: Protocol,
-) -> LabelProbes | None:
-    """Probes a label of videos or frames under both protocols; None without two classes."""
+) -> tuple[_Labelled, dict[str, list[probes.Split]]]:
+    """Returns the frames whose label has a name, and how both protocols split them."""
     every = embeddings["trained"]
     video = every.video.numpy()
-    names = [every.label[v] for v in video] if label == "label" else every.frame_label
     is_labelled = np.array([bool(name) for name in names])
     classes, truth = numbered(name for name in names if name)
-    if len(classes) < 2:
-        return None
     kept = {name: e.select(is_labelled) for name, e in embeddings.items()}
     video = video[is_labelled]
     fold_of = {entry.id: entry.fold for entry in entries}
@@ -287,25 +318,22 @@ def _probe_label(
         "held_out": probes.held_out_split(kept["trained"].frame_held_out),
         "cross_validation": probes.fold_splits(fold),
     }
-    return LabelProbes(
-        labelled.classes,
-        {name: _probe(labelled, splits[name], protocol) for name in splits},
-    )
+    return labelled, splits
 
 
 def _probe(
-    labelled: _Labelled, splits: Sequence[probes.Split], protocol: Protocol
+    labelled: _Labelled, splits: Sequence[probes.Split], protocol: Protocol, bar: Stage
 ) -> ProbeResult | None:
     """Runs all probes under one protocol; None where there is nothing to fit on or to test."""
     if not any(s.fit.size and s.test.size for s in splits):
         return None
-    predictions = {
-        name: {
-            encoder: labelled.predict(probe.predictor, e.features.numpy(), splits)
-            for encoder, e in labelled.embeddings.items()
-        }
-        for name, probe in probes.PROBES.items()
-    }
+    predictions: dict[str, dict[str, dict[probes.Level, probes.Predictions]]]
+    predictions = {name: {} for name in probes.PROBES}
+    for encoder, e in labelled.embeddings.items():
+        for name, probe in probes.PROBES.items():
+            features = e.features.numpy()
+            predictions[name][encoder] = labelled.predict(probe.predictor, features, splits)
+        bar.advance(len(splits))
     reference = next(iter(predictions.values()))["trained"]["frame"]
     tested = probes.patients_per_class(reference)
     classes = labelled.classes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
+
+from usucl.models.weights import load_weights
 
 
 def _shrink_resnet_stem(network: ResNet) -> None:
@@ -53,6 +55,8 @@ class EncoderConfig:
         pretrained: start from torchvision's ImageNet weights.
         small_stem: use a 3x3 convolution of stride 1 without pooling instead of 7x7 of stride 2
             with pooling, which keeps detail in images up to 96 px at 16 times the arithmetic.
+        weights: start from one's own weights: the folder of a run, or a file of safetensors or
+            ``torch.save`` with the names of this package or of torchvision.
     """
 
     backbone: Backbone = "resnet18"
@@ -61,6 +65,7 @@ class EncoderConfig:
     head: Head = "mlp"
     pretrained: bool = False
     small_stem: bool = False
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.image_size < 32:
@@ -75,13 +80,28 @@ class EncoderConfig:
                 "pretrained must be False, because pretrained weights exist only for "
                 f"{', '.join(known)} without small_stem, got True"
             )
+        if self.pretrained and self.weights is not None:
+            raise ValueError(
+                f"pretrained must be False with weights, got True and weights {self.weights!r}"
+            )
+
+
+def untrained(config: EncoderConfig) -> EncoderConfig:
+    """Returns the config of the same network with random weights, which others will replace."""
+    return replace(config, pretrained=False, weights=None)
 
 
 class FrameEncoder(nn.Module):
     """Embeds frames: ``z / |z|`` with ``z = head(features(x))``.
 
+    Attributes:
+        config: the options.
+        start: which of one's own weights it starts from; None without ``config.weights``.
+
     Raises:
-        ValueError: ``config.backbone`` or ``config.head`` is unknown.
+        ValueError: ``config.backbone`` or ``config.head`` is unknown, or ``config.weights`` do not
+            fit.
+        FileNotFoundError: ``config.weights`` is not there.
         RuntimeError: the pretrained weights cannot be fetched.
     """
 
@@ -90,6 +110,7 @@ class FrameEncoder(nn.Module):
         self.config = config
         self.backbone, width = _backbone(config)
         self.head = _head(config.head, width, config.dim)
+        self.start = None if config.weights is None else load_weights(self, config.weights)
         # Convolutions are fastest in this layout, also on the CPU; the results stay the same.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

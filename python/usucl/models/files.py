@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from usucl._files import (
@@ -13,8 +13,10 @@ from usucl._files import (
     write_json,
     write_tensors,
 )
-from usucl.models.encoder import EncoderConfig, FrameEncoder
+from usucl.models.encoder import EncoderConfig, FrameEncoder, untrained
 from usucl.run_folder import RunFolder
+
+_YOUNGER = {"weights"}  # options than the seals
 
 
 def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
@@ -48,7 +50,7 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
                 raise DamagedFileError(
                     files.encoder_weights, f"{name} has values that are no numbers"
                 )
-        encoder = FrameEncoder(replace(config, pretrained=False))  # the weights are here
+        encoder = FrameEncoder(untrained(config))  # the weights are here
         encoder.load_state_dict(tensors)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"the encoder in {folder} cannot be loaded: {error}") from error
@@ -60,7 +62,7 @@ def _read_config(path: Path) -> EncoderConfig:
     table = read_json(path)
     known = {field.name for field in fields(EncoderConfig)}
     # Files from before they were sealed may lack the options that are younger than they.
-    missing = known - set(table) if check_seal(path) else set()
+    missing = known - set(table) - _YOUNGER if check_seal(path) else set()
     if missing or set(table) - known:
         reason = "it lacks" if missing else "no encoder has"
         names = ", ".join(sorted(missing or set(table) - known))

@@ -15,12 +15,14 @@ from usucl.bank import NegativeBank, ShardedBank
 from usucl.data import FrameBatch, VideoDataModule
 from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
 from usucl.models import FrameEncoder, MomentumEncoder
+from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
+from usucl.training.schedule import HalfCosines
 
 # Seconds that a process waits for the others' parts of a bank while rank 0 writes checkpoints.
 PATIENCE = 600.0
-NUM_FRAMES = "num_frames"
-"""Key of the videos' lengths in a checkpoint, by id."""
+NUM_FRAMES, RUN = "num_frames", "run"
+"""Keys in a checkpoint of the videos' lengths, by id, and of the run's identity and folder."""
 
 
 class StepOutput(TypedDict):
@@ -63,12 +65,23 @@ class ContrastiveTraining(LightningModule):
     The bank is not a submodule (see :class:`NegativeBank`), so the checkpoint hooks save it. With
     several processes each fills its own bank, and all resume from that of the first; or, with
     ``key.sharded``, from their own parts of the one bank that they form together.
+
+    Args:
+        config: the options of the run.
+        restored: whether a checkpoint replaces the first weights, which then are not looked for.
+
+    Attributes:
+        run: identity and folder of the run, for its checkpoints; None outside of a run.
+        start: which weights the encoder starts from; None for random ones and ImageNet's.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, *, restored: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.encoder = FrameEncoder(config.encoder)
+        self.run: dict[str, str | None] | None = None
+        self.encoder = FrameEncoder(untrained(config.encoder) if restored else config.encoder)
+        self.encoder.config = config.encoder
+        self.start = self.encoder.start
         self.method = config.make_method()
         self.momentum_encoder: MomentumEncoder | None = None
         if self.method.momentum is not None:
@@ -93,9 +106,11 @@ class ContrastiveTraining(LightningModule):
             self.bank = ShardedBank(bank, timeout=PATIENCE) if key.sharded else bank
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the bank, and the lengths of the videos, which must be the same on resumption."""
+        """Adds the bank, the run, and the lengths of the videos, which must stay the same."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[NUM_FRAMES] = {entry.id: entry.num_frames for entry in data.batches.catalog}
+        if self.run is not None:
+            checkpoint[RUN] = self.run
         if self.bank is not None:
             checkpoint["bank"] = self.bank.state_dict()
 
@@ -124,7 +139,7 @@ class ContrastiveTraining(LightningModule):
         return {"loss": loss, "inputs": inputs, "selection": selection}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Returns the optimiser and its half cosine over all steps."""
+        """Returns the optimiser and its half cosines over all steps."""
         config = self.config.optimiser
         parameters = self.encoder.parameters()
         optimiser: torch.optim.Optimizer
@@ -140,11 +155,16 @@ class ContrastiveTraining(LightningModule):
                 parameters, lr=config.lr, weight_decay=config.weight_decay
             )
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+        ends = [steps * end // self.config.epochs for end in self.config.ends]
+        self.schedule = HalfCosines(optimiser, ends)
         return {
             "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": self.schedule, "interval": "step"},
         }
+
+    def on_train_start(self) -> None:
+        """Begins the learning rate of epochs that were added; the checkpoint is loaded by now."""
+        self.schedule.resume()
 
     def _inputs(self, batch: FrameBatch) -> LossInputs:
         data = self.trainer.datamodule  # type: ignore[attr-defined]

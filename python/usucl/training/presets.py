@@ -67,7 +67,10 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> TrainingCon
     layers = [*_layers(source, known, ()), Layer(None, changes)]
     values = {name: value for layer in layers for name, value in layer.options.items()}
     method = str(values.get("method", TrainingConfig.method))
-    method_of(method)
+    try:
+        method_of(method)
+    except ValueError as error:
+        raise ValueError(f"{_place(str(error), layers)}{error}") from error
     for option, value in changes.items():
         if method not in known[option]:
             raise ValueError(
@@ -107,7 +110,10 @@ def _layers(
     options = _flat(path, content, known)
     if base is None and not _is_whole(text, content):
         base = str(options.get("method", "dense"))
-        method_of(base)
+        try:
+            method_of(base)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if base is not None:
         nested = base if base in METHODS else path.parent / base
         yield from _layers(nested, known, (*within, path.resolve()))
@@ -251,6 +257,10 @@ def _parsed(method: str, values: Mapping[str, Any]) -> TrainingConfig:
         values = {**values, name: _OLD_AUGMENTATIONS.get(str(values[name]), values[name])}
     defaults = vars(TrainingConfig.of(method))
     parser = parser_of(method)
+    for option, value in values.items():
+        kind = _kind(option, defaults)
+        if value is None and NoneType not in get_args(kind):  # the parser would let it pass
+            raise ValueError(f"{option} must be {_words(kind)}, got null")
     try:
         parsed = parser.parse_object(_nested(values))
     except ArgumentError as error:
@@ -259,9 +269,9 @@ def _parsed(method: str, values: Mapping[str, Any]) -> TrainingConfig:
     for name, default in defaults.items():
         sections[name] = parsed[name]
         if is_dataclass(default):
-            kind: Any = type(default)
+            section: Any = type(default)
             try:
-                sections[name] = kind(**vars(parsed[name]))
+                sections[name] = section(**vars(parsed[name]))
             except ValueError as error:
                 prefix = "" if str(error).startswith(f"{name}.") else f"{name}."
                 raise ValueError(f"{prefix}{error}") from error
@@ -273,10 +283,12 @@ def _said(error: ArgumentError, defaults: Mapping[str, Any], values: Mapping[str
     found = re.search(r'Parser key "([\w.]+)"', str(error))
     if not found or found[1] not in values:
         return " ".join(str(error).split())
-    section, _, option = found[1].rpartition(".")
-    owner = type(defaults[section]) if section else TrainingConfig
-    kind = get_type_hints(owner)[option]
-    return f"{found[1]} must be {_words(kind)}, got {values[found[1]]!r}"
+    return f"{found[1]} must be {_words(_kind(found[1], defaults))}, got {values[found[1]]!r}"
+
+
+def _kind(name: str, defaults: Mapping[str, Any]) -> Any:
+    section, _, option = name.rpartition(".")
+    return get_type_hints(type(defaults[section]) if section else TrainingConfig)[option]
 
 
 def _words(kind: Any) -> str:
@@ -292,8 +304,10 @@ def _words(kind: Any) -> str:
 
 
 def _place(message: str, layers: list[Layer]) -> str:
-    """Returns the file that the option in a message is from, if it is from a file."""
+    """Returns the file that the option in a message is from, or that changes its preset."""
     for source, options in reversed(layers):
-        if any(re.match(rf"{re.escape(option)}\b", message) for option in options):
-            return f"{source}: " if isinstance(source, Path) else ""
-    return ""
+        named = any(re.match(rf"{re.escape(option)}\b", message) for option in options)
+        if named and not isinstance(source, str):
+            return "" if source is None else f"{source}: "
+    files = [source for source, _ in layers if isinstance(source, Path)]
+    return f"{files[-1]}: " if files else ""

@@ -74,8 +74,9 @@ def summary(
     batches: FrameBatches,
     held_out: VideoCatalog,
     trainer: Trainer,
+    done: int,
 ) -> list[tuple[str, str]]:
-    """Returns what a run is about to do, as rows of a name and a text."""
+    """Returns what a run, of which ``done`` epochs are finished, is going to do: its rows."""
     config, training = module.config, batches.catalog
     steps, epochs = len(batches), config.epochs
     weights = sum(parameter.numel() for parameter in module.encoder.parameters())
@@ -85,18 +86,18 @@ def summary(
         name = torch.cuda.get_device_name(device)
     left_out = f"{len(training.skipped)} left out" if training.skipped else "none left out"
     frames = sum(entry.num_frames for entry in training)
+    after = f", going on after epoch {done}" if done else ""
     rows = [
         ("trained on", f"{_videos(training)}, {frames:,} frames; {left_out}"),
         ("held out", _held_out(held_out)),
-        ("steps", f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs"),
+        ("steps", f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs{after}"),
         ("encoder", f"{_backbone(module)}, {weights / 1e6:.1f} million parameters"),
         ("device", f"{name}, precision {config.precision}"),
     ]
-    everybody = (*training, *held_out)
-    if not all(entry.patient_known for entry in everybody):
-        some = any(entry.patient_known for entry in everybody)
-        known = "some patients unknown" if some else "patients unknown"
-        rows.insert(2, ("split", f"{known}: split by video; a patient may be on both sides"))
+    known = [entry.patient_known for entry in (*training, *held_out)]
+    if not all(known):
+        which = "some patients unknown" if any(known) else "patients unknown"
+        rows.insert(2, ("split", f"{which}: split by video; a patient may be on both sides"))
     return rows
 
 

@@ -11,6 +11,7 @@ from usucl.bank import NegativeBank
 from usucl.data import FrameBatch, FrameBatches
 from usucl.losses import Frames, hard_negative_nce
 from usucl.models import FrameEncoder
+from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
 
 MANY = 64  # negatives, more than a rehearsal has
@@ -35,7 +36,7 @@ def _empty_encoder(config: TrainingConfig) -> FrameEncoder:
     """Returns the encoder with shapes instead of numbers."""
     try:
         with torch.device("meta"):
-            return FrameEncoder(replace(config.encoder, pretrained=False))
+            return FrameEncoder(untrained(config.encoder))
     except RuntimeError as error:  # more numbers than an integer can count
         raise ValueError(f"encoder.dim must be smaller, got {config.encoder.dim}") from error
 

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,28 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from usucl._files import DamagedFileError
+from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job, listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
-from usucl.run_folder import RunFolder, different_videos
-from usucl.training.checkpoint import ADVICE, PARTS, Checkpoints, read_checkpoint
+from usucl.run_folder import RunFolder
+from usucl.training.checkpoint import ADVICE, Checkpoints
 from usucl.training.config import TrainingConfig
-from usucl.training.module import NUM_FRAMES, ContrastiveTraining
+from usucl.training.health import Health, NothingLearnedError, WarningsTable
+from usucl.training.module import ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
 from usucl.training.presets import read_config
 from usucl.training.progress import ProgressCallback, summary
+from usucl.training.record import RunRecord
 from usucl.training.rehearsal import rehearse
+from usucl.training.resumption import (
+    check_checkpoint,
+    check_one_process,
+    continued,
+    is_finished,
+    new_id,
+)
 
 
 @job("Pretraining", {"Reading videos": 1, "Decoding videos": 1, "Training": None})
@@ -60,9 +69,11 @@ def train(
         overwrite: replace an earlier run in ``out`` as soon as the new one has a checkpoint: if it
             ends before, the earlier one is back. Files that do not belong to a run stay.
         resume: continue the run in ``out``, whose config replaces ``preset``, ``held_out`` and
-            ``seed``: giving another value than it has is an error. The videos and their numbers of
-            frames must be the same; labels and patients may have been corrected, which does not
-            change what is held out.
+            ``seed``: giving another value than it has is an error, but more ``epochs`` are added,
+            also to a run that has finished (see ``extended`` in :class:`TrainingConfig`). The
+            videos and their numbers of frames must be the same; labels and patients may have been
+            corrected, which does not change what is held out. A run that ended in its first epoch
+            begins again.
         held_out: folds of patients that are not trained on; ``()`` trains on all. By default those
             of the preset or, if it gives none, the smallest fold (0 unless ``labels.csv`` gives
             others); a single patient is then not held out.
@@ -79,18 +90,23 @@ def train(
     Raises:
         ValueError, TypeError: ``data``, ``preset`` or an override is wrong; nothing is created.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given,
-            or it holds no run.
+            or it holds no run. A run that ended in its first epoch is replaced unasked.
         FileNotFoundError: ``resume`` is given, and ``out`` has no checkpoint.
+        NothingLearnedError: no step could change the encoder, for example because no frame had a
+            negative; says what to change. The files of the run are written.
+        RuntimeError: this is one of several processes, as of torchrun.
         KeyboardInterrupt: the run was interrupted, after everything was closed.
         SystemExit: the run was ended by SIGTERM; the code is 143.
         DamagedFileError: with ``resume``, the checkpoint was changed or cut.
         OSError: a file cannot be written; the files of the last finished epoch stay.
 
     Warns:
-        UserWarning: nothing can be held out, or the folds given are all the same.
+        UserWarning: nothing can be held out, the folds given are all the same, or training does
+            nothing or not what it should, as ``warnings.csv`` says too.
     """
     out = Path(out)
-    run = RunFolder(out)
+    run, moved = RunFolder(out), False
+    check_one_process()
     if held_out is not None:
         overrides["held_out"] = held_out if isinstance(held_out, str) else list(held_out)
     if seed is not None:
@@ -98,75 +114,77 @@ def train(
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
-        if not run.checkpoint.is_file():
-            raise FileNotFoundError(
-                f"nothing to resume: {run.checkpoint} is missing; it is written after the first "
-                "epoch"
-            )
-        config = _unchanged(run.config, overrides)
+        config = continued(run, overrides)
         if data is not None:
-            config = replace(config, data=_absolute(data))
+            moved, config = config.data != _absolute(data), replace(config, data=_absolute(data))
+        if run.is_unfinished:
+            say(f"{out} has no finished epoch: its run begins again", stderr=True)
+            resume = False
+        elif is_finished(run, config) and not moved:
+            say(
+                f"{out} is finished: all of its {config.epochs} epochs are done "
+                f"(more: resume it with epochs={2 * config.epochs}, for example)",
+                stderr=True,
+            )
+            return out
     else:
         if data is None:
             raise TypeError("data must be a folder of videos, got None")
         config = read_config(preset, overrides | {"data": _absolute(data)})
+        if config.encoder.weights is not None:
+            own = replace(config.encoder, weights=_absolute(config.encoder.weights))
+            config = replace(config, encoder=own)
         run.check_free(overwrite=overwrite)
     catalog = VideoCatalog.scan(config.data, damaged=config.damaged)
     parts = run.stored_split(catalog) if resume else _split(catalog, config)
     datamodule = _datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        module = ContrastiveTraining(config)
-
+    module = _module(config, restored=resume)
+    _report_start(module)
+    run_id = run.id if resume else new_id()
+    module.run = {"id": run_id, "folder": str(out.absolute())}
+    before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
     if resume:
-        _check_checkpoint(run, config, parts[0])
+        check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
+    record, earlier = RunRecord(run, module.start), run.has_earlier
     try:
-        run.write_config(config.to_yaml())
+        run.write_config(config.to_yaml(), run_id)
         run.write_split(*parts)
         if not resume:
             run.write_skipped(catalog)
             MetricsTable(run.metrics).rewind(0)
+            WarningsTable(run.warnings).rewind(0)
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, out)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, resume)
+        _fit(module, datamodule, parts[1], run, resume, record)
         run.forget_earlier()
     except BaseException:
         run.recover()
+        if not record.started:
+            for file, content in before.items():
+                write_atomically(file, content)
+            if not (resume or earlier):
+                run.discard()
         raise
     return out
 
 
-def _check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> None:
-    """Raises an error if the run cannot go on from its checkpoint with these videos."""
-    checkpoint = read_checkpoint(run.checkpoint, (*PARTS, "bank") if config.key.bank else PARTS)
-    then = checkpoint.get(NUM_FRAMES, {})  # checkpoints of earlier versions do not have it
-    now = {entry.id: entry.num_frames for entry in training}
-    changed = [
-        f"{name} ({then[name]} then, {now[name]} now)"
-        for name in now
-        if then.get(name, now[name]) != now[name]
-    ]
-    different_videos(run.path, with_another_number_of_frames=changed)
+def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            return ContrastiveTraining(config, restored=restored)
+        except (ValueError, FileNotFoundError) as error:
+            if not str(error).startswith("weights "):
+                raise
+            raise type(error)(f"encoder.{error}") from error
 
 
 def _absolute(data: str | Path) -> str:
     return str(Path(data).absolute())
-
-
-def _unchanged(stored: Path, overrides: Mapping[str, Any]) -> TrainingConfig:
-    """Returns the stored config; with more epochs, for example, the learning rate would rise."""
-    config = read_config(stored, {})
-    for name, value in overrides.items():
-        if read_config(stored, {name: value}) != config:
-            raise ValueError(
-                f"{name} cannot change when a run is resumed, got {value}: leave it out, or start "
-                "another run"
-            )
-    return config
 
 
 def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
@@ -204,6 +222,18 @@ def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModul
     )
 
 
+def _report_start(module: ContrastiveTraining) -> None:
+    start = module.start
+    if start is not None:
+        head = f"{start['head']} of its head" if start["head"] else "a new head"
+        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
+        say(
+            f"The encoder starts from {start['backbone']} tensors of the backbone in "
+            f"{start['file']} and {head}{left}",
+            stderr=True,
+        )
+
+
 def _report_skipped(catalog: VideoCatalog) -> None:
     if catalog.skipped:
         title = f"{len(catalog.skipped)} videos are left out"
@@ -235,11 +265,15 @@ def _fit(
     held_out: VideoCatalog,
     run: RunFolder,
     resume: bool,
+    record: RunRecord,
 ) -> None:
     config = module.config
     monitor = Monitor(run.metrics, config.log_every)
+    health = Health(run.warnings)
     callbacks: list[Callback] = [
+        health,
         monitor,
+        record,
         SaveAfterEpoch(run),
         ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
     ]
@@ -259,12 +293,16 @@ def _fit(
     )
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
-        table(["", ""], summary(module, datamodule.batches, held_out, trainer), title=str(run.path))
+        done = finished_epochs(run) if resume else 0
+        rows = summary(module, datamodule.batches, held_out, trainer, done)
+        table(["", ""], rows, title=str(run.path))
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if resume else None
         with bar:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        if record.started:
+            health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -277,7 +315,7 @@ def _fit(
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(run.path)) from error
         raise
-    except (MemoryError, DamagedFileError):
+    except (MemoryError, DamagedFileError, NothingLearnedError):
         raise
     except Exception as error:
         if resume and not monitor.started:
@@ -285,5 +323,6 @@ def _fit(
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise
     finally:
+        record.stop()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)

@@ -38,7 +38,7 @@ CHECKPOINT = {**dict.fromkeys(PARTS, 0), "weight": torch.arange(6.0)}
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"), videos=4, frames=4)
+    return make_data(tmp_path_factory.mktemp("data"), videos=6, frames=4)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,22 @@ def test_print_config_shows_the_result(write: Write, capsys: pytest.CaptureFixtu
     data = str(Path("videos").absolute())
     expected = read_config("paper", {"lr": 0.5, "epochs": 3, "data": data})
     assert capsys.readouterr().out == expected.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epochs: null", "epochs must be an integer, got null"),
+        ("encoder: {dim: null}", "encoder.dim must be an integer, got null"),
+        ("curriculum: {windows: null}", "curriculum.windows must be a list of pairs"),
+        ("method: pa", "method must be one of"),
+        ("preset: paper\ncurriculum: {windows: [[0.2, 0.4]]}", "curriculum.starts must be"),
+    ],
+)
+def test_an_error_names_the_file_that_changes_a_preset(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{file}: {said}")):
+        read_config(file, {})

@@ -1,0 +1,62 @@
+"""What a command says in the end: where its results are, and what may be done with them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from usucl._files import DamagedFileError, read_json
+from usucl._progress import duration
+from usucl._tables import read_table
+from usucl.run_folder import RunFolder
+
+
+def of_training(out: Path, data: Path) -> Iterator[str]:
+    """Yields lines on a run that has been trained on ``data``; commands are ready to be pasted."""
+    run = RunFolder(out)
+    facts = _facts(run)
+    if "seconds" in facts:
+        yield (
+            f"Trained for {duration(float(facts['seconds']))}, {facts.get('epochs_done')} epochs "
+            f"of {facts.get('steps_done')} steps in all{_last_loss(run)}"
+        )
+    yield f"Run: {out}"
+    for what, paths in (
+        ("encoder", (run.encoder_weights, run.encoder_config)),
+        ("before training", (run.initial,)),
+        ("metrics", (run.metrics, run.tensorboard)),
+        ("videos", (run.split, run.skipped)),
+        ("options", (run.config,)),
+    ):
+        yield f"  {what + ':':<17}{', '.join(path.name for path in paths if path.exists())}"
+    yield "Next:"
+    yield f"  {command('evaluate', out, data)}"
+    bank = out.with_name(out.name + "-bank")
+    yield f"  {command('bank build', out, data, '--out', bank)}"
+    epochs = 2 * int(facts.get("epochs_done") or 0) or "NUMBER"
+    yield f"  {command('train', data, '--out', out, '--resume', '--set', f'epochs={epochs}')}"
+    yield "In Python:"
+    yield "  from usucl.models import load_encoder"
+    yield f"  encoder = load_encoder({str(out)!r})"
+
+
+def command(name: str, *words: object) -> str:
+    """Returns a command as it is typed into a shell."""
+    return " ".join(["usucl", name, *(shlex.quote(str(word)) for word in words)])
+
+
+def _facts(run: RunFolder) -> dict[str, Any]:
+    try:
+        return read_json(run.facts)
+    except (FileNotFoundError, DamagedFileError):  # an earlier version's run has none
+        return {}
+
+
+def _last_loss(run: RunFolder) -> str:
+    try:
+        rows = read_table(run.metrics, ["step", "loss"], growing=True)
+    except (FileNotFoundError, DamagedFileError):
+        return ""
+    return f"; loss {float(rows[-1]['loss']):.3f} at step {rows[-1]['step']}" if rows else ""

@@ -1,0 +1,113 @@
+"""``run.json``: what is known of a run besides its options and figures."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import platform
+import time
+from dataclasses import asdict
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from usucl import __version__
+from usucl._environment import Machine, commit_of, typed_command, version_of
+from usucl._files import DamagedFileError, read_json, write_json
+from usucl.models.weights import Start
+from usucl.run_folder import RunFolder
+
+PACKAGES = ("torch", "torchvision", "lightning", "numpy", "faiss-cpu", "faiss-gpu", "av")
+
+
+class RunRecord(Callback):
+    """Keeps ``run.json`` up to date: before the first step, after each epoch and at the end.
+
+    Args:
+        run: folder of the run.
+        start: the weights that the encoder starts from; None for random or ImageNet's.
+    """
+
+    def __init__(self, run: RunFolder, start: Start | None = None) -> None:
+        self.run = run
+        self.start = start
+        self.facts: dict[str, Any] = {}
+        self._before = 0.0
+        self._since: float | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether a step may have been done."""
+        return self._since is not None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes where the run begins, or goes on."""
+        resumed = trainer.global_step > 0
+        facts = self._read() if resumed else {}
+        now = _now()
+        self._before = float(facts.get("seconds") or 0.0)
+        self._since = time.perf_counter()
+        self.facts = {
+            "started": facts.get("started", self._first_file() if resumed else now),
+            "finished": None,
+            "seconds": self._before,
+            "command": facts.get("command", typed_command()),
+            "usucl": __version__,
+            "commit": commit_of(__file__),
+            "versions": _versions(),
+            "machine": asdict(Machine.here()),
+            "device": str(trainer.strategy.root_device),
+            "start": facts.get("start", self.start),
+            "resumed": [*facts.get("resumed", []), *([now] if resumed else [])],
+        }
+        self._update(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes that the epoch before is done, which has its checkpoint by now."""
+        self._update(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes that all epochs are done."""
+        self.facts["finished"] = _now()
+        self._update(trainer)
+
+    def stop(self) -> None:
+        """Writes the time until the end, however the run ended."""
+        if self.started:
+            with contextlib.suppress(OSError):  # such as a full disk, which has ended the run
+                self._write()
+
+    def _update(self, trainer: Trainer) -> None:
+        self.facts |= {"epochs_done": trainer.current_epoch, "steps_done": trainer.global_step}
+        self._write()
+
+    def _write(self) -> None:
+        assert self._since is not None
+        self.facts["seconds"] = round(self._before + time.perf_counter() - self._since, 3)
+        write_json(self.run.facts, self.facts)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return read_json(self.run.facts)
+        except (FileNotFoundError, DamagedFileError):  # an earlier version's run has none
+            return {}
+
+    def _first_file(self) -> str | None:
+        """Returns when the first weights were written, which is the start of the run."""
+        first = RunFolder(self.run.initial).encoder_config
+        return _text(first.stat().st_mtime) if first.is_file() else None
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: version_of(name) for name in PACKAGES}
+    known = {name: version for name, version in installed.items() if version is not None}
+    return {"python": platform.python_version(), **known}
+
+
+def _now() -> str:
+    return _text(time.time())
+
+
+def _text(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,116 @@
+"""Whether and how a run goes on: from its own checkpoint, with its own options and videos."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from usucl._files import DamagedFileError, read_tensors
+from usucl.data import VideoCatalog
+from usucl.run_folder import RunFolder, different_videos
+from usucl.training.checkpoint import ADVICE, PARTS, read_checkpoint
+from usucl.training.config import TrainingConfig
+from usucl.training.module import NUM_FRAMES, RUN
+from usucl.training.presets import read_config
+
+# Where the starters of several processes write how many there are.
+_PROCESSES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def check_one_process() -> None:
+    """Raises RuntimeError if this is one of several processes that were started together."""
+    for name in _PROCESSES:
+        number = os.environ.get(name, "")
+        if number.isdecimal() and int(number) > 1:
+            raise RuntimeError(
+                f"training takes one process for now, got {number} ({name}): start it without "
+                "torchrun, srun or mpirun"
+            )
+
+
+def new_id() -> str:
+    """Returns an identity for a run."""
+    return uuid.uuid4().hex
+
+
+def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
+    """Returns the config of a run that goes on; only its epochs may have become more.
+
+    Raises:
+        ValueError: an override has another value than the run.
+        FileNotFoundError: there is nothing to resume.
+    """
+    if not (run.is_unfinished or run.checkpoint.is_file()):
+        raise FileNotFoundError(
+            f"nothing to resume: {run.checkpoint} is missing; it is written after the first "
+            "epoch: start without resume"
+        )
+    config = stored = read_config(run.config, {})
+    for name, value in overrides.items():
+        if name == "epochs":
+            epochs = read_config(run.config, {name: value, "extended": []}).epochs
+            if epochs < stored.epochs:
+                raise ValueError(
+                    f"epochs cannot change to fewer when a run is resumed, got {epochs} after "
+                    f"{stored.epochs}: leave it out, or start another run"
+                )
+            if epochs > stored.epochs:
+                ends = stored.extended if run.is_unfinished else stored.ends
+                config = replace(config, epochs=epochs, extended=ends)
+        elif read_config(run.config, {name: value}) != stored:
+            raise ValueError(
+                f"{name} cannot change when a run is resumed, got {value}: leave it out, or start "
+                "another run"
+            )
+    return config
+
+
+def is_finished(run: RunFolder, config: TrainingConfig) -> bool:
+    """Returns whether the checkpoint is that of the last epoch of the run.
+
+    Raises:
+        ValueError: it is of another run.
+        DamagedFileError: it was changed or cut, or does not fit the encoder of the run.
+    """
+    checkpoint = _own_checkpoint(run, config)
+    epoch = checkpoint["epoch"]
+    if not isinstance(epoch, int) or epoch + 1 < config.epochs:
+        return False
+    for name, value in read_tensors(run.encoder_weights)[0].items():
+        other = checkpoint["state_dict"].get(f"encoder.{name}")
+        if other is None or other.shape != value.shape:
+            reason = f"it does not fit the run: encoder.{name} has another shape or is missing"
+            raise DamagedFileError(run.checkpoint, reason, ADVICE)
+    return True
+
+
+def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> None:
+    """Raises an error if the run cannot go on from its checkpoint with these videos."""
+    checkpoint = _own_checkpoint(run, config)
+    then = checkpoint.get(NUM_FRAMES, {})  # checkpoints of earlier versions do not have it
+    now = {entry.id: entry.num_frames for entry in training}
+    changed = [
+        f"{name} ({then[name]} then, {now[name]} now)"
+        for name in now
+        if then.get(name, now[name]) != now[name]
+    ]
+    different_videos(run.path, with_another_number_of_frames=changed)
+
+
+def _own_checkpoint(run: RunFolder, config: TrainingConfig) -> dict[str, Any]:
+    """Reads the checkpoint; raises ValueError if it has another identity than the run.
+
+    Runs of earlier versions have none, and their checkpoints neither, whoever resumes them.
+    """
+    checkpoint = read_checkpoint(run.checkpoint, (*PARTS, "bank") if config.key.bank else PARTS)
+    other = checkpoint.get(RUN) or {}
+    if other.get("id") != run.id:
+        whose = f"the run in {other['folder']}" if "folder" in other else "a run without identity"
+        raise ValueError(
+            f"{run.checkpoint} must be a checkpoint of this run, got that of {whose}: put this "
+            "run's own back, or start again with overwrite=True"
+        )
+    return checkpoint
