@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from usucl._files import read_tensors
 from usucl.report.page import Html, code, escape, folded, isolated, lines, paragraph, terms
 from usucl.report.record import RunRecord
 from usucl.report.wording import count, duration, number
+from usucl.run_folder import RunFolder
 
 COLLAPSED = -0.1
 """Uniformity above this: typical pairs lie within 0.22 of each other on the unit sphere."""
@@ -188,9 +188,9 @@ def _machine(run: Mapping[str, Any]) -> str:
 
 def _change(record: RunRecord) -> float | None:
     """Returns how far the weights moved, relative to their size; None if they cannot be read."""
-    files = [record.folder.path, record.folder.initial]
+    folders = record.folder, RunFolder(record.folder.initial)
     try:
-        after, before = (read_tensors(Path(f) / "encoder.safetensors")[0] for f in files)
+        after, before = (read_tensors(folder.encoder_weights)[0] for folder in folders)
     except (OSError, ValueError):
         return None
     moved = size = 0.0

@@ -82,8 +82,8 @@ class RunRecord:
             config=read_config(folder.config, {}) if written else TrainingConfig(),
             config_text=folder.config.read_text("utf-8", "backslashreplace") if written else "",
             evaluation=_evaluation(target.evaluation),
-            facts=read_json(facts) if (facts := folder.path / "run.json").is_file() else {},
-            warnings=_rows(folder.path / "warnings.csv", ("step", "warning"), growing=True),
+            facts=read_json(folder.facts) if folder.facts.is_file() else {},
+            warnings=_rows(folder.warnings, ("step", "warning"), growing=True),
         )
 
     @property
