@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from usucl._environment import drop_missing_backend, name_user
+from usucl._environment import advice, drop_missing_backend, name_user
 
 if TYPE_CHECKING:
     from usucl.bank import NegativeBank
     from usucl.data import VideoCatalog, open_video
     from usucl.evaluation import embed, evaluate
     from usucl.gallery import Gallery
+    from usucl.models import export, load_encoder
     from usucl.report import write_report
     from usucl.training import train
     from usucl_ext import __version__
@@ -30,6 +31,8 @@ _HOME = {
     "__version__": "usucl_ext",
     "embed": "usucl.evaluation",
     "evaluate": "usucl.evaluation",
+    "export": "usucl.models",
+    "load_encoder": "usucl.models",
     "open_video": "usucl.data",
     "train": "usucl.training",
     "write_report": "usucl.report",
@@ -42,6 +45,8 @@ __all__ = [
     "__version__",
     "embed",
     "evaluate",
+    "export",
+    "load_encoder",
     "open_video",
     "train",
     "write_report",
@@ -49,13 +54,22 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name from its module, once."""
+    """Imports a public name from its module, once.
+
+    Raises:
+        ImportError: it needs a package that is not installed; says how to install it.
+    """
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    except ImportError as error:
+        if (told := advice(error)) is None:
+            raise
+        raise ImportError(f"usucl.{name} needs {told}", name=error.name) from None
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted(__all__)

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -74,6 +75,36 @@ def commit_of(file: str) -> str | None:
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+_BASE = ("docstring_parser", "numpy", "rich", "safetensors", "torch")
+# The extra that brings a module which the base installation does not.
+_EXTRAS = {
+    "train": (
+        "PIL",
+        "av",
+        "jsonargparse",
+        "lightning",
+        "matplotlib",
+        "pydicom",
+        "sklearn",
+        "tensorboard",
+        "torchvision",
+        "yaml",
+    ),
+    "faiss": ("faiss",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+}
+
+
+def advice(error: ImportError) -> str | None:
+    """Returns what is not installed and how to install it; None if the cause is another."""
+    found = re.search(r"^(?:No module named|import of) '?([\w.]+)", str(error))
+    module = (error.name or (found[1] if found else "")).partition(".")[0]
+    for extra, modules in _EXTRAS.items():
+        if module in modules:
+            return f"{module}, which is not installed: pip install 'usucl[{extra}]'"
+    return f"{module}, which is not installed: pip install {module}" if module in _BASE else None
 
 
 def version_of(package: str) -> str | None:

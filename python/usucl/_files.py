@@ -135,13 +135,17 @@ def write_tensors(
     """
     content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode
+        )  # for whom the user wants files: the library writes private ones
         try:
             safetensors.torch.save_file(content, temporary, {**(metadata or {}), _KEY: SEAL})
         except (
             SafetensorError
         ) as error:  # of the disk: tensors that cannot be stored are TypeErrors
             raise OSError(None, str(error)) from error
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)
         seal(temporary)
 
 
@@ -230,9 +234,3 @@ def _digest(content: mmap.mmap, start: int) -> str:
         digest.update(UNSEALED.encode())
         digest.update(view[start + 64 :])
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

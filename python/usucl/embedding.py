@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from usucl._files import DamagedFileError, read_tensors, replacing, write_tensors
 from usucl._progress import stage
-from usucl._tables import read_table, write_table
+from usucl._tables import read_table, table_line, write_table
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 _TENSORS = ("features", "embedding", "video", "frame", "time")
 _COLUMNS = ("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
 _DIGEST = "sha256 of the table"
+
+EmbeddingFormat = Literal["safetensors", "npz", "csv"]
+"""Kinds of files that :meth:`Embeddings.save` writes."""
 
 
 class Encoded(NamedTuple):
@@ -81,29 +84,78 @@ class Embeddings:
         """``held_out`` of each frame's video, ``[n]``."""
         return np.array(self.held_out, dtype=bool)[self.video.numpy()]
 
-    def save(self, folder: str | Path, name: str) -> Path:
-        """Writes ``<name>.safetensors`` (tensors) and ``<name>.csv`` (one row per frame).
+    def __repr__(self) -> str:
+        sizes = f"{self.features.shape[1]} features, {self.embedding.shape[1]} dimensions"
+        return f"Embeddings({len(self)} frames of {len(self.video_id)} videos, {sizes})"
 
-        The first holds checksums of both. Earlier files stay until both are written.
+    def save(self, folder: str | Path, name: str, format: EmbeddingFormat = "safetensors") -> Path:
+        """Writes the embeddings; earlier ones of that name and any format stay until then.
+
+        ``"safetensors"``: ``<name>.safetensors`` with the tensors and ``<name>.csv`` with one row
+        per frame, which :meth:`load` reads; the first holds checksums of both.
+        ``"npz"``: ``<name>.npz`` with all fields as arrays, for ``numpy.load``; unknown labels are
+        empty texts.
+        ``"csv"``: ``<name>.csv`` with one row per frame and the numbers in it. Its columns are
+        video (number of the video, from 0), video_id, frame (from 0), time (share of the video's
+        length), group (patient), label, frame_label, part (train or held_out), then
+        embedding_0 ... and feature_0 ..., with the digits that give the same float32 again.
+
+        Returns:
+            The file with the numbers.
 
         Raises:
+            ValueError: the format is another.
             OSError: a file cannot be written.
         """
+        check_format(format)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = (self.video.tolist(), self.frame.tolist(), self.time.tolist())
-        rows = [
-            (v, self.video_id[v], f, f"{t:.6g}", self.group[v], self.label[v], frame_label, part)
-            for v, f, t, frame_label in zip(*numbers, self.frame_label, strict=True)
-            for part in ["held_out" if self.held_out[v] else "train"]
-        ]
+        write = {"safetensors": self._save_tensors, "npz": self._save_npz, "csv": self._save_csv}
+        path = write[format](folder, name)
+        kept = {path.name, f"{name}.csv"} if format == "safetensors" else {path.name}
+        for other in {f"{name}.{suffix}" for suffix in get_args(EmbeddingFormat)} - kept:
+            (folder / other).unlink(missing_ok=True)
+        return path
+
+    def _save_tensors(self, folder: Path, name: str) -> Path:
         table, path = folder / f"{name}.csv", folder / f"{name}.safetensors"
         with replacing(table) as new_table, replacing(path) as new_tensors:
-            write_table(new_table, _COLUMNS, rows)
+            write_table(new_table, _COLUMNS, self._rows())
             digest = hashlib.sha256(new_table.read_bytes()).hexdigest()
             tensors = {key: getattr(self, key) for key in _TENSORS}
             write_tensors(new_tensors, tensors, {_DIGEST: digest})
         return path
+
+    def _save_npz(self, folder: Path, name: str) -> Path:
+        arrays: dict[str, Any] = {}
+        for column, values in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            texts = ("" if value is None else value for value in values)
+            arrays[column] = values.numpy() if isinstance(values, Tensor) else np.array([*texts])
+        path = folder / f"{name}.npz"
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        return path
+
+    def _save_csv(self, folder: Path, name: str) -> Path:
+        path = folder / f"{name}.csv"
+        numbers = torch.cat([self.embedding, self.features], dim=1)
+        names = [f"embedding_{i}" for i in range(self.embedding.shape[1])]
+        names += [f"feature_{i}" for i in range(self.features.shape[1])]
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(table_line([*_COLUMNS, *names]).encode())
+            for row, values in zip(self._rows(), numbers, strict=True):
+                line = table_line(row).removesuffix("\n")
+                cells = ",".join(f"{value:.9g}" for value in values.tolist())
+                file.write(f"{line},{cells}\n".encode("utf-8", "surrogateescape"))
+        return path
+
+    def _rows(self) -> Iterator[tuple[object, ...]]:
+        """Yields the cells of each frame under ``_COLUMNS``."""
+        numbers = (self.video.tolist(), self.frame.tolist(), self.time.tolist())
+        for v, f, t, frame_label in zip(*numbers, self.frame_label, strict=True):
+            about = self.group[v], self.label[v], frame_label
+            part = "held_out" if self.held_out[v] else "train"
+            yield v, self.video_id[v], f, f"{t:.6g}", *about, part
 
     @classmethod
     def load(cls, folder: str | Path, name: str) -> Embeddings:
@@ -139,6 +191,13 @@ class Embeddings:
             label=tuple(row["label"] or None for row in ordered),
             held_out=tuple(row["part"] == "held_out" for row in ordered),
         )
+
+
+def check_format(format: str) -> None:
+    """Raises ValueError if ``format`` is no :data:`EmbeddingFormat`."""
+    if format not in get_args(EmbeddingFormat):
+        known = ", ".join(get_args(EmbeddingFormat))
+        raise ValueError(f"format must be one of {known}, got {format!r}")
 
 
 def numbered(names: Iterable[str]) -> tuple[list[str], NDArray[np.int64]]:

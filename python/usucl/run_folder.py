@@ -38,6 +38,8 @@ class RunFolder:
         metrics: table of the metrics of training.
         warnings: table of what was wrong in training, and the step when it was first seen.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
+        backbone_weights: the encoder without its head, with torchvision's names.
+        exported: folder with the encoder in other formats.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
@@ -60,6 +62,8 @@ class RunFolder:
         self.warnings = path / "warnings.csv"
         self.encoder_config = path / "encoder.json"
         self.encoder_weights = path / "encoder.safetensors"
+        self.backbone_weights = path / "backbone.safetensors"
+        self.exported = path / "exported"
         self.initial = path / "initial"
         self.bank = path / "bank"
         self.checkpoints = path / "checkpoints"
@@ -202,6 +206,8 @@ class RunFolder:
         return (
             self.encoder_weights,
             self.encoder_config,
+            self.backbone_weights,
+            self.exported,
             self.initial,
             self.metrics,
             self.warnings,

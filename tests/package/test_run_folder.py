@@ -70,6 +70,8 @@ def test_names_on_disk_stay() -> None:
         "warnings": "warnings.csv",
         "encoder_config": "encoder.json",
         "encoder_weights": "encoder.safetensors",
+        "backbone_weights": "backbone.safetensors",
+        "exported": "exported",
         "initial": "initial",
         "bank": "bank",
         "checkpoints": "checkpoints",

@@ -26,6 +26,7 @@ from usucl._environment import set_typed_command
 from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, say
+from usucl.cli.export import export
 
 Command: TypeAlias = Callable[..., int | None]
 
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "embed": run.embed,
     "evaluate": run.evaluate,
     "report": run.report,
+    "export": export,
     "bank": {
         "build": bank.build,
         "info": bank.info,

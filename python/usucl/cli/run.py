@@ -98,6 +98,7 @@ def embed(
     encoder: Literal["trained", "random", "pixels"] = "trained",
     frames_per_video: int | None = None,
     batch_size: int = 64,
+    format: Literal["safetensors", "npz", "csv"] = "safetensors",
     overwrite: bool = False,
 ) -> None:
     """Write the embeddings of a folder's frames.
@@ -105,10 +106,12 @@ def embed(
     Args:
         run: run folder.
         data: folder of videos.
-        out: folder for <encoder>.safetensors and <encoder>.csv; embedded/ of the run by default.
+        out: folder for the files; embedded/ of the run by default.
         encoder: the trained encoder, its random initialisation, or raw pixels.
         frames_per_video: greatest number of frames per video, evenly spaced; all by default.
         batch_size: frames encoded at once.
+        format: <encoder>.safetensors with the numbers and <encoder>.csv with one row per frame;
+            <encoder>.npz with NumPy's arrays; or <encoder>.csv with rows and numbers.
         overwrite: replace what an earlier call wrote there.
     """
     from usucl import evaluation
@@ -121,6 +124,7 @@ def embed(
         encoder=encoder,
         frames_per_video=frames_per_video,
         batch_size=batch_size,
+        format=format,
         overwrite=overwrite,
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]

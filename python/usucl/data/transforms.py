@@ -46,6 +46,15 @@ def resize_short_side(images: Tensor, size: int) -> Tensor:
     return F.resize(images, [size], antialias=True)
 
 
+def centre_view(image: Tensor, size: int) -> Tensor:
+    """Returns what an encoder sees of one image ``[C, H, W]``: ``[C, size, size]``.
+
+    Raises:
+        ValueError: see :func:`resize_short_side`.
+    """
+    return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])
+
+
 class Augmentation:
     """Random views of frames for contrastive learning, of ``image_size`` x ``image_size`` pixels.
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from usucl._files import check_writable
 from usucl._progress import job, stage
-from usucl.embedding import Embeddings, embed_entries
+from usucl.embedding import EmbeddingFormat, Embeddings, check_format, embed_entries
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 
@@ -65,6 +65,7 @@ def embed(
     encoder: EncoderName = "trained",
     frames_per_video: int | None = None,
     batch_size: int = 64,
+    format: EmbeddingFormat = "safetensors",
     overwrite: bool = False,
     progress: bool = False,
 ) -> Embeddings:
@@ -73,11 +74,13 @@ def embed(
     Args:
         run: run folder written by :func:`usucl.train`.
         data: folder of videos.
-        out: folder for ``<encoder>.safetensors`` and ``<encoder>.csv``; by default
-            ``<run>/embedded`` (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
+        out: folder for the files, which begin with ``<encoder>``; by default ``<run>/embedded``
+            (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
         encoder: "trained", "random" (the run's weights before training) or "pixels".
         frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
         batch_size: frames encoded at once.
+        format: ``"safetensors"`` (tensors, and a table of the frames), ``"npz"`` (arrays) or
+            ``"csv"`` (a table with the numbers); see :meth:`usucl.embedding.Embeddings.save`.
         overwrite: write into an ``out`` that is not empty; other files in it stay.
         progress: show the progress on standard error.
 
@@ -88,8 +91,9 @@ def embed(
         FileNotFoundError: ``run`` is not a run folder.
         FileExistsError: ``out`` is a file, or is not empty and ``overwrite`` is not given.
         OSError: nothing can be written to ``out``.
-        ValueError: ``data`` has no readable video.
+        ValueError: ``data`` has no readable video, or ``format`` is another.
     """
+    check_format(format)
     encoders = load_encoders(run, [encoder])
     out = RunFolder(run).embedded if out is None else Path(out)
     if out.exists() and not out.is_dir():
@@ -107,7 +111,7 @@ def embed(
         batch_size=batch_size,
     )[encoder]
     with stage("Writing embeddings"):
-        result.save(out, encoder)
+        result.save(out, encoder, format)
     return result
 
 

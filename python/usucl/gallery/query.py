@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
 from usucl.data.dicom import dicom_frame
 from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
-from usucl.data.transforms import resize_short_side
+from usucl.data.transforms import centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
 from usucl.models import FrameEncoder
@@ -63,8 +62,9 @@ def query_of_file(encoder: FrameEncoder, contents: Contents, text: str) -> Query
     """
     image, name = _read(text)
     with torch.no_grad():
-        embedding = encoder(normalise(_square(image, encoder.config.image_size)[None]))
-    return Query(name, embedding, _square(image, SHOWN), video=_video(contents, _parted(text)[0]))
+        embedding = encoder(normalise(centre_view(image, encoder.config.image_size)[None]))
+    shown, path = centre_view(image, SHOWN), _parted(text)[0]
+    return Query(name, embedding, shown, video=_video(contents, path))
 
 
 def _video(contents: Contents, path: Path) -> str | None:
@@ -100,8 +100,3 @@ def _parted(text: str) -> tuple[Path, int | None]:
     if Path(text).exists() or not at or not number.isdecimal():
         return Path(text), None
     return Path(path), int(number)
-
-
-def _square(image: Tensor, size: int) -> Tensor:
-    """Returns the part of a frame that the encoder sees."""
-    return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])

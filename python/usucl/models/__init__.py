@@ -7,7 +7,9 @@ from usucl.models.encoder import (
     Head,
     MomentumEncoder,
 )
+from usucl.models.exports import export, export_usage
 from usucl.models.files import load_encoder, save_encoder
+from usucl.models.usage import usage
 
 __all__ = [
     "Backbone",
@@ -15,6 +17,9 @@ __all__ = [
     "FrameEncoder",
     "Head",
     "MomentumEncoder",
+    "export",
+    "export_usage",
     "load_encoder",
     "save_encoder",
+    "usage",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from usucl.models.preprocessing import Picture, description, preprocess
 from usucl.models.weights import load_weights
 
 
@@ -26,16 +28,38 @@ class _Builder(NamedTuple):
     """How a backbone is made. Its defaults are those of a ResNet."""
 
     build: Callable[..., nn.Module]  # takes ``weights``, as torchvision's models do
+    code: Mapping[str, str]  # makes the network: in torchvision, and one without classes in timm
     pretrained: models.WeightsEnum | None  # on ImageNet, where such weights exist
     shrink_stem: Callable[[Any], None] = _shrink_resnet_stem  # in place, for small images
     classifier: str = "fc"  # the attribute to drop; its first linear layer takes the features
 
 
+_SHRINK_STEM = (  # what ``_shrink_resnet_stem`` does, as code
+    "backbone.conv1 = torch.nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)",
+    "backbone.maxpool = torch.nn.Identity()",
+)
+
+
+def _code(name: str) -> Mapping[str, str]:
+    return {
+        "torchvision": f"torchvision.models.{name}()",
+        "timm": f'timm.create_model("{name}", num_classes=0)',
+    }
+
+
+_RESNET10 = {
+    "torchvision": (
+        "torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])"
+    ),
+    "timm": (
+        "timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 1), num_classes=0)"
+    ),
+}
 _BACKBONES = {
-    "resnet10": _Builder(lambda weights: ResNet(BasicBlock, [1, 1, 1, 1]), None),
-    "resnet18": _Builder(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet34": _Builder(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1),
-    "resnet50": _Builder(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1),
+    "resnet10": _Builder(lambda weights: ResNet(BasicBlock, [1, 1, 1, 1]), _RESNET10, None),
+    "resnet18": _Builder(models.resnet18, _code("resnet18"), models.ResNet18_Weights.IMAGENET1K_V1),
+    "resnet34": _Builder(models.resnet34, _code("resnet34"), models.ResNet34_Weights.IMAGENET1K_V1),
+    "resnet50": _Builder(models.resnet50, _code("resnet50"), models.ResNet50_Weights.IMAGENET1K_V1),
 }
 Backbone: TypeAlias = Literal[tuple(_BACKBONES)]  # type: ignore[valid-type]
 Head = Literal["mlp", "mlp-bn", "linear"]
@@ -94,6 +118,8 @@ def untrained(config: EncoderConfig) -> EncoderConfig:
 class FrameEncoder(nn.Module):
     """Embeds frames: ``z / |z|`` with ``z = head(features(x))``.
 
+    ``encoder(encoder.preprocess(image))`` embeds images of any kind.
+
     Attributes:
         config: the options.
         start: which of one's own weights it starts from; None without ``config.weights``.
@@ -114,19 +140,83 @@ class FrameEncoder(nn.Module):
         # Convolutions are fastest in this layout, also on the CPU; the results stay the same.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def preprocess(self, image: Picture) -> Tensor:
+        """Returns what the encoder sees of an image or of several, as in training and evaluation.
+
+        The short side is resized to S = ``config.image_size``, antialiased, the centre is cropped,
+        and pixels become ``(RGB / 255 - mean) / std`` with ImageNet's mean and standard deviation.
+
+        Args:
+            image: a PIL image; a path of an image, or of a video, which gives all its frames; an
+                opened video; an array or a tensor ``[H, W]``, ``[H, W, C]``, ``[C, H, W]`` or
+                ``[B, ...]`` with C = 1, 3 or 4 (grey, RGB, RGB over black where transparent) of
+                uint8, or of floats in [0, 1], which are rounded to multiples of 1 / 255; or a list
+                of these, of any sizes.
+
+        Returns:
+            Float ``[B, 3, S, S]``, of the weights' dtype and on their device; B is 1 for one image.
+
+        Raises:
+            TypeError: ``image`` is something else, or of another dtype.
+            ValueError: ``image`` has another shape or range, is empty or much longer than wide, or
+                cannot be read.
+        """
+        return preprocess(image, self.config.image_size).to(self._weight)
+
     def features(self, images: Tensor) -> Tensor:
-        """Returns backbone features ``[B, F]`` of normalised images ``[B, 3, S, S]``."""
+        """Returns backbone features ``[B, F]`` of normalised images ``[B, 3, S, S]``.
+
+        :meth:`preprocess` makes them.
+
+        Raises:
+            TypeError: ``images`` is no tensor of the weights' dtype (under autocast, of floats).
+            ValueError: ``images`` has another shape.
+
+        Warns:
+            UserWarning: the images are of another size than those of the training.
+        """
+        self._check(images)
         features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns embeddings ``[B, dim]``, at least float32, of normalised images ``[B, 3, S, S]``.
 
+        :meth:`preprocess` makes them; errors and warnings are those of :meth:`features`.
+
         Under autocast the embedding is still normalised in float32: the loss compares
         similarities that differ by less than bfloat16 resolves.
         """
         embedding = self.head(self.features(images))
         return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=1)
+
+    def description(self) -> dict[str, Any]:
+        """Returns the network's name, and what has to be done to an image before it."""
+        network = {"architecture": self.config.backbone, "small_stem": self.config.small_stem}
+        return network | description(self.config.image_size)
+
+    @property
+    def _weight(self) -> Tensor:
+        return next(self.backbone.parameters())
+
+    def _check(self, images: Tensor) -> None:
+        """Refuses what is no batch of normalised images, in words that say what makes one."""
+        dtype, size = self._weight.dtype, self.config.image_size
+        wanted = f"images must be a {dtype} tensor [B, 3, {size}, {size}]"
+        advice = "encoder.preprocess(image) makes it of any image"
+        if not isinstance(images, Tensor):
+            raise TypeError(f"{wanted}, got {type(images).__name__}: {advice}")
+        cast = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
+        if images.dtype != dtype and not cast:
+            raise TypeError(f"{wanted}, got {images.dtype}: {advice}")
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"{wanted}, got the shape {list(images.shape)}: {advice}")
+        height, width = images.shape[2:]
+        if (height, width) != (size, size) and not torch.compiler.is_compiling():
+            warnings.warn(
+                f"images are {width}x{height}, the encoder was trained on {size}x{size}: {advice}",
+                stacklevel=3,
+            )
 
 
 def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
@@ -147,6 +237,20 @@ def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
     width = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
     setattr(network, builder.classifier, nn.Identity())
     return network, width
+
+
+def plain_network(config: EncoderConfig) -> nn.Module:
+    """Returns the network of a config without a head, with random weights."""
+    return _backbone(replace(config, pretrained=False))[0]
+
+
+def network_lines(config: EncoderConfig, library: str) -> list[str]:
+    """Returns the lines of Python that make :func:`plain_network` in torchvision or timm."""
+    builder = _BACKBONES[config.backbone]
+    lines = [f"backbone = {builder.code[library]}"]
+    if library == "torchvision":
+        lines.append(f"backbone.{builder.classifier} = torch.nn.Identity()")
+    return [*lines, *_SHRINK_STEM] if config.small_stem else lines
 
 
 def _head(kind: str, width: int, dim: int) -> nn.Module:

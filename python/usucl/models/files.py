@@ -10,29 +10,57 @@ from usucl._files import (
     check_seal,
     read_json,
     read_tensors,
+    replacing,
     write_json,
     write_tensors,
 )
+from usucl.data.transforms import MEAN, STD
 from usucl.models.encoder import EncoderConfig, FrameEncoder, untrained
 from usucl.run_folder import RunFolder
 
 _YOUNGER = {"weights"}  # options than the seals
+_COLOURS = {"mean": list(MEAN), "std": list(STD)}
 
 
 def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
-    """Writes ``encoder.safetensors`` and ``encoder.json`` (its config), each atomically, sealed.
+    """Writes the files of an encoder, each atomically, sealed.
+
+    ``encoder.safetensors`` holds all weights, ``encoder.json`` the config with the mean and the
+    standard deviation of the colours, and ``backbone.safetensors`` the network without its head
+    and with torchvision's names, for use without this package: see :func:`usage`.
 
     Raises:
         OSError: the folder cannot be written; an earlier version of a file stays.
     """
     files = RunFolder(folder)
     files.path.mkdir(parents=True, exist_ok=True)
-    write_tensors(files.encoder_weights, encoder.state_dict())
-    write_json(files.encoder_config, asdict(encoder.config))
+    with replacing(files.encoder_weights) as weights, replacing(files.backbone_weights) as backbone:
+        write_tensors(weights, encoder.state_dict())
+        write_backbone(encoder, backbone)
+    write_json(files.encoder_config, asdict(encoder.config) | _COLOURS)
+
+
+def write_backbone(encoder: FrameEncoder, path: Path) -> None:
+    """Writes the weights without the head; their metadata say what images the network takes.
+
+    Raises:
+        OSError: see :func:`usucl._files.replacing`.
+    """
+    about = {name: str(value) for name, value in encoder.description().items()}
+    write_tensors(path, encoder.backbone.state_dict(), {"format": "pt", **about})
 
 
 def load_encoder(folder: str | Path) -> FrameEncoder:
-    """Reads what :func:`save_encoder` wrote; the encoder is in eval mode, on the CPU.
+    """Reads the encoder of a run; it is in eval mode, on the CPU.
+
+    Example::
+
+        encoder = usucl.load_encoder("runs/first")
+        features = encoder.features(encoder.preprocess("frame.png"))  # [1, F]
+
+    Args:
+        folder: run folder, or another one that :func:`save_encoder` wrote, such as its
+            ``initial``, which holds the weights before training.
 
     Raises:
         FileNotFoundError: ``folder`` lacks one of the two files.
@@ -43,7 +71,7 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
         if not file.is_file():
             raise FileNotFoundError(f"{folder} holds no encoder: {file.name} is missing")
     try:
-        config = _read_config(files.encoder_config)
+        config = read_config(files)
         tensors, _ = read_tensors(files.encoder_weights)
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
@@ -58,8 +86,18 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
     return encoder.eval()
 
 
-def _read_config(path: Path) -> EncoderConfig:
+def read_config(files: RunFolder) -> EncoderConfig:
+    """Reads ``encoder.json``.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    path = files.encoder_config
     table = read_json(path)
+    for name, values in _COLOURS.items():  # files from before they were written have none
+        if table.pop(name, values) != values:
+            raise ValueError(f"{path}: {name} must be {values}, as in all encoders of usucl")
     known = {field.name for field in fields(EncoderConfig)}
     # Files from before they were sealed may lack the options that are younger than they.
     missing = known - set(table) - _YOUNGER if check_seal(path) else set()

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from usucl._files import read_tensors
+from usucl.models import usage
 from usucl.report.page import Html, code, escape, folded, isolated, lines, paragraph, terms
 from usucl.report.record import RunRecord
 from usucl.report.wording import count, duration, number
@@ -122,7 +123,7 @@ def how_to_use(record: RunRecord) -> str:
     )
     return lines(
         paragraph("Replace the paths where this page is no longer beside its run."),
-        code(_usage(record)),
+        code(usage(record.folder.path)),
         paragraph("In the shell: embeddings of all frames, a bank to search, other data."),
         code(commands),
     )
@@ -201,17 +202,3 @@ def _change(record: RunRecord) -> float | None:
             moved += float((after[name].double() - first.double()).square().sum())
             size += float(first.double().square().sum())
     return (moved / size) ** 0.5 if size else None
-
-
-def _usage(record: RunRecord) -> str:
-    """Returns the lines of Python that use the encoder."""
-    from usucl import models
-
-    usage = getattr(models, "usage", None)
-    if usage is not None:
-        return str(usage(record.folder.path))
-    return (
-        "from usucl.models import load_encoder\n\n"
-        f"encoder = load_encoder({str(record.folder.path)!r})\n"
-        "embeddings = encoder(images)  # [B, 3, S, S], normalised, to unit rows [B, dim]"
-    )

@@ -87,8 +87,13 @@ def is_finished(run: RunFolder, config: TrainingConfig) -> bool:
     return True
 
 
-def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> None:
-    """Raises an error if the run cannot go on from its checkpoint with these videos."""
+def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> int:
+    """Returns how many epochs are finished.
+
+    Raises:
+        ValueError: the run cannot go on from its checkpoint with these videos.
+        DamagedFileError: the checkpoint was changed or cut.
+    """
     checkpoint = _own_checkpoint(run, config)
     then = checkpoint.get(NUM_FRAMES, {})  # checkpoints of earlier versions do not have it
     now = {entry.id: entry.num_frames for entry in training}
@@ -98,6 +103,8 @@ def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCata
         if then.get(name, now[name]) != now[name]
     ]
     different_videos(run.path, with_another_number_of_frames=changed)
+    epoch = checkpoint["epoch"]
+    return epoch + 1 if isinstance(epoch, int) else 0
 
 
 def _own_checkpoint(run: RunFolder, config: TrainingConfig) -> dict[str, Any]:

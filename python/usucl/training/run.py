@@ -144,8 +144,9 @@ def train(
     run_id = run.id if resume else new_id()
     module.run = {"id": run_id, "folder": str(out.absolute())}
     before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
+    done = 0
     if resume:
-        check_checkpoint(run, config, parts[0])
+        done = check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
     record, earlier = RunRecord(run, module.start), run.has_earlier
@@ -159,7 +160,7 @@ def train(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, out)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, resume, record)
+        _fit(module, datamodule, parts[1], run, done, record)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -264,7 +265,7 @@ def _fit(
     datamodule: VideoDataModule,
     held_out: VideoCatalog,
     run: RunFolder,
-    resume: bool,
+    done: int,
     record: RunRecord,
 ) -> None:
     config = module.config
@@ -293,12 +294,11 @@ def _fit(
     )
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
-        done = finished_epochs(run) if resume else 0
         rows = summary(module, datamodule.batches, held_out, trainer, done)
         table(["", ""], rows, title=str(run.path))
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
-        checkpoint = run.checkpoint if resume else None
+        checkpoint = run.checkpoint if done else None
         with bar:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
@@ -318,7 +318,7 @@ def _fit(
     except (MemoryError, DamagedFileError, NothingLearnedError):
         raise
     except Exception as error:
-        if resume and not monitor.started:
+        if done and not monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise

@@ -6,12 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from runs import make_data, make_run
 
 from usucl import _files
 from usucl._files import DamagedFileError
+from usucl._tables import read_table
+from usucl.cli import main
 from usucl.embedding import Embeddings
 from usucl.evaluation import embed, evaluate
 from usucl.evaluation.schema import Evaluation
@@ -222,3 +225,64 @@ def test_little_data_is_measured_and_reported(tmp_path: Path, case: str) -> None
     evaluate(run=run, data=data, **FEW)
     text = write_report(run).read_text(encoding="utf-8")
     assert "What it learned" in text and ">nan<" not in text
+
+
+def test_embeddings_as_arrays(tmp_path: Path) -> None:
+    made = small_embeddings(features=torch.randn(3, 5))
+    assert made.save(tmp_path, "e", "npz") == tmp_path / "e.npz"
+    with np.load(tmp_path / "e.npz") as arrays:
+        for name in ("features", "embedding", "video", "frame", "time"):
+            assert np.array_equal(arrays[name], getattr(made, name).numpy())
+        assert arrays["features"].dtype == np.float32 and arrays["video"].dtype == np.int64
+        assert arrays["video_id"].tolist() == list(made.video_id)
+        assert arrays["label"].tolist() == ["+x", ""]
+        assert arrays["frame_label"].tolist() == ["=1+1", "", "\udcff"]
+        assert arrays["held_out"].tolist() == [True, False]
+
+
+def test_embeddings_as_a_table_with_numbers(tmp_path: Path) -> None:
+    made = small_embeddings(embedding=torch.randn(3, 2), features=1e-9 * torch.randn(3, 4))
+    assert made.save(tmp_path, "e", "csv") == tmp_path / "e.csv"
+    rows = read_table(tmp_path / "e.csv")
+    assert [*rows[0]][:8] == [
+        *("video", "video_id", "frame", "time", "group", "label", "frame_label", "part")
+    ]
+    assert [*rows[0]][8:] == ["embedding_0", "embedding_1", *(f"feature_{i}" for i in range(4))]
+    for values, columns in ((made.embedding, [*rows[0]][8:10]), (made.features, [*rows[0]][10:])):
+        read = torch.tensor([[float(row[name]) for name in columns] for row in rows])
+        assert torch.equal(read, values)
+    assert [row["video_id"] for row in rows] == ["=a", "=a", "b\n'c"]
+    assert [row["part"] for row in rows] == ["held_out", "held_out", "train"]
+
+
+def test_embeddings_replace_those_of_another_format(tmp_path: Path) -> None:
+    """A table of other frames beside the tensors would be taken for damage."""
+    made = small_embeddings()
+    for format, files in (
+        ("safetensors", {"e.csv", "e.safetensors"}),
+        ("csv", {"e.csv"}),
+        ("npz", {"e.npz"}),
+        ("safetensors", {"e.csv", "e.safetensors"}),
+    ):
+        made.save(tmp_path, "e", format)  # type: ignore[arg-type]
+        assert {path.name for path in tmp_path.iterdir()} == files
+    Embeddings.load(tmp_path, "e")
+    with pytest.raises(ValueError, match="format must be one of safetensors, npz, csv, got 'xls'"):
+        made.save(tmp_path, "e", "xls")  # type: ignore[arg-type]
+
+
+def test_embed_writes_the_format_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(tmp_path / "data", videos=2, frames=3)
+    run = make_run(tmp_path / "run", data)
+    words = ["embed", str(run), str(data), "--encoder", "pixels", "--out", str(tmp_path / "out")]
+    assert main([*words, "--format", "npz"]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pixels.npz"]
+    assert main([*words, "--format", "csv", "--overwrite"]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pixels.csv"]
+    assert len(read_table(tmp_path / "out" / "pixels.csv")) == 6
+    assert main([*words, "--format", "xls", "--overwrite"]) == 2
+    assert repr(embed(run=run, data=data, encoder="pixels", frames_per_video=1)) == (
+        "Embeddings(2 frames of 2 videos, 1024 features, 1024 dimensions)"
+    )

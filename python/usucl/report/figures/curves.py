@@ -174,9 +174,10 @@ def learning_rate(record: RunRecord) -> tuple[FloatArray, FloatArray]:
     if not np.any(known):
         return np.empty(0), np.empty(0)
     per_epoch = np.ceil((every[known] / (epoch[known] + 1)).max())
-    total = max(per_epoch * record.config.epochs, every[known].max())
-    steps = np.linspace(1, every[known].max(), 200)
-    share = (steps - 1) / total
+    ends = per_epoch * np.array([0, *record.config.ends])  # a half cosine up to each
+    steps = np.linspace(0, every[known].max(), 200)
+    part = np.clip(np.searchsorted(ends, steps, side="right"), 1, len(ends) - 1)
+    share = (steps - ends[part - 1]) / (ends[part] - ends[part - 1])
     return steps, record.config.optimiser.lr * (1 + np.cos(np.pi * share)) / 2
 
 

@@ -1,0 +1,168 @@
+"""The encoder in other libraries: files that load there and compute the same, and the lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import usucl
+from usucl._files import check_seal
+from usucl.cli import main
+from usucl.models import EncoderConfig, FrameEncoder, export_usage, save_encoder, usage
+
+PLAIN = EncoderConfig(backbone="resnet10", image_size=40, dim=8)
+SMALL = EncoderConfig(backbone="resnet18", image_size=32, dim=8, head="mlp-bn", small_stem=True)
+
+
+@pytest.fixture(params=[PLAIN, SMALL], ids=["plain", "small-stem"])
+def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder and, in the current folder, an image."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    Image.fromarray(pixels).save("frame.png")
+    encoder = FrameEncoder(request.param)
+    encoder(torch.randn(8, 3, *[request.param.image_size] * 2))  # statistics that are not 0 and 1
+    save_encoder(encoder, "run's")
+    return Path("run's")
+
+
+def expected(run: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    encoder = usucl.load_encoder(run)
+    images = encoder.preprocess("frame.png")
+    with torch.no_grad():
+        return encoder.features(images), encoder(images)
+
+
+def outcome(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    with torch.no_grad():
+        exec(code, names)
+    return {key: names[key] for key in ("features", "embedding") if key in names}
+
+
+def close(actual: object, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(torch.as_tensor(actual), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lines_to_paste_run(run: Path) -> None:
+    features, embedding = expected(run)
+    plain, with_usucl = usage(run).split("# The same with usucl\n")
+    close(outcome(plain)["features"], features)
+    assert "usucl" not in plain.replace(str(run), "")
+    own = outcome(with_usucl)
+    assert torch.equal(own["features"], features) and torch.equal(own["embedding"], embedding)
+    (run / "backbone.safetensors").unlink()  # as in runs of earlier versions
+    close(outcome(usage(run).split("# The same with usucl\n")[0])["features"], features)
+
+
+@pytest.mark.parametrize(
+    ("format", "out"),
+    [
+        (None, None),
+        ("torchvision", "out/weights.pth"),
+        ("timm", "weights.safetensors"),
+        ("pt2", None),
+        (None, "encoder.onnx"),
+    ],
+)
+def test_an_exported_file_computes_the_same(run: Path, format: Any, out: str | None) -> None:
+    whole = format == "pt2" or out == "encoder.onnx"
+    if whole and usucl.load_encoder(run).config != PLAIN:
+        pytest.skip("whole networks are exported with one encoder, because that takes seconds")
+    needed = {"timm": ["timm"], "onnx": ["onnx", "onnxscript", "onnxruntime"]}
+    for library in needed.get(format or Path(out or "").suffix[1:], []):
+        pytest.importorskip(library)
+    file = usucl.export(run, out=out, format=format)
+    assert file == Path(out) if out else file.parent == run / "exported"
+    features, embedding = expected(run)
+    got = outcome(export_usage(run, file, format))
+    close(got["features"], features)
+    if whole:
+        close(got["embedding"], embedding)
+    with pytest.raises(FileExistsError, match="exists: give overwrite=True"):
+        usucl.export(run, out=out, format=format)
+    if not whole:
+        usucl.export(run, out=out, format=format, overwrite=True)
+
+
+def test_a_run_holds_its_backbone_in_the_names_of_torchvision(run: Path) -> None:
+    file = run / "backbone.safetensors"
+    config = usucl.load_encoder(run).config
+    assert check_seal(file)
+    with safe_open(file, "pt") as content:
+        about = content.metadata()
+    assert about["architecture"] == config.backbone and about["image_size"] == str(
+        config.image_size
+    )
+    assert json.loads(about["mean"]) == [0.485, 0.456, 0.406]
+    assert json.loads(about["std"]) == [0.229, 0.224, 0.225]
+    assert "centre" in about["preprocessing"]
+    if config == SMALL:
+        network = torchvision.models.resnet18()
+        names = {n for n in network.state_dict() if not n.startswith("fc.")}
+        assert names == load_file(file).keys()
+
+
+def test_the_encoder_records_its_colours(run: Path) -> None:
+    path = run / "encoder.json"
+    table = json.loads(path.read_text())
+    assert table["mean"] == [0.485, 0.456, 0.406] and table["std"] == [0.229, 0.224, 0.225]
+    del table["mean"], table["std"], table["seal"]  # a file of an earlier version
+    path.write_text(json.dumps(table))
+    usucl.load_encoder(run)
+    path.write_text(json.dumps(table | {"mean": [0.5, 0.5, 0.5]}))
+    with pytest.raises(ValueError, match=r"mean must be \[0.485"):
+        usucl.load_encoder(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "keras"}, "format must be one of torchvision, timm, pt2, onnx, got 'keras'"),
+        ({"out": "encoder.bin"}, r"out must end with one of .*\.onnx.*, got encoder.bin"),
+        ({"out": "x.pth", "format": "pt2"}, r"out must end with \.pt2 for the format pt2"),
+    ],
+)
+def test_wrong_exports(tmp_path: Path, options: Any, message: str) -> None:
+    save_encoder(FrameEncoder(PLAIN), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        usucl.export(tmp_path, **options)
+    assert not (tmp_path / "exported").exists()
+
+
+def test_a_format_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(FrameEncoder(PLAIN), tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs onnx, .* pip install 'usucl\[export\]'"):
+        usucl.export(tmp_path, format="onnx")
+
+
+def test_the_command_prints_lines_that_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_encoder(FrameEncoder(PLAIN), tmp_path / "run")
+    Image.new("RGB", (50, 60)).save(tmp_path / "frame.png")
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "weights.pth")]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"Exported: {tmp_path / 'weights.pth'}"
+    code = "\n".join([*lines, "print(features.shape)"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "torch.Size([1, 512])"
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "weights.pth")]) == 2
+    assert "weights.pth exists: give --overwrite to replace it" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "nothing")]) == 2
