@@ -1,4 +1,4 @@
-"""``usucl demo``, ``train``, ``embed`` and ``evaluate``: the package's functions as commands."""
+"""The package's functions as commands: demo, train, embed, evaluate, report."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from usucl.cli.parameters import (
     Change,
     Count,
     Data,
+    Evaluated,
     Metavar,
     NewFolder,
     Run,
@@ -209,7 +210,7 @@ def evaluate(
         out: folder for evaluation.json, embeddings/ and the report (default: the run folder, or
             one of its own in it for other data).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; (default: that of the run).
+            of each video within the folder (default: that of the run).
         frames_per_video: greatest number of frames per video, evenly spaced.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
@@ -235,10 +236,24 @@ def evaluate(
     own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)
     folder = own if out is None else RunFolder(out)
     say(f"Evaluation: {folder.evaluation}")
-    if not no_report and folder.path == Path(run):
+    if not no_report:
         from usucl.report import write_report
 
-        say(f"Report: {write_report(run)}")
+        elsewhere = None if folder.path == Path(run) else folder.path
+        say(f"Report: {write_report(run, evaluation=elsewhere)}")
+
+
+def report(run: Run, *, evaluation: Evaluated | None = None) -> None:
+    """Write the report of a run again, from what lies in its folder; nothing is measured.
+
+    Args:
+        run: run folder.
+        evaluation: folder of an evaluation of the run, such as one on other data, where its report
+            goes (default: the run folder).
+    """
+    from usucl.report import write_report
+
+    say(f"Report: {write_report(run, evaluation=evaluation)}")
 
 
 def _written(path: Path) -> int | None:
