@@ -89,7 +89,7 @@ class RunFolder:
         self.contact_sheet = self.figures / "contact.png"
 
     def __repr__(self) -> str:
-        files = self.encoder_config, self.checkpoint, self.bank, self.evaluation, self.report
+        files = self.encoder_config, self.checkpoints, self.bank, self.evaluation, self.report
         there = ", ".join(file.stem for file in files if file.exists())
         return f"RunFolder({str(self.path)!r}, {there or 'without results'})"
 
