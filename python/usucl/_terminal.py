@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 WIDTH_OF_A_PIPE = 100_000  # columns, where there is no terminal: a row is one line
+USUAL_WIDTH = 80  # of a terminal that does not tell
+GAP = 2  # columns between two of a table
+EDGES = 4  # columns more at the sides of a framed table, and between
 LEAST_WIDTH = 16  # columns for a text that is broken into lines
 _JOINERS = "\u200c\u200d"  # within words of some scripts; they change the shape of letters only
 
@@ -35,15 +39,25 @@ def console(*, stderr: bool = False) -> Console:
     """
     from rich.console import Console
 
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(
         stderr=stderr,
         markup=False,
         emoji=False,
         highlight=False,
         soft_wrap=True,
-        width=None if terminal else WIDTH_OF_A_PIPE,
+        width=_width(sys.stderr if stderr else sys.stdout),
     )
+
+
+def _width(stream: TextIO) -> int:
+    if not stream.isatty():
+        return WIDTH_OF_A_PIPE
+    try:
+        here = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # a notebook's stream has no terminal
+        here = 0
+    chosen = os.environ.get("COLUMNS", "")
+    return int(chosen) if chosen.isdecimal() and int(chosen) else here or USUAL_WIDTH
 
 
 def say(line: object = "", *, stderr: bool = False) -> None:
@@ -80,19 +94,27 @@ def table(
     if title is not None:
         shown.print(Text(visible(title), "bold"), soft_wrap=False)
     cells = [[_parts(cell) for cell in row] for row in rows]
+    right = [column in numbers for column in columns]
     short = [(brief or {}).get(column, column) for column in columns]
-    for headings, between in ((columns, "  "), (short, "  "), (short, "\n")):
+    for headings, between, whole in (
+        (columns, "  ", True),
+        (columns, "\n", True),
+        (short, "  ", True),
+        (short, "\n", True),
+        (short, "\n", False),
+    ):
         texts = [[between.join(parts) for parts in row] for row in cells]
-        made = _table(headings, texts, [column in numbers for column in columns], stderr)
-        least = _least_width(headings, texts, [column in numbers for column in columns])
-        unlimited = shown.options.update(max_width=WIDTH_OF_A_PIPE)
-        width = least if between == "\n" else shown.measure(made, options=unlimited).maximum
-        if width <= shown.width:
-            shown.print(made, soft_wrap=False)
-            return
-    for row in cells:
-        entry = [[visible(c), "\n".join(parts)] for c, parts in zip(columns, row, strict=True)]
-        shown.print(_table(["", ""], entry, [False, False], stderr), soft_wrap=False)
+        if _least_width(headings, texts, right, whole) + EDGES * stderr <= shown.width:
+            shown.print(_table(headings, texts, right, stderr), soft_wrap=False)
+            break
+    else:
+        for number, row in enumerate(cells):
+            if number and not stderr:
+                shown.print()
+            entry = [[c, "\n".join(parts)] for c, parts in zip(columns, row, strict=True)]
+            shown.print(_table(["", ""], entry, [False, False], stderr), soft_wrap=False)
+    if not stderr:
+        shown.print()
 
 
 def _parts(cell: object) -> list[str]:
@@ -107,7 +129,12 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=HEAVY_HEAD if framed else SIMPLE_HEAD, show_header=any(headings))
+    made = Table(
+        box=HEAVY_HEAD if framed else SIMPLE_HEAD,
+        show_header=any(headings),
+        show_edge=framed,
+        padding=(0, 1) if framed else (0, 1, 0, 0),
+    )
     for heading, is_number in zip(headings, right, strict=True):
         justify: Literal["left", "right"] = "right" if is_number else "left"
         made.add_column(Text(visible(heading)), justify=justify, no_wrap=is_number, overflow="fold")
@@ -117,15 +144,28 @@ def _table(
 
 
 def _least_width(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    whole: bool,
 ) -> int:
-    """Returns the width below which not even broken texts are legible."""
+    """Returns the width of a table in which only texts between words and long names are broken.
+
+    If it is ``whole``, nothing is.
+    """
     from rich.cells import cell_len
 
     total = 0
-    for i, is_number in enumerate(right):
-        lines = [headings[i], *(line for row in rows for line in row[i].split("\n"))]
-        longest = max(map(cell_len, lines))
-        least = longest if is_number else max(cell_len(headings[i]), min(longest, LEAST_WIDTH))
-        total += least + 2  # spaces at both sides
-    return total + 2
+    for heading, is_number, cells in zip(headings, right, _columns(rows, len(right)), strict=True):
+        lines = [line for cell in cells for line in cell.split("\n")]
+        if whole or is_number:
+            total += max(map(cell_len, [heading, *lines])) + GAP
+            continue
+        stacked = [line for cell in cells if "\n" in cell for line in cell.split("\n")]
+        longest = max(map(cell_len, ["", *stacked, *(word for c in cells for word in c.split())]))
+        total += max(min(longest, LEAST_WIDTH), *map(cell_len, ["", *heading.split()])) + GAP
+    return total
+
+
+def _columns(rows: Sequence[Sequence[str]], number: int) -> list[list[str]]:
+    return [[row[i] for row in rows] for i in range(number)]

@@ -33,6 +33,12 @@ Fraction = Annotated[float, between(0, 1, "a fraction"), Metavar("LO HI")]
 
 LISTED = 20  # pairs in the table
 DRAWN = 24  # pairs in the sheet
+BRIEF = {  # headings where the table is wide
+    "similarity": "sim.",
+    "correlation": "corr.",
+    "difference": "diff.",
+    "frames": "n",
+}
 PAIR_FIELDS = (
     "similarity",
     "correlation",
@@ -337,7 +343,7 @@ def _show_found(gallery: Gallery, found: Found) -> None:
     columns = ["rank", "similarity", "slot", "video", "frame", "time", "patient", "label"]
     numbers = ["rank", "similarity", "slot", "frame", "time"]
     title = f"Nearest to {found.query.name} of {found.searched:,} frames"
-    table(columns, rows, title=title, numbers=numbers)
+    table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
 
 
 def _show_pairs(
@@ -357,14 +363,16 @@ def _show_pairs(
         figures = ("-", "-")
         if pair.correlation is not None:
             figures = (f"{pair.correlation:.3f}", f"{pair.difference:.1f}")
-        a, b = gallery.describe(pair.a).name, gallery.describe(pair.b).name
-        about = (a, b, pair.frames, _word(pair.other_patient), _word(pair.other_fold))
+        both = (gallery.describe(pair.a).name, gallery.describe(pair.b).name)
+        about = (both, pair.frames, _word(pair.other_patient), _word(pair.other_fold))
         rows.append((f"{pair.similarity:.4f}", picture, *figures, *about))
     columns = ["similarity", "picture", "correlation", "difference"]
-    columns += ["frame", "and frame", "frames", "patient", "fold"]
+    columns += ["frame and frame", "frames", "patient", "fold"]
     numbers = ["similarity", "correlation", "difference", "frames"]
     title = f"Most similar of {counts['pairs']} {what} at or above {threshold:g}"
-    table(columns, rows, title=title, numbers=numbers)
+    table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
+    if len(listed) < counts["pairs"]:
+        hint(f"{counts['pairs'] - len(listed)} more: --top lists them, --csv FILE writes all")
     for key, kind in (("pairs", "alike or the same"), ("same_picture", "the same picture")):
         of = "" if key == "pairs" else f"{key}_"
         say(
