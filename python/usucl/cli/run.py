@@ -77,14 +77,16 @@ def train(
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
             of each video within the folder; usucl data check shows whom it finds.
-        preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
+        preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
+            change the preset it names (preset: dense if it names none).
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
             --print-config lists all names (default: no changes).
         held_out: folds of patients that are not trained on; without a number, none are held out
             (default: those of the preset, or the smallest fold if it gives none).
         seed: seed of the first weights, the folds and every random draw (default: the preset's).
         overwrite: replace an earlier run in the run folder.
-        resume: continue the run in the run folder, with the configuration it was started with.
+        resume: continue the run in the run folder, with the configuration it was started with;
+            --set epochs=N adds epochs, also to a finished run.
         print_config: print the configuration that would be used, with every option and what it
             means, and stop; needs neither DATA nor --out.
         no_progress: show no progress bar.
