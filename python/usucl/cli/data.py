@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from usucl.cli.console import say, table
+from usucl.cli.parameters import Count, Data
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
@@ -18,10 +18,10 @@ Damaged = Literal["skip", "keep"]
 
 
 def check(
-    data: Path,
+    data: Data,
     *,
     patient_pattern: str | None = None,
-    min_frames: int = 2,
+    min_frames: Count = 2,
     damaged: Damaged = "skip",
 ) -> int:
     """List the videos of a folder, and the files that cannot be used, with reasons.
@@ -39,8 +39,6 @@ def check(
     """
     from usucl.data import VideoCatalog
 
-    if not data.is_dir():
-        raise ValueError(f"data must be a folder of videos, got {data}")
     try:
         catalog = VideoCatalog.scan(
             data, min_frames=min_frames, damaged=damaged, patient_pattern=patient_pattern
