@@ -361,14 +361,7 @@ class RunFolder:
         return tuple(entry.group not in groups for entry in catalog)
 
     def patients(self, *, only_trained: bool = False) -> Patients:
-        """Returns whether the patients of the videos were known when the run was split.
-
-        Args:
-            only_trained: asks for the videos trained on only.
-
-        Raises:
-            FileNotFoundError: the folder has no split.
-        """
+        """Returns whether the patients of the run's videos, or those trained on, were known."""
         rows = read_table(self.split, SPLIT)
         return knowledge(
             [

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get
 import docstring_parser
 
 from usucl._environment import check_writable
+from usucl._patterns import one_group
 from usucl._spelling import did_you_mean
 
 Command: TypeAlias = Callable[..., "int | None"]
@@ -85,6 +86,11 @@ def assignment(text: str) -> None:
         raise ValueError(f"must be NAME=VALUE, got {text!r}")
 
 
+def pattern(text: str) -> None:
+    """Checks a regular expression."""
+    one_group(text)
+
+
 def folder_of(what: str) -> Callable[[Path], None]:
     """Returns a check of a folder that is read."""
 
@@ -135,6 +141,7 @@ Count = Annotated[int, at_least(1)]
 Seed = Annotated[int, at_least(0)]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
+Pattern = Annotated[str, pattern, Metavar("REGEX")]
 Run = Annotated[Path, folder_of("a run folder")]
 Evaluated = Annotated[Path, folder_of("the folder of an evaluation")]
 Bank = Annotated[Path, folder_of("the folder of a bank")]

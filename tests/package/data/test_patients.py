@@ -66,7 +66,7 @@ def test_contradictions_both_ways() -> None:
     ("pattern", "said"),
     [
         ("(", "must be a regular expression"),
-        ("p1", r"must have one group, \( \), .* got 0"),
+        ("p1", r"with one group, \( \), .* got 0"),
         ("(p)(1)", r"one group, .* got 2"),
         ("(q9)", "which finds none"),
         ("(x*)", "which finds none"),
