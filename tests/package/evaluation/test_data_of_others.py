@@ -70,6 +70,10 @@ def test_the_same_videos_are_own_data_wherever_they_are(evaluated: Path, tmp_pat
     assert not evaluate(run=run, data=data, **FEW).own_data
     (run / "config.yaml").write_text(f"# usucl run: x\ndata: {data}\n")
     assert evaluate(run=run, data=data, **FEW).own_data  # one of the run's videos is gone
+    same_names = shutil.copytree(evaluated / "data", tmp_path / "same_names")
+    assert not evaluate(run=run, data=same_names, **FEW).own_data
+    (run / "config.yaml").write_text("# usucl run: x\ndata: /gone\n")
+    assert evaluate(run=run, data=same_names, **FEW).own_data  # moved
 
 
 def test_another_run_is_not_written_to(evaluated: Path, tmp_path: Path) -> None:
