@@ -180,6 +180,9 @@ def embed(
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
+    unknown = sum(map(str.__eq__, result.group, result.video_id))
+    if unknown:
+        say(f"Patients unknown for {unknown} of {videos} videos: their group is the video's id.")
     say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
