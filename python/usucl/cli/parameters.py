@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from usucl._environment import check_writable
+from usucl._patterns import one_group
 from usucl._spelling import did_you_mean
 
 Command: TypeAlias = Callable[..., "int | None"]
@@ -83,6 +84,11 @@ def assignment(text: str) -> None:
         raise ValueError(f"must be NAME=VALUE, got {text!r}")
 
 
+def pattern(text: str) -> None:
+    """Checks a regular expression."""
+    one_group(text)
+
+
 def folder_of(what: str) -> Callable[[Path], None]:
     """Returns a check of a folder that is read."""
 
@@ -133,6 +139,7 @@ Count = Annotated[int, at_least(1)]
 Seed = Annotated[int, at_least(0)]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
+Pattern = Annotated[str, pattern, Metavar("REGEX")]
 Run = Annotated[Path, folder_of("a run folder")]
 Evaluated = Annotated[Path, folder_of("the folder of an evaluation")]
 Bank = Annotated[Path, folder_of("the folder of a bank")]
