@@ -71,10 +71,6 @@ def test_piped_training_says_what_it_does(
     )
     commands = [line for line in captured.out.splitlines() if line.startswith("  usucl")]
     pasted = [shlex.split(line, comments=True) for line in commands]
-        shlex.split(line, comments=True)
-        for line in captured.out.splitlines()
-        if line.startswith("  usucl")
-    ]
     assert ["usucl", "evaluate", str(out), str(videos)] in pasted
     assert ["usucl", *words, "--resume", "--set", "epochs=4"] in pasted
     assert f"  encoder = usucl.load_encoder({str(out)!r})" in captured.out.splitlines()
