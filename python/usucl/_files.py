@@ -14,7 +14,6 @@ import json
 import mmap
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from usucl._environment import check_writable as check_writable
 
 UNSEALED = "0" * 64
 SEAL = f"sealed by usucl, sha256 {UNSEALED}"
@@ -68,20 +69,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-
-
-def check_writable(folder: Path) -> None:
-    """Checks that files can be written to a folder, or, before it is made, to the one around it.
-
-    Raises:
-        OSError: they cannot; names ``folder``.
-    """
-    try:
-        ways = (folder.absolute(), *folder.absolute().parents)
-        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

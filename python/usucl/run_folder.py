@@ -79,6 +79,11 @@ class RunFolder:
         self.map_figure = self.figures / "map.png"
         self.contact_sheet = self.figures / "contact.png"
 
+    def __repr__(self) -> str:
+        kinds = ("encoder_config", "checkpoint", "bank", "evaluation", "report")
+        there = [name.split("_")[0] for name in kinds if getattr(self, name).exists()]
+        return f"RunFolder({str(self.path)!r}, {', '.join(there) or 'without results'})"
+
     @property
     def is_run(self) -> bool:
         """Whether training has marked the folder as a run."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from usucl.cli.console import say, table
+from usucl.cli.parameters import Count, Data
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
@@ -14,7 +14,7 @@ NOTHING_USABLE = 1
 Damaged = Literal["skip", "keep"]
 
 
-def check(data: Path, *, min_frames: int = 2, damaged: Damaged = "skip") -> int:
+def check(data: Data, *, min_frames: Count = 2, damaged: Damaged = "skip") -> int:
     """List the videos of a folder, and the files that cannot be used, with reasons.
 
     The exit code is 1 if nothing can be used or the tables of labels contradict the videos.
@@ -26,8 +26,6 @@ def check(data: Path, *, min_frames: int = 2, damaged: Damaged = "skip") -> int:
     """
     from usucl.data import VideoCatalog
 
-    if not data.is_dir():
-        raise ValueError(f"data must be a folder of videos, got {data}")
     try:
         catalog = VideoCatalog.scan(data, min_frames=min_frames, damaged=damaged)
     except ValueError as error:

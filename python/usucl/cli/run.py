@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from usucl._progress import job
-from usucl.cli.console import say, table
+from usucl.cli.console import hint, say, table
+from usucl.cli.errors import keeping
+from usucl.cli.parameters import (
+    Change,
+    Count,
+    Data,
+    Metavar,
+    NewFolder,
+    Run,
+    Seed,
+    at_least,
+    positive,
+    rules,
+)
 
 if TYPE_CHECKING:
     from usucl.evaluation import Evaluation
     from usucl.evaluation.bootstrap import Estimate
 
 
-def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: float = 6.0) -> None:
+def demo(
+    *,
+    data: Data | None = None,
+    out: NewFolder = Path("runs/demo"),
+    minutes: Annotated[float, positive] = 6.0,
+) -> None:
     """Train a small encoder, evaluate it and write a report, in minutes.
 
     Without data, synthetic ultrasound videos are made first. Nothing is overwritten: if the folder
     exists, demo-2, demo-3, ... is used.
 
     Args:
-        data: folder of ultrasound videos.
+        data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
@@ -32,14 +50,15 @@ def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: fl
     say(f"Report: {report}")
 
 
+@rules(needed=("data", "out"), unless="print_config")
 def train(
-    data: Path,
+    data: Data | None = None,
     *,
-    out: Path,
+    out: NewFolder | None = None,
     preset: str = "dense",
-    set_: Sequence[str] = (),
-    held_out: Sequence[int] | None = None,
-    seed: int | None = None,
+    set_: Sequence[Change] = (),
+    held_out: Sequence[Annotated[int, at_least(0), Metavar("FOLD")]] | None = None,
+    seed: Seed | None = None,
     overwrite: bool = False,
     resume: bool = False,
     print_config: bool = False,
@@ -53,53 +72,74 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
-        set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50.
-        held_out: folds of patients that are not trained on; without a number, none are held out. By
-            default those of the preset, or the smallest fold if it gives none.
-        seed: seed of the first weights, the folds and every random draw; by default the preset's.
+        set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
+            --print-config lists all names (default: no changes).
+        held_out: folds of patients that are not trained on; without a number, none are held out
+            (default: those of the preset, or the smallest fold if it gives none).
+        seed: seed of the first weights, the folds and every random draw (default: the preset's).
         overwrite: replace an earlier run in the run folder.
         resume: continue the run in the run folder, with the configuration it was started with.
-        print_config: print the configuration that would be used, with every option, and stop.
+        print_config: print the configuration that would be used, with every option and what it
+            means, and stop; needs neither DATA nor --out.
         no_progress: show no progress bar.
     """
-    from usucl import training
-
     folds = None if held_out is None else list(held_out)
-    given: dict[str, Any] = {"data": data, "held_out": folds, "seed": seed}
+    given: dict[str, Any] = {"held_out": folds, "seed": seed}
     flags = {name: value for name, value in given.items() if value is not None}
-    changes = dict(_change(text) for text in set_)
+    changes = dict(text.split("=", 1) for text in set_)
     if twice := [name for name in ("held_out", "seed") if name in flags and name in changes]:
         raise ValueError(f"{twice[0]} must be given by --set or by its own option, got both")
-    if changes.get("data", str(data)) not in (str(data), str(data.absolute())):
+    if data is not None and changes.get("data", str(data)) not in (str(data), str(data.absolute())):
         raise ValueError(f"--set data must be {data}, the folder given, got {changes['data']}")
     options: dict[str, Any] = changes | flags
-    if print_config:
+    if data is not None:
         options["data"] = str(data.absolute())
-        for line in training.read_config(preset, options).to_yaml().splitlines():
+    if print_config:
+        from usucl.training.explained import explained
+
+        for line in explained(preset, options).splitlines():
             say(line)
         return
-    out = training.train(
-        out=out,
-        preset=preset,
-        overwrite=overwrite,
-        resume=resume,
-        progress=not no_progress,
-        **options,
-    )
+    assert data is not None and out is not None
+    options["data"] = data
+    from usucl import training
     from usucl.cli import finished
+    from usucl.run_folder import RunFolder
 
-    for line in finished.of_training(out, data):
+    checkpoint = RunFolder(out).checkpoint
+    before = _written(checkpoint)
+
+    def kept() -> str:
+        after = _written(checkpoint)
+        if after is None or (after == before and not resume):
+            earlier = "" if after is None else "; the earlier run is back"
+            return f"before the end of the first epoch, so nothing was kept{earlier}"
+        again = finished.command("train", data, "--out", out, "--resume")
+        return f"{out} is usable as after its last finished epoch; to go on: {again}"
+
+    with keeping(kept):
+        training.train(
+            out=out,
+            preset=preset,
+            overwrite=overwrite,
+            resume=resume,
+            progress=not no_progress,
+            **options,
+        )
+    for line in finished.of_training(out):
         say(line)
+    for line in finished.next_steps(out, data):
+        hint(line)
 
 
 def embed(
-    run: Path,
-    data: Path,
+    run: Run,
+    data: Data,
     *,
-    out: Path | None = None,
+    out: NewFolder | None = None,
     encoder: Literal["trained", "random", "pixels"] = "trained",
-    frames_per_video: int | None = None,
-    batch_size: int = 64,
+    frames_per_video: Count | None = None,
+    batch_size: Count = 64,
     format: Literal["safetensors", "npz", "csv"] = "safetensors",
     overwrite: bool = False,
 ) -> None:
@@ -108,9 +148,9 @@ def embed(
     Args:
         run: run folder.
         data: folder of videos.
-        out: folder for the files; embedded/ of the run by default.
+        out: folder for the files (default: embedded/ of the run).
         encoder: the trained encoder, its random initialisation, or raw pixels.
-        frames_per_video: greatest number of frames per video, evenly spaced; all by default.
+        frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         batch_size: frames encoded at once.
         format: <encoder>.safetensors with the numbers and <encoder>.csv with one row per frame;
             <encoder>.npz with NumPy's arrays; or <encoder>.csv with rows and numbers.
@@ -140,15 +180,15 @@ def _parts(options: Mapping[str, Any]) -> dict[str, float | None]:
 
 @job("Evaluation", _parts)
 def evaluate(
-    run: Path,
-    data: Path,
+    run: Run,
+    data: Data,
     *,
-    out: Path | None = None,
-    frames_per_video: int = 20,
-    queries_per_video: int = 10,
-    resamples: int = 2000,
-    folds: int = 5,
-    seed: int = 0,
+    out: NewFolder | None = None,
+    frames_per_video: Count = 20,
+    queries_per_video: Count = 10,
+    resamples: Count = 2000,
+    folds: Annotated[int, at_least(2)] = 5,
+    seed: Seed = 0,
     no_report: bool = False,
 ) -> None:
     """Measure the trained encoder against its random initialisation and raw pixels.
@@ -158,7 +198,7 @@ def evaluate(
     Args:
         run: run folder.
         data: folder of videos, with labels.csv for the probes.
-        out: folder for evaluation.json and embeddings/; the run folder by default.
+        out: folder for evaluation.json and embeddings/ (default: the run folder).
         frames_per_video: greatest number of frames per video, evenly spaced.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
@@ -187,11 +227,8 @@ def evaluate(
         say(f"Report: {write_report(run)}")
 
 
-def _change(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
-    return name, value
+def _written(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -55,6 +55,14 @@ class VideoEntry:
         if not self.group:
             object.__setattr__(self, "group", self.id)
 
+    def __repr__(self) -> str:
+        about = [repr(self.id), f"{self.num_frames} frames"]
+        about += [] if self.frame_rate is None else [f"{self.frame_rate:.4g} Hz"]
+        about += [] if self.label is None else [f"label {self.label!r}"]
+        about += [f"patient {self.group!r}"] if self.patient_known else []
+        about += [] if self.fold is None else [f"fold {self.fold}"]
+        return f"VideoEntry({', '.join(about)})"
+
     def open(self) -> Video:
         """Returns the video, without decoding it a second time if a scan has done so."""
         if self._video is not None:
@@ -75,6 +83,12 @@ class VideoCatalog:
 
     def __iter__(self) -> Iterator[VideoEntry]:
         return iter(self.entries)
+
+    def __repr__(self) -> str:
+        known = {entry.group for entry in self.entries if entry.patient_known}
+        patients = f"{len(known)} known patients" if known else "patients unknown"
+        counts = f"{len(self)} videos, {patients}, {len(self.skipped)} skipped"
+        return f"VideoCatalog({str(self.root)!r}, {counts})"
 
     @property
     def patients(self) -> Patients:

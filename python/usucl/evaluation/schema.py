@@ -181,6 +181,11 @@ class Evaluation:
     comparisons: int
     synthetic: bool
 
+    def __repr__(self) -> str:
+        held_out = self.counts.get("held_out")
+        measured = f", {held_out.videos} videos held out" if held_out else ""
+        return f"Evaluation({self.run!r} on {self.data!r}{measured}, {', '.join(self.encoders)})"
+
     def __getitem__(self, name: str) -> Any:
         """An entry of ``evaluation.json``, for callers that read it as such."""
         return self.to_json()[name]

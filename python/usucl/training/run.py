@@ -25,8 +25,8 @@ from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.checkpoint import ADVICE, Checkpoints
-from usucl.training.config import TrainingConfig
-from usucl.training.health import Health, NothingLearnedError, WarningsTable
+from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.health import Health, WarningsTable
 from usucl.training.module import ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
 from usucl.training.presets import read_config
