@@ -88,7 +88,7 @@ class Lines(Display):
 class Bar(Display):
     """A bar on the last line of a terminal; what is printed meanwhile comes above it."""
 
-    period = 0.1
+    period = 0.2
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
