@@ -25,7 +25,7 @@ def of_training(out: Path) -> Iterator[str]:
     yield f"Run: {out}"
     for what, paths in (
         ("encoder", (run.encoder_weights, run.encoder_config)),
-        ("its backbone", (run.backbone_weights,)),
+        ("for torchvision", (run.backbone_weights,)),
         ("before training", (run.initial,)),
         ("metrics", (run.metrics, run.tensorboard)),
         ("videos", (run.split, run.skipped)),

@@ -203,7 +203,7 @@ class Gallery:
         filters = Filters(video, patient, label, time, exclude_video, exclude_patient)
         passing = filters.passing(self.contents)
         if isinstance(query, str | Path):
-            asked = query_of_file(self._encoder(run), str(query))
+            asked = query_of_file(self._encoder(run), self.contents, str(query))
         else:
             asked = query_of_slot(self.bank, self.contents, int(query))
         slots = np.flatnonzero(passing)

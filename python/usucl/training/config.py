@@ -87,6 +87,8 @@ class TrainingConfig:
         data: folder of videos.
         damaged: whether videos of which something is missing or broken are left out or taken, see
             :meth:`usucl.data.VideoCatalog.scan`.
+        patient_pattern: finds the patients in the videos' paths, see
+            :meth:`usucl.data.VideoCatalog.with_patients`.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
             smallest fold, which is 0 unless ``labels.csv`` gives others.
         seed: seed of the encoder's first weights, the folds and every random draw.
@@ -108,6 +110,7 @@ class TrainingConfig:
 
     data: str = ""
     damaged: Literal["skip", "keep"] = "skip"
+    patient_pattern: str | None = None
     held_out: tuple[int, ...] | None = None
     seed: int = 0
     method: str = Dense.name
