@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from usucl._progress import Stage, job, stage
-from usucl.cli.console import say
+from usucl.cli.console import hint, say
 from usucl.cli.data import Damaged
 from usucl.cli.errors import keeping
 from usucl.cli.parameters import Data, NewFolder, at_least
@@ -73,6 +73,10 @@ def convert(
         say(f"left out: {path}: {reason}", stderr=True)
     written = len(catalog) - len(finished)
     say(f"{written} videos written to {out}, {len(finished)} were already there")
+    from usucl.cli.finished import command
+
+    hint("Next:")
+    hint(f"  {command('train', out, '--out', Path('runs') / out.name)}")
 
 
 def _is_finished(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> bool:
