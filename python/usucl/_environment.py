@@ -5,11 +5,8 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import os
-import platform
 import re
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -63,6 +60,8 @@ def commit_of(file: str) -> str | None:
         not in a checkout's history, as where the package is installed.
     """
     folder = str(Path(file).resolve().parent)
+
+    import subprocess
 
     def git(*words: str) -> str:
         command = ["git", "-C", folder, *words]
@@ -123,6 +122,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: they cannot; names ``folder``.
     """
+    import tempfile
+
     try:
         ways = (folder.absolute(), *folder.absolute().parents)
         with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
@@ -143,6 +144,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Returns the machine that this runs on."""
+        import platform
+
         import torch
 
         return cls(

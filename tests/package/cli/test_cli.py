@@ -63,6 +63,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_reading_videos_and_searching_a_bank_import_nothing_that_they_do_not_need() -> None:
+    heavy = "{'torchvision', 'lightning', 'sklearn', 'matplotlib', 'faiss', 'pydicom', 'pandas'}"
+    found = f"', '.join({heavy} & set(sys.modules)) or 0"
+    code = f"import sys, usucl.data, usucl.gallery; sys.exit({found})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_public_names() -> None:
     for name in usucl.__all__:
         assert getattr(usucl, name) is not None
