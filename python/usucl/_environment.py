@@ -7,7 +7,8 @@ import importlib.util
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,14 @@ def drop_missing_backend() -> None:
 _command: ContextVar[str] = ContextVar("command", default="Python")
 
 
-def set_typed_command(words: Sequence[str]) -> None:
+@contextmanager
+def as_command(words: Sequence[str]) -> Iterator[None]:
     """Keeps the words that were typed in a shell, for :func:`typed_command`."""
-    _command.set(shlex.join(words))
+    token = _command.set(shlex.join(words))
+    try:
+        yield
+    finally:
+        _command.reset(token)
 
 
 def typed_command() -> str:
@@ -76,23 +82,25 @@ def commit_of(file: str) -> str | None:
         return None
 
 
-_BASE = ("docstring_parser", "numpy", "rich", "safetensors", "torch")
-# The extra that brings a module which the base installation does not.
+# The extra that brings a module. What the base installation brings is in all of them.
 _EXTRAS = {
+    "faiss": ("faiss",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "train": (
         "PIL",
         "av",
+        "docstring_parser",
         "jsonargparse",
         "lightning",
         "matplotlib",
         "pydicom",
+        "rich",
+        "safetensors",
         "sklearn",
         "tensorboard",
         "torchvision",
         "yaml",
     ),
-    "faiss": ("faiss",),
-    "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 
 
@@ -103,7 +111,7 @@ def advice(error: ImportError) -> str | None:
     for extra, modules in _EXTRAS.items():
         if module in modules:
             return f"{module}, which is not installed: pip install 'usucl[{extra}]'"
-    return f"{module}, which is not installed: pip install {module}" if module in _BASE else None
+    return None
 
 
 def version_of(package: str) -> str | None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from usucl._environment import set_typed_command, version_of
+from usucl._environment import as_command, version_of
 from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, quietly
@@ -30,6 +30,7 @@ COMMANDS: Commands = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "report": run.report,
     "export": export,
     "bank": {
         "build": bank.build,
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last two, what was finished before is saved.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    set_typed_command(["usucl", *words])
+    command_line = ["usucl", *words]
     flags = set(words[: words.index("--")] if "--" in words else words)
     words = [word for word in words if word not in ("--debug", "--quiet")]
     debug = "--debug" in flags or bool(os.environ.get("USUCL_DEBUG"))
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(**values(name, command, rest))
 
     quiet = "--quiet" in flags
-    with messages(), quietly(quiet), listen(not quiet):
+    with messages(), quietly(quiet), listen(not quiet), as_command(command_line):
         return reported(call, typed, debug)
 
 

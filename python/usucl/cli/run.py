@@ -1,17 +1,20 @@
-"""``usucl demo``, ``train``, ``embed`` and ``evaluate``: the package's functions as commands."""
+"""The package's functions as commands: demo, train, embed, evaluate, report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from usucl.cli.console import hint, say, table
+from usucl._progress import job
+from usucl.cli.console import hint, say
 from usucl.cli.errors import keeping
+from usucl.cli.evaluation import show
 from usucl.cli.parameters import (
     Change,
     Count,
     Data,
+    Evaluated,
     Metavar,
     NewFolder,
     Run,
@@ -21,14 +24,11 @@ from usucl.cli.parameters import (
     rules,
 )
 
-if TYPE_CHECKING:
-    from usucl.evaluation import Evaluation
-    from usucl.evaluation.bootstrap import Estimate
-
 
 def demo(
     *,
     data: Data | None = None,
+    patient_pattern: str | None = None,
     out: NewFolder = Path("runs/demo"),
     minutes: Annotated[float, positive] = 6.0,
 ) -> None:
@@ -39,13 +39,17 @@ def demo(
 
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; usucl data check shows whom it finds.
         out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
 
-    report, evaluation = run_demo(data=data, out=out, minutes=minutes)
-    _show(evaluation)
+    report, evaluation = run_demo(
+        data=data, out=out, minutes=minutes, patient_pattern=patient_pattern
+    )
+    show(evaluation)
     say(f"Report: {report}")
 
 
@@ -54,6 +58,7 @@ def train(
     data: Data | None = None,
     *,
     out: NewFolder | None = None,
+    patient_pattern: str | None = None,
     preset: str = "dense",
     set_: Sequence[Change] = (),
     held_out: Sequence[Annotated[int, at_least(0), Metavar("FOLD")]] | None = None,
@@ -70,6 +75,8 @@ def train(
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; usucl data check shows whom it finds.
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
             --print-config lists all names (default: no changes).
@@ -83,10 +90,10 @@ def train(
         no_progress: show no progress bar.
     """
     folds = None if held_out is None else list(held_out)
-    given: dict[str, Any] = {"held_out": folds, "seed": seed}
+    given: dict[str, Any] = {"held_out": folds, "seed": seed, "patient_pattern": patient_pattern}
     flags = {name: value for name, value in given.items() if value is not None}
     changes = dict(text.split("=", 1) for text in set_)
-    if twice := [name for name in ("held_out", "seed") if name in flags and name in changes]:
+    if twice := [name for name in given if name in flags and name in changes]:
         raise ValueError(f"{twice[0]} must be given by --set or by its own option, got both")
     if data is not None and changes.get("data", str(data)) not in (str(data), str(data.absolute())):
         raise ValueError(f"--set data must be {data}, the folder given, got {changes['data']}")
@@ -173,11 +180,17 @@ def embed(
     say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
+def _parts(options: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"Evaluating": 34, **({} if options["no_report"] else {"Writing the report": 15})}
+
+
+@job("Evaluation", _parts)
 def evaluate(
     run: Run,
     data: Data,
     *,
     out: NewFolder | None = None,
+    patient_pattern: str | None = None,
     frames_per_video: Count = 20,
     queries_per_video: Count = 10,
     resamples: Count = 2000,
@@ -187,12 +200,17 @@ def evaluate(
 ) -> None:
     """Measure the trained encoder against its random initialisation and raw pixels.
 
-    Intervals are 95 %, by bootstrap over patients. The report of the run is written again.
+    Intervals are 95 %, by bootstrap over patients. On the run's own data, the report of the run is
+    written again. Other data have a folder of their own, evaluations/<name of the data folder> in
+    the run folder, with a report of its own.
 
     Args:
         run: run folder.
         data: folder of videos, with labels.csv for the probes.
-        out: folder for evaluation.json and embeddings/ (default: the run folder).
+        out: folder for evaluation.json, embeddings/ and the report (default: the run folder, or
+            one of its own in it for other data).
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder (default: that of the run).
         frames_per_video: greatest number of frames per video, evenly spaced.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
@@ -212,38 +230,31 @@ def evaluate(
         resamples=resamples,
         folds=folds,
         seed=seed,
+        patient_pattern=patient_pattern,
     )
-    _show(result)
-    say(f"Evaluation: {RunFolder(out or run).evaluation}")
-    if not no_report and out is None:
+    show(result)
+    own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)
+    folder = own if out is None else RunFolder(out)
+    say(f"Evaluation: {folder.evaluation}")
+    if not no_report:
         from usucl.report import write_report
 
-        say(f"Report: {write_report(run)}")
+        elsewhere = None if folder.path == Path(run) else folder.path
+        say(f"Report: {write_report(run, evaluation=elsewhere)}")
+
+
+def report(run: Run, *, evaluation: Evaluated | None = None) -> None:
+    """Write the report of a run again, from what lies in its folder; nothing is measured.
+
+    Args:
+        run: run folder.
+        evaluation: folder of an evaluation of the run, such as one on other data, where its report
+            goes (default: the run folder).
+    """
+    from usucl.report import write_report
+
+    say(f"Report: {write_report(run, evaluation=evaluation)}")
 
 
 def _written(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def _show(evaluation: Evaluation) -> None:
-    from usucl.evaluation.embed import ENCODERS
-    from usucl.report.results import probe_rows, retrieval_rows
-
-    rows = []
-    for unit, figures in (
-        ("AUROC", retrieval_rows(evaluation)),
-        ("balanced accuracy", probe_rows(evaluation)),
-    ):
-        for row in figures:
-            estimates = [row.estimates[name] for name in (*ENCODERS, "trained - random")]
-            cells = [_estimate(e, "+.2f" if e is estimates[-1] else ".2f") for e in estimates]
-            rows.append((" ".join(row.name.split()), unit, *cells))
-    title = f"Measured on {evaluation.protocol.measured_on}, with 95 % intervals over patients"
-    table(["", "figure", *ENCODERS, "trained - random"], rows, title=title)
-
-
-def _estimate(estimate: Estimate, form: str) -> str:
-    if estimate.value is None:
-        return "-"
-    interval = "" if estimate.low is None else f" [{estimate.low:{form}}, {estimate.high:{form}}]"
-    return f"{estimate.value:{form}}{interval}"

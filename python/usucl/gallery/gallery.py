@@ -50,6 +50,9 @@ class Gallery:
     bank: NegativeBank
     contents: Contents
 
+    def __repr__(self) -> str:
+        return f"Gallery({str(self.folder)!r}, {len(self.contents.videos)} videos, {self.bank!r})"
+
     @classmethod
     @job("Building the bank", {"Reading videos": 1, "Embedding frames": 5, "Filling the bank": 0.1})
     def build(
@@ -205,7 +208,7 @@ class Gallery:
         filters = Filters(video, patient, label, time, exclude_video, exclude_patient)
         passing = filters.passing(self.contents)
         if isinstance(query, str | Path):
-            asked = query_of_file(self._encoder(run), str(query))
+            asked = query_of_file(self._encoder(run), self.contents, str(query))
         else:
             asked = query_of_slot(self.bank, self.contents, int(query))
         slots = np.flatnonzero(passing)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usucl.training.config import TrainingConfig
+from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.presets import presets, read_config
 
 if TYPE_CHECKING:
     from usucl.training.run import train
 
-__all__ = ["TrainingConfig", "presets", "read_config", "train"]
+__all__ = ["NothingLearnedError", "TrainingConfig", "presets", "read_config", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,10 @@ from usucl.models import EncoderConfig
 MOST = 2**31  # epochs or steps
 
 
+class NothingLearnedError(RuntimeError):
+    """A run ended in which no step could change the encoder; its files are written all the same."""
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """Options of :func:`usucl.losses.hard_negative_nce`; see there.
@@ -83,6 +87,8 @@ class TrainingConfig:
         data: folder of videos.
         damaged: whether videos of which something is missing or broken are left out or taken, see
             :meth:`usucl.data.VideoCatalog.scan`.
+        patient_pattern: finds the patients in the videos' paths, see
+            :meth:`usucl.data.VideoCatalog.with_patients`.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
             smallest fold, which is 0 unless ``labels.csv`` gives others.
         seed: seed of the encoder's first weights, the folds and every random draw.
@@ -104,6 +110,7 @@ class TrainingConfig:
 
     data: str = ""
     damaged: Literal["skip", "keep"] = "skip"
+    patient_pattern: str | None = None
     held_out: tuple[int, ...] | None = None
     seed: int = 0
     method: str = Dense.name
