@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from usucl.cli.console import say, table
-from usucl.cli.parameters import Count, Data
+from usucl.cli.errors import as_typed
+from usucl.cli.parameters import Count, Data, Pattern
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
@@ -20,7 +21,7 @@ Damaged = Literal["skip", "keep"]
 def check(
     data: Data,
     *,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     min_frames: Count = 2,
     damaged: Damaged = "skip",
 ) -> int:
@@ -33,7 +34,9 @@ def check(
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder, such as "^([^/]+)/" for the first folder.
+            of each video within the folder, such as "^([^/]+)/" for the first folder (default:
+            those
+            of labels.csv and DICOM files).
         min_frames: videos with fewer frames are left out.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
@@ -45,7 +48,7 @@ def check(
         )
     except ValueError as error:
         for line in str(error).splitlines():
-            say(line, stderr=True)
+            say(as_typed(line, {"data": "DATA"}), stderr=True)
         return NOT_USABLE
     _show(catalog)
     _show_patients(catalog, patient_pattern)

@@ -14,6 +14,8 @@ from types import FrameType
 
 from usucl.cli.console import say
 
+# What parameters of commands are called where they are handed to.
+ELSEWHERE = {"root": "data", "held_out_folds": "held_out"}
 UNKNOWN_ERROR, BAD_INPUT = 1, 2
 EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 LONGEST_MESSAGE = 1000  # characters: a damaged file may hold text without end
@@ -108,6 +110,7 @@ def as_typed(message: str, typed: Mapping[str, str]) -> str:
     ``overwrite=True`` becomes ``--overwrite``. Other assignments are of the configuration, for
     which there is ``--set``.
     """
+    typed = {old: typed[new] for old, new in ELSEWHERE.items() if new in typed} | dict(typed)
     first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
     message = "".join([typed.get(first, first), *rest])
     named = "|".join(map(re.escape, typed)) or "(?!)"

@@ -17,6 +17,7 @@ from usucl.cli.parameters import (
     Evaluated,
     Metavar,
     NewFolder,
+    Pattern,
     Run,
     Seed,
     at_least,
@@ -28,7 +29,7 @@ from usucl.cli.parameters import (
 def demo(
     *,
     data: Data | None = None,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     out: NewFolder = Path("runs/demo"),
     minutes: Annotated[float, positive] = 6.0,
 ) -> None:
@@ -40,7 +41,8 @@ def demo(
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds.
+            of each video within the folder; usucl data check shows whom it finds (default: those of
+            labels.csv and DICOM files).
         out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
@@ -58,7 +60,7 @@ def train(
     data: Data | None = None,
     *,
     out: NewFolder | None = None,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     preset: str = "dense",
     set_: Sequence[Change] = (),
     held_out: Sequence[Annotated[int, at_least(0), Metavar("FOLD")]] | None = None,
@@ -76,7 +78,8 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds.
+            of each video within the folder; usucl data check shows whom it finds (default: those of
+            labels.csv and DICOM files).
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
             --print-config lists all names (default: no changes).
@@ -190,7 +193,7 @@ def evaluate(
     data: Data,
     *,
     out: NewFolder | None = None,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     frames_per_video: Count = 20,
     queries_per_video: Count = 10,
     resamples: Count = 2000,

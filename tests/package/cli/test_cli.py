@@ -144,6 +144,7 @@ def test_messages_name_options_as_they_are_typed() -> None:
         ("batch_size must be at least 1, got 0", "--batch-size must be at least 1, got 0"),
         ("exclude_video: no such video", "--exclude-video: no such video"),
         ("data must be a folder, got x", "DATA must be a folder, got x"),
+        ("root must be a folder, got x", "DATA must be a folder, got x"),
         (
             "give overwrite=True to replace it, or resume=True to go on",
             "give --overwrite to replace it, or --resume to go on",
