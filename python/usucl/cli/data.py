@@ -35,8 +35,7 @@ def check(
         data: folder of videos: folders of frames and video files, mixed and nested.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
             of each video within the folder, such as "^([^/]+)/" for the first folder (default:
-            those
-            of labels.csv and DICOM files).
+            those of labels.csv and DICOM files).
         min_frames: videos with fewer frames are left out.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
