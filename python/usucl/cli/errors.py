@@ -111,8 +111,8 @@ def as_typed(message: str, typed: Mapping[str, str]) -> str:
     which there is ``--set``.
     """
     typed = {old: typed[new] for old, new in ELSEWHERE.items() if new in typed} | dict(typed)
-    first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
-    message = "".join([typed.get(first, first), *rest])
+    # "k must be ...", "time: ..."; a path may be called as a parameter
+    message = re.sub(r"^(\w+)(?= must |:)", lambda m: typed.get(m[1], m[1]), message)
     named = "|".join(map(re.escape, typed)) or "(?!)"
     message = re.sub(rf"(?<![\w./-])({named})=(True\b|(?![^\s,;]))", lambda m: typed[m[1]], message)
     if "set_" not in typed:

@@ -29,11 +29,13 @@ class Rules:
 
     Attributes:
         either: exactly one of these is given.
+        not_both: at most one of these is given.
         needed: these are required although Python has a default ...
         unless: ... unless this flag is given.
     """
 
     either: tuple[str, ...] = ()
+    not_both: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     unless: str = ""
 

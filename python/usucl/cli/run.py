@@ -55,7 +55,7 @@ def demo(
     say(f"Report: {report}")
 
 
-@rules(needed=("data", "out"), unless="print_config")
+@rules(needed=("data", "out"), unless="print_config", not_both=("resume", "overwrite"))
 def train(
     data: Data | None = None,
     *,

@@ -98,6 +98,10 @@ def test_public_names() -> None:
         (["train", "folder", "--out", "x", "--held-out", "-1"], "--held-out must be at least 0"),
         (["train", "folder", "--out", "x", "--overwritten"], "did you mean --overwrite?"),
         (["train", "folder", "--out", "x", "--o"], "--o is ambiguous: --out or --overwrite"),
+        (
+            ["train", "f", "--out", "x", "--resume", "--overwrite"],
+            "--resume and --overwrite",
+        ),
         (["train", "no_folder", "--out", "x"], "no_folder"),
         (["train", "folder", "--out", "x", "--set", "epochs"], "NAME=VALUE"),
         (["train", "folder", "--out", "x", "--set", "epoch=1", "--print-config"], "epochs"),
@@ -153,6 +157,7 @@ def test_messages_name_options_as_they_are_typed() -> None:
         ("use pretrained=False, or go", "use --set pretrained=false, or go"),
         ("a/batch_size/run=1/x is missing", "a/batch_size/run=1/x is missing"),
         ("folder/overwrite=True", "folder/overwrite=True"),
+        ("run holds a run", "run holds a run"),  # a path
     ):
         assert as_typed(message, typed) == said
     assert as_typed("resume=True", {"run": "RUN"}) == "resume=True"  # no option of this command
