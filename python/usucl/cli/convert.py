@@ -50,7 +50,7 @@ def convert(
     from usucl.data.phantom import is_synthetic, mark_synthetic
 
     if data.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f"out must be outside of data, got {out} in {data}")
+        raise ValueError(f"out must be outside of DATA, got {out} in {data}")
     catalog = VideoCatalog.scan(data, damaged=damaged)
     finished = [entry for entry in catalog if _is_finished(entry, out, size, image_format)]
     tables = {name: _renamed(catalog, name) for name in ("labels.csv", "frame_labels.csv")}

@@ -28,11 +28,13 @@ class Rules:
 
     Attributes:
         either: exactly one of these is given.
+        not_both: at most one of these is given.
         needed: these are required although Python has a default ...
         unless: ... unless this flag is given.
     """
 
     either: tuple[str, ...] = ()
+    not_both: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     unless: str = ""
 
@@ -137,6 +139,7 @@ def _beside(path: Path) -> str:
 
 Count = Annotated[int, at_least(1)]
 Seed = Annotated[int, at_least(0)]
+Pattern = Annotated[str, Metavar("REGEX")]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
 Pattern = Annotated[str, pattern, Metavar("REGEX")]
