@@ -270,14 +270,14 @@ class RunFolder:
     def holds(self, catalog: VideoCatalog) -> bool:
         """Returns whether these are the videos of the run, perhaps moved or some fewer or more.
 
-        They are if they lie in the folder that the run was trained on, or else are exactly those
-        of the split.
+        They are if they lie in the folder that the run was trained on or, if that is gone, are
+        exactly those of the split: names alone, such as ``001``, say little.
         """
         names = {same_name(row["video_id"]) for row in read_table(self.split, SPLIT)}
         found = [name for entry in catalog for name in known_as(entry.paths, names)]
         data = self._options().get("data")
-        if isinstance(data, str) and os.path.realpath(data) == os.path.realpath(catalog.root):
-            return bool(found)
+        if isinstance(data, str) and os.path.isdir(data):
+            return bool(found) and os.path.realpath(data) == os.path.realpath(catalog.root)
         return set(found) == names and len(catalog) == len(names)
 
     def evaluation_of(self, data: str | Path) -> RunFolder:
@@ -360,14 +360,7 @@ class RunFolder:
         return tuple(entry.group not in groups for entry in catalog)
 
     def patients(self, *, only_trained: bool = False) -> Patients:
-        """Returns whether the patients of the videos were known when the run was split.
-
-        Args:
-            only_trained: asks for the videos trained on only.
-
-        Raises:
-            FileNotFoundError: the folder has no split.
-        """
+        """Returns whether the patients of the run's videos, or those trained on, were known."""
         rows = read_table(self.split, SPLIT)
         return knowledge(
             [

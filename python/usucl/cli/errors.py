@@ -15,6 +15,8 @@ from types import FrameType
 from usucl._environment import advice
 from usucl.cli.console import say
 
+# What parameters of commands are called where they are handed to.
+ELSEWHERE = {"root": "data", "held_out_folds": "held_out"}
 UNKNOWN_ERROR, BAD_INPUT = 1, 2
 EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 LONGEST_MESSAGE = 1000  # characters: a damaged file may hold text without end
@@ -111,8 +113,9 @@ def as_typed(message: str, typed: Mapping[str, str]) -> str:
     ``overwrite=True`` becomes ``--overwrite``. Other assignments are of the configuration, for
     which there is ``--set``.
     """
-    first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
-    message = "".join([typed.get(first, first), *rest])
+    typed = {old: typed[new] for old, new in ELSEWHERE.items() if new in typed} | dict(typed)
+    # "k must be ...", "time: ..."; a path may be called as a parameter
+    message = re.sub(r"^(\w+)(?= must |:)", lambda m: typed.get(m[1], m[1]), message)
     named = "|".join(map(re.escape, typed)) or "(?!)"
     message = re.sub(rf"(?<![\w./-])({named})=(True\b|(?![^\s,;]))", lambda m: typed[m[1]], message)
     if "set_" not in typed:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from usucl._environment import check_writable
+from usucl._patterns import one_group
 from usucl._spelling import did_you_mean
 
 Command: TypeAlias = Callable[..., "int | None"]
@@ -27,11 +28,13 @@ class Rules:
 
     Attributes:
         either: exactly one of these is given.
+        not_both: at most one of these is given.
         needed: these are required although Python has a default ...
         unless: ... unless this flag is given.
     """
 
     either: tuple[str, ...] = ()
+    not_both: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     unless: str = ""
 
@@ -83,6 +86,11 @@ def assignment(text: str) -> None:
         raise ValueError(f"must be NAME=VALUE, got {text!r}")
 
 
+def pattern(text: str) -> None:
+    """Checks a regular expression."""
+    one_group(text)
+
+
 def folder_of(what: str) -> Callable[[Path], None]:
     """Returns a check of a folder that is read."""
 
@@ -131,8 +139,10 @@ def _beside(path: Path) -> str:
 
 Count = Annotated[int, at_least(1)]
 Seed = Annotated[int, at_least(0)]
+Pattern = Annotated[str, Metavar("REGEX")]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
+Pattern = Annotated[str, pattern, Metavar("REGEX")]
 Run = Annotated[Path, folder_of("a run folder")]
 Evaluated = Annotated[Path, folder_of("the folder of an evaluation")]
 Bank = Annotated[Path, folder_of("the folder of a bank")]
