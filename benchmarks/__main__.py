@@ -13,6 +13,8 @@ from benchmarks import report, suite
 from benchmarks.harness import ROOT, OtherPrograms, describe_run, in_words
 from benchmarks.providers import PROVIDERS
 from benchmarks.rows import COMPILED, MATMUL, SEARCH, Result, Row, write
+from usucl._environment import check_writable
+from usucl._terminal import say, table
 
 SECONDS, QUICK_SECONDS = 4.0, 0.4  # for each provider on each problem
 
@@ -22,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small problems, under a minute")
     parser.add_argument("--out", type=Path, help="JSON file; by default by machine and date")
+    parser.add_argument("--quiet", action="store_true", help="only the results")
     options = parser.parse_args(arguments)
 
     start, others = time.perf_counter(), OtherPrograms()
@@ -29,10 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out or ROOT / "benchmarks" / "results" / _name(run["machine"]["cpu"], run["date"])
     if out.exists():
         sys.exit(f"{out} exists: results are never overwritten")
+    try:
+        check_writable(out.parent)
+    except OSError as error:
+        sys.exit(f"{out} cannot be written: {error.strerror}")
+
+    def tell(line: str) -> None:
+        if line and not options.quiet:
+            print(line, file=sys.stderr, flush=True)
 
     skipped = suite.skipped()
     for name, reason in skipped.items():
-        print(f"Without {name}: {reason}", file=sys.stderr)
+        tell(f"Without {name}: {reason}")
     # --quick has no time to compile for this; the compiled loss is checked later all the same.
     suite.check([name for name in PROVIDERS if not (options.quick and name == COMPILED)])
     measured = suite.Suite(
@@ -42,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in suite.quick() if options.quick else suite.full():
         for row in measured.run(case):
             rows.append(row)
-            _show(row)
+            tell(_progress(row))
     rows += measured.machine()
     run |= {"quick": options.quick, "seconds": round(time.perf_counter() - start)}
     run |= {"cores_of_others": others.cores()}
@@ -52,21 +63,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     result = Result(run, providers, rows)
     write(result, out)
-    print(report.markdown(result))
-    print(f"Written: {out}", file=sys.stderr)
+    _show_all(result)
+    print(f"Results: {out}")
+    tell(f"All tables and pictures: {report.REPORT_COMMAND} {out} --out FOLDER")
     return 0
 
 
-def _show(row: Row) -> None:
-    """Prints a line of progress for each time of a whole call."""
+def _show_all(result: Result) -> None:
+    """Prints the figures of the main shapes, without the marks of Markdown."""
+    head, lines = report.figures(result)
+    plain = [[cell.replace("**", "") for cell in line] for line in lines]
+    table(head, plain, title="Loss and gradient", numbers=head[1:])
+    for text in (report.explanation(result), report.warning(result), report.machine(result)):
+        if text:
+            say(text.replace("; **bold** where they are faster", "").replace("**", ""))
+
+
+def _progress(row: Row) -> str:
+    """Returns a line for each time of a whole call."""
     whole = "forward" if row.provider in (MATMUL, SEARCH) else "both"
     if row.metric != "time" or row.mode != whole:
-        return
+        return ""
     n, m, d = row.shape
     size = f"{n} x {m} x {d}"
     figure = row.note if row.value is None else f"{row.value:10.3f} ms"
     what = f"k {row.k[1]}, {row.dtype}, {row.order}, {row.threads} threads"
-    print(f"{size:>19}  {row.provider:<24} {figure}  ({what})", file=sys.stderr, flush=True)
+    return f"{size:>19}  {row.provider:<24} {figure}  ({what})"
 
 
 def _name(cpu: str, date: str) -> str:
@@ -75,4 +97,7 @@ def _name(cpu: str, date: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -106,27 +106,42 @@ def put_into(text: str, block: str) -> str:
     return pattern.sub(lambda _: f"{BEGIN}\n\n{block}\n\n{END}", text)
 
 
-def headline(result: Result) -> str:
-    """Returns loss and gradient at the main shapes: our time, and others' multiples of it."""
-    rows = result.where(group="shapes", metric="time", provider=OURS, mode="both")
+def figures(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Returns loss and gradient at the main shapes: head and lines of a table in Markdown."""
+    rows = _main_rows(result)
     shares = [share_of_peak(result, row) for row in rows]
     lines = [[f"**{OURS}**", *(f"{_number(row.value)} ms" for row in rows)]]
-    note = ""
     if any(share is not None for share in shares):
         lines.append(["its share of the FMA peak", *map(_percent, shares)])
-        note = " and its share of the machine's float32 FMA peak, 2 N M D alone counted as work"
     ratios = result.where(group="shapes", metric="ratio", mode="both")
     found = {(row.provider, row.shape): row.value for row in ratios}
     for name in _present(result):
         if name != OURS:
             values = [found.get((name, row.shape)) for row in rows]
             lines.append([name, *map(_times_as_long, values)])
+    return ["N anchors x M keys", *map(_size, rows)], lines
+
+
+def explanation(result: Result) -> str:
+    """Returns what the :func:`figures` are."""
+    rows = _main_rows(result)
+    note = ""
+    if any(share_of_peak(result, row) is not None for row in rows):
+        note = " and its share of the machine's float32 FMA peak, 2 N M D alone counted as work"
     return (
-        f"{_table(['N anchors x M keys', *map(_size, rows)], lines)}\n\n"
         f"The loss and its gradient to the anchors, {_setting(rows)}. For {OURS} the time{note}; "
         f"for the others how many times as long they take, median of paired rounds; **bold** where "
         f"they are faster. {MATMUL} and {SEARCH} have no backward pass: their one call counts."
     )
+
+
+def headline(result: Result) -> str:
+    """Returns loss and gradient at the main shapes: our time, and others' multiples of it."""
+    return f"{_table(*figures(result))}\n\n{explanation(result)}"
+
+
+def _main_rows(result: Result) -> list[Row]:
+    return result.where(group="shapes", metric="time", provider=OURS, mode="both")
 
 
 def machine(result: Result) -> str:

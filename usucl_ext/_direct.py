@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._advice import Turns
 from ._autograd import LossGradients, Saved, Wanted, gradients, look_of
 from ._derivatives import refuse_gradient
 from ._library import _native, _native_cuda
@@ -76,6 +77,7 @@ class Plan:
             problem.max_similarity,
             REDUCTIONS.index(problem.reduction),
         )
+        self.turns = Turns()
         self._contiguous = all([x is None or x.is_contiguous() for x in inputs])
 
     def contiguous(self, inputs: Inputs) -> Inputs:

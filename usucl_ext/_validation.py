@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._advice import check_order
 from ._constants import constant
 from ._types import Frames, Window
 
@@ -197,6 +198,8 @@ def check_window(
         return None
     if not isinstance(window, Tensor):
         bounds = check_bounds(window)
+        if not intercepted:
+            check_order(*bounds, stacklevel=4)
         return constant(bounds, torch.float32, embedding.device, intercepted)
     _check_tensor("window", window)
     rows = embedding.shape[0]

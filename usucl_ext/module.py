@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ._types import Frames, Implementation, Selection
+from ._advice import check_order
+from ._types import Frames, Implementation, Selection, Window
 from ._validation import check_bounds
 from .ops import LossOptions, hard_negative_nce
 
@@ -63,12 +64,20 @@ class HardNegativeNCE(nn.Module):
         for name, value in given.items():
             setattr(self, name, value)
         self.register_buffer("window", torch.empty(2, dtype=torch.float32), persistent=False)
-        self.set_window(*((1.0, 0.0) if window is None else check_bounds(window)))
+        if window is None:
+            self._fill((1.0, 0.0))
+        else:
+            self.set_window(*check_bounds(window))
 
     @torch.no_grad()
     def set_window(self, lo: float, hi: float) -> None:
-        """Changes the window's values in place; ``lo > hi`` is an empty window."""
-        self._bounds = check_bounds((lo, hi))
+        """Changes the window's values in place; ``lo > hi`` is an empty window, and warned of."""
+        bounds = check_bounds((lo, hi))
+        check_order(*bounds, stacklevel=2)
+        self._fill(bounds)
+
+    def _fill(self, bounds: tuple[float, float]) -> None:
+        self._bounds = bounds
         self.reset_parameters()
 
     @torch.no_grad()
@@ -96,12 +105,16 @@ class HardNegativeNCE(nn.Module):
         positives: Tensor,
         negatives: Frames | Sequence[Frames],
         positive_weights: Tensor | None = None,
+        window: Window = None,
     ) -> Tensor | tuple[Tensor, Selection]:
         """Returns the loss, or ``(loss, Selection)`` with ``return_selection``.
 
-        ``positive_weights`` ``[N, R]`` replace the module's own in this call.
+        ``positive_weights`` ``[N, R]`` and ``window``, such as one ``[N, 2]`` per anchor (see
+        :func:`usucl_ext.select_negatives`), replace the module's own in this call.
         """
         options: Any = {name: getattr(self, name) for name in _NAMES}
+        if window is not None:
+            options["window"] = window
         if positive_weights is not None:
             options["positive_weights"] = positive_weights
         result: Tensor | tuple[Tensor, Selection] = hard_negative_nce(

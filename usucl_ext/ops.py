@@ -12,15 +12,17 @@ from torch import Tensor
 from typing_extensions import Required, Unpack
 
 from . import _direct, _plain, _registrations, _repeats
+from ._advice import Turns, check_lengths
 from ._derivatives import refuse_tangents
 from ._interception import refuse_transforms
 from ._library import absent_reason
-from ._problem import check_problem, leaves, with_loss
+from ._problem import Problem, check_problem, leaves, with_loss
 from ._types import Frames, Implementation, Reduction, Selection, Window
 from ._validation import check_choice, check_pairs
 
 IMPLEMENTATIONS = ("auto", "native", "reference")
 _log = logging.getLogger("usucl_ext")
+_turns = Turns()  # of the calls that do not look like an earlier one
 
 
 class SelectionOptions(TypedDict, total=False):
@@ -102,6 +104,7 @@ def select_negatives(
         cross_skip=cross_skip,
         max_similarity=max_similarity,
     )
+    _advise(problem)
     if not _use_native(impl, problem.anchors.embedding.device):
         return _plain.select(problem)
     inputs = problem.inputs()
@@ -244,6 +247,11 @@ def hard_negative_nce(
             stated; the message names it.
         RuntimeError: ``impl="native"`` where there is no native kernel, a second derivative, or a
             transform of torch.func (NotImplementedError).
+
+    Warns:
+        UserWarning: once per process and kind: embeddings are plainly not L2-normalised (a few
+            rows are looked at, on the CPU only, for that would wait for a GPU), or a pair
+            ``window`` has ``lo > hi``. Compiled graphs look at neither.
     """
     # The values of the weights are checked again in each call.
     seen = (
@@ -259,6 +267,8 @@ def hard_negative_nce(
     loss: Tensor
     selection: Selection | None
     if seen is not None and (known := _repeats.recall(seen)) is not None:
+        if known[0].turns.is_due():
+            check_lengths(zip(("anchors", "positives"), leaves(known[1])[:2], strict=True))
         loss, selection = _direct.hard_negative_nce(*known, return_selection)
         return (loss, selection) if selection is not None and return_selection else loss
     problem = with_loss(
@@ -282,6 +292,7 @@ def hard_negative_nce(
     )
     inputs = problem.inputs()
     refuse_tangents(*leaves(inputs))
+    _advise(problem)
     if not _use_native(impl, problem.anchors.embedding.device):
         loss, selection = _plain.nce(problem)
     elif _direct.applies(problem, inputs):
@@ -309,6 +320,13 @@ def _use_native(impl: str, device: torch.device) -> bool:
     if not torch.compiler.is_compiling():
         _warn_once(device.type, reason)
     return False
+
+
+def _advise(problem: Problem) -> None:
+    if not problem.intercepted and _turns.is_due():
+        blocks = [(f"negatives[{i}]", b.embedding) for i, b in enumerate(problem.blocks)]
+        embeddings = [("anchors", problem.anchors.embedding), ("positives", problem.positives)]
+        check_lengths([*embeddings, *blocks])
 
 
 @functools.cache

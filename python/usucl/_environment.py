@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,14 @@ def drop_missing_backend() -> None:
 _command: ContextVar[str] = ContextVar("command", default="Python")
 
 
-def set_typed_command(words: Sequence[str]) -> None:
+@contextmanager
+def as_command(words: Sequence[str]) -> Iterator[None]:
     """Keeps the words that were typed in a shell, for :func:`typed_command`."""
-    _command.set(shlex.join(words))
+    token = _command.set(shlex.join(words))
+    try:
+        yield
+    finally:
+        _command.reset(token)
 
 
 def typed_command() -> str:
@@ -77,23 +83,25 @@ def commit_of(file: str) -> str | None:
         return None
 
 
-_BASE = ("docstring_parser", "numpy", "rich", "safetensors", "torch")
-# The extra that brings a module which the base installation does not.
+# The extra that brings a module. What the base installation brings is in all of them.
 _EXTRAS = {
+    "faiss": ("faiss",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "train": (
         "PIL",
         "av",
+        "docstring_parser",
         "jsonargparse",
         "lightning",
         "matplotlib",
         "pydicom",
+        "rich",
+        "safetensors",
         "sklearn",
         "tensorboard",
         "torchvision",
         "yaml",
     ),
-    "faiss": ("faiss",),
-    "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 
 
@@ -104,15 +112,31 @@ def advice(error: ImportError) -> str | None:
     for extra, modules in _EXTRAS.items():
         if module in modules:
             return f"{module}, which is not installed: pip install 'usucl[{extra}]'"
-    return f"{module}, which is not installed: pip install {module}" if module in _BASE else None
+    return None
 
 
 def version_of(package: str) -> str | None:
     """Returns the version of a package, None if it is not installed."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written to a folder, or, before it is made, to the one around it.
+
+    Raises:
+        OSError: they cannot; names ``folder``.
+    """
+    try:
+        ways = (folder.absolute(), *folder.absolute().parents)
+        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
 @dataclass(frozen=True)

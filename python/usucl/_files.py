@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from usucl._environment import check_writable as check_writable
 
 UNSEALED = "0" * 64
 SEAL = f"sealed by usucl, sha256 {UNSEALED}"
@@ -70,18 +72,26 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def check_writable(folder: Path) -> None:
-    """Checks that files can be written to a folder, or, before it is made, to the one around it.
-
-    Raises:
-        OSError: they cannot; names ``folder``.
-    """
+def is_left_over(temporary: Path) -> bool:
+    """Returns whether the process that wrote a temporary file, by its name, has ended."""
+    number = temporary.name.split(".")[-2]
+    if not number.isdecimal():
+        return False
     try:
-        ways = (folder.absolute(), *folder.absolute().parents)
-        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def run_demo(
     data: str | Path | None = None,
     out: str | Path = "runs/demo",
     minutes: float = 6.0,
+    patient_pattern: str | None = None,
     progress: bool = False,
 ) -> tuple[Path, Evaluation]:
     """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
@@ -42,6 +44,8 @@ def run_demo(
         data: folder of videos; without one, synthetic videos are written to ``<out>-videos``.
         out: run folder; if it exists, ``<out>-2``, ``<out>-3``, ... is used instead.
         minutes: time for everything, on a machine without other load.
+        patient_pattern: finds the patients in the videos' paths, see
+            :meth:`usucl.data.VideoCatalog.with_patients`.
         progress: show the progress on standard error.
 
     Returns:
@@ -54,11 +58,15 @@ def run_demo(
         raise ValueError(f"minutes must be positive, got {minutes}")
     out = _free(Path(out))
     if data is None:
+        if patient_pattern is not None:
+            raise ValueError(f"patient_pattern must come with data, got {patient_pattern!r} alone")
         data = out.with_name(out.name + "-videos")
         say(f"Making synthetic ultrasound videos in {data}")
         write_phantom(data, videos=PHANTOM_VIDEOS, frames=PHANTOM_FRAMES)
     else:
-        VideoCatalog.scan(data)  # raises at once if nothing is usable
+        with warnings.catch_warnings():  # training gives them
+            warnings.simplefilter("ignore")
+            VideoCatalog.scan(data, patient_pattern=patient_pattern)  # raises if nothing is usable
     steps = max(1, int(60 * minutes * TRAINING_SHARE / _seconds_per_step()))
     epochs = min(EPOCHS, steps)
     say(f"Training a small encoder for {steps // epochs * epochs} steps")
@@ -70,6 +78,7 @@ def run_demo(
         "dim": ENCODER.dim,
         "sampling.videos": VIDEOS,
         "sampling.frames": FRAMES,
+        "patient_pattern": patient_pattern,
     }
     train(data=data, out=out, preset="dense", progress=listening(), **options)
     say("Evaluating it against its random initialisation and raw pixels")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from usucl._files import DamagedFileError, write_atomically
+import yaml
+
+from usucl._files import DamagedFileError, is_left_over, read_json, remove, write_atomically
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
-from usucl.data.identity import same_name
+from usucl.data.identity import known_as, same_name
+from usucl.data.patients import Patients, knowledge
+from usucl.data.video import Damaged
 
 MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
@@ -22,6 +27,8 @@ TRAIN, HELD_OUT = "train", "held_out"
 _ID = "# id: "  # of the run, in the line after the mark
 
 SPLIT = ("video_id", "group", "label", "part")
+PATIENT_KNOWN = "patient_known"
+"""A further column of the split, yes or no; earlier versions did not write it."""
 
 
 class RunFolder:
@@ -45,6 +52,8 @@ class RunFolder:
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
+        evaluations: folder with a folder of each evaluation on other data, see
+            :meth:`evaluation_of`.
         embeddings: folder with the embeddings that were evaluated.
         embedded: folder with the embeddings of :func:`usucl.embed`.
         report: HTML page.
@@ -70,6 +79,7 @@ class RunFolder:
         self.checkpoint = self.checkpoints / "last.ckpt"
         self.tensorboard = path / "tensorboard"
         self.evaluation = path / "evaluation.json"
+        self.evaluations = path / "evaluations"
         self.embeddings = path / "embeddings"
         self.embedded = path / "embedded"
         self.report = path / "report.html"
@@ -78,6 +88,11 @@ class RunFolder:
         self.curves_figure = self.figures / "curves.png"
         self.map_figure = self.figures / "map.png"
         self.contact_sheet = self.figures / "contact.png"
+
+    def __repr__(self) -> str:
+        kinds = ("encoder_config", "checkpoint", "bank", "evaluation", "report")
+        there = [name.split("_")[0] for name in kinds if getattr(self, name).exists()]
+        return f"RunFolder({str(self.path)!r}, {', '.join(there) or 'without results'})"
 
     @property
     def is_run(self) -> bool:
@@ -143,7 +158,7 @@ class RunFolder:
         self.recover()
         if self.is_unfinished:
             for entry in self._results:
-                _remove(entry)
+                remove(entry)
         elif self.is_run:
             self._earlier.mkdir()
             for entry in filter(os.path.lexists, self._results):
@@ -159,7 +174,7 @@ class RunFolder:
         """
         for folder in (self.path, self.checkpoints, self.initial, self._earlier):
             for file in folder.glob(".*.tmp"):
-                if _is_left(file):
+                if is_left_over(file):
                     file.unlink(missing_ok=True)
         shutil.rmtree(self._forgotten, ignore_errors=True)
         if self.has_earlier:
@@ -167,7 +182,7 @@ class RunFolder:
                 self.forget_earlier()
                 return
             for entry in self._results:
-                _remove(entry)  # of the new run
+                remove(entry)  # of the new run
             os.replace(self._earlier / self.config.name, self.config)
         if self._earlier.is_dir():
             for entry in self._earlier.iterdir():
@@ -177,7 +192,7 @@ class RunFolder:
     def discard(self) -> None:
         """Removes a run that has not begun to train, and the folder if nothing else is in it."""
         for entry in (*self._results, self.config):
-            _remove(entry)
+            remove(entry)
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
@@ -221,18 +236,70 @@ class RunFolder:
             self.embedded,
             self.figures,
             self.evaluation,
+            self.evaluations,
             self.report,
         )
 
-    def scan(self, data: str | Path) -> VideoCatalog:
-        """Returns the videos of a folder; of damaged ones those that training would have taken.
+    def scan(self, data: str | Path, *, patient_pattern: str | None = None) -> VideoCatalog:
+        """Returns the videos of a folder, read and grouped by patient as training did.
+
+        A ``patient_pattern`` replaces the run's own. If that finds nobody here, a warning says so.
 
         Raises:
             ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
         """
-        text = self.config.read_text(encoding="utf-8") if self.config.is_file() else ""
-        keep = re.search(r"^damaged: keep\b", text, re.MULTILINE)
-        return VideoCatalog.scan(data, damaged="keep" if keep else "skip")
+        config = self._options()
+        damaged: Damaged = "keep" if config.get("damaged") == "keep" else "skip"
+        catalog = VideoCatalog.scan(data, damaged=damaged, patient_pattern=patient_pattern)
+        own = config.get("patient_pattern")
+        if patient_pattern is not None or not isinstance(own, str):
+            return catalog
+        try:
+            return catalog.with_patients(own)
+        except ValueError as error:
+            warnings.warn(f"the run's pattern is not used: {error}", stacklevel=2)
+            return catalog
+
+    def _options(self) -> dict[str, object]:
+        """Returns the config by name; empty if there is none or it cannot be read."""
+        try:
+            options = yaml.safe_load(self.config.read_text(encoding="utf-8", errors="replace"))
+        except (FileNotFoundError, yaml.YAMLError, RecursionError):
+            return {}
+        return options if isinstance(options, dict) else {}
+
+    def holds(self, catalog: VideoCatalog) -> bool:
+        """Returns whether these are the videos of the run, perhaps moved or some fewer or more.
+
+        They are if they lie in the folder that the run was trained on, or else are exactly those
+        of the split.
+        """
+        names = {same_name(row["video_id"]) for row in read_table(self.split, SPLIT)}
+        found = [name for entry in catalog for name in known_as(entry.paths, names)]
+        data = self._options().get("data")
+        if isinstance(data, str) and os.path.realpath(data) == os.path.realpath(catalog.root):
+            return bool(found)
+        return set(found) == names and len(catalog) == len(names)
+
+    def evaluation_of(self, data: str | Path) -> RunFolder:
+        """Returns the folder for the evaluation on other data than the run's own.
+
+        It has the name of the data folder, with a number if that belongs to another folder of the
+        same name.
+        """
+        data = Path(os.path.abspath(data))
+        for number in itertools.count(1):
+            name = (data.name or "data") + (f"-{number}" if number > 1 else "")
+            folder = RunFolder(self.evaluations / name)
+            if not folder.evaluation.is_file():
+                return folder  # new, or of an evaluation that was interrupted
+            try:
+                measured = str(read_json(folder.evaluation).get("data"))
+            except DamagedFileError:
+                continue
+            if os.path.realpath(measured) == os.path.realpath(data):
+                return folder
+        raise AssertionError("the numbers do not end")
 
     def write_config(self, text: str, id: str | None = None) -> None:
         """Writes the config, which marks the folder as a run, with its identity."""
@@ -240,7 +307,7 @@ class RunFolder:
 
     def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
         """Writes which videos are trained on and which are held out."""
-        write_table(self.split, SPLIT, _split_rows(training, held_out))
+        write_table(self.split, (*SPLIT, PATIENT_KNOWN), _split_rows(training, held_out))
 
     def stored_split(self, catalog: VideoCatalog) -> tuple[VideoCatalog, VideoCatalog]:
         """Returns the videos trained on and held out, as the split has them.
@@ -287,12 +354,29 @@ class RunFolder:
         patients = {same_name(row["group"]) for row in rows if row["part"] == TRAIN}
 
         def seen(entry: VideoEntry) -> bool:
-            paths = (entry.path, *entry.links)
-            known = {next((parts[n] for n in _names(path) if n in parts), None) for path in paths}
-            return TRAIN in known or (entry.patient_known and same_name(entry.group) in patients)
+            trained = any(parts[name] == TRAIN for name in known_as(entry.paths, parts))
+            return trained or (entry.patient_known and same_name(entry.group) in patients)
 
         groups = {entry.group for entry in catalog if seen(entry)}
         return tuple(entry.group not in groups for entry in catalog)
+
+    def patients(self, *, only_trained: bool = False) -> Patients:
+        """Returns whether the patients of the videos were known when the run was split.
+
+        Args:
+            only_trained: asks for the videos trained on only.
+
+        Raises:
+            FileNotFoundError: the folder has no split.
+        """
+        rows = read_table(self.split, SPLIT)
+        return knowledge(
+            [
+                row.get(PATIENT_KNOWN, "yes" if row["group"] != row["video_id"] else "no") == "yes"
+                for row in rows
+                if row["part"] == TRAIN or not only_trained
+            ]
+        )
 
 
 def different_videos(run: Path, **differences: Sequence[str]) -> None:
@@ -308,37 +392,10 @@ def different_videos(run: Path, **differences: Sequence[str]) -> None:
         )
 
 
-def _is_left(file: Path) -> bool:
-    """Returns whether the process that wrote a temporary file, by its name, has ended."""
-    number = file.name.split(".")[-2]
-    if not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink(missing_ok=True)
-
-
 def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:
     parts = ((TRAIN, training), (HELD_OUT, held_out))
-    return [(e.id, e.group, e.label or "", part) for part, catalog in parts for e in catalog]
-
-
-def _names(path: Path) -> Iterator[str]:
-    """Yields every id that a catalogue may have given the video, the most specific first."""
-    paths = [path.absolute(), path.resolve()]  # the name of a link, and of its target
-    if path.is_file():
-        paths += [p.with_suffix("") for p in paths]
-    for length in range(max(len(p.parts) for p in paths), 0, -1):
-        for p in paths:
-            yield same_name("/".join(p.parts[-length:]))
+    return [
+        (e.id, e.group, e.label or "", part, "yes" if e.patient_known else "no")
+        for part, catalog in parts
+        for e in catalog
+    ]

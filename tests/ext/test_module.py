@@ -72,6 +72,21 @@ def test_module_is_the_function_and_survives_copying(impl: str) -> None:
     assert module.state_dict() == {}
 
 
+def test_a_window_per_anchor_replaces_that_of_the_module_in_one_call(impl: str) -> None:
+    module = HardNegativeNCE(window=WINDOW, intra_k=2, cross_k=3, impl=impl)
+    anchors, positives, keys = _inputs()
+    windows = torch.rand(len(anchors.video), 2).sort(1).values
+    expected = hard_negative_nce(
+        anchors, positives, keys, window=windows, intra_k=2, cross_k=3, impl=impl
+    )
+    before = module(anchors, positives, keys)
+    assert torch.equal(module(anchors, positives, keys, window=windows), expected)
+    assert torch.equal(module(anchors, positives, keys), before)
+    assert not torch.equal(before, expected)
+    with pytest.raises((TypeError, ValueError), match="window"):
+        module(anchors, positives, keys, window=windows[:, :1])
+
+
 def test_bounds_beyond_float32_are_infinite(impl: str) -> None:
     anchors, positives, keys = _inputs()
     module = HardNegativeNCE(window=(0.0, 1e300), intra_k=2, cross_k=3, impl=impl)

@@ -78,6 +78,7 @@ def test_names_on_disk_stay() -> None:
         "checkpoint": "checkpoints/last.ckpt",
         "tensorboard": "tensorboard",
         "evaluation": "evaluation.json",
+        "evaluations": "evaluations",
         "embeddings": "embeddings",
         "embedded": "embedded",
         "report": "report.html",
@@ -239,6 +240,7 @@ def test_a_split_is_known_again(tmp_path: Path) -> None:
         "group": "patient1",
         "label": "a",
         "part": "train",
+        "patient_known": "yes",
     }
     fewer = VideoCatalog(data, catalog.entries[1:])
     with pytest.raises(ValueError, match=r"got others: 1 missing, such as v0$"):

@@ -21,7 +21,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from usucl._progress.displays import Display, display_here
 from usucl._progress.listener import Listener
@@ -31,6 +31,7 @@ __all__ = ["Stage", "duration", "job", "listen", "listening", "stage", "track"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
+Parts = Mapping[str, float | None]
 
 _listener: Listener | None = None
 _decided = False  # whether an outer caller has decided what is shown
@@ -41,7 +42,7 @@ def stage(
     total: float | None = None,
     *,
     unit: str = "",
-    parts: Mapping[str, float | None] | None = None,
+    parts: Parts | None = None,
 ) -> Stage:
     """Returns a piece of work, to be used as a context manager, whose progress is shown.
 
@@ -78,9 +79,9 @@ def _tracked(items: Iterable[T], what: str, total: float | None, unit: str) -> I
 
 
 def job(
-    what: str, parts: Mapping[str, float | None] | None = None
+    what: str, parts: Parts | Callable[[Mapping[str, Any]], Parts] | None = None
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Makes a function a :func:`stage` with ``parts``.
+    """Makes a function a :func:`stage` with ``parts``, which may depend on its keyword arguments.
 
     Where the function has an argument ``progress``, True shows it, and False, if given, hides it.
     """
@@ -95,7 +96,7 @@ def job(
             with ExitStack() as stack:
                 if isinstance(shown, bool):
                     stack.enter_context(listen(shown))
-                stack.enter_context(stage(what, parts=parts))
+                stack.enter_context(stage(what, parts=parts(kwargs) if callable(parts) else parts))
                 return function(*args, **kwargs)
 
         return within

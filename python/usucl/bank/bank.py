@@ -12,7 +12,7 @@ from torch import Tensor
 from usucl._binding import ClassOrInstanceMethod
 from usucl.bank import files
 from usucl.bank.arguments import GREATEST, check_ids, check_int
-from usucl.bank.hardest import hardest_cross, with_patients
+from usucl.bank.hardest import hardest_cross, share_found, spread, with_patients
 from usucl.bank.indexes import SearchOptions
 from usucl.bank.ring import DTYPES, Ring, state_of
 from usucl.bank.searches import index_of
@@ -130,6 +130,22 @@ class NegativeBank:
         """Number of filled slots."""
         return len(self._ring)
 
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        size = f"{len(self)} of {self.capacity} x {self.dim}"
+        return f"NegativeBank({size}, {dtype}, {self.search}, {self.device})"
+
+    def to(self, device: torch.device | str) -> NegativeBank:
+        """Moves the bank to a device, in place, and returns it; an index is built again there.
+
+        Raises:
+            ValueError: the search has an index that cannot be on this device.
+        """
+        if (device := torch.empty(0, device=device).device) != self.device:
+            arguments = {**self._arguments(), "device": device}
+            vars(self).update(vars(_restored(arguments, self._ring.values())))
+        return self
+
     @property
     def index_bytes(self) -> int:
         """Bytes that the index of a full bank takes while it is built, about; 0 without one."""
@@ -162,6 +178,9 @@ class NegativeBank:
             TypeError, ValueError: a shape or dtype is not as stated, a video id is negative, or an
                 embedding is not finite in the bank's dtype (the message names the row). The bank
                 is unchanged then.
+
+        Warns:
+            UserWarning: once per process: the embeddings are plainly not L2-normalised.
         """
         self._ring.enqueue(frames)
 
@@ -277,18 +296,10 @@ class NegativeBank:
         Returns:
             The share, which is 1 for an exact search and NaN if there is nothing to find.
         """
-        frames, sample = with_patients(frames), check_int("sample", sample, 1)
         k = check_int("k", k, 0, GREATEST)
-        rows = frames.video.shape[0]
-        if rows > sample:
-            chosen = torch.arange(sample, device=frames.video.device) * rows // sample
-            frames = frames.take(chosen)
-        ours = self.hardest(frames, k).cross_index
-        truth = select_negatives(
-            frames, self.frames(), window=None, intra_k=0, cross_k=k
-        ).cross_index
-        hits = ((truth[:, :, None] == ours[:, None, :]) & (truth >= 0)[:, :, None]).sum()
-        return float(hits / (truth >= 0).sum())
+        frames = spread(with_patients(frames), check_int("sample", sample, 1))
+        truth = select_negatives(frames, self.frames(), window=None, intra_k=0, cross_k=k)
+        return share_found(self.hardest(frames, k).cross_index, truth.cross_index)
 
     def rebuild(self) -> None:
         """Builds the index again from all frames, and returns when it is in use.

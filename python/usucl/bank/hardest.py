@@ -194,3 +194,21 @@ def _padded(slots: Tensor, similarity: Tensor, width: int) -> tuple[Tensor, Tens
     missing = (0, width - slots.shape[1])
     pad = torch.nn.functional.pad
     return pad(slots, missing, value=-1), pad(similarity, missing, value=-torch.inf)
+
+
+def spread(frames: Frames, count: int) -> Frames:
+    """Returns at most ``count`` of the frames, evenly spaced."""
+    rows, device = frames.video.shape[0], frames.video.device
+    return (
+        frames if rows <= count else frames.take(torch.arange(count, device=device) * rows // count)
+    )
+
+
+def share_found(found: Tensor, truth: Tensor) -> float:
+    """Returns the share of the slots in ``truth`` ``[N, k]`` that are in the same row of ``found``.
+
+    Empty places, -1, do not count; NaN if all of ``truth`` is empty.
+    """
+    wanted = truth >= 0
+    hits = (truth[:, :, None] == found[:, None, :]) & wanted[:, :, None]
+    return float(hits.sum() / wanted.sum())

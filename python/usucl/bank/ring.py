@@ -12,6 +12,7 @@ from torch import Tensor
 
 from usucl.bank.arguments import check_ids, check_tensor
 from usucl_ext import Frames
+from usucl_ext._advice import advise_of_length
 
 DTYPES = {
     "float32": torch.float32,
@@ -295,8 +296,11 @@ def _all_finite_and_filled(embedding: Tensor, video: Tensor) -> bool:
     """
     flat: Any = embedding.reshape(-1)
     if not embedding.is_cpu:  # waits for the device only once
-        return bool(torch.dot(flat, flat).isfinite() & (video.min() >= 0))
-    if embedding.dtype in (torch.float32, torch.float64):
-        flat = flat.numpy()  # its dot product is faster
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(flat.dot(flat)) and video.min().item() >= 0
+        total = float(torch.where(video.min() >= 0, torch.dot(flat, flat), torch.nan))
+    else:
+        if embedding.dtype in (torch.float32, torch.float64):
+            flat = flat.numpy()  # its dot product is faster
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(flat.dot(flat)) if video.min().item() >= 0 else math.nan
+    advise_of_length("frames.embedding", math.sqrt(total / len(embedding)) if total > 0 else 0.0)
+    return math.isfinite(total)

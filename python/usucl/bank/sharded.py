@@ -76,6 +76,10 @@ class ShardedBank:
         """This process's place in the group."""
         return self._exchange.rank
 
+    def __repr__(self) -> str:
+        place = f"rank {self.rank} of {self._exchange.size}"
+        return f"ShardedBank({place}, {self.capacity} slots, here {self.local!r})"
+
     def __len__(self) -> int:
         """Number of filled slots of this rank's part."""
         return len(self.local)

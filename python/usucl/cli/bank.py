@@ -6,9 +6,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from usucl.cli.console import say, table
+from usucl.cli.console import hint, say, table
+from usucl.cli.errors import keeping
+from usucl.cli.parameters import (
+    Bank,
+    Count,
+    Data,
+    Metavar,
+    NewFile,
+    NewFolder,
+    Run,
+    at_least,
+    between,
+    rules,
+)
 
 if TYPE_CHECKING:
     from usucl.data import Skipped
@@ -16,9 +29,16 @@ if TYPE_CHECKING:
 
 DType = Literal["float32", "bfloat16", "float16"]
 Across = Literal["video", "patient", "fold"]
+Fraction = Annotated[float, between(0, 1, "a fraction"), Metavar("LO HI")]
 
 LISTED = 20  # pairs in the table
 DRAWN = 24  # pairs in the sheet
+BRIEF = {  # headings where the table is wide
+    "similarity": "sim.",
+    "correlation": "corr.",
+    "difference": "diff.",
+    "frames": "n",
+}
 PAIR_FIELDS = (
     "similarity",
     "correlation",
@@ -31,14 +51,14 @@ PAIR_FIELDS = (
 
 
 def build(
-    run: Path,
-    data: Path,
+    run: Run,
+    data: Data,
     *,
-    out: Path,
-    frames_per_video: int | None = None,
+    out: NewFolder,
+    frames_per_video: Count | None = None,
     search: str = "exact",
     dtype: DType = "float32",
-    batch_size: int = 64,
+    batch_size: Count = 64,
     overwrite: bool = False,
 ) -> None:
     """Embed every frame of a folder with a run's encoder, and keep them in a bank.
@@ -50,7 +70,7 @@ def build(
         run: run folder, of which only the encoder is used.
         data: folder of videos.
         out: folder of the bank.
-        frames_per_video: greatest number of frames per video, evenly spaced; all by default.
+        frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         search: search of the bank: exact, or a string of FAISS's index factory.
         dtype: dtype of the stored embeddings.
         batch_size: frames encoded at once.
@@ -59,29 +79,31 @@ def build(
     from usucl.gallery import Gallery
 
     events = _Events()
-    gallery = Gallery.build(
-        run=run,
-        data=data,
-        out=out,
-        frames_per_video=frames_per_video,
-        search=search,
-        dtype=dtype,
-        batch_size=batch_size,
-        overwrite=overwrite,
-        progress=events,
-    )
+    kept = "finished videos are kept; to go on, give the same command again"
+    with keeping(lambda: kept):
+        gallery = Gallery.build(
+            run=run,
+            data=data,
+            out=out,
+            frames_per_video=frames_per_video,
+            search=search,
+            dtype=dtype,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            progress=events,
+        )
     if events.complete:
         say(f"Bank: {out} (already complete)")
         return
     videos, dim = len(gallery.contents.videos), gallery.bank.dim
     say(f"{len(gallery)} frames of {videos} videos, {dim} numbers each")
     say(f"Bank: {out}")
-    say("Next:")
-    say(f"  usucl bank search {out} IMAGE --out neighbours.png")
-    say(f"  usucl bank duplicates {out} --out duplicates.png")
+    hint("Next:")
+    hint(f"  usucl bank search {out} IMAGE --out neighbours.png")
+    hint(f"  usucl bank duplicates {out} --out duplicates.png")
 
 
-def info(bank: Path, *, json_: bool = False) -> None:
+def info(bank: Bank, *, json_: bool = False) -> None:
     """Show what is in a bank: frames, videos, patients, labels, and what it was made from.
 
     Args:
@@ -99,21 +121,22 @@ def info(bank: Path, *, json_: bool = False) -> None:
         say("There is an unfinished build: the same 'usucl bank build' continues it.")
 
 
+@rules(either=("query", "slot"))
 def search(
-    bank: Path,
+    bank: Bank,
     query: str | None = None,
     *,
-    slot: int | None = None,
-    k: int = 8,
+    slot: Annotated[int, at_least(0)] | None = None,
+    k: Count = 8,
     video: Sequence[str] = (),
     patient: Sequence[str] = (),
     label: Sequence[str] = (),
-    time: Sequence[float] = (),
-    exclude_video: Sequence[str] = (),
-    exclude_patient: Sequence[str] = (),
+    time: tuple[Fraction, Fraction] | None = None,
+    exclude_video: Sequence[Annotated[str, Metavar("VIDEO")]] = (),
+    exclude_patient: Sequence[Annotated[str, Metavar("PATIENT")]] = (),
     one_per_video: bool = False,
-    run: Path | None = None,
-    out: Path | None = None,
+    run: Run | None = None,
+    out: NewFile | None = None,
     json_: bool = False,
 ) -> None:
     """Find the frames of a bank that are most similar to a frame.
@@ -126,23 +149,21 @@ def search(
             0), such as case7.mp4@12 or loop.dcm@3; without a number, the middle frame.
         slot: a frame of the bank itself, instead of a query; it is not found again.
         k: number of frames to find.
-        video: only frames of these videos.
-        patient: only frames of these patients.
-        label: only frames of videos with one of these labels.
-        time: only frames between two times, LO HI, as fractions of their video's length.
-        exclude_video: no frames of these videos, such as the query's own.
-        exclude_patient: no frames of these patients.
+        video: only frames of these videos (default: of all).
+        patient: only frames of these patients (default: of all).
+        label: only frames of videos with one of these labels (default: of all).
+        time: only frames between two times, as fractions of their video's length (default: all).
+        exclude_video: no frames of these videos, such as the query's own (default: none excluded).
+        exclude_patient: no frames of these patients (default: none excluded).
         one_per_video: only the most similar frame of each video.
-        run: run folder of the encoder; the one that made the bank by default.
-        out: PNG file for a sheet of the frames found.
+        run: run folder of the encoder (default: the one that made the bank).
+        out: PNG file for a sheet of the frames found (default: no sheet).
         json_: print JSON instead of a table.
     """
     from usucl.gallery import Gallery
 
     asked = slot if query is None else query
-    if asked is None or None not in (query, slot):
-        got = "none" if asked is None else "both"
-        raise ValueError(f"search must have either a QUERY or --slot, got {got}")
+    assert asked is not None
     gallery = Gallery.open(bank)
     found = gallery.search(
         asked,
@@ -150,7 +171,7 @@ def search(
         video=video,
         patient=patient,
         label=label,
-        time=time,
+        time=time or (),
         exclude_video=exclude_video,
         exclude_patient=exclude_patient,
         one_per_video=one_per_video,
@@ -174,14 +195,14 @@ def search(
 
 
 def duplicates(
-    bank: Path,
+    bank: Bank,
     *,
-    threshold: float = 0.98,
-    top: int | None = None,
-    across: Literal["video", "patient", "fold"] = "video",
+    threshold: Annotated[float, between(-1, 1, "a cosine")] = 0.98,
+    top: Count | None = None,
+    across: Across = "video",
     every_frame: bool = False,
-    out: Path | None = None,
-    csv_: Path | None = None,
+    out: NewFile | None = None,
+    csv_: NewFile | None = None,
     json_: bool = False,
 ) -> None:
     """Find near-identical frames in different videos, patients and folds.
@@ -196,20 +217,18 @@ def duplicates(
         threshold: least cosine similarity of the embeddings. With a briefly trained encoder, 99 of
             100 copies of lung frames that were recompressed, scaled or cropped by 2 % had 0.98 or
             more; with a gain changed by 20 or 30 %, half had 0.98 and 99 of 100 had 0.87.
-        top: greatest number of pairs to list, the most similar first; by default 20 in the table,
-            24 in the sheet, and all in CSV and JSON.
+        top: greatest number of pairs to list, the most similar first (default: 20 in the table, 24
+            in the sheet, and all in CSV and JSON).
         across: video compares different videos; patient, those not of one known patient; fold,
             different folds.
         every_frame: list every pair of frames, not only the best of each two videos.
-        out: PNG file for a sheet of the pairs.
-        csv_: CSV file for the pairs.
+        out: PNG file for a sheet of the pairs (default: no sheet).
+        csv_: CSV file for the pairs (default: none).
         json_: print JSON instead of a table.
     """
     from usucl.gallery import Gallery
     from usucl.gallery.pairs import summary
 
-    if top is not None and top < 1:
-        raise ValueError(f"top must be at least 1, got {top}")
     gallery = Gallery.open(bank)
     pairs = gallery.duplicates(threshold=threshold, across=across, every_frame=every_frame)
     listed = pairs[:top]
@@ -324,7 +343,7 @@ def _show_found(gallery: Gallery, found: Found) -> None:
     columns = ["rank", "similarity", "slot", "video", "frame", "time", "patient", "label"]
     numbers = ["rank", "similarity", "slot", "frame", "time"]
     title = f"Nearest to {found.query.name} of {found.searched:,} frames"
-    table(columns, rows, title=title, numbers=numbers)
+    table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
 
 
 def _show_pairs(
@@ -344,14 +363,16 @@ def _show_pairs(
         figures = ("-", "-")
         if pair.correlation is not None:
             figures = (f"{pair.correlation:.3f}", f"{pair.difference:.1f}")
-        a, b = gallery.describe(pair.a).name, gallery.describe(pair.b).name
-        about = (a, b, pair.frames, _word(pair.other_patient), _word(pair.other_fold))
+        both = (gallery.describe(pair.a).name, gallery.describe(pair.b).name)
+        about = (both, pair.frames, _word(pair.other_patient), _word(pair.other_fold))
         rows.append((f"{pair.similarity:.4f}", picture, *figures, *about))
     columns = ["similarity", "picture", "correlation", "difference"]
-    columns += ["frame", "and frame", "frames", "patient", "fold"]
+    columns += ["frame and frame", "frames", "patient", "fold"]
     numbers = ["similarity", "correlation", "difference", "frames"]
     title = f"Most similar of {counts['pairs']} {what} at or above {threshold:g}"
-    table(columns, rows, title=title, numbers=numbers)
+    table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
+    if len(listed) < counts["pairs"]:
+        hint(f"{counts['pairs'] - len(listed)} more: --top lists them, --csv FILE writes all")
     for key, kind in (("pairs", "alike or the same"), ("same_picture", "the same picture")):
         of = "" if key == "pairs" else f"{key}_"
         say(

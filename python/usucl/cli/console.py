@@ -11,7 +11,31 @@ from collections.abc import Iterator
 
 from usucl._terminal import console, say, table, visible
 
-__all__ = ["console", "messages", "say", "table", "visible"]
+__all__ = ["console", "hint", "is_quiet", "messages", "quietly", "say", "table", "visible"]
+
+_quiet = False
+
+
+@contextlib.contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Leaves out hints, or does not."""
+    global _quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def is_quiet() -> bool:
+    """Returns whether hints are left out."""
+    return _quiet
+
+
+def hint(line: str) -> None:
+    """Prints a line that tells no result, such as what may be done next."""
+    if not _quiet:
+        say(line)
 
 
 class _Log(logging.Handler):

@@ -8,11 +8,13 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from usucl._progress import Stage, job, stage
 from usucl.cli.console import say
 from usucl.cli.data import Damaged
+from usucl.cli.errors import keeping
+from usucl.cli.parameters import Data, NewFolder, at_least
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,10 +26,10 @@ ImageFormat = Literal["png", "jpeg"]
 
 @job("Converting", {"Reading videos": 1, "Writing frames": 2})
 def convert(
-    data: Path,
+    data: Data,
     *,
-    out: Path,
-    size: int | None = None,
+    out: NewFolder,
+    size: Annotated[int, at_least(8, " pixels")] | None = None,
     image_format: ImageFormat = "png",
     damaged: Damaged = "skip",
 ) -> None:
@@ -39,15 +41,13 @@ def convert(
     Args:
         data: folder of videos, in any format that can be read.
         out: folder to write to, outside of data.
-        size: short side of the frames in pixels; unchanged by default.
+        size: short side of the frames in pixels (default: unchanged).
         image_format: png, without loss, or jpeg of quality 95.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
     from usucl._files import write_atomically
     from usucl.data import VideoCatalog
 
-    if size is not None and size < 8:
-        raise ValueError(f"size must be at least 8 pixels, got {size}")
     if data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"out must be outside of data, got {out} in {data}")
     catalog = VideoCatalog.scan(data, damaged=damaged)
@@ -59,7 +59,8 @@ def convert(
     out.mkdir(parents=True, exist_ok=True)
     missing = [entry for entry in catalog if entry not in finished]
     frames = sum(entry.num_frames for entry in missing)
-    with stage("Writing frames", frames, unit="frames") as bar:
+    kept = "finished videos are kept; to go on, give the same command again"
+    with keeping(lambda: kept), stage("Writing frames", frames, unit="frames") as bar:
         for entry in missing:
             _write(entry, out, size, image_format, bar)
     for name, content in tables.items():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from usucl.cli.console import say
+from usucl.cli.console import hint, say
+from usucl.cli.parameters import Run
 
 
 def export(
-    run: Path,
+    run: Run,
     *,
     out: Path | None = None,
     format: Literal["torchvision", "timm", "pt2", "onnx"] | None = None,
@@ -32,4 +33,4 @@ def export(
     file = models.export(run, out=out, format=format, overwrite=overwrite)
     say(f"Exported: {file}")
     for line in models.export_usage(run, file, format).splitlines():
-        say(line)
+        hint(line)

@@ -13,8 +13,8 @@ from usucl._tables import read_table
 from usucl.run_folder import RunFolder
 
 
-def of_training(out: Path, data: Path) -> Iterator[str]:
-    """Yields lines on a run that has been trained on ``data``; commands are ready to be pasted."""
+def of_training(out: Path) -> Iterator[str]:
+    """Yields lines on a run that has been trained."""
     run = RunFolder(out)
     facts = _facts(run)
     if "seconds" in facts:
@@ -25,21 +25,29 @@ def of_training(out: Path, data: Path) -> Iterator[str]:
     yield f"Run: {out}"
     for what, paths in (
         ("encoder", (run.encoder_weights, run.encoder_config)),
+        ("for torchvision", (run.backbone_weights,)),
         ("before training", (run.initial,)),
         ("metrics", (run.metrics, run.tensorboard)),
         ("videos", (run.split, run.skipped)),
         ("options", (run.config,)),
     ):
-        yield f"  {what + ':':<17}{', '.join(path.name for path in paths if path.exists())}"
+        if names := [path.name for path in paths if path.exists()]:
+            yield f"  {what + ':':<17}{', '.join(names)}"
+
+
+def next_steps(out: Path, data: Path) -> Iterator[str]:
+    """Yields what may be done with a run; commands are ready to be pasted."""
     yield "Next:"
     yield f"  {command('evaluate', out, data)}"
     bank = out.with_name(out.name + "-bank")
     yield f"  {command('bank build', out, data, '--out', bank)}"
-    epochs = 2 * int(facts.get("epochs_done") or 0) or "NUMBER"
-    yield f"  {command('train', data, '--out', out, '--resume', '--set', f'epochs={epochs}')}"
-    yield "In Python:"
-    yield "  from usucl.models import load_encoder"
-    yield f"  encoder = load_encoder({str(out)!r})"
+    epochs = 2 * int(_facts(RunFolder(out)).get("epochs_done") or 0) or "NUMBER"
+    longer = command("train", data, "--out", out, "--resume", "--set", f"epochs={epochs}")
+    yield f"  {longer}  # trains on"
+    yield f"  {command('export', out)}  # for torchvision, timm, ONNX"
+    yield "In Python, after 'import usucl':"
+    yield f"  encoder = usucl.load_encoder({str(out)!r})"
+    yield "  features = encoder.features(encoder.preprocess('frame.png'))"
 
 
 def command(name: str, *words: object) -> str:

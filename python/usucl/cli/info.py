@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from usucl.cli.console import table
+from usucl.cli.console import is_quiet, table
+from usucl.cli.parameters import NewFile
 
 PACKAGES = (
     "torchvision",
@@ -44,7 +45,7 @@ def info(*, json_: bool = False) -> None:
     table(["", ""], _rows(facts), title=f"usucl {facts['usucl']}")
 
 
-def bench(*, quick: bool = False, out: Path | None = None) -> int:
+def bench(*, quick: bool = False, out: NewFile | None = None) -> int:
     """Measure the loss against its alternatives (from a checkout of the sources).
 
     Results are checked before they are timed. It takes about ten minutes. Other libraries are
@@ -52,7 +53,7 @@ def bench(*, quick: bool = False, out: Path | None = None) -> int:
 
     Args:
         quick: measure only small problems, in less than a minute.
-        out: JSON file to write; a new one in benchmarks/results by default.
+        out: JSON file to write (default: a new one in benchmarks/results).
     """
     root = Path(__file__).resolve().parents[3]
     if not (root / "benchmarks" / "__main__.py").is_file():
@@ -60,7 +61,10 @@ def bench(*, quick: bool = False, out: Path | None = None) -> int:
             "the benchmarks are not part of the installed package: clone the sources and "
             "install them in place (python -m pip install --no-build-isolation -e .)"
         )
-    flags = [*(["--quick"] if quick else []), *([] if out is None else ["--out", str(out)])]
+    if out is not None and out.exists():
+        raise FileExistsError(f"out must be a new file, got {out}: results are never overwritten")
+    flags = [flag for flag, given in (("--quick", quick), ("--quiet", is_quiet())) if given]
+    flags += [] if out is None else ["--out", str(out)]
     paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "benchmarks", *flags]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode

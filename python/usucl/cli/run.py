@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
-from usucl.cli import finished
-from usucl.cli.console import say, table
+from usucl._progress import job
+from usucl.cli.console import hint, say
+from usucl.cli.errors import keeping
+from usucl.cli.evaluation import show
+from usucl.cli.parameters import (
+    Change,
+    Count,
+    Data,
+    Evaluated,
+    Metavar,
+    NewFolder,
+    Run,
+    Seed,
+    at_least,
+    positive,
+    rules,
+)
 
-if TYPE_CHECKING:
-    from usucl.evaluation import Evaluation
-    from usucl.evaluation.bootstrap import Estimate
 
-
-def demo(*, data: Path | None = None, out: Path = Path("runs/demo"), minutes: float = 6.0) -> None:
+def demo(
+    *,
+    data: Data | None = None,
+    patient_pattern: str | None = None,
+    out: NewFolder = Path("runs/demo"),
+    minutes: Annotated[float, positive] = 6.0,
+) -> None:
     """Train a small encoder, evaluate it and write a report, in minutes.
 
     Without data, synthetic ultrasound videos are made first. Nothing is overwritten: if the folder
     exists, demo-2, demo-3, ... is used.
 
     Args:
-        data: folder of ultrasound videos.
+        data: folder of ultrasound videos (default: synthetic ones, made beside the run).
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; usucl data check shows whom it finds.
         out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
 
-    report, evaluation = run_demo(data=data, out=out, minutes=minutes)
-    _show(evaluation)
+    report, evaluation = run_demo(
+        data=data, out=out, minutes=minutes, patient_pattern=patient_pattern
+    )
+    show(evaluation)
     say(f"Report: {report}")
 
 
+@rules(needed=("data", "out"), unless="print_config")
 def train(
-    data: Path,
+    data: Data | None = None,
     *,
-    out: Path,
+    out: NewFolder | None = None,
+    patient_pattern: str | None = None,
     preset: str = "dense",
-    set_: Sequence[str] = (),
-    held_out: Sequence[int] | None = None,
-    seed: int | None = None,
+    set_: Sequence[Change] = (),
+    held_out: Sequence[Annotated[int, at_least(0), Metavar("FOLD")]] | None = None,
+    seed: Seed | None = None,
     overwrite: bool = False,
     resume: bool = False,
     print_config: bool = False,
@@ -52,52 +75,77 @@ def train(
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder; usucl data check shows whom it finds.
         preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
-        set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50.
-        held_out: folds of patients that are not trained on; without a number, none are held out. By
-            default those of the preset, or the smallest fold if it gives none.
-        seed: seed of the first weights, the folds and every random draw; by default the preset's.
+        set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
+            --print-config lists all names (default: no changes).
+        held_out: folds of patients that are not trained on; without a number, none are held out
+            (default: those of the preset, or the smallest fold if it gives none).
+        seed: seed of the first weights, the folds and every random draw (default: the preset's).
         overwrite: replace an earlier run in the run folder.
         resume: continue the run in the run folder, with the configuration it was started with.
-        print_config: print the configuration that would be used, with every option, and stop.
+        print_config: print the configuration that would be used, with every option and what it
+            means, and stop; needs neither DATA nor --out.
         no_progress: show no progress bar.
     """
-    from usucl import training
-
     folds = None if held_out is None else list(held_out)
-    given: dict[str, Any] = {"data": data, "held_out": folds, "seed": seed}
+    given: dict[str, Any] = {"held_out": folds, "seed": seed, "patient_pattern": patient_pattern}
     flags = {name: value for name, value in given.items() if value is not None}
-    changes = dict(_change(text) for text in set_)
-    if twice := [name for name in ("held_out", "seed") if name in flags and name in changes]:
+    changes = dict(text.split("=", 1) for text in set_)
+    if twice := [name for name in given if name in flags and name in changes]:
         raise ValueError(f"{twice[0]} must be given by --set or by its own option, got both")
-    if changes.get("data", str(data)) not in (str(data), str(data.absolute())):
+    if data is not None and changes.get("data", str(data)) not in (str(data), str(data.absolute())):
         raise ValueError(f"--set data must be {data}, the folder given, got {changes['data']}")
     options: dict[str, Any] = changes | flags
-    if print_config:
+    if data is not None:
         options["data"] = str(data.absolute())
-        for line in training.read_config(preset, options).to_yaml().splitlines():
+    if print_config:
+        from usucl.training.explained import explained
+
+        for line in explained(preset, options).splitlines():
             say(line)
         return
-    out = training.train(
-        out=out,
-        preset=preset,
-        overwrite=overwrite,
-        resume=resume,
-        progress=not no_progress,
-        **options,
-    )
-    for line in finished.of_training(out, data):
+    assert data is not None and out is not None
+    options["data"] = data
+    from usucl import training
+    from usucl.cli import finished
+    from usucl.run_folder import RunFolder
+
+    checkpoint = RunFolder(out).checkpoint
+    before = _written(checkpoint)
+
+    def kept() -> str:
+        after = _written(checkpoint)
+        if after is None or (after == before and not resume):
+            earlier = "" if after is None else "; the earlier run is back"
+            return f"before the end of the first epoch, so nothing was kept{earlier}"
+        again = finished.command("train", data, "--out", out, "--resume")
+        return f"{out} is usable as after its last finished epoch; to go on: {again}"
+
+    with keeping(kept):
+        training.train(
+            out=out,
+            preset=preset,
+            overwrite=overwrite,
+            resume=resume,
+            progress=not no_progress,
+            **options,
+        )
+    for line in finished.of_training(out):
         say(line)
+    for line in finished.next_steps(out, data):
+        hint(line)
 
 
 def embed(
-    run: Path,
-    data: Path,
+    run: Run,
+    data: Data,
     *,
-    out: Path | None = None,
+    out: NewFolder | None = None,
     encoder: Literal["trained", "random", "pixels"] = "trained",
-    frames_per_video: int | None = None,
-    batch_size: int = 64,
+    frames_per_video: Count | None = None,
+    batch_size: Count = 64,
     format: Literal["safetensors", "npz", "csv"] = "safetensors",
     overwrite: bool = False,
 ) -> None:
@@ -106,9 +154,9 @@ def embed(
     Args:
         run: run folder.
         data: folder of videos.
-        out: folder for the files; embedded/ of the run by default.
+        out: folder for the files (default: embedded/ of the run).
         encoder: the trained encoder, its random initialisation, or raw pixels.
-        frames_per_video: greatest number of frames per video, evenly spaced; all by default.
+        frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         batch_size: frames encoded at once.
         format: <encoder>.safetensors with the numbers and <encoder>.csv with one row per frame;
             <encoder>.npz with NumPy's arrays; or <encoder>.csv with rows and numbers.
@@ -132,26 +180,37 @@ def embed(
     say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
+def _parts(options: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"Evaluating": 34, **({} if options["no_report"] else {"Writing the report": 15})}
+
+
+@job("Evaluation", _parts)
 def evaluate(
-    run: Path,
-    data: Path,
+    run: Run,
+    data: Data,
     *,
-    out: Path | None = None,
-    frames_per_video: int = 20,
-    queries_per_video: int = 10,
-    resamples: int = 2000,
-    folds: int = 5,
-    seed: int = 0,
+    out: NewFolder | None = None,
+    patient_pattern: str | None = None,
+    frames_per_video: Count = 20,
+    queries_per_video: Count = 10,
+    resamples: Count = 2000,
+    folds: Annotated[int, at_least(2)] = 5,
+    seed: Seed = 0,
     no_report: bool = False,
 ) -> None:
     """Measure the trained encoder against its random initialisation and raw pixels.
 
-    Intervals are 95 %, by bootstrap over patients. The report of the run is written again.
+    Intervals are 95 %, by bootstrap over patients. On the run's own data, the report of the run is
+    written again. Other data have a folder of their own, evaluations/<name of the data folder> in
+    the run folder, with a report of its own.
 
     Args:
         run: run folder.
         data: folder of videos, with labels.csv for the probes.
-        out: folder for evaluation.json and embeddings/; the run folder by default.
+        out: folder for evaluation.json, embeddings/ and the report (default: the run folder, or
+            one of its own in it for other data).
+        patient_pattern: regular expression with one group, ( ), that finds the patient in the path
+            of each video within the folder (default: that of the run).
         frames_per_video: greatest number of frames per video, evenly spaced.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
@@ -171,54 +230,31 @@ def evaluate(
         resamples=resamples,
         folds=folds,
         seed=seed,
+        patient_pattern=patient_pattern,
     )
-    _show(result)
-    say(f"Evaluation: {RunFolder(out or run).evaluation}")
-    if not no_report and out is None:
+    show(result)
+    own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)
+    folder = own if out is None else RunFolder(out)
+    say(f"Evaluation: {folder.evaluation}")
+    if not no_report:
         from usucl.report import write_report
 
-        say(f"Report: {write_report(run)}")
+        elsewhere = None if folder.path == Path(run) else folder.path
+        say(f"Report: {write_report(run, evaluation=elsewhere)}")
 
 
-def report(run: Path, *, evaluation: Path | None = None) -> None:
+def report(run: Run, *, evaluation: Evaluated | None = None) -> None:
     """Write the report of a run again, from what lies in its folder; nothing is measured.
 
     Args:
         run: run folder.
-        evaluation: folder of an evaluation of the run, such as one on other data: the report goes
-            there. By default the run folder.
+        evaluation: folder of an evaluation of the run, such as one on other data, where its report
+            goes (default: the run folder).
     """
     from usucl.report import write_report
 
     say(f"Report: {write_report(run, evaluation=evaluation)}")
 
 
-def _change(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
-    return name, value
-
-
-def _show(evaluation: Evaluation) -> None:
-    from usucl.evaluation.embed import ENCODERS
-    from usucl.report.results import probe_rows, retrieval_rows
-
-    rows = []
-    for unit, figures in (
-        ("AUROC", retrieval_rows(evaluation)),
-        ("balanced accuracy", probe_rows(evaluation)),
-    ):
-        for row in figures:
-            estimates = [row.estimates[name] for name in (*ENCODERS, "trained - random")]
-            cells = [_estimate(e, "+.2f" if e is estimates[-1] else ".2f") for e in estimates]
-            rows.append((" ".join(row.name.split()), unit, *cells))
-    title = f"Measured on {evaluation.protocol.measured_on}, with 95 % intervals over patients"
-    table(["", "figure", *ENCODERS, "trained - random"], rows, title=title)
-
-
-def _estimate(estimate: Estimate, form: str) -> str:
-    if estimate.value is None:
-        return "-"
-    interval = "" if estimate.low is None else f" [{estimate.low:{form}}, {estimate.high:{form}}]"
-    return f"{estimate.value:{form}}{interval}"
+def _written(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None

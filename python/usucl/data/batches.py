@@ -100,6 +100,13 @@ class FrameBatches(Dataset[FrameBatch]):
         """Returns the number of batches per epoch, over all processes."""
         return self.sampler.steps(self.num_frames)
 
+    def __repr__(self) -> str:
+        size = self.augmentation.image_size
+        return (
+            f"FrameBatches({len(self)} per epoch, of {len(self.catalog)} videos, at {size}x{size}, "
+            f"{self.sampler})"
+        )
+
     def decode(self) -> None:
         """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done."""
         if self._store is None:

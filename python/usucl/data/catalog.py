@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,8 +14,25 @@ from pathlib import Path
 from usucl._progress import Stage, stage
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
-from usucl.data.labels import FRAME_LABELS, LABELS, Names, read_frame_labels, read_labels, some
-from usucl.data.patients import Patients, knowledge
+from usucl.data.labels import (
+    FRAME_LABELS,
+    LABELS,
+    Names,
+    read_frame_labels,
+    read_labels,
+    some,
+    warn_of_tables_elsewhere,
+)
+from usucl.data.patients import (
+    Patients,
+    Suggestion,
+    compile_pattern,
+    find_patient,
+    knowledge,
+    merge,
+    split_words,
+    suggest,
+)
 from usucl.data.search import Skipped, find_videos
 from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
@@ -55,6 +72,19 @@ class VideoEntry:
         if not self.group:
             object.__setattr__(self, "group", self.id)
 
+    def __repr__(self) -> str:
+        about = [repr(self.id), f"{self.num_frames} frames"]
+        about += [] if self.frame_rate is None else [f"{self.frame_rate:.4g} Hz"]
+        about += [] if self.label is None else [f"label {self.label!r}"]
+        about += [f"patient {self.group!r}"] if self.patient_known else []
+        about += [] if self.fold is None else [f"fold {self.fold}"]
+        return f"VideoEntry({', '.join(about)})"
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All paths that lead to the video, its own first."""
+        return (self.path, *self.links)
+
     def open(self) -> Video:
         """Returns the video, without decoding it a second time if a scan has done so."""
         if self._video is not None:
@@ -76,10 +106,21 @@ class VideoCatalog:
     def __iter__(self) -> Iterator[VideoEntry]:
         return iter(self.entries)
 
+    def __repr__(self) -> str:
+        known = {entry.group for entry in self.entries if entry.patient_known}
+        patients = f"{len(known)} known patients" if known else "patients unknown"
+        counts = f"{len(self)} videos, {patients}, {len(self.skipped)} skipped"
+        return f"VideoCatalog({str(self.root)!r}, {counts})"
+
     @property
     def patients(self) -> Patients:
         """Whether the patients of the videos are known, unknown, or known of some only."""
         return knowledge([entry.patient_known for entry in self.entries])
+
+    @property
+    def patient_doubt(self) -> str:
+        """What a split of the videos leaves open about patients, in words; empty if nothing."""
+        return split_words([entry.patient_known for entry in self.entries])
 
     @classmethod
     def scan(
@@ -89,6 +130,7 @@ class VideoCatalog:
         min_frames: int = 2,
         damaged: Damaged = "skip",
         missing: Collection[str] = (),
+        patient_pattern: str | None = None,
     ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
@@ -110,16 +152,22 @@ class VideoCatalog:
             damaged: "skip" leaves out videos of which something is missing or broken, "keep" takes
                 their whole frames; ``damage`` of the opened video says what is wrong.
             missing: further words in the tables that mean unknown, such as ``("0",)``.
+            patient_pattern: finds the patients in the videos' paths, see :meth:`with_patients`.
 
         Raises:
             ValueError: ``root`` is not a folder or holds no usable video (skipped files are
-                listed); a table is damaged, lacks a column, names a video twice or ambiguously, or
-                contradicts it.
+                listed); ``min_frames`` is below 1; a table is damaged, lacks a column, names a
+                video twice or ambiguously, or contradicts it; the pattern is none, or finds nobody.
 
         Warns:
             UserWarning: a table names unknown videos, labels only some frames of a video, has short
-                rows or words for what is unknown, or is not in UTF-8 with commas.
+                rows or words for what is unknown, is not in UTF-8 with commas, or lies in another
+                folder; a pattern contradicts it or does not find all patients.
         """
+        if min_frames < 1:
+            raise ValueError(f"min_frames must be at least 1, got {min_frames}")
+        if patient_pattern is not None:
+            compile_pattern(patient_pattern)
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
@@ -154,9 +202,7 @@ class VideoCatalog:
             )
             for name, video in zip(ids, videos, strict=True)
         ]
-        known = Names(
-            root, [(e.id, (e.path, *e.links)) for e in entries], [s.path for s in skipped]
-        )
+        known = Names(root, [(e.id, e.paths) for e in entries], [s.path for s in skipped])
         if (table := root / LABELS).is_file():
             for i, fields in read_labels(table, known, ids, missing).items():
                 entries[i] = replace(entries[i], **fields)
@@ -164,7 +210,56 @@ class VideoCatalog:
             lengths = [len(video) for video in videos]
             for i, labels in read_frame_labels(table, known, ids, lengths, missing).items():
                 entries[i] = replace(entries[i], frame_labels=labels)
-        return cls(root, tuple(entries), tuple(skipped))
+        warn_of_tables_elsewhere(root, [video.path for video in videos])
+        catalog = cls(root, tuple(entries), tuple(skipped))
+        return catalog if patient_pattern is None else catalog.with_patients(patient_pattern)
+
+    def with_patients(self, pattern: str) -> VideoCatalog:
+        """Returns the catalogue with the patients that a pattern finds in the videos' paths.
+
+        Args:
+            pattern: regular expression with one group, ``( )``, around what names the patient. It
+                is searched for in the path relative to the root, with slashes and the file's
+                extension: ``^([^/]+)/`` takes the first folder. Patients that ``labels.csv`` names
+                stay, and others of the same pattern's patient become theirs.
+
+        Raises:
+            ValueError: it is no such expression, or finds no patient at all.
+
+        Warns:
+            UserWarning: it finds none in some videos, or contradicts ``labels.csv``.
+        """
+        compiled = compile_pattern(pattern)
+        found = [find_patient(compiled, path) for path in self._relative_paths()]
+        if not any(found):
+            raise ValueError(
+                f"patient_pattern must find the patient in a path such as "
+                f"{self._relative_paths()[0]!r}, got {pattern!r}, which finds none"
+            )
+        named = [entry.group if entry.patient_known else "" for entry in self.entries]
+        patients, contradictions = merge(named, found)
+        if contradictions:
+            warnings.warn(
+                f"patients: {'; '.join(contradictions[:5])}: labels.csv is taken", stacklevel=2
+            )
+        if unknown := [e.id for e, p in zip(self.entries, patients, strict=True) if not p]:
+            warnings.warn(
+                f"patients: {len(unknown)} of {len(self)} videos have none by the pattern or "
+                f"labels.csv: {some(unknown)}",
+                stacklevel=2,
+            )
+        entries = (
+            replace(entry, group=patient or entry.id, patient_known=bool(patient))
+            for entry, patient in zip(self.entries, patients, strict=True)
+        )
+        return replace(self, entries=tuple(entries))
+
+    def suggested_patterns(self) -> list[Suggestion]:
+        """Returns patterns for :meth:`with_patients` that the videos' names suggest, if any."""
+        return suggest(self._relative_paths(), [entry.label for entry in self.entries])
+
+    def _relative_paths(self) -> list[str]:
+        return [same_name(e.path.relative_to(self.root).as_posix()) for e in self.entries]
 
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
         """Returns the catalogue with a fold in [0, n) for every video, labels balanced.
@@ -192,6 +287,38 @@ class VideoCatalog:
         )
         entries = (replace(e, fold=fold) for e, fold in zip(self.entries, folds, strict=True))
         return replace(self, entries=tuple(entries))
+
+    def hold_out(
+        self, folds: Sequence[int] | None = None, seed: int = 0
+    ) -> tuple[VideoCatalog, VideoCatalog]:
+        """Returns (train, held out) as training splits them, with folds for all videos.
+
+        Args:
+            folds: folds to hold out; empty for none; None for the smallest, or none if all videos
+                are of one patient or source.
+            seed: decides the folds where none are given.
+
+        Raises:
+            ValueError: see :meth:`with_folds` and :meth:`split`; nothing can be held out.
+
+        Warns:
+            UserWarning: nothing is held out, or see :meth:`with_folds`.
+        """
+        groups = len({entry.group for entry in self.entries})
+        if folds is None and groups < 2:
+            warnings.warn("one patient or source only: nothing is held out", stacklevel=3)
+            folds = ()
+        if folds is not None and not len(folds):
+            return self, VideoCatalog(self.root, ())
+        if groups < 2:
+            raise ValueError(
+                "held_out must be () for a folder with one patient or source (--held-out without "
+                f"a number), got {folds}"
+            )
+        catalog = self.with_folds(min(5, groups), seed)
+        if folds is None:
+            folds = (min(entry.fold for entry in catalog if entry.fold is not None),)
+        return catalog.split(folds)
 
     def split(self, held_out_folds: Iterable[int]) -> tuple[VideoCatalog, VideoCatalog]:
         """Returns (train, held out) by fold; the skipped files stay with the training part.

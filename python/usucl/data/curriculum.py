@@ -32,7 +32,7 @@ class Curriculum:
         constant    windows[0]
 
     Args:
-        kind: one of the four above.
+        kind: how the windows change over the run, see above.
         epochs: E, the length of the run. Later epochs keep the window of the last one.
         windows: (lo, hi) pairs, 0 <= lo <= hi, in the unit of the frames' times (in the paper, a
             fraction of the video's length).

@@ -54,6 +54,9 @@ class VideoDataModule(lightning.LightningDataModule):
         )
         self.num_workers = num_workers
 
+    def __repr__(self) -> str:
+        return f"VideoDataModule({self.batches!r})"
+
     def setup(self, stage: str | None = None) -> None:
         """Decodes the videos, as many as ``cache_gb`` allows, before any worker starts."""
         self.batches.decode()

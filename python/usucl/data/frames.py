@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from usucl._progress import track
 from usucl.data.catalog import VideoEntry
@@ -26,6 +25,8 @@ def load_frames(
         IndexError: an index is outside the video.
         VideoError: the video can no longer be read.
     """
+    from torchvision.transforms.v2 import functional as F
+
     return F.center_crop(_resized(entry.open(), indices, image_size), [image_size, image_size])
 
 

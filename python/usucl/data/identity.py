@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from os.path import splitext
 from pathlib import Path
 
@@ -36,6 +36,22 @@ def by_identity(paths: Sequence[Path]) -> dict[Path, list[Path]]:
         first = min(group, key=Path.is_symlink) if len(group) > 1 else group[0]
         found[first] = [path for path in group if path != first]
     return {path: found[path] for path in paths if path in found}
+
+
+def known_as(paths: Iterable[Path], names: Collection[str]) -> set[str]:
+    """Returns those of ``names`` that mean a video: the longest end of each path to it."""
+    found = (next((n for n in _possible_ids(path) if n in names), None) for path in paths)
+    return {name for name in found if name is not None}
+
+
+def _possible_ids(path: Path) -> Iterator[str]:
+    """Yields every id that a catalogue may have given the video, the most specific first."""
+    paths = [path.absolute(), path.resolve()]  # the name of a link, and of its target
+    if path.is_file():
+        paths += [p.with_suffix("") for p in paths]
+    for length in range(max(len(p.parts) for p in paths), 0, -1):
+        for p in paths:
+            yield same_name("/".join(p.parts[-length:]))
 
 
 def _listed(path: Path) -> Hashable:

@@ -207,6 +207,24 @@ def read_frame_labels(
     return whole
 
 
+def warn_of_tables_elsewhere(root: Path, videos: Iterable[Path]) -> None:
+    """Warns of tables that are not read, because they do not lie directly in ``root``.
+
+    They are looked for above ``root``, and in the folders between it and the videos.
+    """
+    folders = {root.absolute().parent: None}
+    for video in videos:
+        between = [folder for folder in video.parents if root in folder.parents]
+        folders |= dict.fromkeys([*reversed(between), *([video] if video.is_dir() else [])])
+    for name in (LABELS, FRAME_LABELS):
+        if (root / name).is_file():
+            continue
+        if found := [str(f / name) for f in folders if (f / name).is_file()]:
+            warnings.warn(
+                f"{name}: only a table directly in {root} is read, not {some(found)}", stacklevel=3
+            )
+
+
 def _words(
     missing: Collection[str], labels: Iterable[str]
 ) -> tuple[Callable[[str], bool], Callable[[str], bool]]:

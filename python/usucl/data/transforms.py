@@ -1,4 +1,7 @@
-"""From uint8 frames to the encoder's input: resizing, augmentation, normalisation."""
+"""From uint8 frames to the encoder's input: resizing, augmentation, normalisation.
+
+torchvision takes a second to import, which reading videos can do without.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from usucl.data.video.limits import limit
 
@@ -36,6 +37,8 @@ def resize_short_side(images: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: the images are so thin that they would become too large.
     """
+    from torchvision.transforms.v2 import functional as F
+
     height, width = images.shape[-2:]
     short, thinnest = min(height, width), limit("USUCL_MAX_ASPECT")
     if not 0 < max(height, width) <= thinnest * short:
@@ -52,6 +55,8 @@ def centre_view(image: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: see :func:`resize_short_side`.
     """
+    from torchvision.transforms.v2 import functional as F
+
     return F.center_crop(resize_short_side(image.contiguous(), size), [size, size])
 
 
@@ -78,6 +83,8 @@ class Augmentation:
     """
 
     def __init__(self, name: AugmentationName | Augment, image_size: int) -> None:
+        from torchvision.transforms import v2
+
         if not callable(name) and name not in get_args(AugmentationName):
             raise ValueError(
                 f"augmentation must be one of {', '.join(get_args(AugmentationName))} or a "

@@ -60,28 +60,55 @@ def estimate(
     seed: int = 0,
     level: float = 0.95,
     smallest_class: int | None = None,
+    unit: str = "patient",
 ) -> Estimate:
     """Returns ``statistic`` on all groups, with the percentile interval of its resamples.
 
     Args:
         statistic: maps weights ``[R, G]`` to values ``[R]``, see :mod:`usucl.evaluation.metrics`.
+        groups, level, smallest_class, unit: see :func:`estimate_from`.
+        resamples, seed: see :func:`resample_weights`.
+    """
+    if not groups:
+        return estimate_from(float("nan"), np.empty(0), groups)
+    value = float(statistic(np.ones((1, groups)))[0])
+    draws = statistic(resample_weights(groups, resamples, seed))
+    return estimate_from(
+        value, draws, groups, level=level, smallest_class=smallest_class, unit=unit
+    )
+
+
+def estimate_from(
+    value: float,
+    draws: FloatArray,
+    groups: int,
+    *,
+    level: float = 0.95,
+    smallest_class: int | None = None,
+    unit: str = "patient",
+) -> Estimate:
+    """Returns a figure with the percentile interval of its values on the resamples.
+
+    Args:
+        value: the figure on all groups.
+        draws: the figure on R resamples, ``[R]``.
         groups: G, the number of patients.
         level: coverage of the interval.
         smallest_class: number of patients with the rarest class, for a mean over classes. A class
             of one patient has no spread to resample, hence no interval.
+        unit: what a group is.
     """
-    value = float(statistic(np.ones((1, groups)))[0]) if groups else float("nan")
     if not np.isfinite(value):
         return Estimate(None, None, None, groups, "not defined on these videos")
     if groups < MIN_GROUPS:
-        return Estimate(value, None, None, groups, f"only {groups} patients: no interval")
+        counted = f"{groups} {unit}" if groups == 1 else f"{groups} {unit}s"
+        return Estimate(value, None, None, groups, f"only {counted}: no interval")
     if smallest_class is not None and smallest_class < 2:
-        return Estimate(value, None, None, groups, "a class with one patient: no interval")
-    draws = statistic(resample_weights(groups, resamples, seed))
-    draws = draws[np.isfinite(draws)]
-    if len(draws) < MIN_SHARE * resamples:
+        return Estimate(value, None, None, groups, f"a class with one {unit}: no interval")
+    finite = draws[np.isfinite(draws)]
+    if len(finite) < MIN_SHARE * len(draws):
         return Estimate(value, None, None, groups, "most resamples lose a class: no interval")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(low), float(high), groups)
 
 

@@ -13,6 +13,7 @@ from usucl._files import check_writable
 from usucl._progress import job, stage
 from usucl.embedding import EmbeddingFormat, Embeddings, check_format, embed_entries
 from usucl.models import load_encoder
+from usucl.models.files import read_config
 from usucl.run_folder import RunFolder
 
 EncoderName = Literal["trained", "random", "pixels"]
@@ -91,9 +92,12 @@ def embed(
         FileNotFoundError: ``run`` is not a run folder.
         FileExistsError: ``out`` is a file, or is not empty and ``overwrite`` is not given.
         OSError: nothing can be written to ``out``.
-        ValueError: ``data`` has no readable video, or ``format`` is another.
+        ValueError: ``data`` has no readable video, a number is below 1, or ``format`` is another.
     """
     check_format(format)
+    for name, value in (("frames_per_video", frames_per_video), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     encoders = load_encoders(run, [encoder])
     out = RunFolder(run).embedded if out is None else Path(out)
     if out.exists() and not out.is_dir():
@@ -117,4 +121,4 @@ def embed(
 
 def image_size_of(run: str | Path) -> int:
     """Returns the side of the square images that the encoder was trained on, in pixels."""
-    return int(load_encoder(run).config.image_size)
+    return read_config(RunFolder(run)).image_size

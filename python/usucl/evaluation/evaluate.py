@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from usucl._environment import Machine, version_of
 from usucl._files import check_writable, write_json
-from usucl._progress import Stage, job, stage
+from usucl._progress import job
 from usucl._spread import MEASURES
-from usucl.data import VideoEntry
+from usucl.data import VideoCatalog
+from usucl.data.patients import UNIT, Patients
 from usucl.data.phantom import is_synthetic
 from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes
-from usucl.evaluation.bootstrap import difference, estimate
 from usucl.evaluation.embed import image_size_of, load_encoders
-from usucl.evaluation.metrics import Statistic, group_mean
+from usucl.evaluation.labels import probe_labels
+from usucl.evaluation.metrics import group_mean
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
     HARD_FRACTION,
@@ -28,16 +30,15 @@ from usucl.evaluation.retrieval import (
     TASKS,
     temporal_retrieval,
 )
-from usucl.evaluation.schema import (
-    Comparison,
-    Count,
-    Evaluation,
-    LabelProbes,
-    ProbeResult,
-    Protocol,
-)
+from usucl.evaluation.schema import Count, Evaluation, Protocol
+from usucl.evaluation.simultaneous import Family, family_level
 from usucl.run_folder import RunFolder
 
+INTERVALS: Mapping[Patients, str] = {
+    "known": "95 % percentile bootstrap over patients",
+    "partly": "95 % percentile bootstrap over patients, and videos whose patient is unknown",
+    "unknown": "95 % percentile bootstrap over videos, whose patients are unknown",
+}
 PACKAGES = ("usucl", "torch", "torchvision", "scikit-learn", "numpy")
 
 
@@ -61,6 +62,7 @@ def evaluate(
     resamples: int = 2000,
     folds: int = 5,
     seed: int = 0,
+    patient_pattern: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a run's trained encoder against its random initialisation and raw pixels.
@@ -68,7 +70,7 @@ def evaluate(
     It measures temporal retrieval and the spread of the embeddings on held-out videos, and kNN and
     linear probes of the labels, fitted on the videos of pretraining and tested on the held-out
     ones, and by cross-validation. A bootstrap over patients gives 95 % intervals and paired
-    differences.
+    differences, these with adjusted intervals too, which hold for all differences at once.
 
     Args:
         run: run folder written by :func:`usucl.train`.
@@ -77,12 +79,15 @@ def evaluate(
             run knows its videos by the end of their path, wherever the folder is now: ``a/0.mp4``
             has the part that ``split.csv`` gives to ``a/0.mp4`` or else to ``0``. So a new video
             with the name of a trained one counts as seen until it is renamed.
-        out: folder for ``evaluation.json`` and ``embeddings/``; by default the run folder.
+        out: folder for ``evaluation.json`` and ``embeddings/``; by default the run folder, or, for
+            other data than the run's own, ``evaluations/<name of the data folder>`` in it.
         frames_per_video: greatest number of frames per video to embed and probe, evenly spaced.
         queries_per_video: augmented queries per held-out video.
         resamples: bootstrap resamples of the patients.
         folds: folds of the cross-validation, by patient; folds given by ``labels.csv`` are kept.
         seed: seed of the augmentations, the folds and the resamples.
+        patient_pattern: finds the patients in the videos' paths, see
+            :meth:`usucl.data.VideoCatalog.with_patients`; by default that of the run.
         progress: show the progress on standard error.
 
     Returns:
@@ -92,24 +97,31 @@ def evaluate(
     Raises:
         FileNotFoundError: ``run`` is not a run folder.
         OSError: nothing can be written to ``out``.
-        ValueError: ``data`` has no readable video, an encoder is not finite, or a number is < 1.
+        ValueError: ``data`` has no readable video, an encoder is not finite, a number is < 1 (of
+            ``folds``, < 2), or ``out`` holds another run, or this one while the data are not its
+            own.
     """
-    for name, number in (
-        ("frames_per_video", frames_per_video),
-        ("queries_per_video", queries_per_video),
-        ("resamples", resamples),
+    for name, number, least in (
+        ("frames_per_video", frames_per_video, 1),
+        ("queries_per_video", queries_per_video, 1),
+        ("resamples", resamples, 1),
+        ("folds", folds, 2),
     ):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-    target = RunFolder(run if out is None else out)
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, got {number}")
     encoders = load_encoders(run)
-    for folder in (target.path, target.embeddings):
-        check_writable(folder)
+    for folder in (RunFolder(run if out is None else out),):
+        check_writable(folder.path)
+        check_writable(folder.embeddings)
     image_size = image_size_of(run)
-    catalog = RunFolder(run).scan(data)
-    patients = len({entry.group for entry in catalog})
-    if patients > 1:
-        catalog = catalog.with_folds(n=min(folds, patients), seed=seed)
+    catalog = RunFolder(run).scan(data, patient_pattern=patient_pattern)
+    own_data = RunFolder(run).holds(catalog)
+    target = _target(RunFolder(run), catalog, own_data, out)
+    patients = _patients(RunFolder(run), catalog, own_data)
+    unit = UNIT[catalog.patients]
+    groups = len({entry.group for entry in catalog})
+    if groups > 1:
+        catalog = catalog.with_folds(n=min(folds, groups), seed=seed)
     held_out = RunFolder(run).held_out_videos(catalog)
     embeddings = embed_entries(
         catalog.entries,
@@ -140,65 +152,88 @@ def evaluate(
         far_fraction=FAR_FRACTION,
         hard_fraction=HARD_FRACTION,
         probes={name: probe.settings for name, probe in probes.PROBES.items()},
-        interval="95 % percentile bootstrap over patients",
+        interval=INTERVALS[catalog.patients],
         folds=folds,
         resamples=resamples,
         seed=seed,
     )
+    retrieval = _retrieval(patient_auroc, protocol, unit)
+    probed = probe_labels(catalog.entries, embeddings, protocol, unit)
+    families = [family for found in probed.values() if found for family in found.families()]
+    level = family_level([*retrieval, *families])
+    figures = {task: c for family in retrieval for task, c in family.adjusted(level).items()}
+    every = embeddings["trained"]
     result = Evaluation(
         run=str(run),
-        data=str(data),
+        data=os.path.abspath(data),
         encoders=tuple(encoders),
         protocol=protocol,
-        counts=_counts(embeddings["trained"]),
+        counts=_counts(every),
         skipped=catalog.skipped,
-        retrieval={
-            task: _compare(
-                {name: group_mean(list(by[task].values())) for name, by in patient_auroc.items()},
-                len(patient_auroc["trained"][task]),
-                protocol,
-            )
-            for task in TASKS
-        },
+        retrieval={task: figures[task] for task in TASKS},
         geometry=_geometry(embeddings, any_held_out),
-        probes=_probe_labels(catalog.entries, embeddings, protocol),
+        probes={label: found.adjusted(level) if found else None for label, found in probed.items()},
         versions={
             "python": platform.python_version(),
             **{name: version_of(name) for name in PACKAGES},
         },
         machine=Machine.here(),
-        patients=catalog.patients,
-        own_data=True,
-        held_out=tuple(entry.id for entry in measured),
+        patients=patients,
+        own_data=own_data,
+        held_out=tuple(i for i, kept in zip(every.video_id, every.held_out, strict=True) if kept),
         comparisons=0,
         synthetic=is_synthetic(data),
+        patient_pattern=patient_pattern,
     )
     result = replace(result, comparisons=sum(1 for _ in result.differences()))
     write_json(target.evaluation, result.to_json())
     return result
 
 
-def _compare(
-    statistics: Mapping[str, Statistic],
-    groups: int,
-    protocol: Protocol,
-    smallest_class: int | None = None,
-) -> Comparison:
-    pairs = {
-        f"trained - {name}": difference(statistics["trained"], statistics[name])
-        for name in statistics
-        if name != "trained"
-    }
-    return {
-        name: estimate(
-            statistic,
-            groups,
+def _target(
+    run: RunFolder, catalog: VideoCatalog, own_data: bool, out: str | Path | None
+) -> RunFolder:
+    """Returns the folder to write to, never the run's own for other data than its own."""
+    if out is None:
+        return run if own_data else run.evaluation_of(catalog.root)
+    target = RunFolder(out)
+    same = os.path.realpath(target.path) == os.path.realpath(run.path)
+    if same and not own_data:
+        raise ValueError(
+            f"out must be another folder than the run's for data that are not its own, got {out}"
+        )
+    if target.is_run and not same:
+        raise ValueError(f"out must not be the folder of another run, got {out}")
+    return target
+
+
+def _patients(run: RunFolder, catalog: VideoCatalog, own_data: bool) -> Patients:
+    """Returns whether the patients of the videos are known, and of those trained on."""
+    trained = catalog.patients if own_data else run.patients(only_trained=True)
+    is_open = catalog.patients == "known" and trained != "known"
+    return "partly" if is_open else catalog.patients
+
+
+def _retrieval(
+    patient_auroc: Mapping[str, Mapping[str, Mapping[str, float]]], protocol: Protocol, unit: str
+) -> list[Family[str]]:
+    """Returns the figures of the tasks, those of the same patients together."""
+    tasks: dict[tuple[str, ...], list[str]] = {}
+    for task in TASKS:
+        tasks.setdefault(tuple(patient_auroc["trained"][task]), []).append(task)
+    return [
+        Family.compare(
+            {
+                task: {n: group_mean(list(by[task].values())) for n, by in patient_auroc.items()}
+                for task in together
+            },
+            len(patients),
             resamples=protocol.resamples,
             seed=protocol.seed,
-            smallest_class=smallest_class,
+            unit=unit,
         )
-        for name, statistic in {**statistics, **pairs}.items()
-    }
+        for patients, together in tasks.items()
+    ]
 
 
 def _counts(embeddings: Embeddings) -> dict[str, Count]:
@@ -226,150 +261,4 @@ def _geometry(
     return {
         measure: {name: value if math.isfinite(value) else None for name, value in by.items()}
         for measure, by in figures.items()
-    }
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """The labelled frames, as every encoder sees them.
-
-    Attributes:
-        embeddings: embeddings of the n frames by encoder.
-        truth: index of the class of each frame, ``[n]``.
-        video, group: numbers of each frame's video and patient, ``[n]``.
-        classes: names of the C classes.
-        source: source of every video, by its number; None where the sources are not known or the
-            labels belong to frames.
-        levels: levels at which classes are predicted.
-    """
-
-    embeddings: Mapping[str, Embeddings]
-    truth: probes.IntArray
-    video: probes.IntArray
-    group: probes.IntArray
-    classes: tuple[str, ...]
-    source: Sequence[str] | None
-    levels: tuple[probes.Level, ...]
-
-    def predict(
-        self, predictor: probes.Predictor, features: probes.Features, splits: Sequence[probes.Split]
-    ) -> dict[probes.Level, probes.Predictions]:
-        """Returns predictions at every level from the features ``[n, F]`` of the frames."""
-        frames, order = probes.predict(
-            predictor, features, self.truth, self.group, splits, len(self.classes)
-        )
-        found: dict[probes.Level, probes.Predictions] = {"frame": frames}
-        if "video" in self.levels:
-            found["video"] = probes.per_video(frames, self.video[order])
-        return found
-
-
-def _probe_labels(
-    entries: Sequence[VideoEntry], embeddings: Mapping[str, Embeddings], protocol: Protocol
-) -> dict[str, LabelProbes | None]:
-    """Probes the labels of videos and of frames; None for one without two classes."""
-    every = embeddings["trained"]
-    names = {
-        "label": [every.label[v] for v in every.video.tolist()],
-        "frame_label": list(every.frame_label),
-    }
-    work = {
-        label: _labelled(label, names[label], entries, embeddings)
-        for label in names
-        if len(set(filter(None, names[label]))) > 1
-    }
-    fits = sum(len(splits) for _, protocols in work.values() for splits in protocols.values())
-    found: dict[str, LabelProbes | None] = dict.fromkeys(names)
-    with stage("Fitting probes", fits * len(embeddings), unit="fits") as bar:
-        for label, (labelled, protocols) in work.items():
-            by_protocol = {n: _probe(labelled, s, protocol, bar) for n, s in protocols.items()}
-            found[label] = LabelProbes(labelled.classes, by_protocol)
-    return found
-
-
-def _labelled(
-    label: str,
-    names: Sequence[str | None],
-    entries: Sequence[VideoEntry],
-    embeddings: Mapping[str, Embeddings],
-) -> tuple[_Labelled, dict[str, list[probes.Split]]]:
-    """Returns the frames whose label has a name, and how both protocols split them."""
-    every = embeddings["trained"]
-    video = every.video.numpy()
-    is_labelled = np.array([bool(name) for name in names])
-    classes, truth = numbered(name for name in names if name)
-    kept = {name: e.select(is_labelled) for name, e in embeddings.items()}
-    video = video[is_labelled]
-    fold_of = {entry.id: entry.fold for entry in entries}
-    fold = np.array([fold_of[i] if fold_of[i] is not None else -1 for i in every.video_id])[video]
-    _, group_of_video = numbered(every.group)
-    source_of = {entry.id: entry.source or "" for entry in entries}
-    knows_source = label == "label" and any(source_of.values())
-    labelled = _Labelled(
-        embeddings=kept,
-        truth=truth,
-        video=video,
-        group=group_of_video[video],
-        classes=tuple(classes),
-        source=[source_of[i] for i in every.video_id] if knows_source else None,
-        levels=("frame", "video") if label == "label" else ("frame",),
-    )
-    splits = {
-        "held_out": probes.held_out_split(kept["trained"].frame_held_out),
-        "cross_validation": probes.fold_splits(fold),
-    }
-    return labelled, splits
-
-
-def _probe(
-    labelled: _Labelled, splits: Sequence[probes.Split], protocol: Protocol, bar: Stage
-) -> ProbeResult | None:
-    """Runs all probes under one protocol; None where there is nothing to fit on or to test."""
-    if not any(s.fit.size and s.test.size for s in splits):
-        return None
-    predictions: dict[str, dict[str, dict[probes.Level, probes.Predictions]]]
-    predictions = {name: {} for name in probes.PROBES}
-    for encoder, e in labelled.embeddings.items():
-        for name, probe in probes.PROBES.items():
-            features = e.features.numpy()
-            predictions[name][encoder] = labelled.predict(probe.predictor, features, splits)
-        bar.advance(len(splits))
-    reference = next(iter(predictions.values()))["trained"]["frame"]
-    tested = probes.patients_per_class(reference)
-    classes = labelled.classes
-    source = None
-    if labelled.source is not None:
-        baseline = probes.source_baseline(labelled.source, len(classes))
-        number = labelled.video[:, None].astype(np.float64)
-        found = labelled.predict(baseline, number, splits)["video"]
-        figures = _figures({"trained": found}, protocol)
-        source = {name: comparison["trained"] for name, comparison in figures.items()}
-    return ProbeResult(
-        probes={
-            name: {
-                level: _figures({n: found[level] for n, found in by_encoder.items()}, protocol)
-                for level in labelled.levels
-            }
-            for name, by_encoder in predictions.items()
-        },
-        patients_per_class={classes[c]: n for c, n in tested.items()},
-        not_tested=tuple(name for c, name in enumerate(classes) if c not in tested),
-        not_fitted=tuple(name for c, name in enumerate(classes) if not reference.fitted[c]),
-        chance=1 / len(tested),
-        source=source,
-    )
-
-
-def _figures(
-    predictions: Mapping[str, probes.Predictions], protocol: Protocol
-) -> dict[str, Comparison]:
-    reference = predictions["trained"]
-    groups = len(np.unique(reference.group))
-    smallest = min(probes.patients_per_class(reference).values())
-    by_encoder = {name: probes.statistics(p) for name, p in predictions.items()}
-    return {
-        figure: _compare(
-            {name: s[figure] for name, s in by_encoder.items()}, groups, protocol, smallest
-        )
-        for figure in probes.FIGURES
     }

@@ -12,9 +12,7 @@ from usucl._environment import Machine
 from usucl.data import Skipped
 from usucl.data.patients import Patients
 from usucl.evaluation.bootstrap import Estimate
-
-Comparison: TypeAlias = Mapping[str, Estimate]
-"""One figure per encoder, by its name, and the paired differences "trained - <name>"."""
+from usucl.evaluation.simultaneous import Comparison
 
 ProbeFigures: TypeAlias = Mapping[str, Mapping[str, Comparison]]
 """The figures of one probe, by level ("frame", "video") and then by name."""
@@ -162,6 +160,7 @@ class Evaluation:
         comparisons: number of differences between encoders in the record, over all of which the
             adjusted intervals hold at once.
         synthetic: whether the videos are made up, by :func:`usucl.data.write_phantom`.
+        patient_pattern: pattern given for these videos in place of the run's own.
     """
 
     run: str
@@ -180,6 +179,12 @@ class Evaluation:
     held_out: tuple[str, ...]
     comparisons: int
     synthetic: bool
+    patient_pattern: str | None = None
+
+    def __repr__(self) -> str:
+        held_out = self.counts.get("held_out")
+        measured = f", {held_out.videos} videos held out" if held_out else ""
+        return f"Evaluation({self.run!r} on {self.data!r}{measured}, {', '.join(self.encoders)})"
 
     def __getitem__(self, name: str) -> Any:
         """An entry of ``evaluation.json``, for callers that read it as such."""
@@ -240,6 +245,7 @@ class Evaluation:
                 held_out=tuple(content.get("held_out", ())),
                 comparisons=content.get("comparisons", 0),
                 synthetic=content.get("synthetic", False),
+                patient_pattern=content.get("patient_pattern"),
             )
             if "comparisons" not in content:
                 result = replace(result, comparisons=sum(1 for _ in result.differences()))

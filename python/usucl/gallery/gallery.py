@@ -47,6 +47,9 @@ class Gallery:
     bank: NegativeBank
     contents: Contents
 
+    def __repr__(self) -> str:
+        return f"Gallery({str(self.folder)!r}, {len(self.contents.videos)} videos, {self.bank!r})"
+
     @classmethod
     @job("Building the bank", {"Reading videos": 1, "Embedding frames": 5, "Filling the bank": 0.1})
     def build(

@@ -206,8 +206,7 @@ class FrameEncoder(nn.Module):
         advice = "encoder.preprocess(image) makes it of any image"
         if not isinstance(images, Tensor):
             raise TypeError(f"{wanted}, got {type(images).__name__}: {advice}")
-        cast = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
-        if images.dtype != dtype and not cast:
+        if images.dtype != dtype and not _is_cast(images):
             raise TypeError(f"{wanted}, got {images.dtype}: {advice}")
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"{wanted}, got the shape {list(images.shape)}: {advice}")
@@ -217,6 +216,13 @@ class FrameEncoder(nn.Module):
                 f"images are {width}x{height}, the encoder was trained on {size}x{size}: {advice}",
                 stacklevel=3,
             )
+
+
+def _is_cast(images: Tensor) -> bool:
+    """Returns whether autocast brings images to the dtype of the weights."""
+    device = images.device.type
+    knows = images.is_floating_point() and torch.amp.is_autocast_available(device)
+    return knows and torch.is_autocast_enabled(device)
 
 
 def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
@@ -241,7 +247,7 @@ def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
 
 def plain_network(config: EncoderConfig) -> nn.Module:
     """Returns the network of a config without a head, with random weights."""
-    return _backbone(replace(config, pretrained=False))[0]
+    return _backbone(untrained(config))[0]
 
 
 def network_lines(config: EncoderConfig, library: str) -> list[str]:

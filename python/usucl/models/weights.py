@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from usucl._files import read_tensors
 from usucl.run_folder import RunFolder
 
-BACKBONE_FILE = "backbone.safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # what state dicts are often kept in
 _COUNTER = "num_batches_tracked"  # of batch normalisation; old files lack it
 _MOST_NAMES = 50
@@ -77,7 +75,8 @@ def _file(source: Path) -> Path:
         if not source.is_file():
             raise FileNotFoundError(f"weights must be a file or the folder of a run, got {source}")
         return source
-    files = (RunFolder(source).encoder_weights, source / BACKBONE_FILE)
+    run = RunFolder(source)
+    files = (run.encoder_weights, run.backbone_weights)
     for file in files:
         if file.is_file():
             return file
@@ -99,14 +98,10 @@ def _read(file: Path) -> dict[str, Tensor]:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except pickle.UnpicklingError as error:  # with advice to switch the safety off
-        raise ValueError(
-            f"weights must be a file of tensors only, for no code of it is run, got {file}"
-        ) from error
     except Exception as error:  # of any kind, as the bytes may be anything
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"weights must be a file of safetensors or of torch.save, got {file}: {first}"
+            "weights must be a file of safetensors, or one of torch.save that holds only tensors "
+            f"(no code in it is run), got {file}"
         ) from error
     for name in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):

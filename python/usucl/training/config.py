@@ -17,9 +17,24 @@ from usucl.models import EncoderConfig
 MOST = 2**31  # epochs or steps
 
 
+class NothingLearnedError(RuntimeError):
+    """A run ended in which no step could change the encoder; its files are written all the same."""
+
+
 @dataclass(frozen=True)
 class LossConfig:
-    """Options of :func:`usucl.losses.hard_negative_nce`; see there."""
+    """Options of :func:`usucl.losses.hard_negative_nce`; see there.
+
+    Attributes:
+        intra_k: number of hardest negatives from the anchor's own video.
+        cross_k: number of hardest negatives from other videos.
+        intra_skip, cross_skip: number of still harder negatives that are left out.
+        temperature: what the similarities are divided by.
+        soft_nn_temperature: if given, the negatives from other videos count as one, their soft
+            nearest neighbour at this temperature.
+        max_similarity: negatives that are more similar than this are left out.
+        margin: so are those more similar than the anchor's positive by more than this.
+    """
 
     intra_k: int = 3
     cross_k: int = 32
@@ -48,7 +63,9 @@ class OptimiserConfig:
 
     Attributes:
         kind: ``"sgd"`` or ``"adamw"``.
+        lr: learning rate at the start.
         momentum: momentum of SGD.
+        weight_decay: weight decay.
     """
 
     kind: Literal["sgd", "adamw"] = "adamw"
@@ -70,6 +87,8 @@ class TrainingConfig:
         data: folder of videos.
         damaged: whether videos of which something is missing or broken are left out or taken, see
             :meth:`usucl.data.VideoCatalog.scan`.
+        patient_pattern: finds the patients in the videos' paths, see
+            :meth:`usucl.data.VideoCatalog.with_patients`.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
             smallest fold, which is 0 unless ``labels.csv`` gives others.
         seed: seed of the encoder's first weights, the folds and every random draw.
@@ -81,11 +100,17 @@ class TrainingConfig:
             stays.
         precision: precision of the encoder: float32, or mixed with bfloat16 or float16 by autocast.
         log_every: steps between two rows of ``metrics.csv``.
-        sampling, key: options of the types that the method needs.
+        encoder: the network.
+        sampling: the choice of a batch's frames, of the type that the method needs.
+        curriculum: the temporal windows of the negatives from the anchor's own video.
+        loss: the loss.
+        key: the negative bank and the momentum encoder, of the type that the method needs.
+        optimiser: the optimiser.
     """
 
     data: str = ""
     damaged: Literal["skip", "keep"] = "skip"
+    patient_pattern: str | None = None
     held_out: tuple[int, ...] | None = None
     seed: int = 0
     method: str = Dense.name

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from usucl._files import DamagedFileError
 from usucl._tables import read_table, table_line, write_table
 from usucl.data import FrameBatch
-from usucl.training.config import TrainingConfig
+from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.module import ContrastiveTraining, StepOutput
 
 COLUMNS = ("step", "warning")
@@ -22,10 +22,6 @@ NEARLY_ALL = 0.9  # of the anchors
 IDENTICAL = 1 - 1e-6  # similarity; rounding changes that of a vector with itself by less
 UNIT = 0.1  # greatest difference of a length from 1
 CONSTANT_FOR = 4  # steps
-
-
-class NothingLearnedError(RuntimeError):
-    """A run ended in which no step could change the encoder; its files are written all the same."""
 
 
 class WarningsTable:
@@ -176,7 +172,7 @@ class Health(Callback):
         self.learned |= findings.gradient
         self.moved |= moved
         epoch, step = trainer.current_epoch, trainer.global_step
-        for kind, text in _judge(config, epoch, findings, counts, moved).items():
+        for kind, text in judge(config, epoch, findings, counts, moved).items():
             self._tell(kind, step, text)
         self._tell_constant(step, counts["zero"] == findings.steps)
 
@@ -218,7 +214,7 @@ _FOR_GRADIENTS = (
 _FOR_WEIGHTS = "give a greater optimiser.lr, or more steps (epochs, sampling.steps_per_epoch)"
 
 
-def _judge(
+def judge(
     config: TrainingConfig,
     epoch: int,
     findings: EpochFindings,

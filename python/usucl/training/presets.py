@@ -194,7 +194,7 @@ def _flat(
                 raise ValueError(f"{place}{error}") from error
             if dotted in options:
                 raise ValueError(f"{place}{dotted} is given twice")
-            options[dotted] = inner
+            options[dotted] = str(inner) if isinstance(inner, Path) else inner
     return options
 
 

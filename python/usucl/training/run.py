@@ -22,11 +22,12 @@ from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job, listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
+from usucl.data.labels import LABELS
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.checkpoint import ADVICE, Checkpoints
-from usucl.training.config import TrainingConfig
-from usucl.training.health import Health, NothingLearnedError, WarningsTable
+from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.health import Health, WarningsTable
 from usucl.training.module import ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
 from usucl.training.presets import read_config
@@ -101,8 +102,9 @@ def train(
         OSError: a file cannot be written; the files of the last finished epoch stay.
 
     Warns:
-        UserWarning: nothing can be held out, the folds given are all the same, or training does
-            nothing or not what it should, as ``warnings.csv`` says too.
+        UserWarning: nothing can be held out, the folds given are all the same, the patients of
+            videos are unknown, or training does nothing or not what it should, as ``warnings.csv``
+            says too.
     """
     out = Path(out)
     run, moved = RunFolder(out), False
@@ -135,7 +137,9 @@ def train(
             own = replace(config.encoder, weights=_absolute(config.encoder.weights))
             config = replace(config, encoder=own)
         run.check_free(overwrite=overwrite)
-    catalog = VideoCatalog.scan(config.data, damaged=config.damaged)
+    catalog = VideoCatalog.scan(
+        config.data, damaged=config.damaged, patient_pattern=config.patient_pattern
+    )
     parts = run.stored_split(catalog) if resume else _split(catalog, config)
     datamodule = _datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
@@ -190,22 +194,14 @@ def _absolute(data: str | Path) -> str:
 
 def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
     """Returns (trained on, held out), by patient."""
-    held_out = config.held_out
-    groups = len({entry.group for entry in catalog})
-    if held_out is None and groups < 2:
-        warnings.warn("one patient or source only: nothing is held out", stacklevel=3)
-        held_out = ()
-    if held_out == ():
-        return catalog, VideoCatalog(catalog.root, ())
-    if groups < 2:
-        raise ValueError(
-            "held_out must be () for a folder with one patient or source (--held-out without a "
-            f"number), got {held_out}"
+    training, held_out = catalog.hold_out(config.held_out, config.seed)
+    if len(held_out) and catalog.patient_doubt:
+        warnings.warn(
+            f"{catalog.patient_doubt}; name the patients in {LABELS}, or by --patient-pattern, for "
+            "which usucl data check makes suggestions",
+            stacklevel=3,
         )
-    catalog = catalog.with_folds(min(5, groups), config.seed)
-    if held_out is None:
-        held_out = (min(entry.fold for entry in catalog if entry.fold is not None),)
-    return catalog.split(held_out)
+    return training, held_out
 
 
 def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:

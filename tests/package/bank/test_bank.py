@@ -334,3 +334,17 @@ def test_killed_while_saving(tmp_path: Path) -> None:
         assert_same(whole.state_dict(), opened.state_dict())
     opened.save(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2  # the remains of killed processes are gone
+
+
+def test_a_bank_moves_to_a_device_in_place(native_device: torch.device) -> None:
+    bank = NegativeBank(5, 3, max_age=4)
+    bank.enqueue(frames(7))
+    state, found = snapshot(bank), bank.hardest(frames(4, first=7), 2, window=(0.0, 1.0))
+    assert bank.to("cpu") is bank and bank.frames().embedding is bank._ring.embedding
+    assert bank.to(native_device) is bank and bank.device.type == native_device.type
+    there = Frames(*(column.to(native_device) for column in frames(4, first=7)))
+    for ours, theirs in zip(bank.hardest(there, 2, window=(0.0, 1.0)), found, strict=True):
+        assert torch.equal(ours.cpu(), theirs)
+    bank.enqueue(frames(1, first=7))
+    assert bank.to("cpu").enqueued == 8 and bank.max_age == 4
+    assert_same({"video": state["video"][:2]}, {"video": bank.state_dict()["video"][:2]})

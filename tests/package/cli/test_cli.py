@@ -13,7 +13,9 @@ import torch
 from shell import stderr_line, write_video
 
 import usucl
-from usucl.cli import COMMANDS, _as_typed, main
+from usucl.cli import COMMANDS, main, run
+from usucl.cli.errors import as_typed
+from usucl.cli.parameters import parameters_of
 from usucl.data import VideoCatalog
 
 
@@ -74,25 +76,44 @@ def test_public_names() -> None:
     [
         ([], "command must be one of demo, train"),
         (["bank"], "command must be one of build, info, search, duplicates"),
-        (["trian"], "invalid choice"),
+        (["trian"], "got 'trian'; did you mean usucl train?"),
+        (["bank", "serch"], "did you mean usucl bank search?"),
+        (["duplicates"], "did you mean usucl bank duplicates?"),
+        (["--bogus"], "command must be one of demo, train"),
         (["train", "folder"], "required"),
-        (["train", "folder", "--out", "x", "--seed", "z"], "seed: Expected a int"),
+        (["train"], "DATA and --out are required: usucl train DATA --out PATH [options]"),
+        (["train", "folder", "--out"], "--out must be followed by PATH"),
+        (["train", "folder", "--out", ""], "--out must be a path"),
+        (["train", "folder", "more", "--out", "x"], "unexpected 'more'"),
+        (["train", "folder", "--out", "x", "--resum=1"], "--resume takes no value"),
+        (["train", "folder", "--out", "x", "--seed", "z"], "--seed must be a whole number, got"),
+        (["train", "folder", "--out", "x", "--held-out", "-1"], "--held-out must be at least 0"),
+        (["train", "folder", "--out", "x", "--overwritten"], "did you mean --overwrite?"),
+        (["train", "folder", "--out", "x", "--o"], "--o is ambiguous: --out or --overwrite"),
         (["train", "no_folder", "--out", "x"], "no_folder"),
         (["train", "folder", "--out", "x", "--set", "epochs"], "NAME=VALUE"),
         (["train", "folder", "--out", "x", "--set", "epoch=1", "--print-config"], "epochs"),
         (["embed", "no_run", "folder"], "no_run"),
         (["evaluate", "no_run", "folder"], "no_run"),
         (["bank", "build", "no_run", "folder", "--out", "x"], "no_run"),
-        (["bank", "build", "no_run", "folder", "--out", "x", "--batch-size", "0"], "batch-size"),
-        (["bank", "info", "no_bank"], "no_bank holds no bank"),
-        (["bank", "search", "no_bank", "x"], "no_bank holds no bank"),
-        (["bank", "search", "no_bank"], "either a QUERY or --slot"),
-        (["bank", "search", "no_bank", "x", "--slot", "1"], "either a QUERY or --slot"),
-        (["bank", "duplicates", "no_bank"], "no_bank holds no bank"),
+        (["bank", "build", "no_run", "folder", "--out", "x", "--batch-size", "0"], "--batch-size"),
+        (["bank", "info", "no_bank"], "BANK must be the folder of a bank, got no_bank"),
+        (["bank", "info", "."], ". holds no bank"),
+        (["bank", "search", "no_bank", "x"], "no_bank: there is no such folder"),
+        (["bank", "search", "no_bank"], "either QUERY or --slot must be given, got none"),
+        (["bank", "search", "no_bank", "x", "--slot", "1"], "must be given, got both"),
+        (["bank", "search", "no_bank", "x", "--time", "0.5"], "--time must be followed by LO HI"),
+        (
+            ["bank", "search", "no_bank", "x", "--time", "0.5", "2"],
+            "--time must be a fraction, 0 to 1",
+        ),
+        (["bank", "duplicates", "no_bank"], "no_bank: there is no such folder"),
         (["data", "check", "no_folder"], "no_folder"),
         (["data", "convert", "no_folder", "--out", "x", "--size", "4"], "at least 8"),
-        (["demo", "--minutes", "0"], "minutes"),
-        (["bench", "--bogus"], "--bogus"),
+        (["demo", "--minutes", "0"], "--minutes must be positive, got 0"),
+        (["demo", "--minutes", "inf"], "--minutes must be positive, got inf"),
+        (["data", "check", ".", "--damaged", "skp"], "got 'skp'; did you mean skip?"),
+        (["bench", "--bogus"], "--bogus is no option of usucl bench; see usucl bench --help"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -109,16 +130,23 @@ def test_bad_input_is_one_line(
 
 
 def test_messages_name_options_as_they_are_typed() -> None:
-    options = {"batch_size": 1, "set_": (), "run": "x", "overwrite": False, "exclude_video": ()}
+    typed = {name: parameter.typed for name, parameter in parameters_of(run.train).items()}
+    typed |= {"exclude_video": "--exclude-video", "run": "--run", "batch_size": "--batch-size"}
     for message, said in (
-        ("batch_size must be at least 1, got 0", "batch-size must be at least 1, got 0"),
-        ("exclude_video: no such video", "exclude-video: no such video"),
-        ("give overwrite=True to replace it", "give --overwrite to replace it"),
+        ("batch_size must be at least 1, got 0", "--batch-size must be at least 1, got 0"),
+        ("exclude_video: no such video", "--exclude-video: no such video"),
+        ("data must be a folder, got x", "DATA must be a folder, got x"),
+        (
+            "give overwrite=True to replace it, or resume=True to go on",
+            "give --overwrite to replace it, or --resume to go on",
+        ),
         ("2 after exclude_video=, 0 after run=", "2 after --exclude-video, 0 after --run"),
+        ("use pretrained=False, or go", "use --set pretrained=false, or go"),
         ("a/batch_size/run=1/x is missing", "a/batch_size/run=1/x is missing"),
-        ("resume=True", "resume=True"),  # no option of this command
+        ("folder/overwrite=True", "folder/overwrite=True"),
     ):
-        assert _as_typed(message, options) == said
+        assert as_typed(message, typed) == said
+    assert as_typed("resume=True", {"run": "RUN"}) == "resume=True"  # no option of this command
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,14 @@ def test_raw_images_are_refused_with_the_way_to_prepare_them(
             call(images)
 
 
+def test_shapes_can_be_tried_without_memory() -> None:
+    with torch.device("meta"):
+        encoder = FrameEncoder(EncoderConfig(backbone="resnet10", image_size=32, dim=8))
+        assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 8)
+        with pytest.raises(TypeError, match=r"got torch\.float64"):
+            encoder(torch.zeros(2, 3, 32, 32, dtype=torch.float64))
+
+
 def test_images_of_another_size_are_warned_of(encoder: FrameEncoder) -> None:
     with pytest.warns(UserWarning, match=r"50x40, .* trained on 32x32: encoder\.preprocess\("):
         assert encoder(torch.zeros(1, 3, 40, 50)).shape == (1, 8)

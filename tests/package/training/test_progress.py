@@ -69,10 +69,11 @@ def test_piped_training_says_what_it_does(
     assert re.search(
         r"(?m)^Trained for \d:\d\d:\d\d, 2 epochs of 4 steps in all; loss", captured.out
     )
-    pasted = [shlex.split(line) for line in captured.out.splitlines() if line.startswith("  usucl")]
+    commands = [line for line in captured.out.splitlines() if line.startswith("  usucl")]
+    pasted = [shlex.split(line, comments=True) for line in commands]
     assert ["usucl", "evaluate", str(out), str(videos)] in pasted
     assert ["usucl", *words, "--resume", "--set", "epochs=4"] in pasted
-    assert f"  encoder = load_encoder({str(out)!r})" in captured.out.splitlines()
+    assert f"  encoder = usucl.load_encoder({str(out)!r})" in captured.out.splitlines()
 
     assert main([*words, "--resume", "--set", "epochs=3"]) == 0
     captured = capsys.readouterr()

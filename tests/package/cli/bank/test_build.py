@@ -25,7 +25,7 @@ def test_a_bank_is_not_overwritten(
     assert "give --overwrite to replace it" in stderr_line(capsys)
     for option in ("frames-per-video", "batch-size"):
         assert main([*words, f"--{option}", "0"]) == 2
-        assert f"error: {option} must be at least 1" in stderr_line(capsys)
+        assert f"error: --{option} must be at least 1" in stderr_line(capsys)
 
 
 def test_an_interrupted_build_goes_on_where_it_was(

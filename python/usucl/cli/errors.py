@@ -1,0 +1,119 @@
+"""Errors as the shell tells them: one line, in the words that were typed, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from usucl.cli.console import say
+
+UNKNOWN_ERROR, BAD_INPUT = 1, 2
+EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+LONGEST_MESSAGE = 1000  # characters: a damaged file may hold text without end
+
+
+class _Terminated(BaseException):
+    """SIGTERM: like KeyboardInterrupt, no error that anything but ``main`` may catch."""
+
+
+def reported(call: Callable[[], int | None], typed: Mapping[str, str], debug: bool) -> int:
+    """Returns the exit code of a command, whose error it tells.
+
+    Args:
+        call: the command.
+        typed: how each of its parameters is typed, see :func:`as_typed`.
+        debug: show a traceback before the error.
+    """
+    try:
+        with _terminable():
+            return call() or 0
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except EXPECTED as error:
+        unnamed = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+        message = _without_traceback(str(error) or unnamed)
+        return _complain(as_typed(message, typed), debug)
+    except KeyboardInterrupt as error:
+        return _complain(f"interrupted{_kept(error)}", debug, code=130)
+    except _Terminated as error:
+        return _complain(f"terminated (SIGTERM){_kept(error)}", debug, code=128 + signal.SIGTERM)
+    except Exception as error:
+        message = f"{type(error).__name__}: {_without_traceback(str(error))}"
+        hint = "" if debug else "; USUCL_DEBUG=1 shows where"
+        return _complain(message + hint, debug, code=UNKNOWN_ERROR)
+
+
+@contextmanager
+def keeping(kept: Callable[[], str]) -> Iterator[None]:
+    """Lets the message of an interruption end with what was kept, and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as stop:
+        stop.args = (kept(),)
+        raise
+
+
+def _kept(stop: BaseException) -> str:
+    return f": {stop.args[0]}" if stop.args else ""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns the first SIGTERM into an exception, so that files are closed; the second kills."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # whoever has called this decides
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:
+    if debug:
+        traceback.print_exc()
+    message = " ".join(message.split())
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + " ..."
+    say(f"usucl: error: {message}", stderr=True)
+    return code
+
+
+def _without_traceback(message: str) -> str:
+    """Returns the cause in a message of a data loader's worker, which holds the whole traceback."""
+    cause = r"(?s)'?Caught \w+ in DataLoader worker.*\n(?:Original )?\w[\w.]*: (.+)"
+    worker = re.match(cause, message)
+    return worker[1] if worker else message
+
+
+def as_typed(message: str, typed: Mapping[str, str]) -> str:
+    """Writes the Python parameters in a message as they are typed.
+
+    ``data must be ...`` becomes ``DATA must be ...``, ``run=`` becomes ``--run``, and
+    ``overwrite=True`` becomes ``--overwrite``. Other assignments are of the configuration, for
+    which there is ``--set``.
+    """
+    first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
+    message = "".join([typed.get(first, first), *rest])
+    named = "|".join(map(re.escape, typed)) or "(?!)"
+    message = re.sub(rf"(?<![\w./-])({named})=(True\b|(?![^\s,;]))", lambda m: typed[m[1]], message)
+    if "set_" not in typed:
+        return message
+    change = r"(?<![\w./-])(?<!--set )([a-z_.]+)=(True|False|None)\b"
+    yaml = {"True": "true", "False": "false", "None": "null"}
+    return re.sub(change, lambda m: f"--set {m[1]}={yaml[m[2]]}", message)

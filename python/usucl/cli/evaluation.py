@@ -1,0 +1,111 @@
+"""The figures of an evaluation as tables, each told for what it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from usucl.cli.console import say, table
+
+if TYPE_CHECKING:
+    from usucl.evaluation import Evaluation
+    from usucl.evaluation.bootstrap import Estimate
+    from usucl.evaluation.simultaneous import Comparison
+
+RETRIEVAL = {
+    "same_video": "finds its own video",
+    "temporal": "finds its place in time",
+    "temporal_hard": "the same, near frames",
+}
+LABELS = {"label": "label of the video", "frame_label": "label of the frame"}
+
+
+class _Figure(NamedTuple):
+    name: str
+    unit: str
+    of: Comparison
+    is_cross_validation: bool
+
+
+def show(evaluation: Evaluation) -> None:
+    """Prints what was measured on what, the figures, and which encoder is better."""
+    from usucl.data.patients import UNIT
+
+    figures = list(_figures(evaluation))
+    say(_measured_on(evaluation))
+    if evaluation.patients != "known":
+        say(
+            f"{'Patients' if evaluation.patients == 'unknown' else 'Some patients'} unknown: "
+            "split by video; a patient may be on both sides."
+        )
+    everything = sum(count.videos for count in evaluation.counts.values())
+    seen = evaluation.counts["pretraining"].videos
+    parts = {
+        False: f"On {evaluation.protocol.measured_on}",
+        True: f"By cross-validation over all {everything} videos, of which pretraining saw {seen} "
+        "(never their labels): not held out",
+    }
+    for is_cross_validation, title in parts.items():
+        rows = [
+            (f.name, f.unit, *(_text(f.of[name], ".2f") for name in evaluation.encoders))
+            for f in figures
+            if f.is_cross_validation == is_cross_validation
+        ]
+        if rows:
+            say()
+            table(["", "figure", *evaluation.encoders], rows, title=title)
+    others = [name for name in evaluation.encoders if name != "trained"]
+    rows = [
+        (
+            f.name + (", cross-validation" if f.is_cross_validation else ""),
+            *(_judged(f.of[f"trained - {name}"]) for name in others),
+        )
+        for f in figures
+    ]
+    say()
+    table(["", *(f"against {name}" for name in others)], rows, title="The trained encoder is")
+    say(
+        f"Brackets are 95 % intervals over {UNIT[evaluation.patients]}s. Those of differences hold "
+        f"for all {evaluation.comparisons} differences of the evaluation at once."
+    )
+
+
+def _figures(evaluation: Evaluation) -> Iterator[_Figure]:
+    for task, name in RETRIEVAL.items():
+        yield _Figure(name, "AUROC", evaluation.retrieval[task], False)
+    for label, reached in evaluation.probes.items():
+        for protocol, result in (reached.protocols if reached else {}).items():
+            if result is not None:
+                level = "video" if label == "label" else "frame"
+                figure = result.probes["linear"][level]["balanced_accuracy"]
+                unit = "balanced accuracy of a linear probe"
+                yield _Figure(LABELS[label], unit, figure, protocol == "cross_validation")
+
+
+def _measured_on(evaluation: Evaluation) -> str:
+    held_out = evaluation.counts["held_out"]
+    what = "synthetic video" if evaluation.synthetic else "video"
+    whose = "the data of the run" if evaluation.own_data else "other data than the run's"
+    if not held_out.videos:
+        return f"{whose.capitalize()}, {evaluation.data}: nothing is held out; pretraining saw all."
+    text = f"{held_out.videos} held-out {what}{'s' * (held_out.videos != 1)}"
+    if evaluation.patients == "known":
+        text += f" of {held_out.patients} patient{'s' * (held_out.patients != 1)}"
+    return f"Measured on {text} of {whose}, {evaluation.data}."
+
+
+def _judged(difference: Estimate) -> str:
+    from usucl.evaluation import verdict
+
+    word = verdict(difference)
+    if difference.adjusted_low is None or difference.adjusted_high is None:
+        return f"{word}: {_text(difference, '+.2f')}"
+    low, high = difference.adjusted_low, difference.adjusted_high
+    return f"{word}: {difference.value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _text(estimate: Estimate, form: str) -> str:
+    if estimate.value is None:
+        return "-"
+    interval = "" if estimate.low is None else f" [{estimate.low:{form}}, {estimate.high:{form}}]"
+    return f"{estimate.value:{form}}{interval}"
