@@ -21,8 +21,10 @@ from usucl._files import check_seal
 from usucl.cli import main
 from usucl.models import EncoderConfig, FrameEncoder, export_usage, save_encoder, usage
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAIN = EncoderConfig(backbone="resnet10", image_size=40, dim=8)
-SMALL = EncoderConfig(backbone="resnet18", image_size=32, dim=8, head="mlp-bn", small_stem=True)
+SMALL = EncoderConfig(backbone="resnet10", image_size=32, dim=8, head="mlp-bn", small_stem=True)
 
 
 @pytest.fixture(params=[PLAIN, SMALL], ids=["plain", "small-stem"])
@@ -108,10 +110,19 @@ def test_a_run_holds_its_backbone_in_the_names_of_torchvision(run: Path) -> None
     assert json.loads(about["mean"]) == [0.485, 0.456, 0.406]
     assert json.loads(about["std"]) == [0.229, 0.224, 0.225]
     assert "centre" in about["preprocessing"]
-    if config == SMALL:
-        network = torchvision.models.resnet18()
-        names = {n for n in network.state_dict() if not n.startswith("fc.")}
-        assert names == load_file(file).keys()
+    assert {f"backbone.{name}" for name in load_file(file)} == {
+        name for name in load_file(run / "encoder.safetensors") if name.startswith("backbone.")
+    }
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
+def test_a_backbone_has_the_names_and_shapes_of_torchvision(backbone: str) -> None:
+    with torch.device("meta"):
+        ours = FrameEncoder(EncoderConfig(backbone=backbone)).backbone.state_dict()
+        theirs = getattr(torchvision.models, backbone)().state_dict()
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in theirs.items() if not name.startswith("fc.")
+    }
 
 
 def test_the_encoder_records_its_colours(run: Path) -> None:
