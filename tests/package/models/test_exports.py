@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,18 +171,15 @@ def test_a_format_without_its_library_says_what_to_install(
 
 
 def test_the_command_prints_lines_that_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     save_encoder(FrameEncoder(PLAIN), tmp_path / "run")
     Image.new("RGB", (50, 60)).save(tmp_path / "frame.png")
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "weights.pth")]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"Exported: {tmp_path / 'weights.pth'}"
-    code = "\n".join([*lines, "print(features.shape)"])
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "torch.Size([1, 512])"
+    assert outcome("\n".join(lines))["features"].shape == (1, 512)
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "weights.pth")]) == 2
     assert "weights.pth exists: give --overwrite to replace it" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "nothing")]) == 2
