@@ -1,12 +1,14 @@
 """The common look of all pictures: a colour has the same meaning wherever it appears.
 
-Names and labels reach a picture through :func:`shortened`, so they are text, whatever characters
+Names and labels reach a picture through :func:`drawable`, so they are text, whatever characters
 they hold.
 """
 
 from __future__ import annotations
 
 import functools
+import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import LoadFlags
 
 from usucl._files import replacing
 
@@ -47,8 +50,10 @@ TIME = LinearSegmentedColormap.from_list("time", ["#c9dfe3", "#5aa0a4", "#0f5c63
 FONT = "DejaVu Sans"
 """Comes with Matplotlib."""
 
-WIDTH = 9.6
-"""Inches; at 160 dots per inch a picture is sharp on the page, which shows it 960 px wide."""
+WIDTH, NARROW = 9.6, 3.35
+"""Widths of a picture on a screen and on a phone, in inches of 100 px on the page."""
+
+LONGEST_TEXT = 1000  # letters; a longer one is cut in the middle
 
 
 @contextmanager
@@ -57,11 +62,11 @@ def styled() -> Iterator[None]:
     look = {
         "text.parse_math": False,  # a dollar in a name is a dollar
         "font.family": FONT,
-        "font.size": 8.5,
+        "font.size": 9.5,
         "text.color": INK,
         "axes.labelcolor": MUTED,
         "axes.edgecolor": RULE,
-        "axes.titlesize": 9.5,
+        "axes.titlesize": 10.5,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.titlepad": 8,
@@ -76,10 +81,11 @@ def styled() -> Iterator[None]:
         "xtick.major.size": 0,
         "ytick.major.size": 0,
         "legend.frameon": False,
-        "legend.fontsize": 8,
+        "legend.fontsize": 9,
         "lines.linewidth": 1.5,
         "figure.facecolor": PAPER,
         "savefig.dpi": 160,
+        "svg.hashsalt": "usucl",  # the same picture is the same file
     }
     with matplotlib.style.context(["default", look]):
         yield
@@ -93,6 +99,13 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def vector(figure: Figure) -> bytes:
+    """Returns an SVG, whose letters are outlines and need no font."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def bare(axes: Axes) -> None:
     """Removes ticks, grid and frame, for pictures and maps without meaningful axes."""
     axes.set(xticks=[], yticks=[])
@@ -102,10 +115,7 @@ def bare(axes: Axes) -> None:
 
 
 def shortened(text: str, length: int) -> str:
-    """Returns text for a picture, cut in the middle, because names often differ at their ends.
-
-    A character that the font lacks is an escape, so that different names look different.
-    """
+    """Returns :func:`drawable` text cut in the middle, because names often differ at their ends."""
     if len(text) > 2 * length:
         text = text[:length] + text[-length:]
     drawn = "".join(
@@ -114,6 +124,42 @@ def shortened(text: str, length: int) -> str:
     )
     half = (length - 1) // 2
     return drawn if len(drawn) <= length else f"{drawn[: length - 1 - half]}…{drawn[-half:]}"
+
+
+def drawable(text: str) -> str:
+    """Returns text for a picture, whole unless it is longer than any name of a file.
+
+    A character that the font lacks is an escape, so that different names look different.
+    """
+    return shortened(text, LONGEST_TEXT)
+
+
+def wrapped(text: str, points: float, inches: float) -> list[str]:
+    """Returns the lines of :func:`drawable` text that fit a width, in letters of a size.
+
+    Lines end after a space, a stroke or the like if there is one, otherwise anywhere.
+    """
+    lines = [""]
+    for part in re.findall(r"[_\-/.·]*[^\s_\-/.·]*[_\-/.·]*\s*", drawable(text)):
+        if lines[-1] and width_of(lines[-1] + part.rstrip(), points) > inches:
+            lines.append("")
+        for letter in part:
+            if lines[-1] and width_of(lines[-1] + letter, points) > inches and letter != " ":
+                lines.append("")
+            lines[-1] += letter
+    return [line.strip() for line in lines if line.strip()] or [""]
+
+
+def width_of(text: str, points: float) -> float:
+    """Returns the width of a line in letters of a size, in inches."""
+    return 1.05 * sum(map(_advance, text)) * points / 72  # hinting may widen letters
+
+
+@functools.cache
+def _advance(character: str) -> float:
+    """Returns the width of a letter as a share of the size."""
+    font = get_font(findfont(FONT))
+    return font.load_char(ord(character), flags=LoadFlags.NO_SCALE).horiAdvance / font.units_per_EM
 
 
 @functools.cache

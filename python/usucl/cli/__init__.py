@@ -30,6 +30,7 @@ COMMANDS: Commands = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "report": run.report,
     "export": export,
     "bank": {
         "build": bank.build,

@@ -1,4 +1,4 @@
-"""``usucl demo``, ``train``, ``embed`` and ``evaluate``: the package's functions as commands."""
+"""The package's functions as commands: demo, train, embed, evaluate, report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from usucl.cli.parameters import (
     Change,
     Count,
     Data,
+    Evaluated,
     Metavar,
     NewFolder,
+    Pattern,
     Run,
     Seed,
     at_least,
@@ -27,7 +29,7 @@ from usucl.cli.parameters import (
 def demo(
     *,
     data: Data | None = None,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     out: NewFolder = Path("runs/demo"),
     minutes: Annotated[float, positive] = 6.0,
 ) -> None:
@@ -39,8 +41,9 @@ def demo(
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds.
-        out: run folder.
+                of each video within the folder; usucl data check shows whom it finds
+            (default: patients as in labels.csv).
+            out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
@@ -52,12 +55,12 @@ def demo(
     say(f"Report: {report}")
 
 
-@rules(needed=("data", "out"), unless="print_config")
+@rules(needed=("data", "out"), unless="print_config", not_both=("resume", "overwrite"))
 def train(
     data: Data | None = None,
     *,
     out: NewFolder | None = None,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     preset: str = "dense",
     set_: Sequence[Change] = (),
     held_out: Sequence[Annotated[int, at_least(0), Metavar("FOLD")]] | None = None,
@@ -75,7 +78,8 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds.
+                of each video within the folder; usucl data check shows whom it finds
+            (default: patients as in labels.csv).
         preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
             change the preset it names (preset: dense if it names none).
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
@@ -178,6 +182,9 @@ def embed(
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
+    unknown = sum(map(str.__eq__, result.group, result.video_id))
+    if unknown:
+        say(f"Patients unknown for {unknown} of {videos} videos: their group is the video's id.")
     say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 
@@ -191,7 +198,7 @@ def evaluate(
     data: Data,
     *,
     out: NewFolder | None = None,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     frames_per_video: Count = 20,
     queries_per_video: Count = 10,
     resamples: Count = 2000,
@@ -211,7 +218,7 @@ def evaluate(
         out: folder for evaluation.json, embeddings/ and the report (default: the run folder, or
             one of its own in it for other data).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; (default: that of the run).
+            of each video within the folder (default: that of the run).
         frames_per_video: greatest number of frames per video, evenly spaced.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
@@ -237,10 +244,24 @@ def evaluate(
     own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)
     folder = own if out is None else RunFolder(out)
     say(f"Evaluation: {folder.evaluation}")
-    if not no_report and folder.path == Path(run):
+    if not no_report:
         from usucl.report import write_report
 
-        say(f"Report: {write_report(run)}")
+        elsewhere = None if folder.path == Path(run) else folder.path
+        say(f"Report: {write_report(run, evaluation=elsewhere)}")
+
+
+def report(run: Run, *, evaluation: Evaluated | None = None) -> None:
+    """Write the report of a run again, from what lies in its folder; nothing is measured.
+
+    Args:
+        run: run folder.
+        evaluation: folder of an evaluation of the run, such as one on other data, where its report
+            goes (default: the run folder).
+    """
+    from usucl.report import write_report
+
+    say(f"Report: {write_report(run, evaluation=evaluation)}")
 
 
 def _written(path: Path) -> int | None:

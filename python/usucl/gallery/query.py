@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
-from usucl.data.dicom import dicom_frame
 from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from usucl.data.transforms import centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
-from usucl.models import FrameEncoder
+
+if TYPE_CHECKING:
+    from usucl.models import FrameEncoder
 
 SHOWN = 320
 """Side in pixels of a query in a sheet."""
@@ -30,12 +32,14 @@ class Query:
         embedding: ``[1, D]``.
         image: uint8 ``[3, S, S]``, or why there is none.
         slot: slot of a stored frame, None for a frame from elsewhere.
+        video: id of the stored video that the frame is of, None if it is of none.
     """
 
     name: str
     embedding: Tensor
     image: Tensor | VideoError
     slot: int | None = None
+    video: str | None = None
 
 
 def query_of_slot(bank: NegativeBank, contents: Contents, slot: int) -> Query:
@@ -48,10 +52,11 @@ def query_of_slot(bank: NegativeBank, contents: Contents, slot: int) -> Query:
         raise ValueError(f"slot must be 0 to {len(bank) - 1}, got {slot}")
     image = contents.pictures([slot], SHOWN)[slot]
     embedding = bank.frames().embedding[slot : slot + 1]
-    return Query(contents.describe(slot).name, embedding, image, slot)
+    frame = contents.describe(slot)
+    return Query(frame.name, embedding, image, slot, frame.video)
 
 
-def query_of_file(encoder: FrameEncoder, text: str) -> Query:
+def query_of_file(encoder: FrameEncoder, contents: Contents, text: str) -> Query:
     """Reads a query from a file or folder, with ``@`` and a frame number if it holds several.
 
     Raises:
@@ -60,7 +65,14 @@ def query_of_file(encoder: FrameEncoder, text: str) -> Query:
     image, name = _read(text)
     with torch.no_grad():
         embedding = encoder(normalise(centre_view(image, encoder.config.image_size)[None]))
-    return Query(name, embedding, centre_view(image, SHOWN))
+    shown, path = centre_view(image, SHOWN), _parted(text)[0]
+    return Query(name, embedding, shown, video=_video(contents, path))
+
+
+def _video(contents: Contents, path: Path) -> str | None:
+    """Returns the id of the stored video that a file is, or is a frame of."""
+    own = {path.resolve(), path.resolve().parent}
+    return next((v.id for v in contents.videos if Path(v.path).resolve() in own), None)
 
 
 def _read(text: str) -> tuple[Tensor, str]:
@@ -73,6 +85,8 @@ def _read(text: str) -> tuple[Tensor, str]:
         return torch.from_numpy(read_image(path)).permute(2, 0, 1), path.name
     if path.is_file() and (ending in DICOM_SUFFIXES or is_dicom(path)):
         try:
+            from usucl.data.dicom import dicom_frame
+
             frame, number = dicom_frame(path, number)
         except IndexError as error:
             raise ValueError(f"query: {error}") from error

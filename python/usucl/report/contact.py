@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
-from usucl import _style as style
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
 from usucl.data.batches import Clock
@@ -36,26 +31,53 @@ ROWS = 6
 NEGATIVES = 3
 VIDEOS = 30
 FRAMES_PER_VIDEO = 60
-TILE = 128
+TILE = 160
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
+    """A frame of the sheet; ``similarity`` is that to the anchor, None for the anchor itself."""
+
     entry: VideoEntry
     frame: int
-    similarity: float | None  # to the anchor; None for the anchor itself
+    similarity: float | None
+
+    def picture(self) -> Tensor:
+        """Returns the frame as the encoder sees it, uint8 ``[3, TILE, TILE]``."""
+        return load_frames(self.entry, [self.frame], TILE)[0]
 
 
 @dataclass(frozen=True)
-class _Row:
-    anchor: _Tile
-    positive: _Tile
-    intra: list[_Tile]
-    cross: list[_Tile]
+class ContactRow:
+    """An anchor with its positive and its hardest negatives, the most similar first."""
+
+    anchor: Tile
+    positive: Tile
+    intra: list[Tile]
+    cross: list[Tile]
+
+    def is_above(self, tile: Tile) -> bool:
+        """Whether a negative is more similar to the anchor than the positive is."""
+        if tile.similarity is None or self.positive.similarity is None or tile is self.positive:
+            return False
+        return tile.similarity > self.positive.similarity
 
 
-def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | None:
-    """Draws a positive and the hardest negatives of each anchor, one row per anchor.
+@dataclass(frozen=True)
+class ContactSheet:
+    """The rows of a contact sheet; ``with_intra`` is false for a run without such negatives."""
+
+    rows: list[ContactRow]
+    with_intra: bool
+
+    def above(self, kind: str) -> tuple[int, int]:
+        """Returns how many negatives, ``"intra"`` or ``"cross"``, are above their positive."""
+        tiles = [(row, tile) for row in self.rows for tile in getattr(row, kind)]
+        return sum(row.is_above(tile) for row, tile in tiles), len(tiles)
+
+
+def contact_sheet(record: RunRecord, data: str | Path) -> ContactSheet | None:
+    """Finds a positive and the hardest negatives of each anchor, one row per anchor.
 
     Keys are up to 60 frames of each held-out video (of all videos if none is held out). The
     temporal window is the last one of the run's curriculum, kept beyond the positives as in
@@ -63,9 +85,10 @@ def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | Non
     are most often its neighbours in time and look the same.
 
     Returns:
-        ``path``, or None if there is no other video to compare with.
+        The sheet, or None if there is no other video to compare with.
     """
-    catalog = record.folder.scan(data)
+    given = record.evaluation.patient_pattern if record.evaluation else None
+    catalog = record.folder.scan(data, patient_pattern=given)
     held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)
     if len({e.group for e in entries}) < 2:
@@ -73,12 +96,10 @@ def contact_sheet(record: RunRecord, data: str | Path, path: Path) -> Path | Non
     some = replace(
         catalog, entries=tuple(entries[i] for i in evenly_spaced(len(entries), VIDEOS, ends=True))
     )
-    rows = _rows(record, some)
-    with style.styled():
-        return style.save(_draw(rows, record.window is not None), path)
+    return ContactSheet(list(_rows(record, some)), record.window is not None)
 
 
-def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
+def _rows(record: RunRecord, catalog: VideoCatalog) -> Iterator[ContactRow]:
     encoder = load_encoder(record.folder.path)
     size, radius = encoder.config.image_size, record.config.sampling.positive_radius
     embeddings = embed_entries(
@@ -103,32 +124,28 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> list[_Row]:
     # This many reach the third video even if two others fill the first ranks.
     cross = bank.hardest(anchors, NEGATIVES * FRAMES_PER_VIDEO)
 
-    def tile(index: int, similarity: float | None) -> _Tile:
-        return _Tile(catalog.entries[video[index]], int(embeddings.frame[index]), similarity)
+    def tile(index: int, similarity: float | None) -> Tile:
+        return Tile(catalog.entries[video[index]], int(embeddings.frame[index]), similarity)
 
-    def tiles(index: Tensor, similarity: Tensor) -> list[_Tile]:
+    def tiles(index: Tensor, similarity: Tensor) -> list[Tile]:
         pairs = zip(index.tolist(), similarity.tolist(), strict=True)
         return [tile(i, s) for i, s in pairs if i >= 0]
 
-    rows = []
     for n, i in enumerate(chosen.tolist()):
         anchor = tile(i, None)
         near = anchor.frame + radius
         near = near if near < anchor.entry.num_frames else max(0, anchor.frame - radius)
         image = normalise(load_frames(anchor.entry, [near], size))
         positive = encode(encoder, image, 1, default_device()).embedding[0]
-        hardest: dict[str, _Tile] = {}
+        hardest: dict[str, Tile] = {}
         for other in tiles(cross.cross_index[n], cross.cross_similarity[n]):
             hardest.setdefault(other.entry.id, other)
-        rows.append(
-            _Row(
-                anchor,
-                _Tile(anchor.entry, near, float(positive @ anchors.embedding[n])),
-                tiles(intra.intra_index[n], intra.intra_similarity[n]),
-                list(hardest.values())[:NEGATIVES],
-            )
+        yield ContactRow(
+            anchor,
+            Tile(anchor.entry, near, float(positive @ anchors.embedding[n])),
+            tiles(intra.intra_index[n], intra.intra_similarity[n]),
+            list(hardest.values())[:NEGATIVES],
         )
-    return rows
 
 
 def _keys(embeddings: Embeddings, times: NDArray[np.float64]) -> Frames:
@@ -161,63 +178,3 @@ def _anchors(embeddings: Embeddings) -> Tensor:
         for i in evenly_spaced(len(videos), ROWS, ends=True)
     ]
     return torch.stack([frames[len(frames) // 2] for frames in middle])
-
-
-def _draw(rows: Sequence[_Row], with_intra: bool) -> Figure:
-    groups = [
-        ("Anchor", style.ANCHOR, 1, [[row.anchor] for row in rows]),
-        ("Positive", style.POSITIVE, 1, [[row.positive] for row in rows]),
-    ]
-    if with_intra:
-        intra = [row.intra for row in rows]
-        groups.append(("Hardest intra-video negatives", style.INTRA, NEGATIVES, intra))
-    cross = [row.cross for row in rows]
-    groups.append(("Hardest cross-video negatives", style.CROSS, NEGATIVES, cross))
-
-    # Lengths are in inches from the top left; a cell is a picture with a white border.
-    gap, head, caption = 0.22, 0.42, 0.36
-    columns = sum(span for _, _, span, _ in groups)
-    cell = min(1.2, (style.WIDTH - gap * (len(groups) - 1)) / columns)
-    border = 0.03 * cell
-    width = cell * columns + gap * (len(groups) - 1)
-    height = head + len(rows) * (cell + caption)
-    figure = Figure(figsize=(width, height))
-    x = 0.0
-    for title, colour, span, tiles in groups:
-        left, right = (x + border) / width, (x + cell * span - border) / width
-        figure.text(left, 1 - 0.2 / height, title, color=colour, weight="bold", fontsize=9)
-        figure.add_artist(Line2D([left, right], [1 - 0.29 / height] * 2, color=colour))
-        for r, row in enumerate(rows):
-            bottom = height - head - r * (cell + caption) - cell
-            for k in range(span):
-                size = cell - 2 * border
-                box = (x + k * cell + border, bottom + border, size, size)
-                axes = figure.add_axes(
-                    (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-                )
-                style.bare(axes)
-                if k < len(tiles[r]):
-                    _picture(axes, tiles[r][k], colour, row.anchor)
-                else:
-                    axes.set_facecolor(style.MAP)
-                    axes.text(
-                        0.5, 0.5, "no other", transform=axes.transAxes, color=style.MUTED,
-                        ha="center", va="center", fontsize=7,
-                    )  # fmt: skip
-        x += cell * span + gap
-    return figure
-
-
-def _picture(axes: Axes, tile: _Tile, colour: str, anchor: _Tile) -> None:
-    image = load_frames(tile.entry, [tile.frame], TILE)[0].permute(1, 2, 0).numpy()
-    axes.imshow(image, interpolation="lanczos", aspect="auto")
-    where = f"{style.shortened(tile.entry.label or tile.entry.id, 13)} · f{tile.frame}"
-    if tile is anchor:
-        first, second, weight = style.shortened(tile.entry.id, 17), where, "normal"
-    else:
-        first, weight = f"{tile.similarity:.3f}", "bold"
-        distance = f"{tile.frame - anchor.frame:+d} frames".replace("-", "−")  # noqa: RUF001
-        second = distance if tile.entry is anchor.entry else where
-    below: dict[str, Any] = {"transform": axes.transAxes, "va": "top"}
-    axes.text(0, -0.05, first, fontsize=7.2, color=colour, weight=weight, **below)
-    axes.text(0, -0.17, second, fontsize=6.6, color=style.MUTED, **below)

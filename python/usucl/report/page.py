@@ -7,67 +7,35 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from string import Template
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from usucl._terminal import visible
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { --ink: #1f2a37; --muted: #6b7785; --rule: #d8dee5; --ground: #f6f8fa;
-        --good: #0f766e; --bad: #b4325a; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 56px 24px 72px; max-width: 1008px; color: var(--ink);
-       font: 15px/1.55 system-ui, "Segoe UI", "Helvetica Neue", "Liberation Sans", sans-serif; }
-h1, p, bdi { overflow-wrap: anywhere; }
-h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
-h2 { font-size: 20px; margin: 56px 0 10px; padding-top: 14px; border-top: 1px solid var(--rule); }
-h3 { font-size: 15px; margin: 28px 0 4px; }
-p { margin: 0 0 12px; max-width: 46em; }
-.lead { font-size: 17px; margin-top: 20px; }
-.muted, .note { color: var(--muted); }
-.note { font-size: 13px; }
-img { display: block; max-width: 100%; height: auto; margin: 18px 0 10px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px;
-         margin: 24px 0 8px; }
-.card { background: var(--ground); border-radius: 8px; padding: 14px 16px 12px; }
-.card b { display: block; font-size: 32px; line-height: 1.25; font-weight: 600;
-          font-variant-numeric: tabular-nums; }
-.card .note { line-height: 1.45; }
-.higher { color: var(--good); } .lower { color: var(--bad); } .open { color: var(--muted); }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; margin: 10px 0 6px;
-        font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: var(--muted); padding: 6px 10px 6px 0;
-     border-bottom: 1px solid var(--rule); vertical-align: bottom; }
-td { padding: 7px 10px 7px 0; border-bottom: 1px solid #edf0f3; vertical-align: top; }
-td.number { white-space: nowrap; }
-td small, .card small { color: var(--muted); font-size: 12.5px; font-weight: 400; }
-td small { display: block; }
-td .note { max-width: 30em; line-height: 1.4; margin-top: 2px; }
-pre { background: var(--ground); border-radius: 8px; padding: 14px 16px; font-size: 12px;
-      line-height: 1.5; columns: 2; column-gap: 32px; white-space: pre-wrap;
-      overflow-wrap: anywhere; }
-@media (max-width: 640px) { pre { columns: 1; } .wide { overflow-x: auto; } }
-@media print { body { padding: 0; max-width: none; font-size: 11pt; }
-  h2, h3 { break-after: avoid; } img, tr, .card { break-inside: avoid; }
-  .card, pre { border: 1px solid var(--rule); } }
-</style>
-</head>
-<body>
-$body
-</body>
-</html>
-""")
+from usucl.report.stylesheet import PHONE, STYLESHEET
 
 
 class Html(str):
     """Text that is HTML already."""
+
+
+class Drawing(NamedTuple):
+    """A figure for the page, as SVG: one for screens and paper, one for phones."""
+
+    wide: bytes
+    narrow: bytes
+
+
+class Section(NamedTuple):
+    """A part of the page with a heading, which the list of contents names."""
+
+    title: str
+    content: str
+
+    @property
+    def anchor(self) -> str:
+        """The name that a link to the section has."""
+        return re.sub(r"\W+", "-", self.title.lower())
 
 
 def escape(text: object) -> Html:
@@ -80,35 +48,100 @@ def isolated(text: str) -> Html:
     return Html(f"<bdi>{escape(text)}</bdi>")
 
 
-def page(title: str, body: str) -> str:
-    """Returns the HTML document with ``body`` inside."""
-    return _PAGE.substitute(title=escape(title), body=body)
+def breakable(name: str) -> Html:
+    """Returns :func:`isolated` HTML for a name, which a line may end within at its strokes."""
+    return Html(re.sub(r"([_\-/.])(?![^<]*>)", r"\1<wbr>", isolated(name)))
 
 
-def section(title: str, *parts: str) -> str:
-    """Returns a section with a heading."""
-    return "\n".join([f"<h2>{escape(title)}</h2>", *parts])
+def page(title: str, head: str, sections: Sequence[Section] = ()) -> str:
+    """Returns the HTML document: title, contents, what stands at the head, and the sections."""
+    links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
+    contents = f'<nav class="contents" aria-label="Contents"><ol>{links}</ol></nav>'
+    body = "\n".join(
+        f'<section>\n<h2 id="{s.anchor}">{escape(s.title)}</h2>\n{s.content}\n</section>'
+        for s in sections
+    )
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLESHEET}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{contents if sections else ''}\n{head}\n{body}\n"
+        f"</body>\n</html>\n"
+    )
+
+
+def lines(*parts: str) -> str:
+    """Returns the parts that are not empty, one below the other."""
+    return "\n".join(filter(None, parts))
+
+
+def heading(title: str) -> str:
+    """Returns the heading of a part of a section."""
+    return f"<h3>{escape(title)}</h3>"
 
 
 def paragraph(text: str, style: str = "") -> str:
-    """Returns a paragraph of text, with a CSS class."""
+    """Returns a paragraph of text, with a CSS class; empty for an empty text."""
+    if not text:
+        return ""
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
 
 
-def picture(path: Path, description: str) -> str:
-    """Returns a PNG embedded in the page."""
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{escape(description)}" src="data:image/png;base64,{content}">'
+def items(texts: Iterable[str], style: str = "") -> str:
+    """Returns a list of texts."""
+    return f'<ul class="{style}">{"".join(f"<li>{escape(text)}</li>" for text in texts)}</ul>'
+
+
+def alert(title: str, texts: Sequence[str], *, mild: bool = False) -> str:
+    """Returns a box that says what is wrong; empty without texts."""
+    style = "alert mild" if mild else "alert"
+    box = f'<div class="{style}" role="note"><h2>{escape(title)}</h2>{items(texts)}</div>'
+    return box if texts else ""
+
+
+def terms(texts: Mapping[str, str], style: str) -> str:
+    """Returns a list of terms, each with its text."""
+    cells = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in texts.items())
+    return f'<dl class="{style}">{cells}</dl>'
+
+
+def code(text: str, style: str = "") -> str:
+    """Returns a text as it is, line by line."""
+    return f'<pre class="{style}">{chr(10).join(map(escape, text.strip().splitlines()))}</pre>'
+
+
+def folded(title: str, content: str, *, is_open: bool = False) -> str:
+    """Returns content that a click on its title shows; on paper it is always shown."""
+    state = " open" if is_open else ""
+    return f"<details{state}><summary>{escape(title)}</summary>{content}</details>"
+
+
+def picture(drawing: Drawing, description: str) -> str:
+    """Returns a drawing embedded in the page."""
+    wide, narrow = (address(svg, "svg+xml") for svg in drawing)
+    return (
+        f'<picture><source media="screen and (max-width: {PHONE}px)" srcset="{narrow}">'
+        f'<img alt="{escape(description)}" src="{wide}"></picture>'
+    )
+
+
+def address(content: bytes, kind: str) -> str:
+    """Returns the address of a picture that is part of the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table of texts; a cell of HTML that starts with ``<td`` is taken as it is."""
-    cells = "".join(f"<th>{escape(title)}</th>" for title in head)
-    lines = ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
-    return (
-        f'<div class="wide"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    """Returns a table of texts; a cell of HTML that starts with ``<td`` is taken as it is.
+
+    One with many columns scrolls on a phone, while its first column stays.
+    """
+    cells = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
+    content = f"<table><thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody></table>"
+    if len(head) <= 4:
+        return f'<div class="wide small">{content}</div>'
+    hint = '<p class="hint">The table goes on to the right: scroll it sideways →</p>'
+    return f'{hint}<div class="wide" tabindex="0" role="region">{content}</div>'
 
 
 def _cell(content: str) -> str:

@@ -11,8 +11,10 @@ import numpy as np
 
 from usucl._files import DamagedFileError, read_json
 from usucl._tables import read_table
+from usucl.data.phantom import is_synthetic
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
+from usucl.report.wording import Subjects
 from usucl.run_folder import SPLIT, RunFolder
 from usucl.training import TrainingConfig, read_config
 
@@ -23,14 +25,19 @@ class RunRecord:
 
     Attributes:
         folder: the run folder.
+        target: the folder of the evaluation and of the report: the run folder, or another one for
+            an evaluation on other data.
         metrics: columns of ``metrics.csv``, ``[steps]``, NaN where a cell is empty.
         split, skipped: rows of the files of that name.
         encoder: content of ``encoder.json``.
         config, config_text: ``config.yaml``, parsed and as text.
         evaluation: content of ``evaluation.json``; None before the evaluation.
+        facts: content of ``run.json``; empty for a run of an earlier version.
+        warnings: rows of ``warnings.csv``.
     """
 
     folder: RunFolder
+    target: RunFolder
     metrics: Mapping[str, FloatArray]
     split: list[dict[str, str]]
     skipped: list[dict[str, str]]
@@ -38,23 +45,33 @@ class RunRecord:
     config: TrainingConfig
     config_text: str
     evaluation: Evaluation | None
+    facts: Mapping[str, Any]
+    warnings: list[dict[str, str]]
 
     @classmethod
-    def read(cls, run: str | Path) -> RunRecord:
-        """Reads a run folder.
+    def read(cls, run: str | Path, evaluation: str | Path | None = None) -> RunRecord:
+        """Reads a run folder, and the folder of an evaluation if it is another one.
 
         Raises:
-            FileNotFoundError: ``run`` is not a folder written by training.
+            FileNotFoundError: ``run`` is not a folder written by training, or ``evaluation`` holds
+                no evaluation.
             ValueError: a file is damaged or malformed; the message names it.
         """
         folder = RunFolder(run)
+        target = folder if evaluation is None else RunFolder(evaluation)
         if not folder.encoder_config.is_file():
             name = folder.encoder_config.name
             raise FileNotFoundError(f"run must be a run folder, got {folder.path} without {name}")
+        if evaluation is not None and not target.evaluation.is_file():
+            name = target.evaluation.name
+            raise FileNotFoundError(
+                f"evaluation must be the folder of an evaluation, got {target.path} without {name}"
+            )
         written = folder.config.is_file()
         rows = _rows(folder.metrics, growing=True)
         return cls(
             folder=folder,
+            target=target,
             metrics={
                 name: np.array([_number(row[name]) for row in rows])
                 for name in (rows[0] if rows else ())
@@ -64,8 +81,31 @@ class RunRecord:
             encoder=read_json(folder.encoder_config),
             config=read_config(folder.config, {}) if written else TrainingConfig(),
             config_text=folder.config.read_text("utf-8", "backslashreplace") if written else "",
-            evaluation=_evaluation(folder.evaluation),
+            evaluation=_evaluation(target.evaluation),
+            facts=read_json(folder.facts) if folder.facts.is_file() else {},
+            warnings=_rows(folder.warnings, ("step", "warning"), growing=True),
         )
+
+    @property
+    def is_of_own_data(self) -> bool:
+        """Whether the evaluation, if there is one, is on the data of the run."""
+        return self.target is self.folder or bool(self.evaluation and self.evaluation.own_data)
+
+    @property
+    def subjects(self) -> Subjects:
+        """What is known about the patients of the data measured, or else trained on."""
+        if self.evaluation is None:
+            return self.trained_on
+        data = self.evaluation.data
+        return Subjects(self.evaluation.patients, self.evaluation.synthetic or is_synthetic(data))
+
+    @property
+    def trained_on(self) -> Subjects:
+        """What is known about the patients of the videos of the run, held out or not."""
+        if self.evaluation is not None and self.evaluation.own_data:
+            return self.subjects
+        alone = bool(self.split) and all(row["group"] == row["video_id"] for row in self.split)
+        return Subjects("unknown" if alone else "known", is_synthetic(self.config.data))
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Returns steps and values of a metric where it has a value; empty if never logged."""

@@ -1,4 +1,4 @@
-"""The evaluation in words and tables: each figure with what it means and what it does not mean."""
+"""The figures of the evaluation as rows and tables, each with what it means and does not mean."""
 
 from __future__ import annotations
 
@@ -10,25 +10,38 @@ from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.embed import ENCODERS
 from usucl.evaluation.probes import FIGURES, PROBES
 from usucl.evaluation.schema import Comparison, ProbeResult
-from usucl.report.page import Html, escape, isolated, paragraph, table
+from usucl.report.page import Html, escape, heading, isolated, lines, paragraph, table, terms
+from usucl.report.verdicts import OTHERS, Row, every_interval, interval, verdict
+from usucl.report.wording import Subjects, number
+
+
+class _Task(NamedTuple):
+    """A retrieval task: its title, its name in a sentence, and its meaning."""
+
+    title: str
+    skill: str
+    meaning: str
+
 
 RETRIEVAL = {
-    "same_video": (
+    "same_video": _Task(
         "Finds its own video",
+        "finding its own video",
         "An altered frame against all clean frames: does its own video come before the videos of "
-        "other patients? Pretraining lifts this readily. Part of it may rest on the look of the "
-        "machine, not on anatomy.",
+        "other {noun}s? Part of the figure may rest on the look of the machine, not on anatomy.",
     ),
-    "temporal": (
+    "temporal": _Task(
         "Finds its place in time",
+        "finding its place in time",
         "Frames within {near_frames} of an altered frame against frames of the same video farther "
-        "than {far_fraction} of its length. It shows that pretraining worked; methods without "
-        "intra-video negatives rise as well, so it does not show which negatives did it.",
+        "than {far_fraction} of its length. Methods without intra-video negatives can raise it as "
+        "well, so it does not show which negatives did it.",
     ),
-    "temporal_hard": (
-        "The same, near frames",
-        "Against frames within {hard_fraction} of the length, where intra-video negatives act. "
-        "Differences of a hundredth or two come and go with the seed.",
+    "temporal_hard": _Task(
+        "Finds its place among near frames",
+        "finding its place among near frames",
+        "The same against frames within {hard_fraction} of the length, where intra-video negatives "
+        "act. Differences of a hundredth or two come and go with the seed.",
     ),
 }
 GEOMETRY = {
@@ -48,30 +61,35 @@ GEOMETRY = {
 LABELS = {"label": "Label of the video", "frame_label": "Label of the frame"}
 PROTOCOLS = {
     "held_out": (
-        "Held-out patients",
-        "Fitted on the videos that pretraining saw, tested on videos of patients it never saw.",
+        "held out",
+        "Fitted on the videos that pretraining saw, tested on the held-out videos.",
     ),
     "cross_validation": (
-        "Cross-validation over all patients",
-        "Every patient is tested once by a probe fitted on the others. It has more patients, but "
+        "cross-validation, not held out",
+        "Every {noun} is tested once by a probe fitted on the others. More are tested, but "
         "pretraining saw most of their frames (never their labels): not a held-out figure.",
     ),
 }
 HEAD = ["", "trained", "random", "pixels", "trained − random", "trained − pixels"]  # noqa: RUF001
 
 
-class Row(NamedTuple):
-    """One figure of the evaluation, ready to be drawn or printed."""
-
-    name: str
-    estimates: Comparison
-    chance: float
-
-
 def retrieval_rows(evaluation: Evaluation) -> list[Row]:
     """Returns the retrieval figures, in the order of the report."""
-    figures = evaluation.retrieval
-    return [Row(name, figures[t], 0.5) for t, (name, _) in RETRIEVAL.items() if t in figures]
+    held_out = evaluation.protocol.measured_on == "held-out videos"
+    how = "on held-out videos" if held_out else "on videos that pretraining saw"
+    return [
+        Row(
+            name=task.title,
+            estimates=evaluation.retrieval[key],
+            chance=0.5,
+            unit="AUROC",
+            skill=task.skill,
+            how=how,
+            held_out=held_out,
+        )
+        for key, task in RETRIEVAL.items()
+        if key in evaluation.retrieval
+    ]
 
 
 def probe_rows(evaluation: Evaluation) -> list[Row]:
@@ -79,48 +97,61 @@ def probe_rows(evaluation: Evaluation) -> list[Row]:
     rows = []
     for label, protocol, result in _protocols(evaluation):
         level = "video" if label == "label" else "frame"
-        name = f"{LABELS[label]},\n{PROTOCOLS[protocol][0].lower()}"
-        if protocol == "cross_validation":
-            name = f"{LABELS[label]},\ncross-validation"
-        figure = result.probes["linear"][level]["balanced_accuracy"]
-        rows.append(Row(name, figure, result.chance))
+        held_out = protocol == "held_out"
+        rows.append(
+            Row(
+                name=f"{LABELS[label]},\n{PROTOCOLS[protocol][0]}",
+                estimates=result.probes["linear"][level]["balanced_accuracy"],
+                chance=result.chance,
+                unit="Balanced accuracy",
+                skill=f"telling the label of the {level}" + ("" if held_out else " (not held out)"),
+                how=f"linear probe per {level}, "
+                + ("on held-out videos" if held_out else "by cross-validation: not held out"),
+                held_out=held_out,
+            )
+        )
     return rows
 
 
-def summary(evaluation: Evaluation) -> str:
-    """Returns cards with the main figures."""
-    rows = [("AUROC", row) for row in retrieval_rows(evaluation)]
-    probes = probe_rows(evaluation)
-    if probes:
-        name, how = probes[-1].name.split(",\n")
-        unit = f"Linear probe, {how}: balanced accuracy"
-        rows.append((unit, probes[-1]._replace(name=name)))
-    return f'<div class="cards">{"".join(_card(unit, row) for unit, row in rows)}</div>'
+def leading_rows(evaluation: Evaluation) -> list[Row]:
+    """Returns the figures of the headline: held-out ones, and others where there are none."""
+    rows = retrieval_rows(evaluation)
+    for label in LABELS.values():
+        probes = [row for row in probe_rows(evaluation) if row.name.startswith(label)]
+        best = [row for row in probes if row.held_out] or probes
+        rows += [row._replace(name=label) for row in best[:1]]
+    return rows
 
 
-def retrieval_table(evaluation: Evaluation) -> str:
-    """Returns the table of retrieval and the spread of the embeddings."""
-    rows = []
-    for task, (name, meaning) in RETRIEVAL.items():
-        if task in evaluation.retrieval:
-            meaning = meaning.format(**vars(evaluation.protocol))
-            rows.append([_name(name, meaning), *_cells(evaluation.retrieval[task])])
+def retrieval_table(evaluation: Evaluation, subjects: Subjects) -> str:
+    """Returns the table of retrieval and the spread of the embeddings, and its terms."""
+    rows, meanings = [], {}
+    for key, task in RETRIEVAL.items():
+        if key in evaluation.retrieval:
+            options = {**vars(evaluation.protocol), "noun": subjects.noun}
+            meanings[task.title] = task.meaning.format(**options)
+            rows.append([f"{task.title}, AUROC", *_cells(evaluation.retrieval[key])])
     for measure, (name, meaning, form) in GEOMETRY.items():
         if measure in evaluation.geometry:
+            meanings[name] = meaning
             values = evaluation.geometry[measure]
-            cells = [_number(_text(values[e], form)) for e in ENCODERS]
-            rows.append([_name(name, meaning), *cells, _number(""), _number("")])
-    return table(HEAD, rows)
+            cells = [_number(number(values[e], form)) for e in ENCODERS]
+            rows.append([name, *cells, _number(""), _number("")])
+    meanings["AUROC"] = "How often the frame that should be nearer is nearer: chance is 0.5."
+    return lines(table(HEAD, rows), terms(meanings, "terms"))
 
 
-def probe_tables(evaluation: Evaluation) -> str:
+def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
     """Returns tables of all probe figures, by label and protocol; empty without labels."""
     parts = []
     for label, protocol, result in _protocols(evaluation):
         title, meaning = PROTOCOLS[protocol]
         classes = ", ".join(f"{isolated(c)} {n}" for c, n in result.patients_per_class.items())
-        parts.append(f"<h3>{escape(LABELS[label])}: {escape(title.lower())}</h3>")
-        note = f"{escape(meaning)} Patients tested: {classes}.{_gaps(result)}"
+        parts.append(heading(f"{LABELS[label]}: {title}"))
+        told = escape(meaning.format(noun=subjects.noun))
+        tested = f"{subjects.noun.capitalize()}s tested"
+        split = escape(subjects.split)
+        note = f"{told} {tested}: {classes}.{_gaps(result, subjects)} {split}".rstrip()
         parts.append(paragraph(Html(note), "note"))
         rows = [
             [f"{PROBES[probe].title}, {FIGURES[figure]}, per {level}", *_cells(comparison)]
@@ -138,7 +169,7 @@ def probe_tables(evaluation: Evaluation) -> str:
                 "note",
             )
         )
-    return "\n".join(parts)
+    return lines(*parts)
 
 
 def _protocols(evaluation: Evaluation) -> Iterator[tuple[str, str, ProbeResult]]:
@@ -150,7 +181,7 @@ def _protocols(evaluation: Evaluation) -> Iterator[tuple[str, str, ProbeResult]]
                 yield label, protocol, result
 
 
-def _gaps(result: ProbeResult) -> str:
+def _gaps(result: ProbeResult, subjects: Subjects) -> str:
     text = ""
     if result.not_tested:
         text += f" Without a tested video: {', '.join(map(isolated, result.not_tested))}."
@@ -158,50 +189,24 @@ def _gaps(result: ProbeResult) -> str:
         missing = ", ".join(map(isolated, result.not_fitted))
         text += f" Missing from a fit, so never predicted there: {missing}."
     reason = result.probes["linear"]["frame"]["balanced_accuracy"]["trained"].note
-    return text + (f" No intervals: {escape(reason)}." if reason else "")
+    return text + (f" No intervals: {escape(subjects.told(reason))}." if reason else "")
 
 
 def _baselines(result: ProbeResult) -> str:
-    text = f"Chance: balanced accuracy {result.chance:.2f}, macro AUROC 0.50."
+    text = f"Chance: balanced accuracy {result.chance:.3g}, macro AUROC 0.5."
     if result.source is not None:
         parts = []
         for figure, e in result.source.items():
-            parts.append(f"{FIGURES[figure]} {_text(e.value)} {_interval(e)}".strip())
+            parts.append(f"{FIGURES[figure]} {number(e.value)} {interval(e)}".strip())
         text += f" Source alone, per video: {', '.join(parts)}."
     return text
 
 
-def _card(unit: str, row: Row) -> str:
-    trained = row.estimates["trained"]
-    others = " · ".join(f"{n} {_text(row.estimates[n].value)}" for n in ENCODERS[1:])
-    verdict, words = _verdict(row.estimates["trained - random"])
-    return (
-        f'<div class="card">{escape(row.name)}<b>{_text(trained.value)} '
-        f"<small>{_interval(trained)}</small></b>"
-        f'<div class="note">{others}<br><span class="{verdict}">{words}</span><br>'
-        f"{unit}</div></div>"
-    )
-
-
-def _verdict(difference: Estimate) -> tuple[str, str]:
-    if difference.low is None or difference.high is None:
-        return "open", "no interval over patients"
-    if difference.low > 0:
-        return "higher", "higher than random"
-    if difference.high < 0:
-        return "lower", "lower than random"
-    return "open", "not told apart from random"
-
-
-def _name(name: str, meaning: str) -> Html:
-    return Html(f'<td>{escape(name)}<div class="note">{escape(meaning)}</div></td>')
-
-
 def _cells(estimates: Comparison) -> list[Html]:
     values = [_number(_estimate(estimates[name])) for name in ENCODERS]
-    for name in ("trained - random", "trained - pixels"):
-        e = estimates[name]
-        values.append(_number(_estimate(e, "+.2f"), _verdict(e)[0]))
+    for key, other in OTHERS.items():
+        e = estimates[f"trained - {key}"]
+        values.append(_number(_estimate(e, "+.2f"), verdict(e, other).word))
     return values
 
 
@@ -210,17 +215,5 @@ def _number(content: str, style: str = "") -> Html:
 
 
 def _estimate(e: Estimate, form: str = ".2f") -> Html:
-    return Html(f"{_text(e.value, form)}<small>{_interval(e, form)}</small>")
-
-
-def _interval(e: Estimate, form: str = ".2f") -> str:
-    return "" if e.low is None else f"[{_text(e.low, form)}, {_text(e.high, form)}]"
-
-
-def _text(value: float | None, form: str = ".2f") -> str:
-    if value is None:
-        return "–"  # noqa: RUF001
-    text = format(value, form)
-    if not text.strip("+-0."):
-        text = text.lstrip("+-")  # zero has no sign
-    return text.replace("-", "−")  # noqa: RUF001
+    small = [text for text in (interval(e, form), every_interval(e, form)) if text]
+    return Html(number(e.value, form) + "".join(f"<small>{text}</small>" for text in small))

@@ -16,7 +16,7 @@ from runs import make_data, make_run
 from usucl.evaluation import embed, evaluate
 from usucl.report import write_report
 from usucl.report.figures import project
-from usucl.report.results import _text
+from usucl.report.wording import number
 from usucl.training import TrainingConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +48,7 @@ def make_evaluated(tmp_path: Path, **data: bool | int) -> Path:
 
 
 def headings(html: str) -> list[str]:
-    return re.findall(r"<h2>(.*?)</h2>", html)
+    return re.findall(r"<h2 id=.*?>(.*?)</h2>", html)
 
 
 def test_report_of_a_whole_run(tmp_path: Path) -> None:
@@ -58,8 +58,11 @@ def test_report_of_a_whole_run(tmp_path: Path) -> None:
     html = path.read_text(encoding="utf-8")
     assert path == run / "report.html"
     assert headings(html) == [
-        "What it learned", "Training", "Embedding map", "What it finds alike", "Data", "Setting",
+        "What it learned", "Use this encoder", "Training", "Embedding map", "What it finds alike",
+        "Data", "This run",
     ]  # fmt: skip
+    for link in re.findall(r'<a href="#(.*?)">', html):
+        assert f'id="{link}"' in html
     assert "Source alone" in html and "a&lt;b&gt;.mp4" in html and "no frame could be" in html
     pictures = {"results.png", "curves.png", "map.png", "contact.png"}
     assert {p.name for p in (run / "figures").iterdir()} == pictures
@@ -68,11 +71,13 @@ def test_report_of_a_whole_run(tmp_path: Path) -> None:
             pixels = np.asarray(image.convert("L"))
         assert min(pixels.shape) > 200 and pixels.std() > 5  # not blank
     # one file: pictures inside, no address, nothing that would be loaded
-    assert html.count("data:image/png;base64,") == len(pictures)
-    text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", html)
+    assert html.count("data:image/svg+xml;base64,") == 2 * 3  # for screens and for phones
+    text = re.sub(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+", "", html)
     assert not re.search(r"https?:|//\w|<script|<link|@import|url\(|src=\"(?!\")", text)
-    assert "nan" not in re.findall(r"[a-z]+", text) and "None" not in text
-    assert str(tmp_path) not in text
+    # folders are named only where the reader needs them: in code and in the facts of the run
+    told = re.sub(r"(?s)<(pre|dl)\b.*?</\1>", "", text)
+    assert "nan" not in re.findall(r"[a-z]+", text) and "None" not in told
+    assert str(tmp_path) not in told
 
 
 def test_report_without_labels_or_intra_negatives(tmp_path: Path) -> None:
@@ -87,7 +92,8 @@ def test_report_before_the_evaluation_and_without_the_data(tmp_path: Path) -> No
     data = make_data(tmp_path / "data", videos=4)
     run = make_run(tmp_path / "run", data)
     html = write_report(run).read_text(encoding="utf-8")
-    assert headings(html) == ["Data"] and "Not evaluated yet" in html
+    assert headings(html) == ["Use this encoder", "Data", "This run"]
+    assert "It has not been evaluated yet" in html
     evaluate(run=run, data=data, frames_per_video=4, queries_per_video=2, resamples=20)
     shutil.rmtree(data)
     assert "What it finds alike" not in headings(write_report(run).read_text(encoding="utf-8"))
@@ -129,6 +135,6 @@ def test_projection_of_any_number_of_points(points: int) -> None:
 
 
 def test_numbers_as_text() -> None:
-    assert _text(0.8349) == "0.83" and _text(-0.004, "+.2f") == "0.00"
-    assert _text(-0.25) == "\N{MINUS SIGN}0.25" and _text(0.25, "+.2f") == "+0.25"
-    assert _text(None) == "\N{EN DASH}"
+    assert number(0.8349) == "0.83" and number(-0.004, "+.2f") == "0.00"
+    assert number(-0.25) == "\N{MINUS SIGN}0.25" and number(0.25, "+.2f") == "+0.25"
+    assert number(None) == "\N{EN DASH}"

@@ -1,0 +1,214 @@
+"""What a run is: when, how and of what it was made, whether it learned, and how to use it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from usucl._files import read_tensors
+from usucl.models import usage
+from usucl.report.page import (
+    Html,
+    breakable,
+    code,
+    escape,
+    folded,
+    isolated,
+    lines,
+    paragraph,
+    terms,
+)
+from usucl.report.record import RunRecord
+from usucl.report.wording import count, duration, number
+from usucl.run_folder import RunFolder
+
+COLLAPSED = -0.1
+"""Uniformity above this: typical pairs lie within 0.22 of each other on the unit sphere."""
+
+UNMOVED = 1e-5
+"""Relative change of the weights below which nothing was learned: rounding, not steps."""
+
+
+def facts(record: RunRecord) -> str:
+    """Returns what identifies the run and its report; what was not recorded is said so."""
+    run, evaluation = record.facts, record.evaluation
+    encoder, seconds = record.encoder, run.get("seconds")
+    versions = run.get("versions") or (evaluation.versions if evaluation else {})
+    texts = {
+        "Run": record.folder.path.absolute().name,
+        "Report written": _when(datetime.now(timezone.utc).isoformat()),
+        "Training started": _when(run.get("started")),
+        "Training finished": _when(run.get("finished")) or ("not finished" if run else ""),
+        "Training time": duration(seconds) if isinstance(seconds, int | float) else "",
+        "Command": Html(f"<code>{escape(_command(run.get('command', '')))}</code>"),
+        "Commit": str(run.get("commit") or ("not known" if run else "")),
+        "Trained on": _machine(run),
+    }
+    missing = [name for name, text in texts.items() if text in ("", "<code></code>")]
+    texts = {name: text for name, text in texts.items() if name not in missing}
+    if missing:
+        texts["Not recorded"] = f"{', '.join(missing).lower()}: an earlier version trained it"
+    network = f"{backbone(encoder)}, {encoder.get('image_size', '?')} px"
+    texts |= {
+        "Encoder": f"{network}, embeddings of {encoder.get('dim', '?')} numbers",
+        "Length": _length(record),
+        "Method": f"{record.config.method}, seed {record.config.seed}",
+        "Versions": ", ".join(f"{name} {v}" for name, v in versions.items() if v),
+    }
+    if evaluation is not None:
+        machine, cores = evaluation.machine, count(evaluation.machine.cpu_cores, "CPU core")
+        where = filter(None, (machine.system, cores, machine.accelerator))
+        texts |= {
+            "Evaluated on": ", ".join(where),
+            "Data measured": evaluation.data,
+        }
+    return terms(texts, "facts")
+
+
+def failures(record: RunRecord) -> list[str]:
+    """Returns the signs that a run has learned nothing, each as a sentence; empty if none."""
+    texts = []
+    change = _change(record)
+    if change is not None and change < UNMOVED:
+        how = "are those that it started with" if change == 0 else "hardly differ from its first"
+        texts.append(
+            f"Training did not change the encoder: its weights {how}. Every figure of the trained "
+            "encoder below is that of its initialisation."
+        )
+    if record.config.optimiser.lr == 0:
+        texts.append("The learning rate is 0.")
+    _, loss = record.series("loss")
+    if len(loss) and not loss.any():
+        texts.append(
+            f"The loss was 0 at all {len(loss)} logged steps: no anchor found a negative, so there "
+            "was nothing to learn from."
+        )
+    _, short = record.series("short_of_negatives")
+    _, intra = record.series("intra_similarity")
+    _, cross = record.series("cross_similarity")
+    if len(short) and not len(intra) and not len(cross):
+        texts.append("No negative was found at any logged step.")
+    spread = record.evaluation.geometry["uniformity"]["trained"] if record.evaluation else None
+    if spread is not None and spread > COLLAPSED:
+        texts.append(
+            f"The trained embeddings nearly coincide (uniformity {number(spread)}): this encoder "
+            "has collapsed, and its figures below say little else."
+        )
+    return texts
+
+
+def doubts(record: RunRecord) -> list[str]:
+    """Returns what a reader has to know before the figures, though it is no failure."""
+    texts = []
+    if record.warnings:
+        texts.append(f"Training gave {count(len(record.warnings), 'warning')}: see Training.")
+    _, loss = record.series("loss")
+    if len(loss) >= 10 and loss.any():
+        tenth = max(1, len(loss) // 10)
+        first, last = float(loss[:tenth].mean()), float(loss[-tenth:].mean())
+        if last >= first:
+            texts.append(
+                f"The loss did not fall: {first:.2f} at first, {last:.2f} in the end. A curriculum "
+                "that makes negatives harder can do that; an encoder that does not learn, too."
+            )
+    run = record.facts
+    if run and run.get("finished") is None:
+        texts.append("Training was not finished: this is the encoder of its last whole epoch.")
+    return texts
+
+
+def how_to_use(record: RunRecord) -> str:
+    """Returns the code that loads the encoder, and the commands that come next."""
+    run = shlex.quote(str(record.folder.path))
+    data = shlex.quote(str(record.config.data or "my/videos"))
+    bank = shlex.quote(f"{record.folder.path}-bank")
+    commands = "\n".join(
+        [
+            f"usucl embed {run} {data}",
+            f"usucl bank build {run} {data} --out {bank}",
+            f"usucl evaluate {run} other/videos",
+        ]
+    )
+    return lines(
+        paragraph("Replace the paths where this page is no longer beside its run."),
+        code(usage(record.folder.path)),
+        paragraph("In the shell: embeddings of all frames, a bank to search, other data."),
+        code(commands),
+    )
+
+
+def held_out(record: RunRecord) -> str:
+    """Returns the names of the videos that pretraining did not see; empty if there are none."""
+    rows = [row for row in record.split if row.get("part") == "held_out"]
+    if record.evaluation is not None:
+        names = record.evaluation.held_out
+        if names:
+            known = {row["video_id"]: row for row in rows}
+            rows = [known.get(name, {"video_id": name}) for name in names]
+    if not rows:
+        return ""
+    entries = []
+    for row in rows:
+        about = [row.get("group", ""), row.get("label", "")]
+        about = [isolated(a) for a in about if a and a != row["video_id"]]
+        small = f" <small>{' · '.join(about)}</small>" if about else ""
+        entries.append(f"<li>{breakable(row['video_id'])}{small}</li>")
+    title = f"The {count(len(rows), 'held-out video')}, by name"
+    return folded(title, f'<ul class="names">{"".join(entries)}</ul>', is_open=len(rows) <= 60)
+
+
+def backbone(encoder: Mapping[str, Any]) -> str:
+    """Returns the name of an encoder's network, as a reader knows it."""
+    return str(encoder.get("backbone", "network")).replace("resnet", "ResNet-")
+
+
+def _length(record: RunRecord) -> str:
+    steps = record.facts.get("steps_done")
+    epochs = record.facts.get("epochs_done")
+    if steps is None:
+        logged = record.series("loss")[0]
+        told = f"{int(logged[-1]):,} steps logged" if logged.size else "no step logged"
+        return f"{count(record.config.epochs, 'epoch')}, {told}"
+    return f"{count(epochs, 'epoch')} of {record.config.epochs}, {count(steps, 'step')}"
+
+
+def _command(command: Any) -> str:
+    return command if isinstance(command, str) else shlex.join(map(str, command))
+
+
+def _when(text: Any) -> str:
+    if not isinstance(text, str):
+        return ""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return text
+
+
+def _machine(run: Mapping[str, Any]) -> str:
+    machine, device = run.get("machine"), run.get("device")
+    if isinstance(machine, Mapping):
+        parts = [machine.get("system"), machine.get("accelerator")]
+        if machine.get("cpu_cores"):
+            parts.insert(1, count(machine["cpu_cores"], "CPU core"))
+        machine = ", ".join(str(p) for p in parts if p)
+    return ", ".join(str(part) for part in (machine, device and f"device {device}") if part)
+
+
+def _change(record: RunRecord) -> float | None:
+    """Returns how far the weights moved, relative to their size; None if they cannot be read."""
+    folders = record.folder, RunFolder(record.folder.initial)
+    try:
+        after, before = (read_tensors(folder.encoder_weights)[0] for folder in folders)
+    except (OSError, ValueError):
+        return None
+    moved = size = 0.0
+    for name, first in before.items():
+        if name in after and first.is_floating_point() and "running_" not in name:
+            if after[name].shape != first.shape:
+                return None
+            moved += float((after[name].double() - first.double()).square().sum())
+            size += float(first.double().square().sum())
+    return (moved / size) ** 0.5 if size else None

@@ -1,0 +1,126 @@
+"""The look of the report's page: on a screen, on a phone and on paper."""
+
+PHONE = 720
+"""Pictures for a phone are shown on screens up to this width, in pixels."""
+
+STYLESHEET = """
+:root { --ink: #1f2a37; --muted: #5f6b78; --rule: #d8dee5; --faint: #edf0f3; --ground: #f6f8fa;
+        --good: #0f766e; --bad: #b4325a; --trained: #0f766e; --random: #7a8490; --pixels: #96682a;
+        --anchor: #1f2a37; --positive: #0f766e; --intra: #c2571a; --cross: #4452a8; }
+* { box-sizing: border-box; }
+html { scroll-padding-top: 12px; -webkit-text-size-adjust: 100%; }
+body { margin: 0 auto; padding: 48px 24px 72px; max-width: 1008px; color: var(--ink);
+       font: 15px/1.55 system-ui, "Segoe UI", "Helvetica Neue", "Liberation Sans", sans-serif; }
+h1, h2, h3, p, li, dd, bdi, figcaption { overflow-wrap: anywhere; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
+h2 { font-size: 20px; margin: 52px 0 10px; padding-top: 14px; border-top: 1px solid var(--rule); }
+h3 { font-size: 15px; margin: 28px 0 4px; }
+p { margin: 0 0 12px; max-width: 46em; }
+a { color: var(--cross); text-underline-offset: 2px; }
+.lead { font-size: 17px; margin-top: 16px; }
+.note { color: var(--muted); font-size: 13px; }
+.badge { display: inline-block; margin: 0 0 12px; padding: 2px 10px; border-radius: 999px;
+         background: #fdf3e4; color: #8a5a12; font-size: 13px; font-weight: 600; }
+.alert { border-left: 4px solid var(--bad); background: #fcf2f5; border-radius: 0 8px 8px 0;
+         padding: 12px 18px 2px; margin: 18px 0; }
+.alert h2 { border: 0; margin: 0 0 6px; padding: 0; font-size: 17px; color: var(--bad); }
+.alert ul, .brief { margin: 0 0 12px; padding-left: 20px; max-width: 46em; }
+.alert.mild { border-color: #b98a4a; background: #fdf8f0; }
+.alert.mild h2 { color: #8a5a12; }
+.contents { font-size: 13.5px; margin: 22px 0 6px; }
+.contents ol { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0;
+               padding: 0; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin: 10px 0;
+         font-size: 13.5px; }
+.facts dt { color: var(--muted); }
+.facts dd { margin: 0; min-width: 0; }
+.terms { font-size: 13px; margin: 8px 0 16px; max-width: 60em; }
+.terms dt { font-weight: 600; margin-top: 6px; }
+.terms dd { margin: 0; color: var(--muted); }
+.names { font-size: 13px; columns: 300px 3; column-gap: 28px; margin: 6px 0 14px; padding: 0;
+         list-style: none; }
+.names li { break-inside: avoid; padding: 1px 0 1px 12px; text-indent: -12px; }
+.names small { color: var(--muted); }
+img { display: block; max-width: 100%; height: auto; }
+picture img { margin: 16px 0 10px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(216px, 1fr)); gap: 14px;
+         margin: 20px 0 12px; }
+.card { background: var(--ground); border-radius: 8px; padding: 13px 16px 12px;
+        display: flex; flex-direction: column; }
+.card .unit { color: var(--muted); font-size: 12.5px; line-height: 1.4; }
+.card h3 { margin: 0 0 2px; line-height: 1.35; }
+.card b { display: block; font-size: 30px; line-height: 1.3; font-weight: 600;
+          font-variant-numeric: tabular-nums; }
+.card ul { list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px; line-height: 1.45; }
+.card li { padding: 5px 0 3px; border-top: 1px solid var(--rule); }
+small { color: var(--muted); font-size: 12.5px; font-weight: 400; }
+.better { color: var(--good); } .worse { color: var(--bad); }
+.open, .hint { color: var(--muted); }
+.better, .worse { font-weight: 600; }
+.better small, .worse small, td small { font-weight: 400; }
+.wide { overflow-x: auto; margin: 10px 0 6px; -webkit-overflow-scrolling: touch; }
+.hint { display: none; font-size: 12.5px; margin: 10px 0 -4px; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 13.5px;
+        font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; color: var(--muted); padding: 6px 12px 6px 0;
+     border-bottom: 1px solid var(--rule); vertical-align: bottom; }
+td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--faint); vertical-align: top;
+     overflow-wrap: anywhere; }
+td.number, td.number small { white-space: nowrap; overflow-wrap: normal; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
+td small { display: block; }
+pre { background: var(--ground); border-radius: 8px; padding: 14px 16px; font-size: 12.5px;
+      line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere; margin: 10px 0 14px; }
+pre.columns { columns: 2; column-gap: 32px; font-size: 12px; }
+summary { cursor: pointer; color: var(--cross); font-size: 13.5px; }
+.sheet { margin: 16px 0; }
+.row { display: grid; grid-template-columns: repeat(8, 1fr); gap: 0 10px; padding: 12px 0;
+       border-top: 1px solid var(--faint); break-inside: avoid; }
+.row.plain { grid-template-columns: repeat(5, 1fr); }
+.group { min-width: 0; }
+.intra, .cross { grid-column: span 3; }
+.group h4 { margin: 0 0 6px; padding-bottom: 3px; font-size: 12.5px; line-height: 1.3;
+            border-bottom: 2px solid; }
+.anchor h4 { color: var(--anchor); } .positive h4 { color: var(--positive); }
+.intra h4 { color: var(--intra); } .cross h4 { color: var(--cross); }
+.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
+.anchor .tiles, .positive .tiles { grid-template-columns: 1fr; }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; border-radius: 3px; }
+figure.above img { outline: 3px solid var(--bad); outline-offset: -1px; }
+figcaption { font-size: 11.5px; line-height: 1.4; padding-top: 4px; color: var(--muted);
+             font-variant-numeric: tabular-nums; }
+figcaption b { color: var(--ink); }
+@media screen and (max-width: 720px) {
+  body { padding: 28px 20px 48px; }
+  h1 { font-size: 25px; }
+  .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: 6px; }
+  .wide table { min-width: 640px; } .wide.small table { min-width: 0; }
+  .hint { display: block; }
+  .wide { box-shadow: inset -14px 0 12px -12px rgb(31 42 55 / 0.25); }
+  .wide.small { box-shadow: none; }
+  .wide th:first-child, .wide td:first-child { max-width: 42vw; min-width: 110px;
+    padding-left: 2px; border-right: 1px solid var(--rule); }
+  .wide th:nth-child(2), .wide td:nth-child(2) { padding-left: 12px; }
+  .wide.small th:first-child, .wide.small td:first-child { border-right: 0; }
+  pre.columns { columns: 1; }
+  picture img { width: 100%; max-width: 480px; }
+  .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
+  .intra, .cross { grid-column: 1 / -1; }
+}
+@page { margin: 15mm; }
+@media print {
+  body { padding: 0; max-width: none; font-size: 10pt; }
+  h1, h2, h3, h4 { break-after: avoid; }
+  h2 { margin-top: 26px; }
+  img, tr, li, dd, pre, .card, .alert, figure { break-inside: avoid; }
+  pre.columns { break-inside: auto; }
+  table { font-size: 8.5pt; } td small { font-size: 7.5pt; }
+  th:first-child, td:first-child { position: static; }
+  .card, pre { border: 1px solid var(--rule); }
+  .cards { grid-template-columns: 1fr 1fr; }
+  details::details-content { content-visibility: visible; display: block; }
+  summary { list-style: none; color: var(--ink); font-weight: 600; }
+  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+}
+"""

@@ -1,0 +1,165 @@
+"""What a difference between two encoders says: better, worse, or not told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from usucl.evaluation import Evaluation
+from usucl.evaluation import verdict as judge
+from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.schema import Comparison
+from usucl.report.page import Html, escape, items
+from usucl.report.wording import count, listed, number
+
+OTHERS = {"random": "random initialisation", "pixels": "raw pixels"}
+"""What the trained encoder is compared with, in words."""
+
+Word = Literal["better", "worse", "open"]
+
+
+class Row(NamedTuple):
+    """One figure of the evaluation, ready to be drawn or printed.
+
+    Attributes:
+        name: what the encoder does, or is asked for.
+        estimates: the figure of each encoder, and their differences.
+        chance: what guessing gives.
+        unit: name of the figure, such as "AUROC".
+        skill: what the encoder is better or worse at, as part of a sentence.
+        how: how it was measured, as part of a sentence.
+        held_out: whether pretraining saw none of the videos it is measured on.
+    """
+
+    name: str
+    estimates: Comparison
+    chance: float
+    unit: str
+    skill: str
+    how: str
+    held_out: bool
+
+
+class Verdict(NamedTuple):
+    """Whether the trained encoder is better than another, and the sentence for it."""
+
+    word: Word
+    text: str
+
+
+def verdict(difference: Estimate, other: str) -> Verdict:
+    """Judges by the interval that holds for all differences at once, where there is one."""
+    if difference.value is None:
+        return Verdict("open", f"not compared with {other}: not defined on these videos")
+    judged = judge(difference)
+    if judged == "better" or judged == "worse":
+        return Verdict(judged, f"{judged} than {other}")
+    text = f"not told apart from {other}"
+    if difference.low is None or difference.high is None:
+        return Verdict("open", f"{text}: no interval")
+    alone = _word(difference.low, difference.high)
+    if alone != "open":
+        text += f" ({alone} only by the interval that ignores the other differences)"
+    return Verdict("open", text)
+
+
+def _word(low: float, high: float) -> Word:
+    return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
+def adjusted(difference: Estimate) -> tuple[float, float] | None:
+    """Returns the interval that holds for all differences at once; None where there is none."""
+    low, high = difference.adjusted_low, difference.adjusted_high
+    return None if low is None or high is None else (low, high)
+
+
+def multiplicity(evaluation: Evaluation) -> str:
+    """Returns what the number of differences means for each of them."""
+    every = [e for e in evaluation.differences() if e.low is not None]
+    text = f"This report holds {count(evaluation.comparisons, 'difference')}"
+    if not every:
+        return f"{text}, none with an interval: nothing can be told apart."
+    text += f", {len(every)} with an interval. " if len(every) > 1 else ", with an interval. "
+    if len(every) > 1:
+        text += (
+            f"Of {len(every)} intervals of 95 %, about {max(1, round(len(every) / 20))} would miss "
+            "0 if no encoder differed. "
+        )
+    if any(adjusted(e) for e in every):
+        return text + (
+            "So each has a second, wider interval that holds for all of them at once (“all:”), and "
+            "better and worse are said by that one alone."
+        )
+    return text + (
+        "This evaluation has no intervals that allow for that, so nothing is told apart: evaluate "
+        "again to get them."
+    )
+
+
+def brief(rows: Sequence[Row]) -> str:
+    """Returns one sentence per other encoder on where the trained one is better and worse."""
+    return items((_sentence(rows, key, other) for key, other in OTHERS.items()), "brief")
+
+
+def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
+    at: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "undefined": []}
+    for row in rows:
+        difference = row.estimates[f"trained - {key}"]
+        word = "undefined" if difference.value is None else verdict(difference, other).word
+        at[word].append(row.skill)
+    said = {
+        "better": "better at",
+        "worse": "worse at",
+        "open": "not told apart at",
+        "undefined": "not compared at",
+    }
+    parts = [
+        f'<span class="{word}">{words}</span> {escape(listed(at[word]))}'
+        for word, words in said.items()
+        if at[word]
+    ]
+    return Html(f"Against {other}, the trained encoder is {'; '.join(parts)}.")
+
+
+def cards(rows: Iterable[Row]) -> str:
+    """Returns cards with the leading figures, each beside both other encoders."""
+    return f'<div class="cards">{"".join(_card(row) for row in rows)}</div>'
+
+
+def _card(row: Row) -> str:
+    trained = row.estimates["trained"]
+    against = []
+    for key, other in OTHERS.items():
+        difference = row.estimates[f"trained - {key}"]
+        word, text = verdict(difference, other)
+        low_high = adjusted(difference)
+        every = f"<br><small>all: {_bounds(*low_high, '+.2f')}</small>" if low_high else ""
+        against.append(
+            Html(
+                f'<span class="{word}">{escape(text)}</span><br>'
+                f"{number(row.estimates[key].value)}, difference "
+                f"{number(difference.value, '+.2f')} "
+                f"<small>{interval(difference, '+.2f')}</small>{every}"
+            )
+        )
+    return (
+        f'<div class="card"><h3>{escape(row.name)}</h3>'
+        f'<div class="unit">{escape(row.unit)}, {escape(row.how)}; chance {row.chance:.3g}</div>'
+        f"<b>{number(trained.value)} <small>{interval(trained)}</small></b>"
+        f"{items(against)}</div>"
+    )
+
+
+def interval(e: Estimate, form: str = ".2f") -> str:
+    """Returns the 95 % interval of one figure; empty where there is none."""
+    return "" if e.low is None or e.high is None else _bounds(e.low, e.high, form)
+
+
+def every_interval(e: Estimate, form: str = "+.2f") -> str:
+    """Returns the interval that holds for all differences at once; empty where there is none."""
+    bounds = adjusted(e)
+    return "" if bounds is None else f"all: {_bounds(*bounds, form)}"
+
+
+def _bounds(low: float, high: float, form: str) -> str:
+    return f"[{number(low, form)}, {number(high, form)}]"

@@ -1,0 +1,104 @@
+"""Words of the report that depend on what is known: patients, made-up data, numbers of things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+UNKNOWN = "patients unknown: split by video; a patient may be on both sides"
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """How the report speaks of the patients.
+
+    Attributes:
+        patients: whether the patients of the videos are known.
+        synthetic: whether the videos are made up.
+    """
+
+    patients: Literal["known", "partly", "unknown"] = "known"
+    synthetic: bool = False
+
+    @property
+    def noun(self) -> str:
+        """What a group of frames is that counts as one: a patient, or else a video."""
+        if self.patients == "unknown":
+            return "video"
+        return "made-up patient" if self.synthetic else "patient"
+
+    def videos(self, videos: int, patients: int) -> str:
+        """Returns a number of videos and, where it is known, that of their patients."""
+        text = count(videos, "synthetic video" if self.synthetic else "video")
+        if self.patients == "unknown":
+            return text
+        of = f"{text} of {count(patients, self.noun)}"
+        return (
+            f"{of} (where unknown, each video counts as one)" if self.patients == "partly" else of
+        )
+
+    @property
+    def split(self) -> str:
+        """A note for every figure and table, on patients that are not known; else empty."""
+        if self.patients == "unknown":
+            return f"{UNKNOWN.capitalize()}."
+        if self.patients == "partly":
+            return "Some patients unknown: split by video; a patient may be on both sides."
+        return ""
+
+    def told(self, note: str) -> str:
+        """Returns a note on patients in the words for these."""
+        return note.replace("patient", self.noun)
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a reader has to know about the data before any figure."""
+        texts = []
+        if self.synthetic:
+            texts.append(
+                "The data are synthetic: the videos are computed, and their patients are made up. "
+                "The figures say that the software runs, nothing about ultrasound."
+            )
+        if self.patients == "unknown":
+            texts.append(
+                f"{self.split} So held-out figures may be too high, and intervals over "
+                "videos too narrow. Give patients in labels.csv to mend both."
+            )
+        elif self.patients == "partly":
+            texts.append(
+                f"{self.split} So held-out figures may be too high, and intervals too narrow: each "
+                "video of an unknown patient counts as a patient."
+            )
+        return texts
+
+
+def count(number: int | None, noun: str) -> str:
+    """Returns a number with its noun, in the plural if necessary."""
+    text = f"{number:,}" if isinstance(number, int) else str(number)
+    return f"{text} {noun}" if number == 1 else f"{text} {noun}s"
+
+
+def listed(words: list[str]) -> str:
+    """Returns ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the units that a reader would say."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """Returns a number with a minus sign, or a dash for none."""
+    if value is None:
+        return "–"  # noqa: RUF001
+    text = format(value, form)
+    if not text.strip("+-0."):
+        text = text.lstrip("+-")  # zero has no sign
+    return text.replace("-", "−")  # noqa: RUF001
