@@ -354,7 +354,7 @@ def test_options_with_a_flag_of_their_own_can_be_set(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("usucl.training.run._fit", lambda *_: None)
+    monkeypatch.setattr("usucl.training.fitting._fit", lambda *_: None)
     words = ["train", str(videos), "--out", str(tmp_path / "run"), "--set"]
     small = [f"{name}={value}" for name, value in TINY.items() if name not in ("progress",)]
     assert main([*words, *small, change]) == 0

@@ -275,7 +275,7 @@ def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end before their first step."""
-    monkeypatch.setattr("usucl.training.run._fit", lambda *_: None)
+    monkeypatch.setattr("usucl.training.fitting._fit", lambda *_: None)
 
 
 def parts(out: Path) -> dict[str, str]:
