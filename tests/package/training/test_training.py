@@ -334,12 +334,13 @@ def test_a_presets_own_seed_and_held_out_stand(
     print_config = ["train", str(videos), "--out", "x", "--preset", str(own), "--print-config"]
     capsys.readouterr()
     for change, expected in (
-        ([], "held_out:\n- 1\nseed: 7\n"),
-        (["--held-out", "--seed", "3"], "held_out: []\nseed: 3\n"),
-        (["--held-out", "2", "3"], "held_out:\n- 2\n- 3\nseed: 7\n"),
+        ([], ["held_out: [1]", "seed: 7"]),
+        (["--held-out", "--seed", "3"], ["held_out: []", "seed: 3"]),
+        (["--held-out", "2", "3"], ["held_out: [2, 3]", "seed: 7"]),
     ):
         assert main([*print_config, *change]) == 0
-        assert expected in capsys.readouterr().out
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith(("held_out:", "seed:"))] == expected
 
 
 @pytest.mark.usefixtures("no_fit")
