@@ -277,7 +277,7 @@ def test_out_is_never_overwritten_unasked(videos: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end before their first step."""
-    monkeypatch.setattr("usucl.training.run._fit", lambda *_: None)
+    monkeypatch.setattr("usucl.training.fitting._fit", lambda *_: None)
 
 
 def parts(out: Path) -> dict[str, str]:
@@ -336,12 +336,13 @@ def test_a_presets_own_seed_and_held_out_stand(
     print_config = ["train", str(videos), "--out", "x", "--preset", str(own), "--print-config"]
     capsys.readouterr()
     for change, expected in (
-        ([], "held_out:\n- 1\nseed: 7\n"),
-        (["--held-out", "--seed", "3"], "held_out: []\nseed: 3\n"),
-        (["--held-out", "2", "3"], "held_out:\n- 2\n- 3\nseed: 7\n"),
+        ([], ["held_out: [1]", "seed: 7"]),
+        (["--held-out", "--seed", "3"], ["held_out: []", "seed: 3"]),
+        (["--held-out", "2", "3"], ["held_out: [2, 3]", "seed: 7"]),
     ):
         assert main([*print_config, *change]) == 0
-        assert expected in capsys.readouterr().out
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith(("held_out:", "seed:"))] == expected
 
 
 @pytest.mark.usefixtures("no_fit")
