@@ -317,8 +317,13 @@ class VideoCatalog:
                 f"a number), got {folds}"
             )
         catalog = self.with_folds(min(5, groups), seed)
+        known = sorted({entry.fold for entry in catalog if entry.fold is not None})
         if folds is None:
-            folds = (min(entry.fold for entry in catalog if entry.fold is not None),)
+            folds = known[:1]
+        if not set(folds) < set(known):
+            raise ValueError(
+                f"held_out must be some of the folds {known}, but not all, got {list(folds)}"
+            )
         return catalog.split(folds)
 
     def split(self, held_out_folds: Iterable[int]) -> tuple[VideoCatalog, VideoCatalog]:
