@@ -45,8 +45,7 @@ class RunFolder:
         metrics: table of the metrics of training.
         warnings: table of what was wrong in training, and the step when it was first seen.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
-        backbone_weights: the encoder without its head, with torchvision's names.
-        exported: folder with the encoder in other formats.
+        backbone_weights, exported: the encoder in torchvision's names; folder of other formats.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
@@ -90,9 +89,9 @@ class RunFolder:
         self.contact_sheet = self.figures / "contact.png"
 
     def __repr__(self) -> str:
-        kinds = ("encoder_config", "checkpoint", "bank", "evaluation", "report")
-        there = [name.split("_")[0] for name in kinds if getattr(self, name).exists()]
-        return f"RunFolder({str(self.path)!r}, {', '.join(there) or 'without results'})"
+        files = self.encoder_config, self.checkpoints, self.bank, self.evaluation, self.report
+        there = ", ".join(file.stem for file in files if file.exists())
+        return f"RunFolder({str(self.path)!r}, {there or 'without results'})"
 
     @property
     def is_run(self) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from usucl.cli.console import say, table
+from usucl.cli.errors import as_typed
 from usucl.cli.parameters import Count, Data, Pattern
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check(
         catalog = VideoCatalog.scan(data, min_frames=min_frames, damaged=damaged)
     except ValueError as error:
         for line in str(error).splitlines():
-            say(line, stderr=True)
+            say(as_typed(line, {"data": "DATA"}), stderr=True)
         return NOT_USABLE
     if patient_pattern is not None:
         catalog = catalog.with_patients(patient_pattern)

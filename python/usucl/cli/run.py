@@ -41,9 +41,9 @@ def demo(
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds
+                of each video within the folder; usucl data check shows whom it finds
             (default: patients as in labels.csv).
-        out: run folder.
+            out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
@@ -55,7 +55,7 @@ def demo(
     say(f"Report: {report}")
 
 
-@rules(needed=("data", "out"), unless="print_config")
+@rules(needed=("data", "out"), unless="print_config", not_both=("resume", "overwrite"))
 def train(
     data: Data | None = None,
     *,
@@ -78,16 +78,18 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds
+                of each video within the folder; usucl data check shows whom it finds
             (default: patients as in labels.csv).
-        preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
+        preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
+            change the preset it names (preset: dense if it names none).
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
             --print-config lists all names (default: no changes).
         held_out: folds of patients that are not trained on; without a number, none are held out
             (default: those of the preset, or the smallest fold if it gives none).
         seed: seed of the first weights, the folds and every random draw (default: the preset's).
         overwrite: replace an earlier run in the run folder.
-        resume: continue the run in the run folder, with the configuration it was started with.
+        resume: continue the run in the run folder, with the configuration it was started with;
+            --set epochs=N adds epochs, also to a finished run.
         print_config: print the configuration that would be used, with every option and what it
             means, and stop; needs neither DATA nor --out.
         no_progress: show no progress bar.

@@ -49,6 +49,8 @@ class Verdict(NamedTuple):
 
 def verdict(difference: Estimate, other: str) -> Verdict:
     """Judges by the interval that holds for all differences at once, where there is one."""
+    if difference.value is None:
+        return Verdict("open", f"not compared with {other}: not defined on these videos")
     judged = judge(difference)
     if judged == "better" or judged == "worse":
         return Verdict(judged, f"{judged} than {other}")
@@ -100,10 +102,17 @@ def brief(rows: Sequence[Row]) -> str:
 
 
 def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
-    at: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    at: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "undefined": []}
     for row in rows:
-        at[verdict(row.estimates[f"trained - {key}"], other).word].append(row.skill)
-    said = {"better": "better at", "worse": "worse at", "open": "not told apart at"}
+        difference = row.estimates[f"trained - {key}"]
+        word = "undefined" if difference.value is None else verdict(difference, other).word
+        at[word].append(row.skill)
+    said = {
+        "better": "better at",
+        "worse": "worse at",
+        "open": "not told apart at",
+        "undefined": "not compared at",
+    }
     parts = [
         f'<span class="{word}">{words}</span> {escape(listed(at[word]))}'
         for word, words in said.items()
