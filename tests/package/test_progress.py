@@ -221,6 +221,8 @@ def test_the_outermost_caller_decides_and_an_inner_one_may_hide(heard: Heard) ->
     assert work() and not work(progress=False)
     with listen() as inner:
         assert inner is heard.listener
+    with listen(None) as inner:
+        assert inner is heard.listener
     with listen(False):
         assert not listening() and not work() and stage("Hidden") is SILENT
     assert listening()
