@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 from usucl._progress.stages import duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from usucl._progress.stages import Remaining, Stage
 
 FIRST_LINE = 3.0  # seconds until a pipe has its first line
@@ -93,6 +95,7 @@ class Bar(Display):
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self._lock = threading.RLock()
+        self._console: Console | None = None  # made once, for rich takes its time to be imported
         self._drawn = ""
         self._last = -BETWEEN_DRAWINGS
         self._replaced: dict[str, _Above] = {}
@@ -157,7 +160,9 @@ class Bar(Display):
 
         from usucl._terminal import visible
 
-        shown = Console(file=self.stream, markup=False, emoji=False, highlight=False)
+        if self._console is None:
+            self._console = Console(file=self.stream, markup=False, emoji=False, highlight=False)
+        shown = self._console
         width = shown.width - 1  # a full line would wrap
         what = visible(stage.what)
         count, rate, note = _count(stage), _rate(stage, now), _note(stage)
