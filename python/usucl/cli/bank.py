@@ -37,7 +37,6 @@ BRIEF = {  # headings where the table is wide
     "similarity": "sim.",
     "correlation": "corr.",
     "difference": "diff.",
-    "frames": "n",
 }
 PAIR_FIELDS = (
     "similarity",
@@ -371,7 +370,7 @@ def _show_pairs(
     columns = ["similarity", "picture", "correlation", "difference"]
     columns += ["frame and frame", "frames", "patient", "fold"]
     numbers = ["similarity", "correlation", "difference", "frames"]
-    title = f"Most similar of {counts['pairs']} {what} at or above {threshold:g}"
+    title = f"Most similar of {counts['pairs']} {what} with a similarity of {threshold:g} or more"
     table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
     if len(listed) < counts["pairs"]:
         hint(f"{counts['pairs'] - len(listed)} more: --top lists them, --csv FILE writes all")
