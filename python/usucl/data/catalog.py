@@ -12,12 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-<<<<<<< HEAD
-from usucl._progress import Stage, listen, stage
-=======
 from usucl._patterns import one_group
-from usucl._progress import Stage, stage
->>>>>>> main
+from usucl._progress import Stage, listen, stage
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
 from usucl.data.labels import (

@@ -14,12 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-<<<<<<< HEAD
-from usucl._files import check_writable, read_tensors, write_atomically, write_json
-from usucl._progress import job
-=======
 from usucl._files import check_writable, read_tensors, replacing, write_atomically, write_json
->>>>>>> main
+from usucl._progress import job
 from usucl.models.encoder import FrameEncoder, plain_network
 from usucl.models.files import load_encoder, write_backbone
 from usucl.models.usage import backbone_lines, image_lines

@@ -49,7 +49,8 @@ class Verdict(NamedTuple):
 
 def verdict(difference: Estimate, other: str) -> Verdict:
     """Judges by the interval that holds for all differences at once, where there is one."""
-<<<<<<< HEAD
+    if difference.value is None:
+        return Verdict("open", f"not compared with {other}: not defined on these videos")
     judged = judge(difference)
     if judged == "better" or judged == "worse":
         return Verdict(judged, f"{judged} than {other}")
@@ -60,22 +61,6 @@ def verdict(difference: Estimate, other: str) -> Verdict:
     if alone != "open":
         text += f" ({alone} only by the interval that ignores the other differences)"
     return Verdict("open", text)
-=======
-    if difference.value is None:
-        return Verdict("open", f"not compared with {other}: not defined on these videos")
-    low, high = adjusted(difference) or (difference.low, difference.high)
-    if low is None or high is None:
-        return Verdict("open", f"not told apart from {other}: no interval")
-    word = _word(low, high)
-    if word == "open":
-        text = f"not told apart from {other}"
-        if difference.low is not None and difference.high is not None:
-            alone = _word(difference.low, difference.high)
-            if alone != "open":
-                text += f" ({alone} only by the interval that ignores the other differences)"
-        return Verdict("open", text)
-    return Verdict(word, f"{word} than {other}")
->>>>>>> i15-report
 
 
 def _word(low: float, high: float) -> Word:
