@@ -139,7 +139,6 @@ def _beside(path: Path) -> str:
 
 Count = Annotated[int, at_least(1)]
 Seed = Annotated[int, at_least(0)]
-Pattern = Annotated[str, Metavar("REGEX")]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
 Pattern = Annotated[str, pattern, Metavar("REGEX")]

@@ -82,7 +82,7 @@ def train(
             (default: patients as in labels.csv).
         preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
             change the preset it names (preset: dense if it names none).
-            set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
+        set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
             --print-config lists all names (default: no changes).
         held_out: folds of patients that are not trained on; without a number, none are held out
             (default: those of the preset, or the smallest fold if it gives none).
