@@ -41,9 +41,9 @@ def demo(
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-                of each video within the folder; usucl data check shows whom it finds
-            (default: patients as in labels.csv).
-            out: run folder.
+            of each video within the folder; usucl data check shows whom it finds (default: patients
+            as in labels.csv).
+        out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
