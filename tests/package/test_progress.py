@@ -272,7 +272,11 @@ def test_lines(capsys: pytest.CaptureFixture[str], usual_lines: None) -> None:
                 known = "Epoch 3/6: 87/600 steps, 288 images/s, loss 4.12, ETA 0:02:51"
                 assert lines[0] == f"[0:00:51] {known}"
         assert new()[-1].startswith("[0:01:22] Epoch 3/6: 180/600 steps, 288 images/s, loss 4.12, ")
-    assert len(printed) == 5
+        with stage("Looking around"):
+            heard.later(3.0)
+            assert new() == ["[0:00:03] Looking around ..."]
+        assert new() == ["[0:00:03] Looking around: finished in 0:00:03"]
+    assert len(printed) == 7
 
 
 def test_nobody_who_reads_lines_is_no_error(

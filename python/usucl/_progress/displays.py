@@ -69,9 +69,10 @@ class Lines(Display):
         parts = [*_count(stage), *_rate(stage, now), *_note(stage)]
         parts += [f"finished in {duration(stage.spent(now))}"] if ended else []
         left = None if ended and job is stage else job.remaining(now)
-        if not ended or (left is not None and left.seconds > 0):
+        if left is not None and (left.seconds >= 1 or not ended):
             parts.append(_eta(left))
-        self.print(f"[{duration(job.spent(now))}] {stage.what}: {', '.join(parts)}")
+        text = f": {', '.join(parts)}" if parts else " ..."
+        self.print(f"[{duration(job.spent(now))}] {stage.what}{text}")
 
     def close(self) -> None:
         """The next job has a first line of its own."""

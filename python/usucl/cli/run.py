@@ -78,8 +78,8 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-                of each video within the folder; usucl data check shows whom it finds
-            (default: patients as in labels.csv).
+            of each video within the folder; usucl data check shows whom it finds (default: patients
+            as in labels.csv).
         preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
             change the preset it names (preset: dense if it names none).
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
