@@ -53,7 +53,7 @@ FONT = "DejaVu Sans"
 WIDTH, NARROW = 9.6, 3.35
 """Widths of a picture on a screen and on a phone, in inches of 100 px on the page."""
 
-LONGEST_NAME = 256  # letters; a longer name is cut in the middle
+LONGEST_TEXT = 1000  # letters; a longer one is cut in the middle
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def drawable(text: str) -> str:
 
     A character that the font lacks is an escape, so that different names look different.
     """
-    return shortened(text, LONGEST_NAME)
+    return shortened(text, LONGEST_TEXT)
 
 
 def wrapped(text: str, points: float, inches: float) -> list[str]:
@@ -140,7 +140,7 @@ def wrapped(text: str, points: float, inches: float) -> list[str]:
     Lines end after a space, a stroke or the like if there is one, otherwise anywhere.
     """
     lines = [""]
-    for part in re.findall(r"[^\s_\-/.·]*(?:[\s_\-/.·]+|$)", drawable(text)):
+    for part in re.findall(r"[_\-/.·]*[^\s_\-/.·]*[_\-/.·]*\s*", drawable(text)):
         if lines[-1] and width_of(lines[-1] + part.rstrip(), points) > inches:
             lines.append("")
         for letter in part:

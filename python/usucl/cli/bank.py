@@ -97,9 +97,11 @@ def build(
     videos, dim = len(gallery.contents.videos), gallery.bank.dim
     say(f"{len(gallery)} frames of {videos} videos, {dim} numbers each")
     say(f"Bank: {out}")
+    from usucl.cli.finished import command
+
     hint("Next:")
-    hint(f"  usucl bank search {out} IMAGE --out neighbours.png")
-    hint(f"  usucl bank duplicates {out} --out duplicates.png")
+    hint(f"  {command('bank search', out, 'IMAGE', '--out', 'neighbours.png')}")
+    hint(f"  {command('bank duplicates', out, '--out', 'duplicates.png')}")
 
 
 def info(bank: Bank, *, json_: bool = False) -> None:

@@ -35,20 +35,20 @@ def check(
         data: folder of videos: folders of frames and video files, mixed and nested.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
             of each video within the folder, such as "^([^/]+)/" for the first folder (default:
-            those of labels.csv and DICOM files).
+            patients as in labels.csv).
         min_frames: videos with fewer frames are left out.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
     from usucl.data import VideoCatalog
 
     try:
-        catalog = VideoCatalog.scan(
-            data, min_frames=min_frames, damaged=damaged, patient_pattern=patient_pattern
-        )
+        catalog = VideoCatalog.scan(data, min_frames=min_frames, damaged=damaged)
     except ValueError as error:
         for line in str(error).splitlines():
             say(as_typed(line, {"data": "DATA"}), stderr=True)
         return NOT_USABLE
+    if patient_pattern is not None:
+        catalog = catalog.with_patients(patient_pattern)
     _show(catalog)
     _show_patients(catalog, patient_pattern)
     return _show_split(catalog)
@@ -114,16 +114,8 @@ def _show_patients(catalog: VideoCatalog, pattern: str | None) -> None:
             more = ", ..." if len(suggestion.videos) > EXAMPLES else ""
             say(f"    {len(suggestion.videos)} patients: {', '.join(shown)}{more}{rest}")
     elif pattern is not None:
-        command = [
-            "usucl",
-            "train",
-            str(catalog.root),
-            "--patient-pattern",
-            pattern,
-            "--out",
-            "RUN",
-        ]
-        say(f"If so: {shlex.join(command)}")
+        command = ["usucl", "train", str(catalog.root), "--patient-pattern", pattern]
+        say(f"If so: {shlex.join(command)} --out RUN")
 
 
 def _show_split(catalog: VideoCatalog) -> int:

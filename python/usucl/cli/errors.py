@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+from usucl._environment import advice
 from usucl.cli.console import say
 
 # What parameters of commands are called where they are handed to.
@@ -42,6 +43,8 @@ def reported(call: Callable[[], int | None], typed: Mapping[str, str], debug: bo
     except EXPECTED as error:
         unnamed = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
         message = _without_traceback(str(error) or unnamed)
+        if isinstance(error, ImportError) and (missing := advice(error)):
+            message = f"this needs {missing}"
         return _complain(as_typed(message, typed), debug)
     except KeyboardInterrupt as error:
         return _complain(f"interrupted{_kept(error)}", debug, code=130)

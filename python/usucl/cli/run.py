@@ -41,9 +41,9 @@ def demo(
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds (default: those of
-            labels.csv and DICOM files).
-        out: run folder.
+                of each video within the folder; usucl data check shows whom it finds
+            (default: patients as in labels.csv).
+            out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
@@ -78,16 +78,18 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder; usucl data check shows whom it finds (default: those of
-            labels.csv and DICOM files).
-        preset: dense, paper, paper-code, or a YAML file such as a run's config.yaml.
+                of each video within the folder; usucl data check shows whom it finds
+            (default: patients as in labels.csv).
+        preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
+            change the preset it names (preset: dense if it names none).
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
             --print-config lists all names (default: no changes).
         held_out: folds of patients that are not trained on; without a number, none are held out
             (default: those of the preset, or the smallest fold if it gives none).
         seed: seed of the first weights, the folds and every random draw (default: the preset's).
         overwrite: replace an earlier run in the run folder.
-        resume: continue the run in the run folder, with the configuration it was started with.
+        resume: continue the run in the run folder, with the configuration it was started with;
+            --set epochs=N adds epochs, also to a finished run.
         print_config: print the configuration that would be used, with every option and what it
             means, and stop; needs neither DATA nor --out.
         no_progress: show no progress bar.
@@ -180,6 +182,9 @@ def embed(
     )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
+    unknown = sum(map(str.__eq__, result.group, result.video_id))
+    if unknown:
+        say(f"Patients unknown for {unknown} of {videos} videos: their group is the video's id.")
     say(f"Embeddings: {out or RunFolder(run).embedded}")
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 from usucl._files import read_tensors
 from usucl.models import usage
-from usucl.report.page import Html, code, escape, folded, isolated, lines, paragraph, terms
+from usucl.report.page import (
+    Html,
+    breakable,
+    code,
+    escape,
+    folded,
+    isolated,
+    lines,
+    paragraph,
+    terms,
+)
 from usucl.report.record import RunRecord
 from usucl.report.wording import count, duration, number
 from usucl.run_folder import RunFolder
@@ -144,7 +154,7 @@ def held_out(record: RunRecord) -> str:
         about = [row.get("group", ""), row.get("label", "")]
         about = [isolated(a) for a in about if a and a != row["video_id"]]
         small = f" <small>{' · '.join(about)}</small>" if about else ""
-        entries.append(f"<li>{isolated(row['video_id'])}{small}</li>")
+        entries.append(f"<li>{breakable(row['video_id'])}{small}</li>")
     title = f"The {count(len(rows), 'held-out video')}, by name"
     return folded(title, f'<ul class="names">{"".join(entries)}</ul>', is_open=len(rows) <= 60)
 

@@ -81,7 +81,9 @@ def heading(title: str) -> str:
 
 
 def paragraph(text: str, style: str = "") -> str:
-    """Returns a paragraph of text, with a CSS class."""
+    """Returns a paragraph of text, with a CSS class; empty for an empty text."""
+    if not text:
+        return ""
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
 
 
@@ -136,7 +138,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
     content = f"<table><thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody></table>"
-    if len(head) <= 3:
+    if len(head) <= 4:
         return f'<div class="wide small">{content}</div>'
     hint = '<p class="hint">The table goes on to the right: scroll it sideways →</p>'
     return f'{hint}<div class="wide" tabindex="0" role="region">{content}</div>'

@@ -97,12 +97,14 @@ def _head(record: RunRecord) -> str:
         alert("This run did not learn", facts.failures(record)),
         paragraph(_lead(record), "lead"),
     ]
+    cautions = alert("Before you read on", [*subjects.cautions, *facts.doubts(record)], mild=True)
     if evaluation is not None:
         rows = results.leading_rows(evaluation)
-        parts += [verdicts.brief(rows), verdicts.cards(rows)]
+        parts += [cautions, verdicts.brief(rows), verdicts.cards(rows)]
         words = f"One run with one seed. Brackets are 95 % intervals over {subjects.noun}s. "
         parts.append(paragraph(words + verdicts.multiplicity(evaluation), "note"))
-    parts.append(alert("Before you read on", subjects.cautions + facts.doubts(record), mild=True))
+    else:
+        parts.append(cautions)
     return lines(*parts)
 
 
@@ -142,6 +144,7 @@ def _measured(record: RunRecord) -> str:
         paragraph(_method(evaluation, subjects)),
         picture(chart, "Figures of the three encoders with intervals; the tables have the numbers"),
         heading("Retrieval and spread"),
+        paragraph(subjects.split, "note"),
         results.retrieval_table(evaluation, subjects),
     ]
     probes = results.probe_tables(evaluation, subjects)
@@ -166,7 +169,7 @@ def _method(evaluation: Evaluation, subjects: Subjects) -> str:
         f"paired on the same resamples. Retrieval rests on {count(groups, noun)}"
     )
     if temporal.note:
-        return f"{method} ({temporal.note})."
+        return f"{method} ({subjects.told(temporal.note)})."
     return method + (", so few that the intervals tend to be too narrow." if groups < 20 else ".")
 
 
@@ -207,6 +210,7 @@ def _map(record: RunRecord) -> str:
         "the embeddings; lines join a video's frames in order. Neighbours on the map are "
         "neighbours in the embedding; the distances between clusters and their sizes mean nothing."
     )
+    words = f"{words} {record.subjects.split}".strip()
     return lines(picture(drawing, "Map of embeddings"), paragraph(words, "note"))
 
 
@@ -253,7 +257,8 @@ def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
         f"{noun}s. "
     )
     told = f"{' and '.join(counts)} shown here are more similar to their anchor than its positive"
-    return Html(f"{escape(words)}<b>{told}</b>; they are marked ▲.")
+    split = record.subjects.split
+    return Html(f"{escape(words)}<b>{told}</b>; they are marked ▲. {escape(split)}".strip())
 
 
 def _data(record: RunRecord) -> str:

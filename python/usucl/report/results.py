@@ -150,7 +150,9 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
         parts.append(heading(f"{LABELS[label]}: {title}"))
         told = escape(meaning.format(noun=subjects.noun))
         tested = f"{subjects.noun.capitalize()}s tested"
-        parts.append(paragraph(Html(f"{told} {tested}: {classes}.{_gaps(result)}"), "note"))
+        split = escape(subjects.split)
+        note = f"{told} {tested}: {classes}.{_gaps(result, subjects)} {split}".rstrip()
+        parts.append(paragraph(Html(note), "note"))
         rows = [
             [f"{PROBES[probe].title}, {FIGURES[figure]}, per {level}", *_cells(comparison)]
             for probe, levels in result.probes.items()
@@ -179,7 +181,7 @@ def _protocols(evaluation: Evaluation) -> Iterator[tuple[str, str, ProbeResult]]
                 yield label, protocol, result
 
 
-def _gaps(result: ProbeResult) -> str:
+def _gaps(result: ProbeResult, subjects: Subjects) -> str:
     text = ""
     if result.not_tested:
         text += f" Without a tested video: {', '.join(map(isolated, result.not_tested))}."
@@ -187,7 +189,7 @@ def _gaps(result: ProbeResult) -> str:
         missing = ", ".join(map(isolated, result.not_fitted))
         text += f" Missing from a fit, so never predicted there: {missing}."
     reason = result.probes["linear"]["frame"]["balanced_accuracy"]["trained"].note
-    return text + (f" No intervals: {escape(reason)}." if reason else "")
+    return text + (f" No intervals: {escape(subjects.told(reason))}." if reason else "")
 
 
 def _baselines(result: ProbeResult) -> str:

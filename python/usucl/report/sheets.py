@@ -17,7 +17,7 @@ from usucl.data import VideoError
 from usucl.gallery import Found, Gallery, Pair
 from usucl.gallery.pairs import SAME_PICTURE
 from usucl.report.figures.drawing import panel
-from usucl.report.wording import count
+from usucl.report.wording import count, number
 
 TILE = 224
 GAP, LINE, MARGIN = 0.08, 0.14, 0.1  # inches
@@ -53,8 +53,8 @@ def _caption(inches: float, *lines: _Line) -> list[_Line]:
 def _write(figure: Figure, left: float, top: float, lines: Sequence[_Line]) -> None:
     """Writes lines at a place in inches from the figure's upper left corner."""
     across, down = figure.get_size_inches()
-    for number, (text, colour, bold) in enumerate(lines):
-        y = 1 - (top + LINE * number) / down
+    for i, (text, colour, bold) in enumerate(lines):
+        y = 1 - (top + LINE * i) / down
         weight = "bold" if bold else "normal"
         figure.text(left / across, y, text, fontsize=SMALL, color=colour, weight=weight, va="top")
 
@@ -197,18 +197,20 @@ def _pairs_title(pairs: Sequence[Pair], total: int, threshold: float) -> tuple[s
         f"the left. The same picture: details correlate with {SAME_PICTURE:g} or more. {leaks} of "
         "them join different patients or folds (a line above the pictures)."
     )
+    if unknown := sum(pair.other_patient is None for pair in pairs):
+        note += f" For {unknown} it is not known whether the patients differ."
     return (title, note) if pairs else ("No pair of similar frames", f"Threshold {threshold:g}.")
 
 
-def _pair_caption(gallery: Gallery, number: int, pair: Pair, inches: float) -> list[_Line]:
+def _pair_caption(gallery: Gallery, rank: int, pair: Pair, inches: float) -> list[_Line]:
     verdict = {None: "not compared", True: "same picture", False: "alike"}[pair.same_picture]
     colour = {None: style.MUTED, True: SAME, False: ALIKE}[pair.same_picture]
     figures = f"similarity {pair.similarity:.4f}"
     if pair.correlation is not None:
-        figures += f" · correlation {pair.correlation:.2f}"
+        figures += f" · correlation {number(pair.correlation)}"
         figures += f" · differ by {pair.difference:.1f} of 255 on average"
     leaks = ("patient", pair.other_patient), ("fold", pair.other_fold)
-    leak = " and ".join(what for what, differs in leaks if differs)
+    leak = " and ".join(f"{what}s" for what, differs in leaks if differs)
     sides = []
     for slot in (pair.a, pair.b):
         frame = gallery.describe(slot)
@@ -217,7 +219,7 @@ def _pair_caption(gallery: Gallery, number: int, pair: Pair, inches: float) -> l
         sides.append(f"{frame.name}   {known}" if known else frame.name)
     return _caption(
         inches,
-        _Line(f"{number}   {verdict}" + (f", of different {leak}s" if leak else ""), colour, True),
+        _Line(f"{rank}   {verdict}" + (f", of different {leak}" if leak else ""), colour, True),
         _Line(figures, style.INK),
         _Line(f"left: {sides[0]}"),
         _Line(f"right: {sides[1]}"),
@@ -258,7 +260,8 @@ def _key(figure: Figure, top: float) -> None:
     style.bare(axes)
     axes.imshow(np.linspace(0, 1, 64)[None], cmap="magma", aspect="auto")
     _write(figure, left, top + 0.14, [_Line("0")])
-    _write(figure, left + 1.2, top + 0.14, [_Line(f"{DIFFERENCE} or more")])
+    most = f"{DIFFERENCE} or more"
+    _write(figure, left + 1.6 - style.width_of(most, SMALL), top + 0.14, [_Line(most)])
 
 
 def _picture(axes: Axes, picture: Tensor | VideoError) -> None:

@@ -37,7 +37,7 @@ a { color: var(--cross); text-underline-offset: 2px; }
 .terms { font-size: 13px; margin: 8px 0 16px; max-width: 60em; }
 .terms dt { font-weight: 600; margin-top: 6px; }
 .terms dd { margin: 0; color: var(--muted); }
-.names { font-size: 13px; columns: 260px 3; column-gap: 28px; margin: 6px 0 14px; padding: 0;
+.names { font-size: 13px; columns: 300px 3; column-gap: 28px; margin: 6px 0 14px; padding: 0;
          list-style: none; }
 .names li { break-inside: avoid; padding: 1px 0 1px 12px; text-indent: -12px; }
 .names small { color: var(--muted); }
@@ -90,7 +90,7 @@ figure img { width: 100%; border-radius: 3px; }
 figure.above img { outline: 3px solid var(--bad); outline-offset: -1px; }
 figcaption { font-size: 11.5px; line-height: 1.4; padding-top: 4px; color: var(--muted);
              font-variant-numeric: tabular-nums; }
-figcaption b { color: var(--ink); } figcaption .worse { display: block; }
+figcaption b { color: var(--ink); }
 @media screen and (max-width: 720px) {
   body { padding: 28px 20px 48px; }
   h1 { font-size: 25px; }

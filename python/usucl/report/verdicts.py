@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from usucl.evaluation import Evaluation
+from usucl.evaluation import verdict as judge
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.schema import Comparison
 from usucl.report.page import Html, escape, items
@@ -48,18 +49,18 @@ class Verdict(NamedTuple):
 
 def verdict(difference: Estimate, other: str) -> Verdict:
     """Judges by the interval that holds for all differences at once, where there is one."""
-    low, high = adjusted(difference) or (difference.low, difference.high)
-    if low is None or high is None:
-        return Verdict("open", f"not told apart from {other}: no interval")
-    word = _word(low, high)
-    if word == "open":
-        text = f"not told apart from {other}"
-        if difference.low is not None and difference.high is not None:
-            alone = _word(difference.low, difference.high)
-            if alone != "open":
-                text += f" ({alone} only by the interval that ignores the other differences)"
-        return Verdict("open", text)
-    return Verdict(word, f"{word} than {other}")
+    if difference.value is None:
+        return Verdict("open", f"not compared with {other}: not defined on these videos")
+    judged = judge(difference)
+    if judged == "better" or judged == "worse":
+        return Verdict(judged, f"{judged} than {other}")
+    text = f"not told apart from {other}"
+    if difference.low is None or difference.high is None:
+        return Verdict("open", f"{text}: no interval")
+    alone = _word(difference.low, difference.high)
+    if alone != "open":
+        text += f" ({alone} only by the interval that ignores the other differences)"
+    return Verdict("open", text)
 
 
 def _word(low: float, high: float) -> Word:
@@ -90,8 +91,8 @@ def multiplicity(evaluation: Evaluation) -> str:
             "better and worse are said by that one alone."
         )
     return text + (
-        "This evaluation has no intervals that allow for that: evaluate again to get them, and "
-        "take a single better or worse here with care."
+        "This evaluation has no intervals that allow for that, so nothing is told apart: evaluate "
+        "again to get them."
     )
 
 
@@ -101,10 +102,17 @@ def brief(rows: Sequence[Row]) -> str:
 
 
 def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
-    at: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    at: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "undefined": []}
     for row in rows:
-        at[verdict(row.estimates[f"trained - {key}"], other).word].append(row.skill)
-    said = {"better": "better at", "worse": "worse at", "open": "not told apart at"}
+        difference = row.estimates[f"trained - {key}"]
+        word = "undefined" if difference.value is None else verdict(difference, other).word
+        at[word].append(row.skill)
+    said = {
+        "better": "better at",
+        "worse": "worse at",
+        "open": "not told apart at",
+        "undefined": "not compared at",
+    }
     parts = [
         f'<span class="{word}">{words}</span> {escape(listed(at[word]))}'
         for word, words in said.items()

@@ -38,6 +38,19 @@ class Subjects:
         )
 
     @property
+    def split(self) -> str:
+        """A note for every figure and table, on patients that are not known; else empty."""
+        if self.patients == "unknown":
+            return f"{UNKNOWN.capitalize()}."
+        if self.patients == "partly":
+            return "Some patients unknown: split by video; a patient may be on both sides."
+        return ""
+
+    def told(self, note: str) -> str:
+        """Returns a note on patients in the words for these."""
+        return note.replace("patient", self.noun)
+
+    @property
     def cautions(self) -> list[str]:
         """What a reader has to know about the data before any figure."""
         texts = []
@@ -48,13 +61,13 @@ class Subjects:
             )
         if self.patients == "unknown":
             texts.append(
-                f"{UNKNOWN.capitalize()}. So held-out figures may be too high, and intervals over "
+                f"{self.split} So held-out figures may be too high, and intervals over "
                 "videos too narrow. Give patients in labels.csv to mend both."
             )
         elif self.patients == "partly":
             texts.append(
-                "The patients of some videos are unknown: each of these videos counts as a "
-                "patient, so a patient may be on both sides, and intervals may be too narrow."
+                f"{self.split} So held-out figures may be too high, and intervals too narrow: each "
+                "video of an unknown patient counts as a patient."
             )
         return texts
 

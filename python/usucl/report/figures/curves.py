@@ -9,17 +9,16 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from usucl import _style as style
 from usucl.evaluation.metrics import FloatArray
-from usucl.report.figures.drawing import rendered
+from usucl.report.figures.drawing import panel, rendered
 from usucl.report.page import Drawing
 from usucl.report.record import RunRecord
 
 TIME_UNITS = {"fraction": "share of the video", "frames": "frames", "seconds": "seconds"}
-HEIGHT = 2.55  # inches per panel
+HEIGHT, LEFT, RIGHT, TITLE, FOOT = 2.6, 0.78, 0.12, 0.38, 0.52  # inches of a panel
 
 Series: TypeAlias = Mapping[str, tuple[str, str]]
 """Colour and label of each metric, by its name."""
@@ -46,17 +45,18 @@ def _draw(record: RunRecord, columns: int) -> Figure:
         ("Speed", "images per second", _plain(record, "images_per_second", True)),
         ("Where the time goes", "share of the time", lambda axes: _time_shares(axes, record)),
     ]
-    rows = -(-len(panels) // columns)
-    width = style.WIDTH if columns > 1 else style.NARROW
-    figure = Figure(
-        figsize=(width, HEIGHT * rows), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06)
-    )
+    across = style.WIDTH if columns > 1 else style.NARROW
+    figure = Figure(figsize=(across, HEIGHT * -(-len(panels) // columns)))
+    cell = across / columns
     steps = record.metrics.get("step", np.zeros(1))
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (title, unit, draw) in zip(every, panels, strict=True):
+    for number, (title, unit, draw) in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, top = column * cell + LEFT, row * HEIGHT + TITLE
+        axes = panel(figure, left, top, cell - LEFT - RIGHT, HEIGHT - TITLE - FOOT)
         axes.set_title(title)
         axes.set(xlabel="step", ylabel=unit)
         draw(axes)
+        axes.yaxis.set_label_coords((0.12 - LEFT) / (cell - LEFT - RIGHT), 0.5)
         if axes.axison and steps.size and np.nanmax(steps) > 0:
             axes.set_xlim(-0.02 * np.nanmax(steps), 1.02 * np.nanmax(steps))
     return figure
@@ -82,9 +82,9 @@ def _learning_rate(axes: Axes, record: RunRecord) -> None:
     if not len(steps):
         _say(axes, "not logged in this run")
         return
-    axes.plot(steps, rates, color=style.INK)
-    axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=False)
+    axes.plot(steps, rates, color=style.INK, clip_on=False)
+    axes.set_ylim(0, 1.05 * max(rates.max(), 1e-9))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
 def _similarity(axes: Axes, record: RunRecord) -> None:

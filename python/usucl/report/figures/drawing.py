@@ -69,7 +69,8 @@ class Legend:
         axes.set_label("legend")
         axes.patch.set_visible(False)
         for x, y, entry, lines in self.places:
-            axes.plot(x + 0.06, y + self.LINE / 2, entry.mark, color=entry.colour, markersize=5.5)
+            size = 10 if entry.mark == "|" else 5.5
+            axes.plot(x + 0.06, y + self.LINE / 2, entry.mark, color=entry.colour, markersize=size)
             for i, line in enumerate(lines):
                 axes.text(
                     x + self.DOT, y + self.LINE * (i + 0.5), line, fontsize=self.POINTS,
