@@ -273,7 +273,12 @@ def _data(record: RunRecord) -> str:
         rows.append(
             [title, str(len(videos)), "unknown" if unknown else patients, Html(mix or "–")]  # noqa: RUF001
         )
-    head = ["part", "videos", f"{Subjects('known', subjects.synthetic).noun}s", "labels"]
+    head = [
+        "part",
+        "videos",
+        "patients" if subjects.patients == "unknown" else f"{subjects.noun}s",
+        "labels",
+    ]
     parts = [table(head, rows) if record.split else "", facts.held_out(record)]
     if record.skipped:
         parts.append(heading(f"Skipped: {count(len(record.skipped), 'file')}"))
