@@ -226,7 +226,8 @@ def _contact(record: RunRecord) -> str:
         sheet = contact_sheet(record, data)
         if sheet is None:
             return ""
-        contact_views.draw(sheet, record.target.contact_sheet)
+        synthetic = record.subjects.synthetic
+        contact_views.draw(sheet, record.target.contact_sheet, synthetic=synthetic)
         return lines(paragraph(_legend(record, sheet)), contact_views.as_html(sheet))
     except DamagedFileError:
         raise
