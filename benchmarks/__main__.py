@@ -14,6 +14,7 @@ from benchmarks.harness import ROOT, OtherPrograms, describe_run, in_words
 from benchmarks.providers import PROVIDERS
 from benchmarks.rows import COMPILED, MATMUL, SEARCH, Result, Row, write
 from usucl._environment import check_writable
+from usucl._progress import listen, stage, track
 from usucl._terminal import say, table
 
 SECONDS, QUICK_SECONDS = 4.0, 0.4  # for each provider on each problem
@@ -44,17 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = suite.skipped()
     for name, reason in skipped.items():
         tell(f"Without {name}: {reason}")
-    # --quick has no time to compile for this; the compiled loss is checked later all the same.
-    suite.check([name for name in PROVIDERS if not (options.quick and name == COMPILED)])
     measured = suite.Suite(
         QUICK_SECONDS if options.quick else SECONDS, words=in_words(run), skipped=skipped
     )
     rows: list[Row] = []
-    for case in suite.quick() if options.quick else suite.full():
-        for row in measured.run(case):
-            rows.append(row)
-            tell(_progress(row))
-    rows += measured.machine()
+    cases = suite.quick() if options.quick else suite.full()
+    parts = {"Checking": 5, "Measuring": 20 if options.quick else 600}
+    # Nothing is drawn while something is measured.
+    with listen(not options.quiet, ticks=False) as listener, stage("Benchmarks", parts=parts):
+        with stage("Checking"):
+            # --quick has no time to compile; the compiled loss is checked later all the same.
+            suite.check([name for name in PROVIDERS if not (options.quick and name == COMPILED)])
+        for case in track(cases, "Measuring", unit="problems"):
+            for row in measured.run(case):
+                rows.append(row)
+                tell(_progress(row))
+                if listener is not None:
+                    listener.tick()
+        rows += measured.machine()
     run |= {"quick": options.quick, "seconds": round(time.perf_counter() - start)}
     run |= {"cores_of_others": others.cores()}
     providers = {

@@ -53,16 +53,32 @@ __all__ = [
 ]
 
 
+_MODULES = (
+    "bank",
+    "data",
+    "embedding",
+    "evaluation",
+    "gallery",
+    "losses",
+    "methods",
+    "models",
+    "report",
+    "run_folder",
+    "training",
+)
+
+
 def __getattr__(name: str) -> Any:
-    """Imports a public name from its module, once.
+    """Imports a public name from its module, or a module, once.
 
     Raises:
         ImportError: it needs a package that is not installed; says how to install it.
     """
-    if name not in _HOME:
+    if name not in _HOME and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        module = importlib.import_module(_HOME.get(name, f"usucl.{name}"))
+        value = getattr(module, name) if name in _HOME else module
     except ImportError as error:
         if (told := advice(error)) is None:
             raise

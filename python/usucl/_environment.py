@@ -5,11 +5,8 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import os
-import platform
 import re
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -69,6 +66,8 @@ def commit_of(file: str) -> str | None:
         not in a checkout's history, as where the package is installed.
     """
     folder = str(Path(file).resolve().parent)
+
+    import subprocess
 
     def git(*words: str) -> str:
         command = ["git", "-C", folder, *words]
@@ -131,6 +130,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: they cannot; names ``folder``.
     """
+    import tempfile
+
     try:
         ways = (folder.absolute(), *folder.absolute().parents)
         with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
@@ -151,6 +152,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """Returns the machine that this runs on."""
+        import platform
+
         import torch
 
         return cls(

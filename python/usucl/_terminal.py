@@ -62,7 +62,10 @@ def _width(stream: TextIO) -> int:
 
 def say(line: object = "", *, stderr: bool = False) -> None:
     """Prints one line as it is, its control characters escaped."""
-    console(stderr=stderr).print(visible(line))
+    try:
+        console(stderr=stderr).print(visible(line))
+    except ImportError:  # the line may be about what is not installed
+        print(visible(line), file=sys.stderr if stderr else sys.stdout)
 
 
 def table(

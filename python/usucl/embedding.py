@@ -97,8 +97,9 @@ class Embeddings:
         empty texts.
         ``"csv"``: ``<name>.csv`` with one row per frame and the numbers in it. Its columns are
         video (number of the video, from 0), video_id, frame (from 0), time (share of the video's
-        length), group (patient), label, frame_label, part (train or held_out), then
-        embedding_0 ... and feature_0 ..., with the digits that give the same float32 again.
+        length), group (patient, or video_id where unknown), label, frame_label, part (train or
+        held_out), then embedding_0 ... and feature_0 ..., with the digits that give the same
+        float32 again.
 
         Returns:
             The file with the numbers.

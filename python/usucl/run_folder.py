@@ -45,8 +45,7 @@ class RunFolder:
         metrics: table of the metrics of training.
         warnings: table of what was wrong in training, and the step when it was first seen.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
-        backbone_weights: the encoder without its head, with torchvision's names.
-        exported: folder with the encoder in other formats.
+        backbone_weights, exported: the encoder in torchvision's names; folder of other formats.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
@@ -90,9 +89,9 @@ class RunFolder:
         self.contact_sheet = self.figures / "contact.png"
 
     def __repr__(self) -> str:
-        kinds = ("encoder_config", "checkpoint", "bank", "evaluation", "report")
-        there = [name.split("_")[0] for name in kinds if getattr(self, name).exists()]
-        return f"RunFolder({str(self.path)!r}, {', '.join(there) or 'without results'})"
+        files = self.encoder_config, self.checkpoints, self.bank, self.evaluation, self.report
+        there = ", ".join(file.stem for file in files if file.exists())
+        return f"RunFolder({str(self.path)!r}, {there or 'without results'})"
 
     @property
     def is_run(self) -> bool:
@@ -271,14 +270,14 @@ class RunFolder:
     def holds(self, catalog: VideoCatalog) -> bool:
         """Returns whether these are the videos of the run, perhaps moved or some fewer or more.
 
-        They are if they lie in the folder that the run was trained on, or else are exactly those
-        of the split.
+        They are if they lie in the folder that the run was trained on or, if that is gone, are
+        exactly those of the split: names alone, such as ``001``, say little.
         """
         names = {same_name(row["video_id"]) for row in read_table(self.split, SPLIT)}
         found = [name for entry in catalog for name in known_as(entry.paths, names)]
         data = self._options().get("data")
-        if isinstance(data, str) and os.path.realpath(data) == os.path.realpath(catalog.root):
-            return bool(found)
+        if isinstance(data, str) and os.path.isdir(data):
+            return bool(found) and os.path.realpath(data) == os.path.realpath(catalog.root)
         return set(found) == names and len(catalog) == len(names)
 
     def evaluation_of(self, data: str | Path) -> RunFolder:
@@ -361,14 +360,7 @@ class RunFolder:
         return tuple(entry.group not in groups for entry in catalog)
 
     def patients(self, *, only_trained: bool = False) -> Patients:
-        """Returns whether the patients of the videos were known when the run was split.
-
-        Args:
-            only_trained: asks for the videos trained on only.
-
-        Raises:
-            FileNotFoundError: the folder has no split.
-        """
+        """Returns whether the patients of the run's videos, or those trained on, were known."""
         rows = read_table(self.split, SPLIT)
         return knowledge(
             [

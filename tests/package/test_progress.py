@@ -125,6 +125,9 @@ def test_the_remaining_time_of_items_follows_their_rate(heard: Heard) -> None:
         assert heard.last[2] == pytest.approx(4 * 14 / 6)
         heard.later(14.0)
         assert heard.last[2] == pytest.approx(4 * 28 / 6)
+        for _ in range(100):  # not one in the last minute: all time counts
+            heard.later(1.0)
+        assert heard.last[2] == pytest.approx(4 * 128 / 6)
 
 
 def test_measured_times_replace_the_expected_ones(heard: Heard) -> None:

@@ -66,3 +66,5 @@ def test_the_package_lists_its_public_names() -> None:
     assert dir(usucl) == sorted(usucl.__all__)
     for name in dir(usucl):
         assert getattr(usucl, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'modls'"):
+        usucl.modls.usage("run")

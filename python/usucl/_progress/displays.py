@@ -88,7 +88,7 @@ class Lines(Display):
 class Bar(Display):
     """A bar on the last line of a terminal; what is printed meanwhile comes above it."""
 
-    period = 0.1
+    period = 0.2
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
@@ -288,7 +288,10 @@ def _rate(stage: Stage, now: float) -> list[str]:
     if rate is None:
         return []
     number, unit = stage.per_item
-    figure = f"{rate * number:.0f}" if rate * number >= 10 else f"{rate * number:.2g}"
+    rate *= number
+    if rate < 0.1:
+        return [f"{1 / rate:.0f} s each"]
+    figure = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
     return [f"{figure} {unit}/s" if unit else f"{figure}/s"]
 
 
@@ -297,6 +300,6 @@ def _note(stage: Stage) -> list[str]:
 
 
 def _eta(remaining: Remaining | None) -> str:
-    if remaining is None:
+    if remaining is None or (not remaining.whole and remaining.seconds < 1):
         return "ETA unknown"
     return f"ETA {'' if remaining.whole else 'over '}{duration(remaining.seconds)}"

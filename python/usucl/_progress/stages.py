@@ -66,6 +66,7 @@ class Stage:
         self._measured: dict[str, float] = {}
         self._running: list[Stage] = []
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
+        self._first = 0.0, 0.0  # when it began to count, and from what number
         self._last = 0.0, 0.0  # when items were finished, and how many
         self._lock = threading.Lock()
 
@@ -96,7 +97,7 @@ class Stage:
             self.done, self.total = done, total
             self._samples.clear()
             self._samples.append((self._listener.clock(), done))
-            self._last = self._samples[0]
+            self._first = self._last = self._samples[0]
 
     def update(
         self,
@@ -120,6 +121,7 @@ class Stage:
         """Starts the work within ``parent``."""
         self.begun, self.parent = now, parent
         self._samples.append((now, self.done))
+        self._first = now, self.done
         self._last = now, 0.0
         if parent is not None:
             parent._running.append(self)
@@ -144,8 +146,13 @@ class Stage:
             stage.sample(now)
 
     def rate(self, now: float) -> float | None:
-        """Returns the items per second of the last minute; None before the first."""
+        """Returns the items per second of the last minute, or of all time if it had none.
+
+        It is None before the first.
+        """
         (since, before), (last, by) = self._samples[0], self._last
+        if self.done <= before:
+            since, before = self._first
         finished = self.done - before
         if finished <= 0 or last <= since:
             return None

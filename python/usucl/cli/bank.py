@@ -37,7 +37,6 @@ BRIEF = {  # headings where the table is wide
     "similarity": "sim.",
     "correlation": "corr.",
     "difference": "diff.",
-    "frames": "n",
 }
 PAIR_FIELDS = (
     "similarity",
@@ -98,9 +97,11 @@ def build(
     videos, dim = len(gallery.contents.videos), gallery.bank.dim
     say(f"{len(gallery)} frames of {videos} videos, {dim} numbers each")
     say(f"Bank: {out}")
+    from usucl.cli.finished import command
+
     hint("Next:")
-    hint(f"  usucl bank search {out} IMAGE --out neighbours.png")
-    hint(f"  usucl bank duplicates {out} --out duplicates.png")
+    hint(f"  {command('bank search', out, 'IMAGE', '--out', 'neighbours.png')}")
+    hint(f"  {command('bank duplicates', out, '--out', 'duplicates.png')}")
 
 
 def info(bank: Bank, *, json_: bool = False) -> None:
@@ -369,7 +370,7 @@ def _show_pairs(
     columns = ["similarity", "picture", "correlation", "difference"]
     columns += ["frame and frame", "frames", "patient", "fold"]
     numbers = ["similarity", "correlation", "difference", "frames"]
-    title = f"Most similar of {counts['pairs']} {what} at or above {threshold:g}"
+    title = f"Most similar of {counts['pairs']} {what} with a similarity of {threshold:g} or more"
     table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
     if len(listed) < counts["pairs"]:
         hint(f"{counts['pairs'] - len(listed)} more: --top lists them, --csv FILE writes all")

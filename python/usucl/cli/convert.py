@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from usucl._progress import Stage, job, stage
-from usucl.cli.console import say
+from usucl.cli.console import hint, say
 from usucl.cli.data import Damaged
 from usucl.cli.errors import keeping
 from usucl.cli.parameters import Data, NewFolder, at_least
@@ -47,9 +47,10 @@ def convert(
     """
     from usucl._files import write_atomically
     from usucl.data import VideoCatalog
+    from usucl.data.phantom import is_synthetic, mark_synthetic
 
     if data.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f"out must be outside of data, got {out} in {data}")
+        raise ValueError(f"out must be outside of DATA, got {out} in {data}")
     catalog = VideoCatalog.scan(data, damaged=damaged)
     finished = [entry for entry in catalog if _is_finished(entry, out, size, image_format)]
     tables = {name: _renamed(catalog, name) for name in ("labels.csv", "frame_labels.csv")}
@@ -66,10 +67,16 @@ def convert(
     for name, content in tables.items():
         if content:
             write_atomically(out / name, content)
+    if is_synthetic(data):
+        mark_synthetic(out)
     for path, reason in catalog.skipped:
         say(f"left out: {path}: {reason}", stderr=True)
     written = len(catalog) - len(finished)
     say(f"{written} videos written to {out}, {len(finished)} were already there")
+    from usucl.cli.finished import command
+
+    hint("Next:")
+    hint(f"  {command('train', out, '--out', Path('runs') / out.name)}")
 
 
 def _is_finished(entry: VideoEntry, out: Path, size: int | None, image_format: ImageFormat) -> bool:

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from usucl.cli.console import say, table
-from usucl.cli.parameters import Count, Data
+from usucl.cli.errors import as_typed
+from usucl.cli.parameters import Count, Data, Pattern
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
@@ -20,7 +21,7 @@ Damaged = Literal["skip", "keep"]
 def check(
     data: Data,
     *,
-    patient_pattern: str | None = None,
+    patient_pattern: Pattern | None = None,
     min_frames: Count = 2,
     damaged: Damaged = "skip",
 ) -> int:
@@ -33,20 +34,21 @@ def check(
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder, such as "^([^/]+)/" for the first folder.
+            of each video within the folder, such as "^([^/]+)/" for the first folder (default:
+            patients as in labels.csv).
         min_frames: videos with fewer frames are left out.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
     """
     from usucl.data import VideoCatalog
 
     try:
-        catalog = VideoCatalog.scan(
-            data, min_frames=min_frames, damaged=damaged, patient_pattern=patient_pattern
-        )
+        catalog = VideoCatalog.scan(data, min_frames=min_frames, damaged=damaged)
     except ValueError as error:
         for line in str(error).splitlines():
-            say(line, stderr=True)
+            say(as_typed(line, {"data": "DATA"}), stderr=True)
         return NOT_USABLE
+    if patient_pattern is not None:
+        catalog = catalog.with_patients(patient_pattern)
     _show(catalog)
     _show_patients(catalog, patient_pattern)
     return _show_split(catalog)
@@ -112,16 +114,8 @@ def _show_patients(catalog: VideoCatalog, pattern: str | None) -> None:
             more = ", ..." if len(suggestion.videos) > EXAMPLES else ""
             say(f"    {len(suggestion.videos)} patients: {', '.join(shown)}{more}{rest}")
     elif pattern is not None:
-        command = [
-            "usucl",
-            "train",
-            str(catalog.root),
-            "--patient-pattern",
-            pattern,
-            "--out",
-            "RUN",
-        ]
-        say(f"If so: {shlex.join(command)}")
+        command = ["usucl", "train", str(catalog.root), "--patient-pattern", pattern]
+        say(f"If so: {shlex.join(command)} --out RUN")
 
 
 def _show_split(catalog: VideoCatalog) -> int:

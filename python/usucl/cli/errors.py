@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+from usucl._environment import advice
 from usucl.cli.console import say
 
+# What parameters of commands are called where they are handed to.
+ELSEWHERE = {"root": "data", "held_out_folds": "held_out"}
 UNKNOWN_ERROR, BAD_INPUT = 1, 2
 EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 LONGEST_MESSAGE = 1000  # characters: a damaged file may hold text without end
@@ -40,6 +43,8 @@ def reported(call: Callable[[], int | None], typed: Mapping[str, str], debug: bo
     except EXPECTED as error:
         unnamed = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
         message = _without_traceback(str(error) or unnamed)
+        if isinstance(error, ImportError) and (missing := advice(error)):
+            message = f"this needs {missing}"
         return _complain(as_typed(message, typed), debug)
     except KeyboardInterrupt as error:
         return _complain(f"interrupted{_kept(error)}", debug, code=130)
@@ -108,8 +113,9 @@ def as_typed(message: str, typed: Mapping[str, str]) -> str:
     ``overwrite=True`` becomes ``--overwrite``. Other assignments are of the configuration, for
     which there is ``--set``.
     """
-    first, *rest = re.split(r"(?=[ :])", message, maxsplit=1)  # "k must be ...", "time: ..."
-    message = "".join([typed.get(first, first), *rest])
+    typed = {old: typed[new] for old, new in ELSEWHERE.items() if new in typed} | dict(typed)
+    # "k must be ...", "time: ..."; a path may be called as a parameter
+    message = re.sub(r"^(\w+)(?= must |:)", lambda m: typed.get(m[1], m[1]), message)
     named = "|".join(map(re.escape, typed)) or "(?!)"
     message = re.sub(rf"(?<![\w./-])({named})=(True\b|(?![^\s,;]))", lambda m: typed[m[1]], message)
     if "set_" not in typed:

@@ -13,31 +13,29 @@ if TYPE_CHECKING:
     from usucl.evaluation.simultaneous import Comparison
 
 RETRIEVAL = {
-    "same_video": "finds its own video",
-    "temporal": "finds its place in time",
-    "temporal_hard": "the same, near frames",
+    "same_video": "finds its video",
+    "temporal": "place in time",
+    "temporal_hard": "near frames",
 }
-LABELS = {"label": "label of the video", "frame_label": "label of the frame"}
+LABELS = {"label": "label of video", "frame_label": "label of frame"}
+DOUBTS = {"partly": "Patients of some videos unknown", "unknown": "Patients unknown"}
+UNITS = "AUROC, and of labels the balanced accuracy of a linear probe"
 
 
 class _Figure(NamedTuple):
     name: str
-    unit: str
     of: Comparison
     is_cross_validation: bool
 
 
 def show(evaluation: Evaluation) -> None:
     """Prints what was measured on what, the figures, and which encoder is better."""
-    from usucl.data.patients import UNIT
+    from usucl.data.patients import MAY_BE_SHARED
 
     figures = list(_figures(evaluation))
     say(_measured_on(evaluation))
     if evaluation.patients != "known":
-        say(
-            f"{'Patients' if evaluation.patients == 'unknown' else 'Some patients'} unknown: "
-            "split by video; a patient may be on both sides."
-        )
+        say(f"{DOUBTS[evaluation.patients]}: split by video; {MAY_BE_SHARED}.")
     everything = sum(count.videos for count in evaluation.counts.values())
     seen = evaluation.counts["pretraining"].videos
     parts = {
@@ -47,13 +45,13 @@ def show(evaluation: Evaluation) -> None:
     }
     for is_cross_validation, title in parts.items():
         rows = [
-            (f.name, f.unit, *(_text(f.of[name], ".2f") for name in evaluation.encoders))
+            (f.name, *(_text(f.of[name], ".2f") for name in evaluation.encoders))
             for f in figures
             if f.is_cross_validation == is_cross_validation
         ]
         if rows:
             say()
-            table(["", "figure", *evaluation.encoders], rows, title=title)
+            table(["", *evaluation.encoders], rows, title=title)
     others = [name for name in evaluation.encoders if name != "trained"]
     rows = [
         (
@@ -64,22 +62,26 @@ def show(evaluation: Evaluation) -> None:
     ]
     say()
     table(["", *(f"against {name}" for name in others)], rows, title="The trained encoder is")
+    say(f"Figures: {UNITS}.")
     say(
-        f"Brackets are 95 % intervals over {UNIT[evaluation.patients]}s. Those of differences hold "
-        f"for all {evaluation.comparisons} differences of the evaluation at once."
+        f"Brackets: {evaluation.protocol.interval}; those of differences hold for all "
+        f"{evaluation.comparisons} differences at once."
     )
+    for note in dict.fromkeys(
+        f"{f.name}: {f.of['trained'].note}" for f in figures if f.of["trained"].note
+    ):
+        say(f"No interval for {note.removesuffix(': no interval')}.")
 
 
 def _figures(evaluation: Evaluation) -> Iterator[_Figure]:
     for task, name in RETRIEVAL.items():
-        yield _Figure(name, "AUROC", evaluation.retrieval[task], False)
+        yield _Figure(name, evaluation.retrieval[task], False)
     for label, reached in evaluation.probes.items():
         for protocol, result in (reached.protocols if reached else {}).items():
             if result is not None:
                 level = "video" if label == "label" else "frame"
                 figure = result.probes["linear"][level]["balanced_accuracy"]
-                unit = "balanced accuracy of a linear probe"
-                yield _Figure(LABELS[label], unit, figure, protocol == "cross_validation")
+                yield _Figure(LABELS[label], figure, protocol == "cross_validation")
 
 
 def _measured_on(evaluation: Evaluation) -> str:
@@ -87,7 +89,8 @@ def _measured_on(evaluation: Evaluation) -> str:
     what = "synthetic video" if evaluation.synthetic else "video"
     whose = "the data of the run" if evaluation.own_data else "other data than the run's"
     if not held_out.videos:
-        return f"{whose.capitalize()}, {evaluation.data}: nothing is held out; pretraining saw all."
+        saw = "pretraining saw all of these videos, or others of their patients"
+        return f"{whose.capitalize()}, {evaluation.data}: nothing is held out; {saw}."
     text = f"{held_out.videos} held-out {what}{'s' * (held_out.videos != 1)}"
     if evaluation.patients == "known":
         text += f" of {held_out.patients} patient{'s' * (held_out.patients != 1)}"

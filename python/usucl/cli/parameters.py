@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-import docstring_parser
-
 from usucl._environment import check_writable
+from usucl._patterns import one_group
 from usucl._spelling import did_you_mean
 
 Command: TypeAlias = Callable[..., "int | None"]
@@ -29,11 +28,13 @@ class Rules:
 
     Attributes:
         either: exactly one of these is given.
+        not_both: at most one of these is given.
         needed: these are required although Python has a default ...
         unless: ... unless this flag is given.
     """
 
     either: tuple[str, ...] = ()
+    not_both: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     unless: str = ""
 
@@ -83,6 +84,11 @@ def assignment(text: str) -> None:
     name, equals, _ = text.partition("=")
     if not (equals and name.replace(".", "_").isidentifier()):
         raise ValueError(f"must be NAME=VALUE, got {text!r}")
+
+
+def pattern(text: str) -> None:
+    """Checks a regular expression."""
+    one_group(text)
 
 
 def folder_of(what: str) -> Callable[[Path], None]:
@@ -135,6 +141,7 @@ Count = Annotated[int, at_least(1)]
 Seed = Annotated[int, at_least(0)]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
+Pattern = Annotated[str, pattern, Metavar("REGEX")]
 Run = Annotated[Path, folder_of("a run folder")]
 Evaluated = Annotated[Path, folder_of("the folder of an evaluation")]
 Bank = Annotated[Path, folder_of("the folder of a bank")]
@@ -229,6 +236,8 @@ class Parameter:
 
 def parameters_of(command: Command) -> dict[str, Parameter]:
     """Returns the parameters of a command by name, from its signature and docstring."""
+    import docstring_parser
+
     documented = docstring_parser.parse(inspect.getdoc(command) or "")
     helps = {entry.arg_name: entry.description or "" for entry in documented.params}
     types = get_type_hints(command, include_extras=True)
@@ -302,6 +311,8 @@ def summary(command: Command) -> str:
 
 def description(command: Command) -> str:
     """Returns what a command's docstring says before its arguments."""
+    import docstring_parser
+
     documented = docstring_parser.parse(inspect.getdoc(command) or "")
     return "\n\n".join(filter(None, (documented.short_description, documented.long_description)))
 

@@ -91,6 +91,8 @@ def values(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
         given[argument.name] = [word]
     if extra := found[len(arguments) :]:
         raise UsageError(f"unexpected {extra[0]!r}: it is {usage(name, command)}")
+    if len(excluded := [parameters[p].typed for p in rules.not_both if p in given]) > 1:
+        raise UsageError(f"{' and '.join(excluded)} exclude each other, got both")
     read = {p: _value(parameters[p], texts) for p, texts in given.items()}
     free = rules.unless in given
     missing = [p.typed for p in parameters.values() if p.is_required and p.name not in given]

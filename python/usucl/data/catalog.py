@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from usucl._patterns import one_group
 from usucl._progress import Stage, stage
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
@@ -26,7 +28,6 @@ from usucl.data.labels import (
 from usucl.data.patients import (
     Patients,
     Suggestion,
-    compile_pattern,
     find_patient,
     knowledge,
     merge,
@@ -167,7 +168,7 @@ class VideoCatalog:
         if min_frames < 1:
             raise ValueError(f"min_frames must be at least 1, got {min_frames}")
         if patient_pattern is not None:
-            compile_pattern(patient_pattern)
+            _compiled(patient_pattern)
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
@@ -229,7 +230,7 @@ class VideoCatalog:
         Warns:
             UserWarning: it finds none in some videos, or contradicts ``labels.csv``.
         """
-        compiled = compile_pattern(pattern)
+        compiled = _compiled(pattern)
         found = [find_patient(compiled, path) for path in self._relative_paths()]
         if not any(found):
             raise ValueError(
@@ -340,6 +341,13 @@ class VideoCatalog:
                 f"held_out_folds must be some, not all, of {folds}, got {sorted(held_out)}"
             )
         return replace(self, entries=parts[0]), replace(self, entries=parts[1], skipped=())
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return one_group(pattern)
+    except ValueError as error:
+        raise ValueError(f"patient_pattern {error}") from error
 
 
 def _try_open(path: Path, damaged: Damaged, bar: Stage) -> Video | VideoError:

@@ -53,26 +53,6 @@ def split_words(known: Sequence[bool]) -> str:
     )
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Returns a pattern that finds the patient in a path.
-
-    Raises:
-        ValueError: it is no regular expression with exactly one group.
-    """
-    try:
-        compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(
-            f"patient_pattern must be a regular expression, got {pattern!r}: {error}"
-        ) from error
-    if compiled.groups != 1:
-        raise ValueError(
-            "patient_pattern must have one group, ( ), around what names the patient, got "
-            f"{compiled.groups} in {pattern!r}"
-        )
-    return compiled
-
-
 def find_patient(pattern: re.Pattern[str], path: str) -> str:
     """Returns the patient in a path relative to the data folder; empty where there is none."""
     found = pattern.search(path)

@@ -137,10 +137,14 @@ def write_phantom(
         "frame_labels.csv: the structures in view in every frame, joined by +, or none.\n",
         encoding="utf-8",
     )
-    (out / MARK).write_text(
-        "The videos in this folder are synthetic: they show no patient.\n", encoding="utf-8"
-    )
+    mark_synthetic(out)
     return out
+
+
+def mark_synthetic(folder: Path) -> None:
+    """Marks the videos of a folder as synthetic, for :func:`is_synthetic`."""
+    text = "The videos in this folder are synthetic: they show no patient.\n"
+    (folder / MARK).write_text(text, encoding="utf-8")
 
 
 def is_synthetic(folder: str | Path) -> bool:

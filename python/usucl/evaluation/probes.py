@@ -14,10 +14,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from usucl.embedding import numbered
 from usucl.evaluation.metrics import FloatArray, Statistic, balanced_accuracy, macro_auroc
@@ -72,6 +68,11 @@ def linear(features: Features, truth: IntArray, test: Features, classes: int) ->
     if len(present) == 1:
         probability[:, present] = 1.0
         return probability
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(
         StandardScaler(),
         LogisticRegression(C=LINEAR_C, class_weight="balanced", tol=1e-3, max_iter=300),

@@ -37,7 +37,7 @@ Verdict: TypeAlias = Literal["better", "worse", "not told apart", "no interval"]
 Key = TypeVar("Key", bound=Hashable)
 
 LEVEL = 0.95
-NORMAL_DRAWS = 20_000
+NORMAL_DRAWS = 10_000
 CONSTANT = 1e-12  # standard deviation of a difference that only rounding makes vary
 
 

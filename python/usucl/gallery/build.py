@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -16,7 +16,9 @@ from usucl.embedding import embed_videos
 from usucl.gallery.events import Callback, Progress, Resumed
 from usucl.gallery.parts import Parts, Task
 from usucl.losses import Frames
-from usucl.models import FrameEncoder
+
+if TYPE_CHECKING:
+    from usucl.models import FrameEncoder
 
 DType = Literal["float32", "bfloat16", "float16"]
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +22,10 @@ from usucl.gallery.pairs import Across, Pair, compare, find_pairs
 from usucl.gallery.parts import Parts, encoder_fingerprint
 from usucl.gallery.query import query_of_file, query_of_slot
 from usucl.gallery.search import Filters, Found, nearest
-from usucl.models import FrameEncoder, load_encoder
 from usucl.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from usucl.models import FrameEncoder
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Gallery:
         keep = (out / "bank.json").exists() and not overwrite
         if keep and not (out / UNFINISHED).exists():
             raise refused
+        from usucl.models import load_encoder  # with torchvision, which a search does without
+
         encoder = load_encoder(run)
         parts = Parts(out / UNFINISHED, encoder_fingerprint(run))
         catalog = RunFolder(run).scan(data)
@@ -264,4 +269,6 @@ class Gallery:
             raise ValueError(
                 f"the encoder in {folder} is not the one that made the bank in {self.folder}"
             )
+        from usucl.models import load_encoder
+
         return load_encoder(folder)

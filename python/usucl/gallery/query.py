@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
-from usucl.data.dicom import dicom_frame
 from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from usucl.data.transforms import centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
-from usucl.models import FrameEncoder
+
+if TYPE_CHECKING:
+    from usucl.models import FrameEncoder
 
 SHOWN = 320
 """Side in pixels of a query in a sheet."""
@@ -83,6 +85,8 @@ def _read(text: str) -> tuple[Tensor, str]:
         return torch.from_numpy(read_image(path)).permute(2, 0, 1), path.name
     if path.is_file() and (ending in DICOM_SUFFIXES or is_dicom(path)):
         try:
+            from usucl.data.dicom import dicom_frame
+
             frame, number = dicom_frame(path, number)
         except IndexError as error:
             raise ValueError(f"query: {error}") from error

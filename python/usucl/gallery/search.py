@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from usucl._spelling import did_you_mean
 from usucl.bank import NegativeBank
 from usucl.gallery.contents import Contents
 from usucl.gallery.query import Query
@@ -97,11 +97,9 @@ def _check_names(option: str, kind: str, wanted: Sequence[str], known: set[str])
 
 
 def _near(name: str, known: set[str]) -> str:
-    """Returns the known names most like this one, or all of them if they are few."""
-    folded = {other.casefold(): other for other in sorted(known)}
-    near = [folded[m] for m in difflib.get_close_matches(name.casefold(), folded, n=3)]
-    if near:
-        return f"; near it: {', '.join(near)}"
+    """Returns a question for the known names most like this one, or all of them if few."""
+    if near := did_you_mean(name, known):
+        return near
     return f"; it has {', '.join(sorted(known))}" if len(known) <= 8 else ""
 
 

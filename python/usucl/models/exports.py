@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl._files import check_writable, read_tensors, write_atomically, write_json
+from usucl._files import check_writable, read_tensors, replacing, write_atomically, write_json
 from usucl.models.encoder import FrameEncoder, plain_network
 from usucl.models.files import load_encoder, write_backbone
 from usucl.models.usage import backbone_lines, image_lines
@@ -48,7 +48,7 @@ def export(
     ``"pt2"`` is the whole network for ``torch.export.load``, ``"onnx"`` the same for ONNX; both
     take normalised images ``[B, 3, S, S]``, for any B, and return features ``[B, F]`` and
     embeddings ``[B, dim]``. The file holds size, mean and standard deviation of the images in its
-    metadata; those of a ``.pth`` file are in a ``.json`` file beside it. It is read back and
+    metadata; those of ``x.pth`` are in ``x.pth.json`` beside it. It is read back and
     compared with the encoder before it is written. :func:`export_usage` says how to load it.
 
     Args:
@@ -71,20 +71,24 @@ def export(
     encoder = load_encoder(run)
     path, format = _target(RunFolder(run), encoder, out, format)
     is_bare = path.suffix in (".pth", ".pt")
-    for file in (path, path.with_suffix(".json")) if is_bare else (path,):
+    about = path.with_name(f"{path.name}.json")
+    if path.resolve() == RunFolder(run).encoder_weights.resolve():
+        raise ValueError(f"out must be another file than the encoder of the run, got {path}")
+    for file in (path, about) if is_bare else (path,):
         if file.exists() and not (overwrite and file.is_file()):
             raise FileExistsError(f"{file} exists: give overwrite=True to replace it")
     check_writable(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
-        write_backbone(encoder, path)
-        _compare(encoder, _loaded(encoder, read_tensors(path)[0]))
+        with replacing(path) as temporary:
+            write_backbone(encoder, temporary)
+            _compare(encoder, _loaded(encoder, read_tensors(temporary)[0]))
         return path
     content, network = {"pt2": _pt2, "onnx": _onnx}.get(format, _pth)(encoder)
     _compare(encoder, network)
     write_atomically(path, content)
     if is_bare:
-        write_json(path.with_suffix(".json"), encoder.description())
+        write_json(about, encoder.description())
     return path
 
 
@@ -181,8 +185,8 @@ def _onnx(encoder: FrameEncoder) -> tuple[bytes, Network]:
     missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"format onnx needs {', '.join(_ONNX)}, got none of {', '.join(missing)}: "
-            "pip install 'usucl[export]'"
+            f"format onnx needs {' and '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install 'usucl[export]'"
         )
     import onnxruntime
 

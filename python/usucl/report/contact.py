@@ -87,7 +87,8 @@ def contact_sheet(record: RunRecord, data: str | Path) -> ContactSheet | None:
     Returns:
         The sheet, or None if there is no other video to compare with.
     """
-    catalog = record.folder.scan(data)
+    given = record.evaluation.patient_pattern if record.evaluation else None
+    catalog = record.folder.scan(data, patient_pattern=given)
     held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)
     if len({e.group for e in entries}) < 2:

@@ -124,8 +124,8 @@ def _figure(sheet: ContactSheet, note: str) -> Figure:
     heights = [cell + 0.14 + line * _most(map(_most_lines, row)) for row in captions]
     width = cell * columns + gap * (len(groups) - 1)
     figure = Figure(figsize=(width, head + sum(heights) + 0.2))
-    at = {"fontsize": points, "color": style.MUTED}
-    figure.text(0.04 * cell / width, 0.06 / figure.get_figheight(), note, **at)
+    x, y = border / width, 0.06 / figure.get_figheight()
+    figure.text(x, y, note, fontsize=points, color=style.MUTED)
     x = 0.0
     for g, group in enumerate(groups):
         left, right = (x + border) / width, (x + cell * group.columns - border) / width

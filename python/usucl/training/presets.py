@@ -144,6 +144,10 @@ def _load(source: str | Path, text: str) -> dict[str, Any]:
         content = get_loader("yaml")(text)
     except RecursionError as error:
         raise ValueError(f"{source}: its lists are nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{source} is no YAML: {place}{error.problem}") from error
     except Exception as error:  # the YAML library's errors have no common base
         raise ValueError(f"{source}: {error}") from error
     if not isinstance(content, dict):

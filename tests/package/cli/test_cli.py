@@ -63,6 +63,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_reading_videos_and_searching_a_bank_import_nothing_that_they_do_not_need() -> None:
+    heavy = "{'torchvision', 'lightning', 'sklearn', 'matplotlib', 'faiss', 'pydicom', 'pandas'}"
+    found = f"', '.join({heavy} & set(sys.modules)) or 0"
+    code = f"import sys, usucl.data, usucl.gallery; sys.exit({found})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_public_names() -> None:
     for name in usucl.__all__:
         assert getattr(usucl, name) is not None
@@ -90,6 +98,10 @@ def test_public_names() -> None:
         (["train", "folder", "--out", "x", "--held-out", "-1"], "--held-out must be at least 0"),
         (["train", "folder", "--out", "x", "--overwritten"], "did you mean --overwrite?"),
         (["train", "folder", "--out", "x", "--o"], "--o is ambiguous: --out or --overwrite"),
+        (
+            ["train", "f", "--out", "x", "--resume", "--overwrite"],
+            "--resume and --overwrite",
+        ),
         (["train", "no_folder", "--out", "x"], "no_folder"),
         (["train", "folder", "--out", "x", "--set", "epochs"], "NAME=VALUE"),
         (["train", "folder", "--out", "x", "--set", "epoch=1", "--print-config"], "epochs"),
@@ -136,6 +148,7 @@ def test_messages_name_options_as_they_are_typed() -> None:
         ("batch_size must be at least 1, got 0", "--batch-size must be at least 1, got 0"),
         ("exclude_video: no such video", "--exclude-video: no such video"),
         ("data must be a folder, got x", "DATA must be a folder, got x"),
+        ("root must be a folder, got x", "DATA must be a folder, got x"),
         (
             "give overwrite=True to replace it, or resume=True to go on",
             "give --overwrite to replace it, or --resume to go on",
@@ -144,6 +157,7 @@ def test_messages_name_options_as_they_are_typed() -> None:
         ("use pretrained=False, or go", "use --set pretrained=false, or go"),
         ("a/batch_size/run=1/x is missing", "a/batch_size/run=1/x is missing"),
         ("folder/overwrite=True", "folder/overwrite=True"),
+        ("run holds a run", "run holds a run"),  # a path
     ):
         assert as_typed(message, typed) == said
     assert as_typed("resume=True", {"run": "RUN"}) == "resume=True"  # no option of this command

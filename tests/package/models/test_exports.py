@@ -126,6 +126,15 @@ def test_the_encoder_records_its_colours(run: Path) -> None:
         usucl.load_encoder(run)
 
 
+def test_an_export_never_replaces_the_run(tmp_path: Path) -> None:
+    save_encoder(FrameEncoder(PLAIN), tmp_path)
+    with pytest.raises(ValueError, match="another file than the encoder of the run"):
+        usucl.export(tmp_path, out=tmp_path / "encoder.safetensors", overwrite=True)
+    usucl.export(tmp_path, out=tmp_path / "encoder.pth", overwrite=True)
+    assert json.loads((tmp_path / "encoder.pth.json").read_text())["image_size"] == 40
+    assert usucl.load_encoder(tmp_path).config == PLAIN
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -146,7 +155,9 @@ def test_a_format_without_its_library_says_what_to_install(
 ) -> None:
     save_encoder(FrameEncoder(PLAIN), tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"needs onnx, .* pip install 'usucl\[export\]'"):
+    with pytest.raises(
+        ImportError, match=r"needs onnx and .* are not installed: pip install 'usucl\[export\]'"
+    ):
         usucl.export(tmp_path, format="onnx")
 
 

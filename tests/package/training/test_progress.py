@@ -46,7 +46,8 @@ def test_piped_training_says_what_it_does(
     captured = capsys.readouterr()
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", captured.out + captured.err)
 
-    told = {line[:15].strip(): line[15:].strip() for line in captured.out.splitlines()}
+    rows = [re.split(r"\s{2,}", line.strip()) for line in captured.out.splitlines()]
+    told = {row[0]: row[1] for row in rows if len(row) == 2}
     assert told["trained on"] == "4 videos, 32 frames; 1 left out"
     assert told["held out"] == "1 video (fold 0)"
     assert told["split"] == "patients unknown: split by video; a patient may be on both sides"
