@@ -17,7 +17,6 @@ from usucl.embedding import Embeddings
 from usucl.models import EncoderConfig, FrameEncoder, export, save_encoder
 from usucl.training.checkpoint import Checkpoints
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
