@@ -196,7 +196,7 @@ class Health(Callback):
                 text = (
                     f"the loss was exactly {float(losses[0]):.6g} in each of {len(losses)} steps: "
                     "the encoder may have collapsed to one point, or all frames be alike; look at "
-                    "effective_rank in metrics.csv, and try a lower optimiser.lr or another seed"
+                    "effective_rank among the metrics, and try a lower optimiser.lr or another seed"
                 )
                 self._tell("constant", step, text)
 
@@ -270,7 +270,7 @@ def judge(
         told["identical positives"] = (
             f"all positives were identical to their anchors {when}: the frames of each video are "
             "alike, or the encoder has collapsed to one point; look at the videos, and at "
-            "effective_rank in metrics.csv"
+            "effective_rank among the metrics"
         )
     if counts["length"]:
         told["not normalised"] = (
