@@ -49,6 +49,16 @@ def load_weights(encoder: nn.Module, source: str) -> Start:
     prefix = _prefix([name.removeprefix("backbone.") for name in backbone], given)
     taken = {name: prefix + name.removeprefix("backbone.") for name in backbone}
     _check(file, taken, backbone, given)
+    blocks = {name.split(".")[1] for name in backbone}
+    if more := sorted(
+        name
+        for name in given.keys() - set(taken.values())
+        if name.startswith(prefix) and name.removeprefix(prefix).split(".")[0] in blocks
+    ):
+        raise ValueError(
+            f"weights must be of the same backbone, got {file} with {len(more)} more tensors, such "
+            f"as {more[0]}"
+        )
     heads = {
         name: f"{prefix.removesuffix('backbone.')}{name}" for name in own.keys() - taken.keys()
     }

@@ -81,6 +81,7 @@ def test_files_that_do_not_fit_are_refused_by_name(
         ({"conv1_weight": torch.zeros(64, 1, 7, 7)}, {}, r"conv1\.weight of shape \[64, 1, 7, 7\]"),
         ({"conv1_weight": nan}, {}, r"weights must be finite, got .*conv1\.weight"),
         ({}, {"backbone": "resnet18"}, r"without \d+ of its \d+ tensors, such as layer1\.1"),
+        ({"layer1_1_conv1_weight": nan}, {}, r"of the same backbone, got .* with 1 more tensors"),
         ({}, {"small_stem": True}, r"in place of \[64, 3, 3, 3\]"),
         ({}, {"pretrained": True, "backbone": "resnet18"}, "pretrained must be False with weights"),
     ):
