@@ -131,7 +131,7 @@ def _show_split(catalog: VideoCatalog) -> int:
     ]
     say(f"By default train would have {' and '.join(counts)}.")
     if len({entry.group for entry in training}) < 2:
-        say("All of these are of one patient or video, so no frame has negatives of another.")
+        say("All to train on are of one patient or video: no frame has negatives of another.")
     return 0
 
 
