@@ -130,6 +130,8 @@ def _show_split(catalog: VideoCatalog) -> int:
         for part, verb in ((training, "to train on"), (held_out, "held out"))
     ]
     say(f"By default train would have {' and '.join(counts)}.")
+    if len({entry.group for entry in training}) < 2:
+        say("All to train on are of one patient or video: no frame has negatives of another.")
     return 0
 
 

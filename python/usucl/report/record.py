@@ -104,8 +104,8 @@ class RunRecord:
         """What is known about the patients of the videos of the run, held out or not."""
         if self.evaluation is not None and self.evaluation.own_data:
             return self.subjects
-        alone = bool(self.split) and all(row["group"] == row["video_id"] for row in self.split)
-        return Subjects("unknown" if alone else "known", is_synthetic(self.config.data))
+        patients = self.folder.patients() if self.split else "unknown"
+        return Subjects(patients, is_synthetic(self.config.data))
 
     def series(self, name: str) -> tuple[FloatArray, FloatArray]:
         """Returns steps and values of a metric where it has a value; empty if never logged."""

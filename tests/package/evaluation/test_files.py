@@ -200,9 +200,10 @@ def test_a_map_of_any_embeddings(tmp_path: Path, embedding: torch.Tensor) -> Non
         features=embedding, embedding=embedding, video=torch.arange(40) % 2,
         frame=torch.arange(40), time=torch.arange(40) / 40, frame_label=(None,) * 40,
     )  # fmt: skip
-    path = figures.embedding_map({"trained": e}, tmp_path / "map.png")
+    drawn = figures.embedding_map({"trained": e}, tmp_path / "map.png")
     nothing = not embedding.isfinite().any()
-    assert path is None if nothing else path is not None and path.is_file()
+    assert (drawn is None) == nothing
+    assert (tmp_path / "map.png").is_file() == (not nothing)
 
 
 @pytest.mark.parametrize(
