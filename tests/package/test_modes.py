@@ -43,7 +43,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
+@pytest.fixture(params=[0o022, 0o077], ids=oct)
 def umask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A umask that nobody may look up, since that changes it for all threads of the process."""
     before = os.umask(request.param)

@@ -20,6 +20,8 @@ from usucl.report.wording import number
 ABOVE = style.CATEGORIES[3]
 """Colour of a negative that is more similar than the positive."""
 
+ABOVE_POSITIVE = "more similar to the anchor than its positive"
+
 
 class _Group(NamedTuple):
     kind: str
@@ -99,13 +101,14 @@ def _png(picture: Tensor) -> bytes:
     return bytes(encode_png(picture[:1] if grey else picture).numpy().tobytes())
 
 
-def draw(sheet: ContactSheet, path: Path) -> Path:
+def draw(sheet: ContactSheet, path: Path, *, synthetic: bool = False) -> Path:
     """Draws the sheet as one picture; names are whole, in as many lines as they need."""
+    note = f"▲ {ABOVE_POSITIVE}."
     with style.styled():
-        return style.save(_figure(sheet), path)
+        return style.save(_figure(sheet, f"{note} Synthetic data." if synthetic else note), path)
 
 
-def _figure(sheet: ContactSheet) -> Figure:
+def _figure(sheet: ContactSheet, note: str) -> Figure:
     gap, head, line, points = 0.22, 0.42, 0.125, 7.0  # inches, and size of letters
     groups = _groups(sheet)
     columns = sum(group.columns for group in groups)
@@ -120,7 +123,9 @@ def _figure(sheet: ContactSheet) -> Figure:
     ]
     heights = [cell + 0.14 + line * _most(map(_most_lines, row)) for row in captions]
     width = cell * columns + gap * (len(groups) - 1)
-    figure = Figure(figsize=(width, head + sum(heights)))
+    figure = Figure(figsize=(width, head + sum(heights) + 0.2))
+    x, y = border / width, 0.06 / figure.get_figheight()
+    figure.text(x, y, note, fontsize=points, color=style.MUTED)
     x = 0.0
     for g, group in enumerate(groups):
         left, right = (x + border) / width, (x + cell * group.columns - border) / width

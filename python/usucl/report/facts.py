@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from usucl._files import read_tensors
+from usucl._progress import duration
 from usucl.models import usage
 from usucl.report.page import (
     Html,
@@ -21,7 +22,7 @@ from usucl.report.page import (
     terms,
 )
 from usucl.report.record import RunRecord
-from usucl.report.wording import count, duration, number
+from usucl.report.wording import count, number
 from usucl.run_folder import RunFolder
 
 COLLAPSED = -0.1
@@ -41,7 +42,9 @@ def facts(record: RunRecord) -> str:
         "Report written": _when(datetime.now(timezone.utc).isoformat()),
         "Training started": _when(run.get("started")),
         "Training finished": _when(run.get("finished")) or ("not finished" if run else ""),
-        "Training time": duration(seconds) if isinstance(seconds, int | float) else "",
+        "Training time": f"{duration(seconds)} (h:min:s)"
+        if isinstance(seconds, int | float)
+        else "",
         "Command": Html(f"<code>{escape(_command(run.get('command', '')))}</code>"),
         "Commit": str(run.get("commit") or ("not known" if run else "")),
         "Trained on": _machine(run),
@@ -64,7 +67,7 @@ def facts(record: RunRecord) -> str:
             "Evaluated on": ", ".join(where),
             "Data measured": evaluation.data,
         }
-    return terms(texts, "facts")
+    return terms({name: text for name, text in texts.items() if text}, "facts")
 
 
 def failures(record: RunRecord) -> list[str]:

@@ -226,7 +226,8 @@ def _contact(record: RunRecord) -> str:
         sheet = contact_sheet(record, data)
         if sheet is None:
             return ""
-        contact_views.draw(sheet, record.target.contact_sheet)
+        synthetic = record.subjects.synthetic
+        contact_views.draw(sheet, record.target.contact_sheet, synthetic=synthetic)
         return lines(paragraph(_legend(record, sheet)), contact_views.as_html(sheet))
     except DamagedFileError:
         raise
@@ -273,7 +274,12 @@ def _data(record: RunRecord) -> str:
         rows.append(
             [title, str(len(videos)), "unknown" if unknown else patients, Html(mix or "–")]  # noqa: RUF001
         )
-    head = ["part", "videos", f"{Subjects('known', subjects.synthetic).noun}s", "labels"]
+    head = [
+        "part",
+        "videos",
+        "patients" if subjects.patients == "unknown" else f"{subjects.noun}s",
+        "labels",
+    ]
     parts = [table(head, rows) if record.split else "", facts.held_out(record)]
     if record.skipped:
         parts.append(heading(f"Skipped: {count(len(record.skipped), 'file')}"))

@@ -70,13 +70,15 @@ PROTOCOLS = {
         "pretraining saw most of their frames (never their labels): not a held-out figure.",
     ),
 }
+NOT_HELD_OUT = "by cross-validation: not held out"
 HEAD = ["", "trained", "random", "pixels", "trained − random", "trained − pixels"]  # noqa: RUF001
 
 
 def retrieval_rows(evaluation: Evaluation) -> list[Row]:
     """Returns the retrieval figures, in the order of the report."""
     held_out = evaluation.protocol.measured_on == "held-out videos"
-    how = "on held-out videos" if held_out else "on videos that pretraining saw"
+    videos = _videos(evaluation)
+    how = f"on held-out {videos}" if held_out else f"on {videos} that pretraining saw"
     return [
         Row(
             name=task.title,
@@ -106,11 +108,15 @@ def probe_rows(evaluation: Evaluation) -> list[Row]:
                 unit="Balanced accuracy",
                 skill=f"telling the label of the {level}" + ("" if held_out else " (not held out)"),
                 how=f"linear probe per {level}, "
-                + ("on held-out videos" if held_out else "by cross-validation: not held out"),
+                + (f"on held-out {_videos(evaluation)}" if held_out else NOT_HELD_OUT),
                 held_out=held_out,
             )
         )
     return rows
+
+
+def _videos(evaluation: Evaluation) -> str:
+    return "synthetic videos" if evaluation.synthetic else "videos"
 
 
 def leading_rows(evaluation: Evaluation) -> list[Row]:

@@ -43,7 +43,7 @@ a { color: var(--cross); text-underline-offset: 2px; }
 .names small { color: var(--muted); }
 img { display: block; max-width: 100%; height: auto; }
 picture img { margin: 16px 0 10px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(216px, 1fr)); gap: 14px;
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(178px, 1fr)); gap: 14px;
          margin: 20px 0 12px; }
 .card { background: var(--ground); border-radius: 8px; padding: 13px 16px 12px;
         display: flex; flex-direction: column; }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from usucl.evaluation import Evaluation
-from usucl.evaluation import verdict as judge
+from usucl.evaluation import verdict as judged
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.schema import Comparison
 from usucl.report.page import Html, escape, items
@@ -48,23 +48,22 @@ class Verdict(NamedTuple):
 
 
 def verdict(difference: Estimate, other: str) -> Verdict:
-    """Judges by the interval that holds for all differences at once, where there is one."""
+    """Judges a difference as :func:`usucl.evaluation.verdict` does, and says so.
+
+    Where only the interval that ignores the other differences excludes 0, that is said, too.
+    """
     if difference.value is None:
         return Verdict("open", f"not compared with {other}: not defined on these videos")
-    judged = judge(difference)
-    if judged == "better" or judged == "worse":
-        return Verdict(judged, f"{judged} than {other}")
+    word = judged(difference)
+    if word == "better" or word == "worse":
+        return Verdict(word, f"{word} than {other}")
     text = f"not told apart from {other}"
     if difference.low is None or difference.high is None:
         return Verdict("open", f"{text}: no interval")
-    alone = _word(difference.low, difference.high)
-    if alone != "open":
+    if difference.low > 0 or difference.high < 0:
+        alone = "better" if difference.low > 0 else "worse"
         text += f" ({alone} only by the interval that ignores the other differences)"
     return Verdict("open", text)
-
-
-def _word(low: float, high: float) -> Word:
-    return "better" if low > 0 else "worse" if high < 0 else "open"
 
 
 def adjusted(difference: Estimate) -> tuple[float, float] | None:
@@ -91,8 +90,8 @@ def multiplicity(evaluation: Evaluation) -> str:
             "better and worse are said by that one alone."
         )
     return text + (
-        "This evaluation has no intervals that allow for that, so nothing is told apart: evaluate "
-        "again to get them."
+        "This evaluation, of an earlier version, has no intervals that allow for that, so nothing "
+        "is called better or worse: evaluate again to get them."
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-UNKNOWN = "patients unknown: split by video; a patient may be on both sides"
+from usucl.data.patients import MAY_BE_SHARED, UNIT, Patients
 
 
 @dataclass(frozen=True)
@@ -17,15 +16,14 @@ class Subjects:
         synthetic: whether the videos are made up.
     """
 
-    patients: Literal["known", "partly", "unknown"] = "known"
+    patients: Patients = "known"
     synthetic: bool = False
 
     @property
     def noun(self) -> str:
-        """What a group of frames is that counts as one: a patient, or else a video."""
-        if self.patients == "unknown":
-            return "video"
-        return "made-up patient" if self.synthetic else "patient"
+        """What is split and resampled: a patient, a video, or a group, which is either."""
+        unit = UNIT[self.patients]
+        return f"made-up {unit}" if self.synthetic and unit == "patient" else unit
 
     def videos(self, videos: int, patients: int) -> str:
         """Returns a number of videos and, where it is known, that of their patients."""
@@ -33,22 +31,20 @@ class Subjects:
         if self.patients == "unknown":
             return text
         of = f"{text} of {count(patients, self.noun)}"
-        return (
-            f"{of} (where unknown, each video counts as one)" if self.patients == "partly" else of
-        )
+        return f"{of} (patients, or videos of unknown ones)" if self.patients == "partly" else of
 
     @property
     def split(self) -> str:
         """A note for every figure and table, on patients that are not known; else empty."""
         if self.patients == "unknown":
-            return f"{UNKNOWN.capitalize()}."
+            return f"Patients unknown: split by video; {MAY_BE_SHARED}."
         if self.patients == "partly":
-            return "Some patients unknown: split by video; a patient may be on both sides."
+            return f"Some patients unknown: split by video there; {MAY_BE_SHARED}."
         return ""
 
     def told(self, note: str) -> str:
         """Returns a note on patients in the words for these."""
-        return note.replace("patient", self.noun)
+        return note.replace("patient", self.noun) if self.noun != "patient" else note
 
     @property
     def cautions(self) -> list[str]:
@@ -67,7 +63,7 @@ class Subjects:
         elif self.patients == "partly":
             texts.append(
                 f"{self.split} So held-out figures may be too high, and intervals too narrow: each "
-                "video of an unknown patient counts as a patient."
+                "video of an unknown patient is a group of its own."
             )
         return texts
 
@@ -81,17 +77,6 @@ def count(number: int | None, noun: str) -> str:
 def listed(words: list[str]) -> str:
     """Returns ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def duration(seconds: float) -> str:
-    """Returns a time in the units that a reader would say."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
 
 
 def number(value: float | None, form: str = ".2f") -> str:

@@ -217,12 +217,14 @@ def test_broken_files_are_named_and_left_out(
     [
         ({"data": "nowhere"}, "must be a folder of videos"),
         ({"preset": "papre"}, "preset must be one of dense, paper, paper-code.*'papre'"),
+        ({"bank": 64, "search": "IVFnonsense"}, r"key\.search must be"),
         ({"croos_k": 3}, r"croos_k is no option .* did you mean cross_k"),
         ({"momentum": 0.9}, "momentum is ambiguous: give key.momentum or optimiser.momentum"),
         ({"cross_k": "many"}, "loss.cross_k"),
         ({"precision": "int8"}, "precision"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
-        ({"held_out": (0, 1, 2, 3, 4)}, "held_out"),
+        ({"held_out": (0, 1, 2)}, r"held_out must be some of the folds \[0, 1, 2\], but not all"),
+        ({"held_out": (0, 7)}, r"held_out must be some of the folds .* got \[0, 7\]"),
         (
             {"margin": 0.1, "bank": 64, "search": "Flat"},
             "loss.margin must be None unless key.search",

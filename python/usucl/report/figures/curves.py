@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
 from usucl.evaluation.metrics import FloatArray
@@ -56,6 +57,7 @@ def _draw(record: RunRecord, columns: int) -> Figure:
         axes.set_title(title)
         axes.set(xlabel="step", ylabel=unit)
         draw(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_label_coords((0.12 - LEFT) / (cell - LEFT - RIGHT), 0.5)
         if axes.axison and steps.size and np.nanmax(steps) > 0:
             axes.set_xlim(-0.02 * np.nanmax(steps), 1.02 * np.nanmax(steps))
