@@ -17,6 +17,8 @@ from usucl.embedding import Embeddings
 from usucl.models import EncoderConfig, FrameEncoder, export, save_encoder
 from usucl.training.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def _embeddings(folder: Path) -> None:
     frames = torch.eye(2), torch.eye(2), torch.arange(2), torch.zeros(2, dtype=torch.int64)

@@ -152,6 +152,6 @@ def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog,
         warnings.warn(
             f"{catalog.patient_doubt}; name the patients in {LABELS}, or by --patient-pattern, for "
             "which usucl data check makes suggestions",
-            stacklevel=3,
+            stacklevel=4,  # of whoever called train, which a job is around
         )
     return training, held_out
