@@ -43,6 +43,7 @@ def show(evaluation: Evaluation) -> None:
         True: f"By cross-validation over all {everything} videos, of which pretraining saw {seen} "
         "(never their labels): not held out",
     }
+    say()
     for is_cross_validation, title in parts.items():
         rows = [
             (f.name, *(_text(f.of[name], ".2f") for name in evaluation.encoders))
@@ -50,7 +51,6 @@ def show(evaluation: Evaluation) -> None:
             if f.is_cross_validation == is_cross_validation
         ]
         if rows:
-            say()
             table(["", *evaluation.encoders], rows, title=title)
     others = [name for name in evaluation.encoders if name != "trained"]
     rows = [
@@ -60,7 +60,6 @@ def show(evaluation: Evaluation) -> None:
         )
         for f in figures
     ]
-    say()
     table(["", *(f"against {name}" for name in others)], rows, title="The trained encoder is")
     say(f"Figures: {UNITS}.")
     say(
@@ -97,18 +96,20 @@ def _measured_on(evaluation: Evaluation) -> str:
     return f"Measured on {text} of {whose}, {evaluation.data}."
 
 
-def _judged(difference: Estimate) -> str:
+def _judged(difference: Estimate) -> tuple[str, ...]:
+    """Returns the parts of a cell: the verdict, and the difference with its interval."""
     from usucl.evaluation import verdict
 
-    word = verdict(difference)
-    if difference.adjusted_low is None or difference.adjusted_high is None:
-        return f"{word}: {_text(difference, '+.2f')}"
     low, high = difference.adjusted_low, difference.adjusted_high
-    return f"{word}: {difference.value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    if low is None or high is None:
+        return (f"{verdict(difference)}:", *_text(difference, "+.2f"))
+    return f"{verdict(difference)}:", f"{difference.value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _text(estimate: Estimate, form: str) -> str:
+def _text(estimate: Estimate, form: str) -> tuple[str, ...]:
+    """Returns the parts of a cell: a figure, and its interval if there is one."""
     if estimate.value is None:
-        return "-"
-    interval = "" if estimate.low is None else f" [{estimate.low:{form}}, {estimate.high:{form}}]"
-    return f"{estimate.value:{form}}{interval}"
+        return ("-",)
+    if estimate.low is None:
+        return (f"{estimate.value:{form}}",)
+    return f"{estimate.value:{form}}", f"[{estimate.low:{form}}, {estimate.high:{form}}]"

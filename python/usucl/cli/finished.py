@@ -50,6 +50,12 @@ def next_steps(out: Path, data: Path) -> Iterator[str]:
     yield "  features = encoder.features(encoder.preprocess('frame.png'))"
 
 
+def last_epoch(out: Path) -> str:
+    """Returns the last finished epoch of a run, in words."""
+    done = _facts(RunFolder(out)).get("epochs_done")
+    return f"epoch {done}" if done else "its last finished epoch"
+
+
 def command(name: str, *words: object) -> str:
     """Returns a command as it is typed into a shell."""
     return " ".join(["usucl", name, *(shlex.quote(str(word)) for word in words)])

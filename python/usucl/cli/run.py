@@ -124,9 +124,9 @@ def train(
         after = _written(checkpoint)
         if after is None or (after == before and not resume):
             earlier = "" if after is None else "; the earlier run is back"
-            return f"before the end of the first epoch, so nothing was kept{earlier}"
+            return f"nothing was kept, as no epoch was finished; start again{earlier}"
         again = finished.command("train", data, "--out", out, "--resume")
-        return f"{out} is usable as after its last finished epoch; to go on: {again}"
+        return f"{out} is usable as after {finished.last_epoch(out)}; to go on: {again}"
 
     with keeping(kept):
         training.train(
@@ -170,16 +170,17 @@ def embed(
     from usucl import evaluation
     from usucl.run_folder import RunFolder
 
-    result = evaluation.embed(
-        run=run,
-        data=data,
-        out=out,
-        encoder=encoder,
-        frames_per_video=frames_per_video,
-        batch_size=batch_size,
-        format=format,
-        overwrite=overwrite,
-    )
+    with keeping(lambda: "nothing was written; the same command starts again"):
+        result = evaluation.embed(
+            run=run,
+            data=data,
+            out=out,
+            encoder=encoder,
+            frames_per_video=frames_per_video,
+            batch_size=batch_size,
+            format=format,
+            overwrite=overwrite,
+        )
     videos, dim = len(result.video_id), result.embedding.shape[1]
     say(f"{len(result)} frames of {videos} videos, {dim} numbers each")
     unknown = sum(map(str.__eq__, result.group, result.video_id))
@@ -229,17 +230,18 @@ def evaluate(
     from usucl import evaluation
     from usucl.run_folder import RunFolder
 
-    result = evaluation.evaluate(
-        run=run,
-        data=data,
-        out=out,
-        frames_per_video=frames_per_video,
-        queries_per_video=queries_per_video,
-        resamples=resamples,
-        folds=folds,
-        seed=seed,
-        patient_pattern=patient_pattern,
-    )
+    with keeping(lambda: "no evaluation was written; the same command starts again"):
+        result = evaluation.evaluate(
+            run=run,
+            data=data,
+            out=out,
+            frames_per_video=frames_per_video,
+            queries_per_video=queries_per_video,
+            resamples=resamples,
+            folds=folds,
+            seed=seed,
+            patient_pattern=patient_pattern,
+        )
     show(result)
     own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)
     folder = own if out is None else RunFolder(out)

@@ -108,7 +108,7 @@ def train(
         elif is_finished(run, config) and not moved:
             say(
                 f"{out} is finished: all of its {config.epochs} epochs are done "
-                f"(more: resume it with epochs={2 * config.epochs}, for example)",
+                f"(for more: --resume --set epochs={2 * config.epochs}, or resume=True in Python)",
                 stderr=True,
             )
             return out
