@@ -70,6 +70,26 @@ def facts(record: RunRecord) -> str:
     return terms({name: text for name, text in texts.items() if text}, "facts")
 
 
+def byline(record: RunRecord) -> str:
+    """Returns the line under the title: which run, when, how long, by which version."""
+    run = record.facts
+    version = run.get("usucl")
+    if version is None and record.evaluation is not None:
+        version = record.evaluation.versions.get("usucl")
+    trained = f"trained {_when(run.get('started'))}" if run.get("started") else ""
+    seconds = run.get("seconds")
+    if trained and isinstance(seconds, int | float):
+        trained += f" for {duration(seconds)}"
+    parts = (
+        f"Run {record.folder.path.absolute().name}",
+        trained,
+        f"report of {_when(datetime.now(timezone.utc).isoformat())}",
+        f"USUCL {version}" if version else "",
+        f"commit {str(run['commit'])[:12]}" if run.get("commit") else "",
+    )
+    return " · ".join(filter(None, parts))
+
+
 def failures(record: RunRecord) -> list[str]:
     """Returns the signs that a run has learned nothing, each as a sentence; empty if none."""
     texts = []

@@ -94,6 +94,7 @@ def _head(record: RunRecord) -> str:
     badge = '<p><span class="badge">Synthetic data, made-up patients</span></p>'
     parts = [
         badge if subjects.synthetic else "",
+        paragraph(facts.byline(record), "note"),
         alert("This run did not learn", facts.failures(record)),
         paragraph(_lead(record), "lead"),
     ]
@@ -164,7 +165,8 @@ def _method(evaluation: Evaluation, subjects: Subjects) -> str:
     method = (
         "The trained encoder is compared with the same network before training and with raw "
         "pixels. Frames are not altered but for retrieval's queries: the encoder sees the centre "
-        "square of each, so the ends of the longer side are not seen. Brackets are 95 % intervals "
+        "square of each, so the ends of the longer side are not seen. Neither ImageNet weights nor "
+        "supervised training are compared. Brackets are 95 % intervals "
         f"from {count(evaluation.protocol.resamples, 'resample')} of the {noun}s; differences are "
         f"paired on the same resamples. Retrieval rests on {count(groups, noun)}"
     )
