@@ -178,7 +178,7 @@ def held_out(record: RunRecord) -> str:
         about = [isolated(a) for a in about if a and a != row["video_id"]]
         small = f" <small>{' · '.join(about)}</small>" if about else ""
         entries.append(f"<li>{breakable(row['video_id'])}{small}</li>")
-    title = f"The {count(len(rows), 'held-out video')}, by name"
+    title = f"{count(len(rows), 'held-out video')}, by name"
     return folded(title, f'<ul class="names">{"".join(entries)}</ul>', is_open=len(rows) <= 60)
 
 
