@@ -151,10 +151,10 @@ def write_tensors(
         )  # for whom the user wants files: the library writes private ones
         try:
             safetensors.torch.save_file(content, temporary, {**(metadata or {}), _KEY: SEAL})
-        except (
-            SafetensorError
-        ) as error:  # of the disk: tensors that cannot be stored are TypeErrors
-            raise OSError(None, str(error)) from error
+        except SafetensorError as error:  # of the disk: others are TypeErrors
+            found = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(found[1]) if found else None
+            raise OSError(number, os.strerror(number) if number else str(error)) from error
         temporary.chmod(mode)
         seal(temporary)
 

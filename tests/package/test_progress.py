@@ -221,6 +221,8 @@ def test_the_outermost_caller_decides_and_an_inner_one_may_hide(heard: Heard) ->
     assert work() and not work(progress=False)
     with listen() as inner:
         assert inner is heard.listener
+    with listen(None) as inner:
+        assert inner is heard.listener
     with listen(False):
         assert not listening() and not work() and stage("Hidden") is SILENT
     assert listening()
@@ -270,7 +272,11 @@ def test_lines(capsys: pytest.CaptureFixture[str], usual_lines: None) -> None:
                 known = "Epoch 3/6: 87/600 steps, 288 images/s, loss 4.12, ETA 0:02:51"
                 assert lines[0] == f"[0:00:51] {known}"
         assert new()[-1].startswith("[0:01:22] Epoch 3/6: 180/600 steps, 288 images/s, loss 4.12, ")
-    assert len(printed) == 5
+        with stage("Looking around"):
+            heard.later(3.0)
+            assert new() == ["[0:00:03] Looking around ..."]
+        assert new() == ["[0:00:03] Looking around: finished in 0:00:03"]
+    assert len(printed) == 7
 
 
 def test_nobody_who_reads_lines_is_no_error(

@@ -20,7 +20,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from usucl._progress.displays import Display, display_here
@@ -93,10 +93,8 @@ def job(
         @functools.wraps(function)
         def within(*args: P.args, **kwargs: P.kwargs) -> T:
             shown = kwargs.get("progress", usual or None)
-            with ExitStack() as stack:
-                if isinstance(shown, bool):
-                    stack.enter_context(listen(shown))
-                stack.enter_context(stage(what, parts=parts(kwargs) if callable(parts) else parts))
+            pieces = parts(kwargs) if callable(parts) else parts
+            with listen(shown if isinstance(shown, bool) else None), stage(what, parts=pieces):
                 return function(*args, **kwargs)
 
         return within
@@ -111,7 +109,7 @@ def listening() -> bool:
 
 @contextmanager
 def listen(
-    show: bool = True,
+    show: bool | None = True,
     *,
     display: Display | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -122,14 +120,14 @@ def listen(
     The outermost caller decides, except that one within it may hide what it shows.
 
     Args:
-        show: show it.
+        show: True shows it, False hides it, None leaves it as it is.
         display: how; by default what fits standard error.
         clock: returns seconds.
         ticks: draw regularly, in a thread; without, only when :meth:`Listener.tick` is called.
     """
     global _listener, _decided
     before = _listener, _decided
-    if before == (None, True) or (show and _decided):
+    if show is None or before == (None, True) or (show and _decided):
         yield _listener
         return
     made = Listener(display or display_here(), clock) if show else None

@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 from usucl._progress.stages import duration
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from usucl._progress.stages import Remaining, Stage
 
 FIRST_LINE = 3.0  # seconds until a pipe has its first line
@@ -67,9 +69,10 @@ class Lines(Display):
         parts = [*_count(stage), *_rate(stage, now), *_note(stage)]
         parts += [f"finished in {duration(stage.spent(now))}"] if ended else []
         left = None if ended and job is stage else job.remaining(now)
-        if not ended or (left is not None and left.seconds > 0):
+        if left is not None and (left.seconds >= 1 or not ended):
             parts.append(_eta(left))
-        self.print(f"[{duration(job.spent(now))}] {stage.what}: {', '.join(parts)}")
+        text = f": {', '.join(parts)}" if parts else " ..."
+        self.print(f"[{duration(job.spent(now))}] {stage.what}{text}")
 
     def close(self) -> None:
         """The next job has a first line of its own."""
@@ -93,6 +96,7 @@ class Bar(Display):
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self._lock = threading.RLock()
+        self._console: Console | None = None  # made once, for rich takes its time to be imported
         self._drawn = ""
         self._last = -BETWEEN_DRAWINGS
         self._replaced: dict[str, _Above] = {}
@@ -157,7 +161,9 @@ class Bar(Display):
 
         from usucl._terminal import visible
 
-        shown = Console(file=self.stream, markup=False, emoji=False, highlight=False)
+        if self._console is None:
+            self._console = Console(file=self.stream, markup=False, emoji=False, highlight=False)
+        shown = self._console
         width = shown.width - 1  # a full line would wrap
         what = visible(stage.what)
         count, rate, note = _count(stage), _rate(stage, now), _note(stage)

@@ -41,9 +41,9 @@ def demo(
     Args:
         data: folder of ultrasound videos (default: synthetic ones, made beside the run).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-                of each video within the folder; usucl data check shows whom it finds
+            of each video within the folder; usucl data check shows whom it finds
             (default: patients as in labels.csv).
-            out: run folder.
+        out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
@@ -78,7 +78,7 @@ def train(
         data: folder of videos: folders of frames and video files, mixed and nested.
         out: run folder.
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-                of each video within the folder; usucl data check shows whom it finds
+            of each video within the folder; usucl data check shows whom it finds
             (default: patients as in labels.csv).
         preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
             change the preset it names (preset: dense if it names none).

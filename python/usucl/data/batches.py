@@ -19,6 +19,7 @@ from usucl.data.transforms import Augment, Augmentation, AugmentationName
 from usucl.data.workers import report_errors
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
+MOST_NAMES = 20  # of videos, in a message
 
 
 class FrameBatch(NamedTuple):
@@ -57,7 +58,8 @@ class FrameBatches(Dataset[FrameBatch]):
         catalog: the videos to train on.
         sampler: draws the frames; by default ``DenseSampler()``.
         image_size: side of the views in pixels.
-        curriculum: temporal windows over the epochs, in ``time_unit``.
+        curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
+            ``Curriculum()``, which are fractions.
         augmentation: "crop", "crop-flip-jitter" or a function of one's own; see ``Augmentation``.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds".
@@ -66,7 +68,8 @@ class FrameBatches(Dataset[FrameBatch]):
 
     Raises:
         ValueError: the catalogue is empty, the augmentation or unit is unknown, ``cache_gb`` is
-            negative, or the unit is seconds and the frame rate of a video is unknown.
+            negative, the unit is seconds and the frame rate of a video is unknown, or the unit is
+            not "fraction" and there is no curriculum.
     """
 
     def __init__(
@@ -94,6 +97,11 @@ class FrameBatches(Dataset[FrameBatch]):
         self.num_frames = [entry.num_frames for entry in catalog]
         self.patients = patient_numbers(catalog)
         self.clock = Clock(catalog, time_unit)
+        if curriculum is None and time_unit != "fraction":
+            raise ValueError(
+                f"curriculum must be given with time_unit {time_unit!r}, because the default's "
+                "windows are fractions of a video"
+            )
         self._store: FrameStore | None = None
 
     def __len__(self) -> int:
@@ -214,7 +222,8 @@ class Clock:
             if unknown:
                 raise ValueError(
                     "time_unit must be 'fraction' or 'frames', because the frame rate is unknown "
-                    f"for {len(unknown)} videos such as {unknown[0]}, got 'seconds'"
+                    f"for {len(unknown)} videos such as {unknown[0]}, got 'seconds' (they are "
+                    f"{', '.join(unknown[:MOST_NAMES])}{', ...' * (len(unknown) > MOST_NAMES)})"
                 )
             self.frames_per_unit = np.array([entry.frame_rate for entry in catalog], np.float64)
             self._seconds = [entry.open().times for entry in catalog]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from usucl._patterns import one_group
-from usucl._progress import Stage, stage
+from usucl._progress import Stage, listen, stage
 from usucl.data.folds import assign_folds
 from usucl.data.identity import by_identity, same_name
 from usucl.data.labels import (
@@ -132,6 +132,7 @@ class VideoCatalog:
         damaged: Damaged = "skip",
         missing: Collection[str] = (),
         patient_pattern: str | None = None,
+        progress: bool = False,
     ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
@@ -154,6 +155,7 @@ class VideoCatalog:
                 their whole frames; ``damage`` of the opened video says what is wrong.
             missing: further words in the tables that mean unknown, such as ``("0",)``.
             patient_pattern: finds the patients in the videos' paths, see :meth:`with_patients`.
+            progress: show the progress on standard error.
 
         Raises:
             ValueError: ``root`` is not a folder or holds no usable video (skipped files are
@@ -172,7 +174,7 @@ class VideoCatalog:
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
-        with stage("Reading videos", unit="videos") as bar:
+        with listen(progress or None), stage("Reading videos", unit="videos") as bar:
             paths, skipped, others = find_videos(root)
             links = by_identity(paths)
             bar.update(total=len(links))
@@ -317,8 +319,13 @@ class VideoCatalog:
                 f"a number), got {folds}"
             )
         catalog = self.with_folds(min(5, groups), seed)
+        known = sorted({entry.fold for entry in catalog if entry.fold is not None})
         if folds is None:
-            folds = (min(entry.fold for entry in catalog if entry.fold is not None),)
+            folds = known[:1]
+        if not set(folds) < set(known):
+            raise ValueError(
+                f"held_out must be some of the folds {known}, but not all, got {list(folds)}"
+            )
         return catalog.split(folds)
 
     def split(self, held_out_folds: Iterable[int]) -> tuple[VideoCatalog, VideoCatalog]:

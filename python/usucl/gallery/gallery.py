@@ -140,6 +140,7 @@ class Gallery:
         return gallery
 
     @classmethod
+    @job("Opening the bank")
     def open(cls, folder: str | Path) -> Gallery:
         """Reads what :meth:`build` or :meth:`save` wrote.
 
@@ -165,6 +166,7 @@ class Gallery:
         """Returns everything known about the frame in a slot, 0 .. M - 1."""
         return self.contents.describe(slot)
 
+    @job("Searching")
     def search(
         self,
         query: str | Path | int,

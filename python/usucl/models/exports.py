@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usucl._files import check_writable, read_tensors, replacing, write_atomically, write_json
+from usucl._progress import job
 from usucl.models.encoder import FrameEncoder, plain_network
 from usucl.models.files import load_encoder, write_backbone
 from usucl.models.usage import backbone_lines, image_lines
@@ -34,6 +35,7 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _ROUNDING = 1e-4
 
 
+@job("Exporting the encoder")
 def export(
     run: str | Path,
     *,

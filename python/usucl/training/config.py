@@ -87,8 +87,9 @@ class TrainingConfig:
         data: folder of videos.
         damaged: whether videos of which something is missing or broken are left out or taken, see
             :meth:`usucl.data.VideoCatalog.scan`.
-        patient_pattern: finds the patients in the videos' paths, see
-            :meth:`usucl.data.VideoCatalog.with_patients`.
+        patient_pattern: regular expression with one group, ``( )``, around what names the patient
+            in the path of a video within ``data``; None for the patients of ``labels.csv`` alone,
+            see :meth:`usucl.data.VideoCatalog.with_patients`.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
             smallest fold, which is 0 unless ``labels.csv`` gives others.
         seed: seed of the encoder's first weights, the folds and every random draw.

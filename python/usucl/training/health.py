@@ -207,6 +207,10 @@ class Health(Callback):
             warnings.warn(text, stacklevel=2)
 
 
+_MORE_VIDEOS = (
+    "train on more videos or patients (--held-out without a number, or held_out=() in Python, "
+    "holds none out)"
+)
 _FOR_GRADIENTS = (
     "try another loss.temperature, a lower optimiser.lr (a layer may have died), or precision "
     "'32-true'"
@@ -248,8 +252,8 @@ def judge(
     if "no negatives" not in told:
         if config.loss.cross_k > 0 and not counts["cross"]:
             told["no cross-video negatives"] = (
-                f"no anchor had a cross-video negative {when}: give more videos or patients to "
-                "train on (held_out=() holds none out), or set loss.cross_k=0 if this is meant"
+                f"no anchor had a cross-video negative {when}: {_MORE_VIDEOS}, or set "
+                "loss.cross_k=0 if this is meant"
             )
         if intra and not counts["intra"]:
             told["no intra-video negatives"] = (
@@ -282,7 +286,7 @@ def judge(
 
 def _for_negatives(config: TrainingConfig, epoch: int) -> str:
     """Returns what to change where anchors have no negatives."""
-    advice = "train on more videos or patients (held_out=() holds none out)"
+    advice = _MORE_VIDEOS
     if config.loss.intra_k == 0:
         return f"{advice}, or set loss.intra_k to 1 or more"
     if not config.curriculum.intra(epoch):

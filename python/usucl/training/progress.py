@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from typing import Any
 
@@ -66,7 +67,11 @@ class ProgressCallback(Callback):
         left = self._all - trainer.global_step
         if self._steps == MEASURED and left > 0:
             seconds = (now - self._since) / (MEASURED - WARM_UP) * left
-            say(f"Estimated time for the {left:,} steps that are left: {duration(seconds)}")
+            end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
+            say(
+                f"Estimated time for the {left:,} steps that are left: {duration(seconds)}, "
+                f"until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if seconds > 12 * 3600 else "")
+            )
 
 
 def summary(

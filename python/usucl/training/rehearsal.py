@@ -82,15 +82,18 @@ def _rehearse_loss(config: TrainingConfig) -> None:
 def _rehearse_bank(config: TrainingConfig) -> None:
     key = config.key
     if key.bank > 0:
-        NegativeBank(
-            key.bank,
-            config.encoder.dim,
-            search=key.search,
-            max_age=key.max_age,
-            nprobe=key.nprobe,
-            ef_search=key.ef_search,
-            rebuild_after=key.rebuild_after,
-        )
+        try:
+            NegativeBank(
+                key.bank,
+                config.encoder.dim,
+                search=key.search,
+                max_age=key.max_age,
+                nprobe=key.nprobe,
+                ef_search=key.ef_search,
+                rebuild_after=key.rebuild_after,
+            )
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"key.{error}") from error
 
 
 def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:

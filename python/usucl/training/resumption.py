@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,20 +14,6 @@ from usucl.training.checkpoint import ADVICE, PARTS, read_checkpoint
 from usucl.training.config import TrainingConfig
 from usucl.training.module import NUM_FRAMES, RUN
 from usucl.training.presets import read_config
-
-# Where the starters of several processes write how many there are.
-_PROCESSES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
-
-def check_one_process() -> None:
-    """Raises RuntimeError if this is one of several processes that were started together."""
-    for name in _PROCESSES:
-        number = os.environ.get(name, "")
-        if number.isdecimal() and int(number) > 1:
-            raise RuntimeError(
-                f"training takes one process for now, got {number} ({name}): start it without "
-                "torchrun, srun or mpirun"
-            )
 
 
 def new_id() -> str:

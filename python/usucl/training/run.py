@@ -1,46 +1,27 @@
-"""Training in one call, from a folder of videos to a run folder."""
+"""Training in one call, from a folder of videos to a run folder.
+
+Lightning takes a second to import: it is needed once the videos have been read.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
-import threading
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
-from usucl._files import DamagedFileError, write_atomically
-from usucl._progress import job, listening, stage
-from usucl._terminal import say, table
-from usucl.data import VideoCatalog, VideoDataModule
+from usucl._progress import job
+from usucl._terminal import say
+from usucl.data import VideoCatalog
 from usucl.data.labels import LABELS
-from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
-from usucl.training.checkpoint import ADVICE, Checkpoints
-from usucl.training.config import NothingLearnedError, TrainingConfig
-from usucl.training.health import Health, WarningsTable
-from usucl.training.module import ContrastiveTraining
-from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
+from usucl.training.config import TrainingConfig
 from usucl.training.presets import read_config
-from usucl.training.progress import ProgressCallback, summary
-from usucl.training.record import RunRecord
-from usucl.training.rehearsal import rehearse
-from usucl.training.resumption import (
-    check_checkpoint,
-    check_one_process,
-    continued,
-    is_finished,
-    new_id,
-)
+
+# Where the starters of several processes write how many there are.
+_PROCESSES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 @job("Pretraining", {"Reading videos": 1, "Decoding videos": 1, "Training": None})
@@ -108,7 +89,7 @@ def train(
     """
     out = Path(out)
     run, moved = RunFolder(out), False
-    check_one_process()
+    _check_one_process()
     if held_out is not None:
         overrides["held_out"] = held_out if isinstance(held_out, str) else list(held_out)
     if seed is not None:
@@ -116,6 +97,8 @@ def train(
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
+        from usucl.training.resumption import continued, is_finished
+
         config = continued(run, overrides)
         if data is not None:
             moved, config = config.data != _absolute(data), replace(config, data=_absolute(data))
@@ -141,51 +124,21 @@ def train(
         config.data, damaged=config.damaged, patient_pattern=config.patient_pattern
     )
     parts = run.stored_split(catalog) if resume else _split(catalog, config)
-    datamodule = _datamodule(parts[0], config)
-    rehearse(config, datamodule.batches)
-    module = _module(config, restored=resume)
-    _report_start(module)
-    run_id = run.id if resume else new_id()
-    module.run = {"id": run_id, "folder": str(out.absolute())}
-    before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
-    done = 0
-    if resume:
-        done = check_checkpoint(run, config, parts[0])
-    else:
-        run.set_aside()
-    record, earlier = RunRecord(run, module.start), run.has_earlier
-    try:
-        run.write_config(config.to_yaml(), run_id)
-        run.write_split(*parts)
-        if not resume:
-            run.write_skipped(catalog)
-            MetricsTable(run.metrics).rewind(0)
-            WarningsTable(run.warnings).rewind(0)
-            save_encoder(module.encoder, run.initial)
-            save_encoder(module.encoder, out)
-        _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, done, record)
-        run.forget_earlier()
-    except BaseException:
-        run.recover()
-        if not record.started:
-            for file, content in before.items():
-                write_atomically(file, content)
-            if not (resume or earlier):
-                run.discard()
-        raise
+    from usucl.training.fitting import fit
+
+    fit(run, config, catalog, parts, resume=resume)
     return out
 
 
-def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        try:
-            return ContrastiveTraining(config, restored=restored)
-        except (ValueError, FileNotFoundError) as error:
-            if not str(error).startswith("weights "):
-                raise
-            raise type(error)(f"encoder.{error}") from error
+def _check_one_process() -> None:
+    """Raises RuntimeError if this is one of several processes that were started together."""
+    for name in _PROCESSES:
+        number = os.environ.get(name, "")
+        if number.isdecimal() and int(number) > 1:
+            raise RuntimeError(
+                f"training takes one process for now, got {number} ({name}): start it without "
+                "torchrun, srun or mpirun"
+            )
 
 
 def _absolute(data: str | Path) -> str:
@@ -199,126 +152,6 @@ def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog,
         warnings.warn(
             f"{catalog.patient_doubt}; name the patients in {LABELS}, or by --patient-pattern, for "
             "which usucl data check makes suggestions",
-            stacklevel=3,
+            stacklevel=4,  # of whoever called train, which a job is around
         )
     return training, held_out
-
-
-def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
-    sampling = config.sampling
-    return VideoDataModule(
-        catalog,
-        config.make_method().sampler(),
-        image_size=config.encoder.image_size,
-        curriculum=config.curriculum,
-        augmentation=sampling.augmentation,
-        time_unit=sampling.time_unit,
-        cache_gb=sampling.cache_gb,
-        num_workers=sampling.num_workers,
-        seed=config.seed,
-    )
-
-
-def _report_start(module: ContrastiveTraining) -> None:
-    start = module.start
-    if start is not None:
-        head = f"{start['head']} of its head" if start["head"] else "a new head"
-        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
-        say(
-            f"The encoder starts from {start['backbone']} tensors of the backbone in "
-            f"{start['file']} and {head}{left}",
-            stderr=True,
-        )
-
-
-def _report_skipped(catalog: VideoCatalog) -> None:
-    if catalog.skipped:
-        title = f"{len(catalog.skipped)} videos are left out"
-        table(["path", "reason"], catalog.skipped, title=title, stderr=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Lightning's advice on what this package has already decided."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
-            warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-            warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@_quiet()
-def _fit(
-    module: ContrastiveTraining,
-    datamodule: VideoDataModule,
-    held_out: VideoCatalog,
-    run: RunFolder,
-    done: int,
-    record: RunRecord,
-) -> None:
-    config = module.config
-    monitor = Monitor(run.metrics, config.log_every)
-    health = Health(run.warnings)
-    callbacks: list[Callback] = [
-        health,
-        monitor,
-        record,
-        SaveAfterEpoch(run),
-        ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
-    ]
-    bar = stage("Training", unit="steps")
-    if listening():
-        callbacks.append(ProgressCallback(bar))
-    trainer = Trainer(
-        devices=1,
-        max_epochs=config.epochs,
-        precision=config.precision,
-        callbacks=callbacks,
-        plugins=[Checkpoints()],
-        logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
-        default_root_dir=run.path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    interrupt = signal.getsignal(signal.SIGINT)
-    if listening():
-        rows = summary(module, datamodule.batches, held_out, trainer, done)
-        table(["", ""], rows, title=str(run.path))
-    datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
-    try:
-        checkpoint = run.checkpoint if done else None
-        with bar:
-            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
-        if record.started:
-            health.check(config)
-    except SIGTERMException:  # an exit of the whole program, with the code of success
-        say("usucl: terminated (SIGTERM)", stderr=True)
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit as stop:
-        # Lightning turns Ctrl-C into an exit of the whole program, and ignores it afterwards.
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(run.path)) from error
-        raise
-    except (MemoryError, DamagedFileError, NothingLearnedError):
-        raise
-    except Exception as error:
-        if done and not monitor.started:
-            reason = f"it does not fit the run: {' '.join(str(error).split())}"
-            raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
-        raise
-    finally:
-        record.stop()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, interrupt)

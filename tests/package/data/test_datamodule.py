@@ -163,6 +163,8 @@ def test_units_of_time(tmp_path: Path, catalog: VideoCatalog) -> None:
     assert torch.equal(frames.time, frames.frame.float())
     with pytest.raises(ValueError, match="unknown for 5 videos such as v0, got 'seconds'"):
         VideoDataModule(catalog, time_unit="seconds")
+    with pytest.raises(ValueError, match="curriculum must be given with time_unit 'frames'"):
+        VideoDataModule(catalog, time_unit="frames")
 
 
 def test_errors_name_the_argument(catalog: VideoCatalog) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,10 @@ from usucl._files import check_seal
 from usucl.cli import main
 from usucl.models import EncoderConfig, FrameEncoder, export_usage, save_encoder, usage
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAIN = EncoderConfig(backbone="resnet10", image_size=40, dim=8)
-SMALL = EncoderConfig(backbone="resnet18", image_size=32, dim=8, head="mlp-bn", small_stem=True)
+SMALL = EncoderConfig(backbone="resnet10", image_size=32, dim=8, head="mlp-bn", small_stem=True)
 
 
 @pytest.fixture(params=[PLAIN, SMALL], ids=["plain", "small-stem"])
@@ -108,10 +108,19 @@ def test_a_run_holds_its_backbone_in_the_names_of_torchvision(run: Path) -> None
     assert json.loads(about["mean"]) == [0.485, 0.456, 0.406]
     assert json.loads(about["std"]) == [0.229, 0.224, 0.225]
     assert "centre" in about["preprocessing"]
-    if config == SMALL:
-        network = torchvision.models.resnet18()
-        names = {n for n in network.state_dict() if not n.startswith("fc.")}
-        assert names == load_file(file).keys()
+    assert {f"backbone.{name}" for name in load_file(file)} == {
+        name for name in load_file(run / "encoder.safetensors") if name.startswith("backbone.")
+    }
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
+def test_a_backbone_has_the_names_and_shapes_of_torchvision(backbone: str) -> None:
+    with torch.device("meta"):
+        ours = FrameEncoder(EncoderConfig(backbone=backbone)).backbone.state_dict()
+        theirs = getattr(torchvision.models, backbone)().state_dict()
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in theirs.items() if not name.startswith("fc.")
+    }
 
 
 def test_the_encoder_records_its_colours(run: Path) -> None:
@@ -162,18 +171,15 @@ def test_a_format_without_its_library_says_what_to_install(
 
 
 def test_the_command_prints_lines_that_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     save_encoder(FrameEncoder(PLAIN), tmp_path / "run")
     Image.new("RGB", (50, 60)).save(tmp_path / "frame.png")
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "weights.pth")]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"Exported: {tmp_path / 'weights.pth'}"
-    code = "\n".join([*lines, "print(features.shape)"])
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "torch.Size([1, 512])"
+    assert outcome("\n".join(lines))["features"].shape == (1, 512)
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "weights.pth")]) == 2
     assert "weights.pth exists: give --overwrite to replace it" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "nothing")]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from usucl.cli import main
 from usucl.run_folder import MARK
 from usucl.training import TrainingConfig, presets, read_config
+from usucl.training.explained import explained
 
 Write = Callable[..., Path]
 
@@ -182,8 +184,20 @@ def test_print_config_shows_the_result(write: Write, capsys: pytest.CaptureFixtu
     assert main([*words, "--set", "epochs=3"]) == 0
     data = str(Path("videos").absolute())
     expected = read_config("paper", {"lr": 0.5, "epochs": 3, "data": data})
-    printed = capsys.readouterr().out
-    assert read_config(write(printed, "printed.yaml"), {}) == expected
+    shown = write(capsys.readouterr().out, "shown.yaml")
+    assert read_config(shown, {}) == expected
+    assert "# Learning rate at the start." in shown.read_text()
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_option_is_explained(preset: str) -> None:
+    lines = explained(preset, {}).splitlines()
+    options = [n for n, line in enumerate(lines) if re.match(r" *\w+:", line)]
+    assert all(lines[n - 1].lstrip().startswith("# ") for n in options)
+    names = {lines[n].split(":")[0].strip() for n in options}
+    config = read_config(preset, {})
+    for name, value in vars(config).items():
+        assert {name, *(vars(value) if is_dataclass(value) else ())} <= names | {"epochs"}
 
 
 @pytest.mark.parametrize(

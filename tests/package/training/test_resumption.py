@@ -141,7 +141,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("usucl.training.run.save_encoder", full)
+    monkeypatch.setattr("usucl.training.fitting.save_encoder", full)
     with pytest.raises(OSError, match="No space left"):
         train(data=videos, out=tmp_path / "run", epochs=1, **TINY)
     assert not (tmp_path / "run").exists()

@@ -35,8 +35,8 @@ def fit(rank: int, folder: Path, search: str = "exact", start: Path | None = Non
 
     from usucl.data import VideoCatalog
     from usucl.training import read_config
+    from usucl.training.fitting import _datamodule
     from usucl.training.module import ContrastiveTraining
-    from usucl.training.run import _datamodule
 
     options = {"backbone": "resnet10", "image_size": 32, "dim": 8, "videos": 3, "frames": 4}
     more = {"steps_per_epoch": 2, "cross_k": 4, "bank": 20, "sharded": True, "search": search}

@@ -1,0 +1,218 @@
+"""From videos that were read to a trained encoder, by Lightning."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from usucl._files import DamagedFileError, write_atomically
+from usucl._progress import listening, stage
+from usucl._terminal import say, table
+from usucl.data import VideoCatalog, VideoDataModule
+from usucl.models import save_encoder
+from usucl.run_folder import RunFolder
+from usucl.training.checkpoint import ADVICE, Checkpoints
+from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.health import Health, WarningsTable
+from usucl.training.module import ContrastiveTraining
+from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
+from usucl.training.progress import ProgressCallback, summary
+from usucl.training.record import RunRecord
+from usucl.training.rehearsal import rehearse
+from usucl.training.resumption import check_checkpoint, new_id
+
+
+def fit(
+    run: RunFolder,
+    config: TrainingConfig,
+    catalog: VideoCatalog,
+    parts: tuple[VideoCatalog, VideoCatalog],
+    *,
+    resume: bool,
+) -> None:
+    """Trains an encoder and writes the run folder.
+
+    Args:
+        run: the run folder.
+        config: the options.
+        catalog: all videos, of which the skipped are reported.
+        parts: the videos to train on, and those held out.
+        resume: go on from the run's checkpoint.
+
+    Raises:
+        See :func:`usucl.train`.
+    """
+    datamodule = _datamodule(parts[0], config)
+    rehearse(config, datamodule.batches)
+    module = _module(config, restored=resume)
+    _report_start(module)
+    run_id = run.id if resume else new_id()
+    module.run = {"id": run_id, "folder": str(run.path.absolute())}
+    before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
+    done = 0
+    if resume:
+        done = check_checkpoint(run, config, parts[0])
+    else:
+        run.set_aside()
+    record, earlier = RunRecord(run, module.start), run.has_earlier
+    try:
+        run.write_config(config.to_yaml(), run_id)
+        run.write_split(*parts)
+        if not resume:
+            run.write_skipped(catalog)
+            MetricsTable(run.metrics).rewind(0)
+            WarningsTable(run.warnings).rewind(0)
+            save_encoder(module.encoder, run.initial)
+            save_encoder(module.encoder, run.path)
+        _report_skipped(catalog)
+        _fit(module, datamodule, parts[1], run, done, record)
+        run.forget_earlier()
+    except BaseException:
+        run.recover()
+        if not record.started:
+            for file, content in before.items():
+                write_atomically(file, content)
+            if not (resume or earlier):
+                run.discard()
+        raise
+
+
+def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            return ContrastiveTraining(config, restored=restored)
+        except (ValueError, FileNotFoundError) as error:
+            if not str(error).startswith("weights "):
+                raise
+            raise type(error)(f"encoder.{error}") from error
+
+
+def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
+    sampling = config.sampling
+    return VideoDataModule(
+        catalog,
+        config.make_method().sampler(),
+        image_size=config.encoder.image_size,
+        curriculum=config.curriculum,
+        augmentation=sampling.augmentation,
+        time_unit=sampling.time_unit,
+        cache_gb=sampling.cache_gb,
+        num_workers=sampling.num_workers,
+        seed=config.seed,
+    )
+
+
+def _report_start(module: ContrastiveTraining) -> None:
+    start = module.start
+    if start is not None:
+        head = f"{start['head']} of its head" if start["head"] else "a new head"
+        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
+        say(
+            f"The encoder starts from {start['backbone']} tensors of the backbone in "
+            f"{start['file']} and {head}{left}",
+            stderr=True,
+        )
+
+
+def _report_skipped(catalog: VideoCatalog) -> None:
+    if catalog.skipped:
+        title = f"{len(catalog.skipped)} videos are left out"
+        table(["path", "reason"], catalog.skipped, title=title, stderr=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Lightning's advice on what this package has already decided."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
+            warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+            warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@_quiet()
+def _fit(
+    module: ContrastiveTraining,
+    datamodule: VideoDataModule,
+    held_out: VideoCatalog,
+    run: RunFolder,
+    done: int,
+    record: RunRecord,
+) -> None:
+    config = module.config
+    monitor = Monitor(run.metrics, config.log_every)
+    health = Health(run.warnings)
+    callbacks: list[Callback] = [
+        health,
+        monitor,
+        record,
+        SaveAfterEpoch(run),
+        ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
+    ]
+    bar = stage("Training", unit="steps")
+    if listening():
+        callbacks.append(ProgressCallback(bar))
+    trainer = Trainer(
+        devices=1,
+        max_epochs=config.epochs,
+        precision=config.precision,
+        callbacks=callbacks,
+        plugins=[Checkpoints()],
+        logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
+        default_root_dir=run.path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    interrupt = signal.getsignal(signal.SIGINT)
+    if listening():
+        rows = summary(module, datamodule.batches, held_out, trainer, done)
+        table(["", ""], rows, title=str(run.path))
+    datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
+    try:
+        checkpoint = run.checkpoint if done else None
+        with bar:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        if record.started:
+            health.check(config)
+    except SIGTERMException:  # an exit of the whole program, with the code of success
+        say("usucl: terminated (SIGTERM)", stderr=True)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into an exit of the whole program, and ignores it afterwards.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(run.path)) from error
+        raise
+    except (MemoryError, DamagedFileError, NothingLearnedError):
+        raise
+    except Exception as error:
+        if done and not monitor.started:
+            reason = f"it does not fit the run: {' '.join(str(error).split())}"
+            raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
+        raise
+    finally:
+        record.stop()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)
