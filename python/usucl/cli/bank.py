@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -345,6 +346,10 @@ def _show_found(gallery: Gallery, found: Found) -> None:
     numbers = ["rank", "similarity", "slot", "frame", "time"]
     title = f"Nearest to {found.query.name} of {found.searched:,} frames"
     table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
+    video = found.query.video
+    if own := sum(gallery.describe(slot).video == video for slot, _ in found.matches):
+        option = f"--exclude-video {shlex.quote(str(video))}"
+        say(f"{own} of {len(rows)} are of the query's own video: {option} leaves it out")
 
 
 def _show_pairs(

@@ -70,6 +70,26 @@ def facts(record: RunRecord) -> str:
     return terms({name: text for name, text in texts.items() if text}, "facts")
 
 
+def byline(record: RunRecord) -> str:
+    """Returns the line under the title: which run, when, how long, by which version."""
+    run = record.facts
+    version = run.get("usucl")
+    if version is None and record.evaluation is not None:
+        version = record.evaluation.versions.get("usucl")
+    trained = f"trained {_when(run.get('started'))}" if run.get("started") else ""
+    seconds = run.get("seconds")
+    if trained and isinstance(seconds, int | float):
+        trained += f" for {duration(seconds)}"
+    parts = (
+        f"Run {record.folder.path.absolute().name}",
+        trained,
+        f"report of {_when(datetime.now(timezone.utc).isoformat())}",
+        f"USUCL {version}" if version else "",
+        f"commit {str(run['commit'])[:12]}" if run.get("commit") else "",
+    )
+    return " · ".join(filter(None, parts))
+
+
 def failures(record: RunRecord) -> list[str]:
     """Returns the signs that a run has learned nothing, each as a sentence; empty if none."""
     texts = []
@@ -158,7 +178,7 @@ def held_out(record: RunRecord) -> str:
         about = [isolated(a) for a in about if a and a != row["video_id"]]
         small = f" <small>{' · '.join(about)}</small>" if about else ""
         entries.append(f"<li>{breakable(row['video_id'])}{small}</li>")
-    title = f"The {count(len(rows), 'held-out video')}, by name"
+    title = f"{count(len(rows), 'held-out video')}, by name"
     return folded(title, f'<ul class="names">{"".join(entries)}</ul>', is_open=len(rows) <= 60)
 
 

@@ -94,6 +94,7 @@ def _head(record: RunRecord) -> str:
     badge = '<p><span class="badge">Synthetic data, made-up patients</span></p>'
     parts = [
         badge if subjects.synthetic else "",
+        paragraph(facts.byline(record), "note"),
         alert("This run did not learn", facts.failures(record)),
         paragraph(_lead(record), "lead"),
     ]
@@ -117,18 +118,19 @@ def _lead(record: RunRecord) -> str:
     steps = record.facts.get("steps_done") or next(iter(record.series("loss")[0][::-1]), None)
     length = f" in {count(int(steps), 'step')}" if steps else ""
     lead = f"A {name} at {encoder.get('image_size', '?')} px, pretrained without labels on "
-    lead += f"{_videos(seen, trained)}{length}"
+    lead += _videos(seen, trained)
+    if not record.is_of_own_data:
+        lead += f" ({Path(record.config.data).name or 'other data'})"
+    lead += length
     if evaluation is None:
         lead += ". It has not been evaluated yet."
         return lead + (f" Held out: {_videos(held, trained)}." if held else "")
-    if not record.is_of_own_data:
-        lead += f" of {Path(record.config.data).name or 'other data'}"
     if evaluation.protocol.measured_on != "held-out videos":
         return lead + ". No video was held out: every figure is measured on what pretraining saw."
     counts = evaluation.counts["held_out"]
     lead += f", and measured on {subjects.videos(counts.videos, counts.patients)}"
     if not record.is_of_own_data:
-        lead += f" of {Path(evaluation.data).name}"
+        lead += f" ({Path(evaluation.data).name})"
     if subjects.patients == "known":
         return f"{lead} that it never saw."
     return f"{lead} that it never saw (but it may have seen others of their patients)."
@@ -164,7 +166,8 @@ def _method(evaluation: Evaluation, subjects: Subjects) -> str:
     method = (
         "The trained encoder is compared with the same network before training and with raw "
         "pixels. Frames are not altered but for retrieval's queries: the encoder sees the centre "
-        "square of each, so the ends of the longer side are not seen. Brackets are 95 % intervals "
+        "square of each, so the ends of the longer side are not seen. Neither ImageNet weights nor "
+        "supervised training are compared. Brackets are 95 % intervals "
         f"from {count(evaluation.protocol.resamples, 'resample')} of the {noun}s; differences are "
         f"paired on the same resamples. Retrieval rests on {count(groups, noun)}"
     )
@@ -274,12 +277,14 @@ def _data(record: RunRecord) -> str:
         rows.append(
             [title, str(len(videos)), "unknown" if unknown else patients, Html(mix or "–")]  # noqa: RUF001
         )
-    head = [
-        "part",
-        "videos",
-        "patients" if subjects.patients == "unknown" else f"{subjects.noun}s",
-        "labels",
-    ]
+    if record.evaluation is not None and not record.is_of_own_data:
+        counts, here = record.evaluation.counts, record.subjects
+        for part, title in (("pretraining", "seen by it"), ("held_out", "held out")):
+            some = counts[part]
+            patients = "unknown" if here.patients == "unknown" else str(some.patients)
+            rows.append([f"measured here, {title}", str(some.videos), patients, "–"])  # noqa: RUF001
+    noun = "patient" if subjects.patients == "unknown" else subjects.noun
+    head = ["part", "videos", f"{noun}s", "labels"]
     parts = [table(head, rows) if record.split else "", facts.held_out(record)]
     if record.skipped:
         parts.append(heading(f"Skipped: {count(len(record.skipped), 'file')}"))

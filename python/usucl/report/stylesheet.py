@@ -98,7 +98,7 @@ figcaption b { color: var(--ink); }
   .wide table { min-width: 640px; } .wide.small table { min-width: 0; }
   .hint { display: block; }
   .wide { box-shadow: inset -14px 0 12px -12px rgb(31 42 55 / 0.25); }
-  .wide.small { box-shadow: none; }
+  .wide.small { box-shadow: none; } .wide.small td:last-child { min-width: 8.5em; }
   .wide th:first-child, .wide td:first-child { max-width: 42vw; min-width: 110px;
     padding-left: 2px; border-right: 1px solid var(--rule); }
   .wide th:nth-child(2), .wide td:nth-child(2) { padding-left: 12px; }
