@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import io
 import os
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -266,12 +268,16 @@ def test_a_real_terminal_that_is_made_narrow_and_interrupted() -> None:
         env={**os.environ, "TERM": "xterm", "COLUMNS": "", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     os.close(theirs)
-    text = ""
+    text, decoder = "", codecs.getincrementaldecoder("utf-8")()
 
     def until(pattern: str) -> None:
         nonlocal text
         while not re.search(pattern, text):
-            text += os.read(ours, 4096).decode()
+            there, _, _ = select.select([ours], [], [], 120)
+            if not there:
+                child.kill()
+                pytest.fail(f"the terminal shows no {pattern!r}, but {text!r}")
+            text += decoder.decode(os.read(ours, 4096))
 
     until("0/4 videos")
     os.write(ours, b"one\n")
