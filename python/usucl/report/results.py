@@ -27,8 +27,8 @@ RETRIEVAL = {
     "same_video": _Task(
         "Finds its own video",
         "finding its own video",
-        "An altered frame against all clean frames: does its own video come before the videos of "
-        "other {noun}s? Part of the figure may rest on the look of the machine, not on anatomy.",
+        "An altered frame against all clean frames: does its own video come before "
+        "{other_videos}? Part of the figure may rest on the look of the machine, not on anatomy.",
     ),
     "temporal": _Task(
         "Finds its place in time",
@@ -66,7 +66,7 @@ PROTOCOLS = {
     ),
     "cross_validation": (
         "cross-validation, not held out",
-        "Every {noun} is tested once by a probe fitted on the others. More are tested, but "
+        "Every {noun} is tested once, by a probe fitted on the other folds. More are tested, but "
         "pretraining saw most of their frames (never their labels): not a held-out figure.",
     ),
 }
@@ -134,7 +134,7 @@ def retrieval_table(evaluation: Evaluation, subjects: Subjects) -> str:
     rows, meanings = [], {}
     for key, task in RETRIEVAL.items():
         if key in evaluation.retrieval:
-            options = {**vars(evaluation.protocol), "noun": subjects.noun}
+            options = {**vars(evaluation.protocol), "other_videos": subjects.other_videos}
             meanings[task.title] = task.meaning.format(**options)
             rows.append([f"{task.title}, AUROC", *_cells(evaluation.retrieval[key])])
     for measure, (name, meaning, form) in GEOMETRY.items():
@@ -195,7 +195,9 @@ def _gaps(result: ProbeResult, subjects: Subjects) -> str:
         missing = ", ".join(map(isolated, result.not_fitted))
         text += f" Missing from a fit, so never predicted there: {missing}."
     reason = result.probes["linear"]["frame"]["balanced_accuracy"]["trained"].note
-    return text + (f" No intervals: {escape(subjects.told(reason))}." if reason else "")
+    if reason:
+        reason = subjects.told(reason.removesuffix(": no interval"))
+    return text + (f" No intervals: {escape(reason)}." if reason else "")
 
 
 def _baselines(result: ProbeResult) -> str:
