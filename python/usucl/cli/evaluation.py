@@ -50,8 +50,12 @@ def show(evaluation: Evaluation) -> None:
     seen = evaluation.counts["pretraining"].videos
     parts = {
         False: f"On {evaluation.protocol.measured_on}",
-        True: f"By cross-validation over all {everything} videos, of which pretraining saw {seen} "
-        "(never their labels): not held out",
+        True: "By cross-validation over the labelled videos; pretraining saw "
+        + (
+            f"{seen} of all {everything} (never their labels): not held out"
+            if seen
+            else f"none of all {everything}"
+        ),
     }
     say()
     for is_cross_validation, title in parts.items():
@@ -81,7 +85,10 @@ def _notes(evaluation: Evaluation, figures: list[_Figure]) -> Iterator[str]:
     labels = [f for f in figures if f.name in LABELS.values()]
     more = ", and of labels the balanced accuracy of a linear probe" if labels else ""
     yield f"Figures: AUROC{more}. What each means is said in the report."
-    chances = dict.fromkeys(f"{f.name} {f.chance:.3g}" for f in labels)  # of both protocols
+    several = {f.name for f in labels for g in labels if g.name == f.name and g.chance != f.chance}
+    chances = dict.fromkeys(
+        f"{f.title if f.name in several else f.name} {f.chance:.3g}" for f in labels
+    )
     yield f"Chance: {'; '.join(['AUROC 0.5', *chances])}."
     if any(f.of["trained"].low is not None for f in figures):
         text = f"Brackets: {evaluation.protocol.interval}"
