@@ -110,8 +110,7 @@ def _show_patients(catalog: VideoCatalog, pattern: str | None) -> None:
             command = ["usucl", "data", "check", str(catalog.root), "--patient-pattern"]
             say(f"  {shlex.join([*command, suggestion.pattern])}")
             shown = [f"{name} ({n})" for name, n in suggestion.videos.most_common(EXAMPLES)]
-            unknown = suggestion.unknown
-            rest = f", {unknown} videos of unknown patients" if unknown else ""
+            rest = f", no patient found for {suggestion.unknown}" if suggestion.unknown else ""
             more = ", ..." if len(suggestion.videos) > EXAMPLES else ""
             say(f"    {len(suggestion.videos)} patients: {', '.join(shown)}{more}{rest}")
     elif pattern is not None:

@@ -112,6 +112,16 @@ def estimate_from(
     return Estimate(value, float(low), float(high), groups)
 
 
+def form_of_bound(bound: float, form: str) -> str:
+    """Returns ``form``, such as "+.2f", with up to two more digits if the bound rounds to 0.
+
+    So it is seen whether an interval excludes 0.
+    """
+    sign, digits = form.removesuffix("f").split(".")
+    more = (f"{sign}.{int(digits) + extra}f" for extra in range(3))
+    return next((longer for longer in more if float(format(bound, longer))), form)
+
+
 def difference(first: Statistic, second: Statistic) -> Statistic:
     """Returns the paired difference: ``first - second`` on the same weights."""
     return lambda weights: first(weights) - second(weights)

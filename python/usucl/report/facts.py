@@ -97,8 +97,8 @@ def failures(record: RunRecord) -> list[str]:
     if change is not None and change < UNMOVED:
         how = "are those that it started with" if change == 0 else "hardly differ from its first"
         texts.append(
-            f"Training did not change the encoder: its weights {how}. Every figure of the trained "
-            "encoder below is that of its initialisation."
+            f"Training did not change the encoder: its weights {how}. Where its figures differ "
+            "from those before training, only the statistics of its batch normalisation did it."
         )
     if record.config.optimiser.lr == 0:
         texts.append("The learning rate is 0.")
@@ -126,7 +126,14 @@ def doubts(record: RunRecord) -> list[str]:
     """Returns what a reader has to know before the figures, though it is no failure."""
     texts = []
     if record.warnings:
-        texts.append(f"Training gave {count(len(record.warnings), 'warning')}: see Training.")
+        where = "Training" if record.is_of_own_data else "the report of the run"
+        texts.append(f"Training gave {count(len(record.warnings), 'warning')}: see {where}.")
+    start = started_from(record)
+    if start:
+        texts.append(
+            f"Training started from {start}: what is called random initialisation here are those "
+            "weights, not random ones."
+        )
     _, loss = record.series("loss")
     if len(loss) >= 10 and loss.any():
         tenth = max(1, len(loss) // 10)
@@ -140,6 +147,14 @@ def doubts(record: RunRecord) -> list[str]:
     if run and run.get("finished") is None:
         texts.append("Training was not finished: this is the encoder of its last whole epoch.")
     return texts
+
+
+def started_from(record: RunRecord) -> str:
+    """Returns which weights a run started from; empty if they were random."""
+    encoder = record.config.encoder
+    if encoder.pretrained:
+        return "ImageNet weights"
+    return f"the weights {encoder.weights}" if encoder.weights is not None else ""
 
 
 def how_to_use(record: RunRecord) -> str:

@@ -102,7 +102,9 @@ def _head(record: RunRecord) -> str:
     if evaluation is not None:
         rows = results.leading_rows(evaluation)
         parts += [cautions, verdicts.brief(rows), verdicts.cards(rows)]
-        words = f"One run with one seed. Brackets are 95 % intervals over {subjects.noun}s. "
+        words = "One run with one seed. "
+        if any(row.estimates["trained"].low is not None for row in rows):
+            words += f"Brackets are 95 % intervals over {subjects.noun}s. "
         parts.append(paragraph(words + verdicts.multiplicity(evaluation), "note"))
     else:
         parts.append(cautions)
@@ -133,7 +135,7 @@ def _lead(record: RunRecord) -> str:
         lead += f" ({Path(evaluation.data).name})"
     if subjects.patients == "known":
         return f"{lead} that it never saw."
-    return f"{lead} that it never saw (but it may have seen others of their patients)."
+    return f"{lead} that it never saw (but it may have seen other videos of the same patients)."
 
 
 def _measured(record: RunRecord) -> str:
@@ -143,7 +145,7 @@ def _measured(record: RunRecord) -> str:
     rows = [*results.retrieval_rows(evaluation), *results.probe_rows(evaluation)]
     chart = figures.interval_chart(rows, record.target.results_figure)
     parts = [
-        paragraph(_method(evaluation, subjects)),
+        paragraph(_method(record, evaluation)),
         picture(chart, "Figures of the three encoders with intervals; the tables have the numbers"),
         heading("Retrieval and spread"),
         paragraph(subjects.split, "note"),
@@ -160,16 +162,20 @@ def _measured(record: RunRecord) -> str:
     return lines(*parts)
 
 
-def _method(evaluation: Evaluation, subjects: Subjects) -> str:
+def _method(record: RunRecord, evaluation: Evaluation) -> str:
+    subjects, start = record.subjects, facts.started_from(record)
     temporal = evaluation.retrieval["temporal"]["trained"]
     groups, noun = temporal.groups, subjects.noun
+    before = start or "random weights, and a batch normalisation that has seen no data"
+    others = "Supervised training is" if start else "ImageNet weights and supervised training are"
     method = (
-        "The trained encoder is compared with the same network before training and with raw "
-        "pixels. Frames are not altered but for retrieval's queries: the encoder sees the centre "
-        "square of each, so the ends of the longer side are not seen. Neither ImageNet weights nor "
-        "supervised training are compared. Brackets are 95 % intervals "
-        f"from {count(evaluation.protocol.resamples, 'resample')} of the {noun}s; differences are "
-        f"paired on the same resamples. Retrieval rests on {count(groups, noun)}"
+        f"The trained encoder is compared with the same network before training ({before}) and "
+        "with raw pixels. Frames are not altered but for retrieval's queries: the encoder sees "
+        "the centre square of each, so the ends of the longer side are not seen. "
+        f"{others} not compared. Brackets are 95 % intervals from "
+        f"{count(evaluation.protocol.resamples, 'resample')} of the {noun}s; differences are "
+        "paired on the same resamples; a figure without brackets has no interval. "
+        f"Retrieval rests on {count(groups, noun)}"
     )
     if temporal.note:
         return f"{method} ({subjects.told(temporal.note)})."
@@ -182,11 +188,11 @@ def _training(record: RunRecord) -> str:
         curves = figures.training_curves(record, record.target.curves_figure)
         words = (
             "Negatives are the ones that the loss selected, the hardest among its keys: their "
-            "similarity can rise while the encoder improves, because the window narrows. Faint "
-            "lines are single steps, strong lines are running means. The dashed line is the loss "
-            "if an anchor's positive and negatives were all equally similar to it; it is left out "
-            "where it is not defined. The learning rate is that of the configuration unless it "
-            "was logged."
+            "similarity can rise while the encoder improves, as where the curriculum narrows the "
+            "window. Faint lines are single steps, strong lines are running means. The dashed line "
+            "is the loss if an anchor's positive and negatives were all equally similar to it; it "
+            "is left out where it is not defined. The learning rate is that of the configuration "
+            "unless it was logged."
         )
         parts += [picture(curves, "Training curves"), paragraph(words, "note")]
     if record.warnings:
@@ -240,7 +246,6 @@ def _contact(record: RunRecord) -> str:
 
 
 def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
-    noun = record.subjects.noun
     counts = []
     for kind in ("intra", "cross") if sheet.with_intra else ("cross",):
         above, every = sheet.above(kind)
@@ -257,8 +262,8 @@ def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
             f"({TIME_UNITS[record.config.sampling.time_unit]}), kept beyond the positives. "
         )
     words += (
-        "Cross-video negatives are the hardest frame of each of the nearest videos of other "
-        f"{noun}s. "
+        "Cross-video negatives are the hardest frame of each of the nearest "
+        f"{record.subjects.other_videos}. "
     )
     told = f"{' and '.join(counts)} shown here are more similar to their anchor than its positive"
     split = record.subjects.split

@@ -12,7 +12,7 @@ from usucl.evaluation.probes import FIGURES, PROBES
 from usucl.evaluation.schema import Comparison, ProbeResult
 from usucl.report.page import Html, escape, heading, isolated, lines, paragraph, table, terms
 from usucl.report.verdicts import OTHERS, Row, every_interval, interval, verdict
-from usucl.report.wording import Subjects, number
+from usucl.report.wording import Subjects, count, number
 
 
 class _Task(NamedTuple):
@@ -27,8 +27,8 @@ RETRIEVAL = {
     "same_video": _Task(
         "Finds its own video",
         "finding its own video",
-        "An altered frame against all clean frames: does its own video come before the videos of "
-        "other {noun}s? Part of the figure may rest on the look of the machine, not on anatomy.",
+        "An altered frame against all clean frames: does its own video come before "
+        "{other_videos}? Part of the figure may rest on the look of the machine, not on anatomy.",
     ),
     "temporal": _Task(
         "Finds its place in time",
@@ -59,19 +59,34 @@ GEOMETRY = {
     ),
 }
 LABELS = {"label": "Label of the video", "frame_label": "Label of the frame"}
-PROTOCOLS = {
-    "held_out": (
-        "held out",
-        "Fitted on the videos that pretraining saw, tested on the held-out videos.",
-    ),
-    "cross_validation": (
-        "cross-validation, not held out",
-        "Every {noun} is tested once by a probe fitted on the others. More are tested, but "
-        "pretraining saw most of their frames (never their labels): not a held-out figure.",
-    ),
-}
-NOT_HELD_OUT = "by cross-validation: not held out"
+PROTOCOLS = ("held_out", "cross_validation")
 HEAD = ["", "trained", "random", "pixels", "trained − random", "trained − pixels"]  # noqa: RUF001
+
+
+class _Protocol(NamedTuple):
+    """How probes are fitted and tested: a title, a part of a sentence, and its meaning."""
+
+    title: str
+    how: str
+    meaning: str
+    held_out: bool
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, protocol: str, noun: str = "patient") -> _Protocol:
+        """Returns the words for a protocol, by what pretraining saw of the videos."""
+        if protocol == "held_out":
+            meaning = "Fitted on the videos that pretraining saw, tested on the held-out videos."
+            return cls("held out", f"on held-out {_videos(evaluation)}", meaning, True)
+        title, how = "cross-validation", "by cross-validation"
+        meaning = f"Every {noun} is tested once, by a probe fitted on the other folds. "
+        seen, unseen = (evaluation.counts[part].videos for part in ("pretraining", "held_out"))
+        if not seen:
+            return cls(title, how, f"{meaning}Pretraining saw none of these videos.", True)
+        meaning += (
+            f"Pretraining saw {seen} of all {count(seen + unseen, 'video')} (never their labels): "
+            "not a held-out figure."
+        )
+        return cls(f"{title}, not held out", f"{how}: not held out", meaning, False)
 
 
 def retrieval_rows(evaluation: Evaluation) -> list[Row]:
@@ -99,17 +114,17 @@ def probe_rows(evaluation: Evaluation) -> list[Row]:
     rows = []
     for label, protocol, result in _protocols(evaluation):
         level = "video" if label == "label" else "frame"
-        held_out = protocol == "held_out"
+        words = _Protocol.of(evaluation, protocol)
         rows.append(
             Row(
-                name=f"{LABELS[label]},\n{PROTOCOLS[protocol][0]}",
+                name=f"{LABELS[label]},\n{words.title}",
                 estimates=result.probes["linear"][level]["balanced_accuracy"],
                 chance=result.chance,
                 unit="Balanced accuracy",
-                skill=f"telling the label of the {level}" + ("" if held_out else " (not held out)"),
-                how=f"linear probe per {level}, "
-                + (f"on held-out {_videos(evaluation)}" if held_out else NOT_HELD_OUT),
-                held_out=held_out,
+                skill=f"telling the label of the {level}"
+                + ("" if words.held_out else " (not held out)"),
+                how=f"linear probe per {level}, {words.how}",
+                held_out=words.held_out,
             )
         )
     return rows
@@ -134,7 +149,7 @@ def retrieval_table(evaluation: Evaluation, subjects: Subjects) -> str:
     rows, meanings = [], {}
     for key, task in RETRIEVAL.items():
         if key in evaluation.retrieval:
-            options = {**vars(evaluation.protocol), "noun": subjects.noun}
+            options = {**vars(evaluation.protocol), "other_videos": subjects.other_videos}
             meanings[task.title] = task.meaning.format(**options)
             rows.append([f"{task.title}, AUROC", *_cells(evaluation.retrieval[key])])
     for measure, (name, meaning, form) in GEOMETRY.items():
@@ -151,14 +166,13 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
     """Returns tables of all probe figures, by label and protocol; empty without labels."""
     parts = []
     for label, protocol, result in _protocols(evaluation):
-        title, meaning = PROTOCOLS[protocol]
+        words = _Protocol.of(evaluation, protocol, subjects.noun)
         classes = ", ".join(f"{isolated(c)} {n}" for c, n in result.patients_per_class.items())
-        parts.append(heading(f"{LABELS[label]}: {title}"))
-        told = escape(meaning.format(noun=subjects.noun))
+        parts.append(heading(f"{LABELS[label]}: {words.title}"))
         tested = f"{subjects.noun.capitalize()}s tested"
         split = escape(subjects.split)
-        note = f"{told} {tested}: {classes}.{_gaps(result, subjects)} {split}".rstrip()
-        parts.append(paragraph(Html(note), "note"))
+        note = f"{escape(words.meaning)} {tested}: {classes}.{_gaps(result, subjects)} {split}"
+        parts.append(paragraph(Html(note.rstrip()), "note"))
         rows = [
             [f"{PROBES[probe].title}, {FIGURES[figure]}, per {level}", *_cells(comparison)]
             for probe, levels in result.probes.items()
@@ -195,7 +209,9 @@ def _gaps(result: ProbeResult, subjects: Subjects) -> str:
         missing = ", ".join(map(isolated, result.not_fitted))
         text += f" Missing from a fit, so never predicted there: {missing}."
     reason = result.probes["linear"]["frame"]["balanced_accuracy"]["trained"].note
-    return text + (f" No intervals: {escape(subjects.told(reason))}." if reason else "")
+    if reason:
+        reason = subjects.told(reason.removesuffix(": no interval"))
+    return text + (f" No intervals: {escape(reason)}." if reason else "")
 
 
 def _baselines(result: ProbeResult) -> str:

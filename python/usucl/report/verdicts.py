@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from usucl.evaluation import Evaluation
 from usucl.evaluation import verdict as judged
-from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.bootstrap import Estimate, form_of_bound
 from usucl.evaluation.schema import Comparison
 from usucl.report.page import Html, escape, items
 from usucl.report.wording import count, listed, number
@@ -78,11 +78,12 @@ def multiplicity(evaluation: Evaluation) -> str:
     text = f"This report holds {count(evaluation.comparisons, 'difference')}"
     if not every:
         return f"{text}, none with an interval: nothing can be told apart."
-    text += f", {len(every)} with an interval. " if len(every) > 1 else ", with an interval. "
+    with_interval = "each" if len(every) == evaluation.comparisons else str(len(every))
+    text += f", {with_interval} with an interval. "
     if len(every) > 1:
         text += (
-            f"Of {len(every)} intervals of 95 %, about {max(1, round(len(every) / 20))} would miss "
-            "0 if no encoder differed. "
+            f"Of {len(every)} intervals of 95 %, {len(every) / 20:.2g} would miss 0 on average if "
+            "no encoder differed. "
         )
     if any(adjusted(e) for e in every):
         return text + (
@@ -101,21 +102,24 @@ def brief(rows: Sequence[Row]) -> str:
 
 
 def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
-    at: dict[str, list[str]] = {"better": [], "worse": [], "open": [], "undefined": []}
+    at: dict[str, list[str]] = {}
     for row in rows:
         difference = row.estimates[f"trained - {key}"]
-        word = "undefined" if difference.value is None else verdict(difference, other).word
-        at[word].append(row.skill)
+        word: str = verdict(difference, other).word
+        if word == "open" and difference.low is None:
+            word = "undefined" if difference.value is None else "none"
+        at.setdefault(word, []).append(row.skill)
     said = {
-        "better": "better at",
-        "worse": "worse at",
-        "open": "not told apart at",
-        "undefined": "not compared at",
+        "better": ("better", "better at"),
+        "worse": ("worse", "worse at"),
+        "open": ("open", "not told apart at"),
+        "none": ("open", "without an interval at"),
+        "undefined": ("undefined", "not compared at"),
     }
     parts = [
-        f'<span class="{word}">{words}</span> {escape(listed(at[word]))}'
-        for word, words in said.items()
-        if at[word]
+        f'<span class="{style}">{words}</span> {escape(listed(at[word]))}'
+        for word, (style, words) in said.items()
+        if word in at
     ]
     return Html(f"Against {other}, the trained encoder is {'; '.join(parts)}.")
 
@@ -133,14 +137,13 @@ def _card(row: Row) -> str:
         word, text = verdict(difference, other)
         low_high = adjusted(difference)
         every = f"<br><small>all: {_bounds(*low_high, '+.2f')}</small>" if low_high else ""
-        against.append(
-            Html(
-                f'<span class="{word}">{escape(text)}</span><br>'
-                f"{number(row.estimates[key].value)}, difference "
-                f"{number(difference.value, '+.2f')} "
-                f"<small>{interval(difference, '+.2f')}</small>{every}"
-            )
+        figures = (
+            f"<br>{number(row.estimates[key].value)}, difference "
+            f"{number(difference.value, '+.2f')} "
+            f"<small>{interval(difference, '+.2f')}</small>{every}"
         )
+        figures = figures if difference.value is not None else ""
+        against.append(Html(f'<span class="{word}">{escape(text)}</span>{figures}'))
     return (
         f'<div class="card"><h3>{escape(row.name)}</h3>'
         f'<div class="unit">{escape(row.unit)}, {escape(row.how)}; chance {row.chance:.3g}</div>'
@@ -161,4 +164,4 @@ def every_interval(e: Estimate, form: str = "+.2f") -> str:
 
 
 def _bounds(low: float, high: float, form: str) -> str:
-    return f"[{number(low, form)}, {number(high, form)}]"
+    return f"[{', '.join(number(bound, form_of_bound(bound, form)) for bound in (low, high))}]"

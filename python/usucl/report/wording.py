@@ -34,6 +34,11 @@ class Subjects:
         return f"{of} (patients, or videos of unknown ones)" if self.patients == "partly" else of
 
     @property
+    def other_videos(self) -> str:
+        """The videos that a frame is compared with besides its own."""
+        return "other videos" if self.patients == "unknown" else f"videos of other {self.noun}s"
+
+    @property
     def split(self) -> str:
         """A note for every figure and table, on patients that are not known; else empty."""
         if self.patients == "unknown":
@@ -58,7 +63,8 @@ class Subjects:
         if self.patients == "unknown":
             texts.append(
                 f"{self.split} So held-out figures may be too high, and intervals over "
-                "videos too narrow. Give patients in labels.csv to mend both."
+                "videos too narrow. Name the patients in labels.csv, or by --patient-pattern, to "
+                "mend both."
             )
         elif self.patients == "partly":
             texts.append(

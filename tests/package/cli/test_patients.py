@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from runs import make_data, make_run
 from shell import write_video
 
 from usucl.cli import main
+from usucl.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,8 +100,24 @@ def test_evaluate_says_what_was_measured_on_what(
     assert main(["evaluate", str(run), str(tmp_path / "data"), *few, "--no-report"]) == 0
     out = capsys.readouterr().out
     assert "2 held-out videos of 1 patient of the data of the run" in out
-    assert "By cross-validation over all 4 videos, of which pretraining saw 2" in out
+    assert "By cross-validation over the labelled videos; pretraining saw 2 of all 4 (never" in out
     assert "unknown" not in out and "against pixels" in out
+    assert "label of video 1; label of video, cross-validation 0.5." in out
+    assert "Brackets" not in out  # of 2 patients there are no intervals
+    start = RunFolder(RunFolder(run).initial).encoder_weights
+    shutil.copy(start, RunFolder(run).encoder_weights)
+    unseen = make_data(tmp_path / "unseen", videos=8, frames=3)
+    for video in sorted(unseen.glob("video_*")):
+        video.rename(unseen / f"new_{video.name}")
+    table = (unseen / "labels.csv").read_text()
+    table = table.replace("\nvideo_", "\nnew_video_").replace("patient_", "new_patient_")
+    (unseen / "labels.csv").write_text(table)
+    assert main(["evaluate", str(run), str(unseen), *few]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("This run did not learn. Training did not change the encoder")
+    assert "over the labelled videos; pretraining saw none of all 8\n" in out
+    html = (RunFolder(run).path / "evaluations" / "unseen" / "report.html").read_text("utf-8")
+    assert "Pretraining saw none of these videos." in html and "not held out" not in html
     other = make_data(tmp_path / "other", videos=2, frames=3, labels=False)
     assert main(["evaluate", str(run), str(other), *few]) == 0
     out = capsys.readouterr().out

@@ -15,7 +15,7 @@ from usucl._files import read_json, write_json
 from usucl.cli import main
 from usucl.data import VideoEntry
 from usucl.evaluation import evaluate
-from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.bootstrap import Estimate, form_of_bound
 from usucl.gallery import Pair
 from usucl.report import write_report
 from usucl.report.contact import ContactRow, ContactSheet, Tile
@@ -71,11 +71,22 @@ def test_worse_than_pixels_is_said_as_plainly_as_better_than_random() -> None:
     assert '"better">better than random initialisation' in card
     assert '"worse">worse than raw pixels' in card and "chance 0.125" in card
     assert "all: [+0.10, +0.30]" in card
+    alone = row("finding one", Estimate(0.1, None, None, 3), difference(0.004, 0.3))
+    said = brief([alone])
+    assert '"open">without an interval at</span> finding one.' in said
+    assert "better at" in said and "all: [+0.004, +0.30]" in cards([alone])  # not [0.00, ...]
+
+
+def test_a_bound_keeps_its_side_of_0() -> None:
+    forms = {0.004: "+.3f", -0.0004: "+.4f", 0.01: "+.2f", 0.0: "+.2f", 1e-9: "+.2f"}
+    assert {bound: form_of_bound(bound, "+.2f") for bound in forms} == forms
 
 
 def test_patients_are_named_only_as_far_as_they_are_known() -> None:
     assert Subjects().videos(3, 2) == "3 videos of 2 patients" and not Subjects().split
     assert Subjects("unknown").videos(3, 3) == "3 videos" and UNKNOWN in Subjects("unknown").split
+    assert Subjects("unknown").other_videos == "other videos"
+    assert Subjects().other_videos == "videos of other patients"
     assert Subjects("partly").split and "2 groups" in Subjects("partly").videos(3, 2)
     assert Subjects(synthetic=True).videos(1, 1) == "1 synthetic video of 1 made-up patient"
     assert "synthetic" in Subjects(synthetic=True).cautions[0]
