@@ -94,7 +94,7 @@ def _head(record: RunRecord) -> str:
     badge = '<p><span class="badge">Synthetic data, made-up patients</span></p>'
     parts = [
         badge if subjects.synthetic else "",
-        paragraph(facts.byline(record), "note"),
+        paragraph(facts.byline(record), "byline"),
         alert("This run did not learn", facts.failures(record)),
         paragraph(_lead(record), "lead"),
     ]
@@ -102,8 +102,8 @@ def _head(record: RunRecord) -> str:
     if evaluation is not None:
         rows = results.leading_rows(evaluation)
         parts += [cautions, verdicts.brief(rows), verdicts.cards(rows)]
-        words = f"One run with one seed. Brackets are 95 % intervals over {subjects.noun}s. "
-        parts.append(paragraph(words + verdicts.multiplicity(evaluation), "note"))
+        words = f"One run with one seed. {verdicts.multiplicity(evaluation, subjects)}"
+        parts.append(paragraph(words, "note"))
     else:
         parts.append(cautions)
     return lines(*parts)
@@ -133,7 +133,7 @@ def _lead(record: RunRecord) -> str:
         lead += f" ({Path(evaluation.data).name})"
     if subjects.patients == "known":
         return f"{lead} that it never saw."
-    return f"{lead} that it never saw (but it may have seen others of their patients)."
+    return f"{lead} that it never saw (but it may have seen other videos of the same patients)."
 
 
 def _measured(record: RunRecord) -> str:
@@ -152,8 +152,8 @@ def _measured(record: RunRecord) -> str:
     probes = results.probe_tables(evaluation, subjects)
     if probes:
         words = (
-            f"Probes of the frozen features. With few {subjects.noun}s in a class, encoders can "
-            "seldom be told apart, and training again with another seed can move a figure by a "
+            "Probes are classifiers of the frozen features. With few "
+            f"{subjects.noun}s in a class, encoders can seldom be told apart, and training again with another seed can move a figure by a "
             "tenth: a probe at chance is an alarm, but a small difference means nothing."
         )
         parts += [heading("Probes"), paragraph(words), probes]
@@ -169,11 +169,12 @@ def _method(evaluation: Evaluation, subjects: Subjects) -> str:
         "square of each, so the ends of the longer side are not seen. Neither ImageNet weights nor "
         "supervised training are compared. Brackets are 95 % intervals "
         f"from {count(evaluation.protocol.resamples, 'resample')} of the {noun}s; differences are "
-        f"paired on the same resamples. Retrieval rests on {count(groups, noun)}"
+        "paired on the same resamples. "
     )
     if temporal.note:
-        return f"{method} ({subjects.told(temporal.note)})."
-    return method + (", so few that the intervals tend to be too narrow." if groups < 20 else ".")
+        return f"{method}Retrieval has no intervals: {subjects.told(temporal.note)}."
+    few = ", so few that the intervals tend to be too narrow" if groups < 20 else ""
+    return f"{method}Retrieval rests on {count(groups, noun)}{few}."
 
 
 def _training(record: RunRecord) -> str:
@@ -182,12 +183,9 @@ def _training(record: RunRecord) -> str:
         curves = figures.training_curves(record, record.target.curves_figure)
         words = (
             "Negatives are the ones that the loss selected, the hardest among its keys: their "
-            "similarity can rise while the encoder improves, because the window narrows. Faint "
-            "lines are single steps, strong lines are running means. The dashed line is the loss "
-            "if an anchor's positive and negatives were all equally similar to it; it is left out "
-            "where it is not defined. The learning rate is that of the configuration unless it "
-            "was logged."
+            "similarity can rise while the encoder improves, because the window narrows."
         )
+        words += figures.curves_legend(record)
         parts += [picture(curves, "Training curves"), paragraph(words, "note")]
     if record.warnings:
         parts.append(heading(f"Warnings of the training: {len(record.warnings)}"))
@@ -240,7 +238,6 @@ def _contact(record: RunRecord) -> str:
 
 
 def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
-    noun = record.subjects.noun
     counts = []
     for kind in ("intra", "cross") if sheet.with_intra else ("cross",):
         above, every = sheet.above(kind)
@@ -257,8 +254,8 @@ def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
             f"({TIME_UNITS[record.config.sampling.time_unit]}), kept beyond the positives. "
         )
     words += (
-        "Cross-video negatives are the hardest frame of each of the nearest videos of other "
-        f"{noun}s. "
+        "Cross-video negatives are the hardest frame of each of the nearest "
+        f"{record.subjects.other_videos}. "
     )
     told = f"{' and '.join(counts)} shown here are more similar to their anchor than its positive"
     split = record.subjects.split

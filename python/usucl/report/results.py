@@ -27,8 +27,8 @@ RETRIEVAL = {
     "same_video": _Task(
         "Finds its own video",
         "finding its own video",
-        "An altered frame against all clean frames: does its own video come before the videos of "
-        "other {noun}s? Part of the figure may rest on the look of the machine, not on anatomy.",
+        "An altered frame against all clean frames: does its own video come before "
+        "{other_videos}? Part of the figure may rest on the look of the machine, not on anatomy.",
     ),
     "temporal": _Task(
         "Finds its place in time",
@@ -134,7 +134,7 @@ def retrieval_table(evaluation: Evaluation, subjects: Subjects) -> str:
     rows, meanings = [], {}
     for key, task in RETRIEVAL.items():
         if key in evaluation.retrieval:
-            options = {**vars(evaluation.protocol), "noun": subjects.noun}
+            options = {**vars(evaluation.protocol), "other_videos": subjects.other_videos}
             meanings[task.title] = task.meaning.format(**options)
             rows.append([f"{task.title}, AUROC", *_cells(evaluation.retrieval[key])])
     for measure, (name, meaning, form) in GEOMETRY.items():

@@ -10,7 +10,7 @@ from usucl.evaluation import verdict as judged
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.schema import Comparison
 from usucl.report.page import Html, escape, items
-from usucl.report.wording import count, listed, number
+from usucl.report.wording import Subjects, count, listed, number
 
 OTHERS = {"random": "random initialisation", "pixels": "raw pixels"}
 """What the trained encoder is compared with, in words."""
@@ -72,12 +72,13 @@ def adjusted(difference: Estimate) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def multiplicity(evaluation: Evaluation) -> str:
+def multiplicity(evaluation: Evaluation, subjects: Subjects) -> str:
     """Returns what the number of differences means for each of them."""
     every = [e for e in evaluation.differences() if e.low is not None]
     text = f"This report holds {count(evaluation.comparisons, 'difference')}"
     if not every:
         return f"{text}, none with an interval: nothing can be told apart."
+    text = f"Brackets are 95 % intervals over {subjects.noun}s. {text}"
     text += f", {len(every)} with an interval. " if len(every) > 1 else ", with an interval. "
     if len(every) > 1:
         text += (
@@ -107,17 +108,17 @@ def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
         word = "undefined" if difference.value is None else verdict(difference, other).word
         at[word].append(row.skill)
     said = {
-        "better": "better at",
-        "worse": "worse at",
-        "open": "not told apart at",
-        "undefined": "not compared at",
+        "better": "is better at",
+        "worse": "is worse at",
+        "open": "cannot be told apart at",
+        "undefined": "cannot be compared at",
     }
     parts = [
         f'<span class="{word}">{words}</span> {escape(listed(at[word]))}'
         for word, words in said.items()
         if at[word]
     ]
-    return Html(f"Against {other}, the trained encoder is {'; '.join(parts)}.")
+    return Html(f"Compared with {other}, the trained encoder {'; '.join(parts)}.")
 
 
 def cards(rows: Iterable[Row]) -> str:
@@ -131,16 +132,14 @@ def _card(row: Row) -> str:
     for key, other in OTHERS.items():
         difference = row.estimates[f"trained - {key}"]
         word, text = verdict(difference, other)
-        low_high = adjusted(difference)
-        every = f"<br><small>all: {_bounds(*low_high, '+.2f')}</small>" if low_high else ""
-        against.append(
-            Html(
-                f'<span class="{word}">{escape(text)}</span><br>'
-                f"{number(row.estimates[key].value)}, difference "
-                f"{number(difference.value, '+.2f')} "
-                f"<small>{interval(difference, '+.2f')}</small>{every}"
-            )
-        )
+        parts = [f'<span class="{word}">{escape(text)}</span>']
+        if difference.value is not None:
+            figures = f"{number(row.estimates[key].value)}, difference "
+            figures += f"{number(difference.value, '+.2f')} "
+            parts.append(f"{figures}<small>{interval(difference, '+.2f')}</small>")
+        if every := every_interval(difference):
+            parts.append(f"<small>{every}</small>")
+        against.append(Html("<br>".join(parts)))
     return (
         f'<div class="card"><h3>{escape(row.name)}</h3>'
         f'<div class="unit">{escape(row.unit)}, {escape(row.how)}; chance {row.chance:.3g}</div>'
@@ -161,4 +160,6 @@ def every_interval(e: Estimate, form: str = "+.2f") -> str:
 
 
 def _bounds(low: float, high: float, form: str) -> str:
-    return f"[{number(low, form)}, {number(high, form)}]"
+    """Returns an interval; a bound just beside 0 gets the digits that show its side."""
+    bounds = (number(bound, ".1g" if 0 < abs(bound) < 0.005 else form) for bound in (low, high))
+    return f"[{', '.join(bounds)}]"

@@ -34,6 +34,11 @@ class Subjects:
         return f"{of} (patients, or videos of unknown ones)" if self.patients == "partly" else of
 
     @property
+    def other_videos(self) -> str:
+        """The videos that may be negatives: those of others, as far as others are known."""
+        return "other videos" if self.noun == "video" else f"videos of other {self.noun}s"
+
+    @property
     def split(self) -> str:
         """A note for every figure and table, on patients that are not known; else empty."""
         if self.patients == "unknown":
@@ -43,7 +48,8 @@ class Subjects:
         return ""
 
     def told(self, note: str) -> str:
-        """Returns a note on patients in the words for these."""
+        """Returns why there is no interval, in the words for these patients."""
+        note = note.removesuffix(": no interval")
         return note.replace("patient", self.noun) if self.noun != "patient" else note
 
     @property

@@ -62,11 +62,11 @@ def test_worse_than_pixels_is_said_as_plainly_as_better_than_random() -> None:
         row("finding what", difference(0.1, 0.3), Estimate(None, None, None, 2)),
     ]
     said = brief(rows)
-    assert "Against random initialisation, the trained encoder is <" in said
-    assert '"better">better at</span> finding this and finding what; ' in said
-    assert '"open">not told apart at</span> finding that.' in said
-    assert '"worse">worse at</span> finding this and finding that; ' in said
-    assert '"undefined">not compared at</span> finding what.' in said
+    assert "Compared with random initialisation, the trained encoder <" in said
+    assert '"better">is better at</span> finding this and finding what; ' in said
+    assert '"open">cannot be told apart at</span> finding that.' in said
+    assert '"worse">is worse at</span> finding this and finding that; ' in said
+    assert '"undefined">cannot be compared at</span> finding what.' in said
     card = cards(rows[:1])
     assert '"better">better than random initialisation' in card
     assert '"worse">worse than raw pixels' in card and "chance 0.125" in card
