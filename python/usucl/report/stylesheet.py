@@ -41,7 +41,7 @@ a { color: var(--cross); text-underline-offset: 2px; }
 .names li { break-inside: avoid; padding: 1px 0 1px 12px; text-indent: -12px; }
 .names small { color: var(--muted); }
 img { display: block; max-width: 100%; height: auto; }
-.drawing { width: 100%; margin: 16px 0 10px; }
+.drawing { width: 100%; margin: 20px 0 10px; }
 .narrow.drawing { display: none; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(214px, 1fr)); gap: 14px;
          margin: 20px 0 12px; }
@@ -106,6 +106,7 @@ figcaption b { color: var(--ink); }
   .wide th:nth-child(2), .wide td:nth-child(2) { padding-left: 12px; }
   .wide.small th:first-child, .wide.small td:first-child { border-right: 0; }
   pre { white-space: pre; overflow-x: auto; }
+  pre:not(.columns) { box-shadow: inset -14px 0 12px -12px rgb(31 42 55 / 0.25); }
   pre.columns { columns: 1; }
   .wide.drawing { display: none; } .narrow.drawing { display: block; max-width: 480px; }
   .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
@@ -122,7 +123,7 @@ figcaption b { color: var(--ink); }
   th:first-child, td:first-child { position: static; }
   .card, pre { border: 1px solid var(--rule); }
   p:has(+ pre), p:has(+ .wide) { break-after: avoid; }
-  .cards { grid-template-columns: repeat(3, 1fr); gap: 10px; }
+  .cards, .cards:has(> :nth-child(5)) { grid-template-columns: repeat(3, 1fr); gap: 10px; }
   .cards:has(> :nth-child(4):last-child) { grid-template-columns: 1fr 1fr; }
   details::details-content { content-visibility: visible; display: block; }
   summary { list-style: none; color: var(--ink); font-weight: 600; }

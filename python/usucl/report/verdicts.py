@@ -161,5 +161,6 @@ def every_interval(e: Estimate, form: str = "+.2f") -> str:
 
 def _bounds(low: float, high: float, form: str) -> str:
     """Returns an interval; a bound just beside 0 gets the digits that show its side."""
-    bounds = (number(bound, ".1g" if 0 < abs(bound) < 0.005 else form) for bound in (low, high))
+    near = form.replace(".2f", ".1g")
+    bounds = (number(b, near if 0.0005 <= abs(b) < 0.005 else form) for b in (low, high))
     return f"[{', '.join(bounds)}]"

@@ -73,6 +73,21 @@ def test_worse_than_pixels_is_said_as_plainly_as_better_than_random() -> None:
     assert "all: [+0.10, +0.30]" in card
 
 
+def test_a_bound_beside_zero_shows_its_side() -> None:
+    near = difference(0.003, 0.3)
+    assert "all: [+0.003, +0.30]" in cards([row("finding this", near, near)])
+
+
+def test_a_card_gives_no_difference_where_there_is_none() -> None:
+    none = Estimate(None, None, None, 2)
+    assert "difference" not in cards([row("finding what", none, none)])
+
+
+def test_others_are_named_once() -> None:
+    assert Subjects("unknown").other_videos == "other videos"
+    assert Subjects().other_videos == "videos of other patients"
+
+
 def test_patients_are_named_only_as_far_as_they_are_known() -> None:
     assert Subjects().videos(3, 2) == "3 videos of 2 patients" and not Subjects().split
     assert Subjects("unknown").videos(3, 3) == "3 videos" and UNKNOWN in Subjects("unknown").split
