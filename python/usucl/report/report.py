@@ -152,9 +152,10 @@ def _measured(record: RunRecord) -> str:
     probes = results.probe_tables(evaluation, subjects)
     if probes:
         words = (
-            "Probes are classifiers of the frozen features. With few "
-            f"{subjects.noun}s in a class, encoders can seldom be told apart, and training again "
-            "with another seed can move a figure by a tenth: a probe at chance is an alarm, but a small difference means nothing."
+            f"Probes are classifiers of the frozen features. With few {subjects.noun}s in a class, "
+            "encoders can seldom be told apart, and training again with another seed can move a "
+            "figure by a tenth: a probe at chance is an alarm, but a small difference means "
+            "nothing."
         )
         parts += [heading("Probes"), paragraph(words), probes]
     return lines(*parts)
