@@ -209,7 +209,7 @@ def _length(record: RunRecord) -> str:
         logged = record.series("loss")[0]
         told = f"{int(logged[-1]):,} steps logged" if logged.size else "no step logged"
         return f"{count(record.config.epochs, 'epoch')}, {told}"
-    return f"{count(epochs, 'epoch')} of {record.config.epochs}, {count(steps, 'step')}"
+    return f"{epochs} of {count(record.config.epochs, 'epoch')}, {count(steps, 'step')}"
 
 
 def _command(command: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from usucl._terminal import visible
-from usucl.report.stylesheet import PHONE, STYLESHEET
+from usucl.report.stylesheet import STYLESHEET
 
 
 class Html(str):
@@ -118,10 +118,9 @@ def folded(title: str, content: str, *, is_open: bool = False) -> str:
 
 def picture(drawing: Drawing, description: str) -> str:
     """Returns a drawing embedded in the page."""
-    wide, narrow = (address(svg, "svg+xml") for svg in drawing)
-    return (
-        f'<picture><source media="screen and (max-width: {PHONE}px)" srcset="{narrow}">'
-        f'<img alt="{escape(description)}" src="{wide}"></picture>'
+    return "".join(
+        f'<img class="{kind} drawing" alt="{escape(description)}" src="{address(svg, "svg+xml")}">'
+        for kind, svg in drawing._asdict().items()
     )
 
 

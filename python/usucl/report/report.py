@@ -94,7 +94,7 @@ def _head(record: RunRecord) -> str:
     badge = '<p><span class="badge">Synthetic data, made-up patients</span></p>'
     parts = [
         badge if subjects.synthetic else "",
-        paragraph(facts.byline(record), "note"),
+        paragraph(facts.byline(record), "byline"),
         alert("This run did not learn", facts.failures(record)),
         paragraph(_lead(record), "lead"),
     ]
@@ -102,10 +102,8 @@ def _head(record: RunRecord) -> str:
     if evaluation is not None:
         rows = results.leading_rows(evaluation)
         parts += [cautions, verdicts.brief(rows), verdicts.cards(rows)]
-        words = "One run with one seed. "
-        if any(row.estimates["trained"].low is not None for row in rows):
-            words += f"Brackets are 95 % intervals over {subjects.noun}s. "
-        parts.append(paragraph(words + verdicts.multiplicity(evaluation), "note"))
+        words = f"One run with one seed. {verdicts.multiplicity(evaluation, subjects)}"
+        parts.append(paragraph(words, "note"))
     else:
         parts.append(cautions)
     return lines(*parts)
@@ -154,9 +152,10 @@ def _measured(record: RunRecord) -> str:
     probes = results.probe_tables(evaluation, subjects)
     if probes:
         words = (
-            f"Probes of the frozen features. With few {subjects.noun}s in a class, encoders can "
-            "seldom be told apart, and training again with another seed can move a figure by a "
-            "tenth: a probe at chance is an alarm, but a small difference means nothing."
+            f"Probes are classifiers of the frozen features. With few {subjects.noun}s in a class, "
+            "encoders can seldom be told apart, and training again with another seed can move a "
+            "figure by a tenth: a probe at chance is an alarm, but a small difference means "
+            "nothing."
         )
         parts += [heading("Probes"), paragraph(words), probes]
     return lines(*parts)
@@ -175,11 +174,11 @@ def _method(record: RunRecord, evaluation: Evaluation) -> str:
         f"{others} not compared. Brackets are 95 % intervals from "
         f"{count(evaluation.protocol.resamples, 'resample')} of the {noun}s; differences are "
         "paired on the same resamples; a figure without brackets has no interval. "
-        f"Retrieval rests on {count(groups, noun)}"
     )
     if temporal.note:
-        return f"{method} ({subjects.told(temporal.note)})."
-    return method + (", so few that the intervals tend to be too narrow." if groups < 20 else ".")
+        return f"{method}Retrieval has no intervals: {subjects.told(temporal.note)}."
+    few = ", so few that the intervals tend to be too narrow" if groups < 20 else ""
+    return f"{method}Retrieval rests on {count(groups, noun)}{few}."
 
 
 def _training(record: RunRecord) -> str:
@@ -189,11 +188,9 @@ def _training(record: RunRecord) -> str:
         words = (
             "Negatives are the ones that the loss selected, the hardest among its keys: their "
             "similarity can rise while the encoder improves, as where the curriculum narrows the "
-            "window. Faint lines are single steps, strong lines are running means. The dashed line "
-            "is the loss if an anchor's positive and negatives were all equally similar to it; it "
-            "is left out where it is not defined. The learning rate is that of the configuration "
-            "unless it was logged."
+            "window."
         )
+        words += figures.curves_legend(record)
         parts += [picture(curves, "Training curves"), paragraph(words, "note")]
     if record.warnings:
         parts.append(heading(f"Warnings of the training: {len(record.warnings)}"))

@@ -122,8 +122,9 @@ def search_sheet(gallery: Gallery, found: Found, path: Path) -> Path:
     note = f"The {count(len(matches), 'most similar frame')} of {found.searched:,} searched"
     note += ", most similar first, in rows from the left; numbers are cosine similarities."
     if owned:
+        which = "All" if owned == len(matches) > 1 else f"{owned:,}"
         note += (
-            f" {owned} of them {'is' if owned == 1 else 'are'} of the query's own video:"
+            f" {which} of them {'is' if owned == 1 else 'are'} of the query's own video:"
             f" --exclude-video {query.video} leaves it out."
         )
     width = max(cell * (columns + span) + 2 * MARGIN, 5.6)
@@ -194,9 +195,15 @@ def _pairs_title(pairs: Sequence[Pair], total: int, threshold: float) -> tuple[s
     shown = f"{len(pairs)} of {count(total, 'pair')}" if total > len(pairs) else "All pairs"
     note = (
         f"{shown} with a similarity of {threshold:g} or more, the most similar first, in rows from "
-        f"the left. The same picture: details correlate with {SAME_PICTURE:g} or more. {leaks} of "
-        "them join different patients or folds (a line above the pictures)."
+        f"the left. The same picture: details correlate with {SAME_PICTURE:g} or more."
     )
+    if leaks:
+        joined = (
+            f"{leaks:,} of them {'joins' if leaks == 1 else 'join'} different patients or folds"
+        )
+        note += f" {joined} (marked by a line above the pictures)."
+    else:
+        note += " None is known to join different patients or folds."
     if unknown := sum(pair.other_patient is None for pair in pairs):
         note += f" For {unknown} it is not known whether the patients differ."
     return (title, note) if pairs else ("No pair of similar frames", f"Threshold {threshold:g}.")

@@ -1,8 +1,5 @@
 """The look of the report's page: on a screen, on a phone and on paper."""
 
-PHONE = 720
-"""Pictures for a phone are shown on screens up to this width, in pixels."""
-
 STYLESHEET = """
 :root { --ink: #1f2a37; --muted: #5f6b78; --rule: #d8dee5; --faint: #edf0f3; --ground: #f6f8fa;
         --good: #0f766e; --bad: #b4325a; --trained: #0f766e; --random: #7a8490; --pixels: #96682a;
@@ -15,26 +12,28 @@ h1, h2, h3, p, li, dd, bdi, figcaption { overflow-wrap: anywhere; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 20px; margin: 52px 0 10px; padding-top: 14px; border-top: 1px solid var(--rule); }
 h3 { font-size: 15px; margin: 28px 0 4px; }
-p { margin: 0 0 12px; max-width: 46em; }
+p, .terms, .brief, .alert ul { max-width: 704px; }
+p { margin: 0 0 12px; }
 a { color: var(--cross); text-underline-offset: 2px; }
 .lead { font-size: 17px; margin-top: 16px; }
-.note { color: var(--muted); font-size: 13px; }
-.badge { display: inline-block; margin: 0 0 12px; padding: 2px 10px; border-radius: 999px;
+.note, .byline { color: var(--muted); font-size: 13px; }
+.byline { max-width: none; }
+.badge { display: inline-block; padding: 2px 10px; border-radius: 999px;
          background: #fdf3e4; color: #8a5a12; font-size: 13px; font-weight: 600; }
 .alert { border-left: 4px solid var(--bad); background: #fcf2f5; border-radius: 0 8px 8px 0;
          padding: 12px 18px 2px; margin: 18px 0; }
 .alert h2 { border: 0; margin: 0 0 6px; padding: 0; font-size: 17px; color: var(--bad); }
-.alert ul, .brief { margin: 0 0 12px; padding-left: 20px; max-width: 46em; }
+.alert ul, .brief { margin: 0 0 12px; padding-left: 20px; }
 .alert.mild { border-color: #b98a4a; background: #fdf8f0; }
 .alert.mild h2 { color: #8a5a12; }
-.contents { font-size: 13.5px; margin: 22px 0 6px; }
+.contents { font-size: 13.5px; margin: 18px 0 14px; }
 .contents ol { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0;
                padding: 0; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; margin: 10px 0;
          font-size: 13.5px; }
 .facts dt { color: var(--muted); }
 .facts dd { margin: 0; min-width: 0; }
-.terms { font-size: 13px; margin: 8px 0 16px; max-width: 60em; }
+.terms { font-size: 13px; margin: 8px 0 16px; }
 .terms dt { font-weight: 600; margin-top: 6px; }
 .terms dd { margin: 0; color: var(--muted); }
 .names { font-size: 13px; columns: 300px 3; column-gap: 28px; margin: 6px 0 14px; padding: 0;
@@ -42,15 +41,18 @@ a { color: var(--cross); text-underline-offset: 2px; }
 .names li { break-inside: avoid; padding: 1px 0 1px 12px; text-indent: -12px; }
 .names small { color: var(--muted); }
 img { display: block; max-width: 100%; height: auto; }
-picture img { margin: 16px 0 10px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(178px, 1fr)); gap: 14px;
+.drawing { width: 100%; margin: 20px 0 10px; }
+.narrow.drawing { display: none; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(214px, 1fr)); gap: 14px;
          margin: 20px 0 12px; }
+.cards:has(> :nth-child(5)) { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); }
 .card { background: var(--ground); border-radius: 8px; padding: 13px 16px 12px;
-        display: flex; flex-direction: column; }
+        display: grid; grid-template-rows: subgrid; grid-row: span 4; row-gap: 0; }
 .card .unit { color: var(--muted); font-size: 12.5px; line-height: 1.4; }
 .card h3 { margin: 0 0 2px; line-height: 1.35; }
 .card b { display: block; font-size: 30px; line-height: 1.3; font-weight: 600;
           font-variant-numeric: tabular-nums; }
+.card small { white-space: nowrap; }
 .card ul { list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px; line-height: 1.45; }
 .card li { padding: 5px 0 3px; border-top: 1px solid var(--rule); }
 small { color: var(--muted); font-size: 12.5px; font-weight: 400; }
@@ -103,8 +105,10 @@ figcaption b { color: var(--ink); }
     padding-left: 2px; border-right: 1px solid var(--rule); }
   .wide th:nth-child(2), .wide td:nth-child(2) { padding-left: 12px; }
   .wide.small th:first-child, .wide.small td:first-child { border-right: 0; }
+  pre { white-space: pre; overflow-x: auto; }
+  pre:not(.columns) { box-shadow: inset -14px 0 12px -12px rgb(31 42 55 / 0.25); }
   pre.columns { columns: 1; }
-  picture img { width: 100%; max-width: 480px; }
+  .wide.drawing { display: none; } .narrow.drawing { display: block; max-width: 480px; }
   .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
   .intra, .cross { grid-column: 1 / -1; }
 }
@@ -118,7 +122,9 @@ figcaption b { color: var(--ink); }
   table { font-size: 8.5pt; } td small { font-size: 7.5pt; }
   th:first-child, td:first-child { position: static; }
   .card, pre { border: 1px solid var(--rule); }
-  .cards { grid-template-columns: 1fr 1fr; }
+  p:has(+ pre), p:has(+ .wide) { break-after: avoid; }
+  .cards, .cards:has(> :nth-child(5)) { grid-template-columns: repeat(3, 1fr); gap: 10px; }
+  .cards:has(> :nth-child(4):last-child) { grid-template-columns: 1fr 1fr; }
   details::details-content { content-visibility: visible; display: block; }
   summary { list-style: none; color: var(--ink); font-weight: 600; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }

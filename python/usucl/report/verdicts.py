@@ -10,7 +10,7 @@ from usucl.evaluation import verdict as judged
 from usucl.evaluation.bootstrap import Estimate, form_of_bound
 from usucl.evaluation.schema import Comparison
 from usucl.report.page import Html, escape, items
-from usucl.report.wording import count, listed, number
+from usucl.report.wording import Subjects, count, listed, number
 
 OTHERS = {"random": "random initialisation", "pixels": "raw pixels"}
 """What the trained encoder is compared with, in words."""
@@ -72,12 +72,13 @@ def adjusted(difference: Estimate) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def multiplicity(evaluation: Evaluation) -> str:
+def multiplicity(evaluation: Evaluation, subjects: Subjects) -> str:
     """Returns what the number of differences means for each of them."""
     every = [e for e in evaluation.differences() if e.low is not None]
     text = f"This report holds {count(evaluation.comparisons, 'difference')}"
     if not every:
         return f"{text}, none with an interval: nothing can be told apart."
+    text = f"Brackets are 95 % intervals over {subjects.noun}s. {text}"
     with_interval = "each" if len(every) == evaluation.comparisons else str(len(every))
     text += f", {with_interval} with an interval. "
     if len(every) > 1:
@@ -110,18 +111,18 @@ def _sentence(rows: Sequence[Row], key: str, other: str) -> Html:
             word = "undefined" if difference.value is None else "none"
         at.setdefault(word, []).append(row.skill)
     said = {
-        "better": ("better", "better at"),
-        "worse": ("worse", "worse at"),
-        "open": ("open", "not told apart at"),
-        "none": ("open", "without an interval at"),
-        "undefined": ("undefined", "not compared at"),
+        "better": ("better", "is better at"),
+        "worse": ("worse", "is worse at"),
+        "open": ("open", "cannot be told apart at"),
+        "none": ("open", "has no interval at"),
+        "undefined": ("undefined", "cannot be compared at"),
     }
     parts = [
         f'<span class="{style}">{words}</span> {escape(listed(at[word]))}'
         for word, (style, words) in said.items()
         if word in at
     ]
-    return Html(f"Against {other}, the trained encoder is {'; '.join(parts)}.")
+    return Html(f"Compared with {other}, the trained encoder {'; '.join(parts)}.")
 
 
 def cards(rows: Iterable[Row]) -> str:
@@ -135,15 +136,14 @@ def _card(row: Row) -> str:
     for key, other in OTHERS.items():
         difference = row.estimates[f"trained - {key}"]
         word, text = verdict(difference, other)
-        low_high = adjusted(difference)
-        every = f"<br><small>all: {_bounds(*low_high, '+.2f')}</small>" if low_high else ""
-        figures = (
-            f"<br>{number(row.estimates[key].value)}, difference "
-            f"{number(difference.value, '+.2f')} "
-            f"<small>{interval(difference, '+.2f')}</small>{every}"
-        )
-        figures = figures if difference.value is not None else ""
-        against.append(Html(f'<span class="{word}">{escape(text)}</span>{figures}'))
+        parts = [f'<span class="{word}">{escape(text)}</span>']
+        if difference.value is not None:
+            figures = f"{number(row.estimates[key].value)}, difference "
+            figures += f"{number(difference.value, '+.2f')} "
+            parts.append(f"{figures}<small>{interval(difference, '+.2f')}</small>")
+        if every := every_interval(difference):
+            parts.append(f"<small>{every}</small>")
+        against.append(Html("<br>".join(parts)))
     return (
         f'<div class="card"><h3>{escape(row.name)}</h3>'
         f'<div class="unit">{escape(row.unit)}, {escape(row.how)}; chance {row.chance:.3g}</div>'

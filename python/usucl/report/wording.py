@@ -48,7 +48,8 @@ class Subjects:
         return ""
 
     def told(self, note: str) -> str:
-        """Returns a note on patients in the words for these."""
+        """Returns why there is no interval, in the words for these patients."""
+        note = note.removesuffix(": no interval")
         return note.replace("patient", self.noun) if self.noun != "patient" else note
 
     @property

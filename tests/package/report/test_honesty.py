@@ -62,11 +62,11 @@ def test_worse_than_pixels_is_said_as_plainly_as_better_than_random() -> None:
         row("finding what", difference(0.1, 0.3), Estimate(None, None, None, 2)),
     ]
     said = brief(rows)
-    assert "Against random initialisation, the trained encoder is <" in said
-    assert '"better">better at</span> finding this and finding what; ' in said
-    assert '"open">not told apart at</span> finding that.' in said
-    assert '"worse">worse at</span> finding this and finding that; ' in said
-    assert '"undefined">not compared at</span> finding what.' in said
+    assert "Compared with random initialisation, the trained encoder <" in said
+    assert '"better">is better at</span> finding this and finding what; ' in said
+    assert '"open">cannot be told apart at</span> finding that.' in said
+    assert '"worse">is worse at</span> finding this and finding that; ' in said
+    assert '"undefined">cannot be compared at</span> finding what.' in said
     card = cards(rows[:1])
     assert '"better">better than random initialisation' in card
     assert '"worse">worse than raw pixels' in card and "chance 0.125" in card
@@ -80,6 +80,21 @@ def test_worse_than_pixels_is_said_as_plainly_as_better_than_random() -> None:
 def test_a_bound_keeps_its_side_of_0() -> None:
     forms = {0.004: "+.3f", -0.0004: "+.4f", 0.01: "+.2f", 0.0: "+.2f", 1e-9: "+.2f"}
     assert {bound: form_of_bound(bound, "+.2f") for bound in forms} == forms
+
+
+def test_a_bound_beside_zero_shows_its_side() -> None:
+    near = difference(0.003, 0.3)
+    assert "all: [+0.003, +0.30]" in cards([row("finding this", near, near)])
+
+
+def test_a_card_gives_no_difference_where_there_is_none() -> None:
+    none = Estimate(None, None, None, 2)
+    assert "difference" not in cards([row("finding what", none, none)])
+
+
+def test_others_are_named_once() -> None:
+    assert Subjects("unknown").other_videos == "other videos"
+    assert Subjects().other_videos == "videos of other patients"
 
 
 def test_patients_are_named_only_as_far_as_they_are_known() -> None:

@@ -1,7 +1,7 @@
 """The plots of the report, each drawn twice: for screens and paper, and for phones."""
 
-from usucl.report.figures.curves import training_curves
+from usucl.report.figures.curves import curves_legend, training_curves
 from usucl.report.figures.intervals import interval_chart
 from usucl.report.figures.maps import embedding_map, project
 
-__all__ = ["embedding_map", "interval_chart", "project", "training_curves"]
+__all__ = ["curves_legend", "embedding_map", "interval_chart", "project", "training_curves"]

@@ -20,6 +20,8 @@ from usucl.report.record import RunRecord
 
 TIME_UNITS = {"fraction": "share of the video", "frames": "frames", "seconds": "seconds"}
 HEIGHT, LEFT, RIGHT, TITLE, FOOT = 2.6, 0.78, 0.12, 0.38, 0.52  # inches of a panel
+SMOOTHED = 25
+"""Steps that a running mean leaves of a long run."""
 
 Series: TypeAlias = Mapping[str, tuple[str, str]]
 """Colour and label of each metric, by its name."""
@@ -30,16 +32,31 @@ def training_curves(record: RunRecord, path: Path) -> Drawing:
     return rendered(lambda narrow: _draw(record, 1 if narrow else 3), path)
 
 
+def curves_legend(record: RunRecord) -> str:
+    """Returns what the lines mean, as far as there are such lines; each sentence after a space."""
+    text = ""
+    if len(record.series("loss")[1]) >= 2 * SMOOTHED:
+        text += " Faint lines are single steps, strong lines are running means."
+    if np.isfinite(uninformed_loss(record)[1]).any():
+        text += (
+            " The dashed line is the loss if an anchor's positive and negatives were all equally "
+            "similar to it; it is left out where it is not defined."
+        )
+    if not len(record.series("learning_rate")[0]) and len(learning_rate(record)[0]):
+        text += " The learning rate is that of the configuration; it was not logged."
+    return text
+
+
 def _draw(record: RunRecord, columns: int) -> Figure:
     panels: list[tuple[str, str, Callable[[Axes], None]]] = [
-        ("Loss", "loss", lambda axes: _loss(axes, record)),
-        ("Learning rate", "learning rate", lambda axes: _learning_rate(axes, record)),
+        ("Loss", "", lambda axes: _loss(axes, record)),
+        ("Learning rate", "", lambda axes: _learning_rate(axes, record)),
         ("Similarity to the anchor", "cosine similarity", lambda axes: _similarity(axes, record)),
         ("Effective rank of a batch", "directions", _plain(record, "effective_rank", True)),
-        ("Uniformity of a batch", "uniformity", _plain(record, "uniformity", False)),
+        ("Uniformity of a batch", "", _plain(record, "uniformity", False)),
         (
-            "Short of negatives",
-            "share of the anchors",
+            "Anchors short of negatives",
+            "share of the batch",
             _plain(record, "short_of_negatives", True),
         ),
         ("Intra-video window", "", lambda axes: _window(axes, record)),
@@ -85,7 +102,7 @@ def _learning_rate(axes: Axes, record: RunRecord) -> None:
         _say(axes, "not logged in this run")
         return
     axes.plot(steps, rates, color=style.INK, clip_on=False)
-    axes.set_ylim(0, 1.05 * max(rates.max(), 1e-9))
+    axes.set_ylim(0, 1.05 * (rates.max() or 1))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
@@ -105,7 +122,7 @@ def _lines(axes: Axes, record: RunRecord, series: Series, from_zero: bool = Fals
         if not values.size:
             continue
         drawn = True
-        width = len(values) // 25
+        width = len(values) // SMOOTHED
         if width > 1:  # the raw line stays visible behind its running mean
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.9)
             steps, values = _running_mean(steps, width), _running_mean(values, width)
@@ -115,7 +132,8 @@ def _lines(axes: Axes, record: RunRecord, series: Series, from_zero: bool = Fals
         _say(axes, "not logged in this run")
         return
     if from_zero:
-        axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], 1e-3))
+        most = max(axes.dataLim.y1, 0)
+        axes.set_ylim(0, 1.05 * (most if most > 1e-3 else 1))
     entries, _ = axes.get_legend_handles_labels()
     if entries:
         low, high = axes.get_ylim()
@@ -150,14 +168,21 @@ def _time_shares(axes: Axes, record: RunRecord) -> None:
     if not steps.size or any(len(s) != len(steps) for s, _ in shares.values()):
         _say(axes, "not logged in this run")
         return
-    width = max(1, len(steps) // 25)
+    width = max(1, len(steps) // SMOOTHED)
     stacked = [_running_mean(values, width) for _, values in shares.values()]
     colours = [colour for colour, _ in parts.values()]
     axes.stackplot(_running_mean(steps, width), stacked, colors=colours, alpha=0.75, linewidth=0)
     axes.set_ylim(0, 1.45)
     axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     handles = [
-        Line2D([], [], color=colour, linewidth=6, alpha=0.75, label=f"{label} {values.mean():.0%}")
+        Line2D(
+            [],
+            [],
+            color=colour,
+            linewidth=6,
+            alpha=0.75,
+            label=f"{label} {100 * values.mean():.0f} %",
+        )
         for (label, (_, values)), colour in zip(shares.items(), colours, strict=True)
     ]
     axes.legend(
