@@ -123,8 +123,8 @@ figcaption b { color: var(--ink); }
   th:first-child, td:first-child { position: static; }
   .card, pre { border: 1px solid var(--rule); }
   p:has(+ pre), p:has(+ .wide) { break-after: avoid; }
-  .cards, .cards:has(> :nth-child(5)) { grid-template-columns: repeat(3, 1fr); gap: 10px; }
-  .cards:has(> :nth-child(4):last-child) { grid-template-columns: 1fr 1fr; }
+  .cards { grid-template-columns: repeat(3, 1fr); gap: 10px; }
+  .cards:has(> :nth-child(4)) { grid-template-columns: 1fr 1fr; }
   details::details-content { content-visibility: visible; display: block; }
   summary { list-style: none; color: var(--ink); font-weight: 600; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
