@@ -73,7 +73,7 @@ def test_worse_than_pixels_is_said_as_plainly_as_better_than_random() -> None:
     assert "all: [+0.10, +0.30]" in card
     alone = row("finding one", Estimate(0.1, None, None, 3), difference(0.004, 0.3))
     said = brief([alone])
-    assert '"open">without an interval at</span> finding one.' in said
+    assert '"open">has no interval at</span> finding one.' in said
     assert "better at" in said and "all: [+0.004, +0.30]" in cards([alone])  # not [0.00, ...]
 
 
