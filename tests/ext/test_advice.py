@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from usucl.bank import NegativeBank
-from usucl_ext import Frames, HardNegativeNCE, _advice, hard_negative_nce, select_negatives
+from usucl_ext import Frames, HardNegativeNCE, _advice, hard_negative_nce, ops, select_negatives
 
 
 @pytest.fixture(autouse=True)
 def _nothing_was_told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_advice, "_told", set())
+    monkeypatch.setattr(ops, "_turns", _advice.Turns())
     yield
 
 
