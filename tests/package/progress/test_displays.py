@@ -8,6 +8,7 @@ import io
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -252,6 +253,7 @@ def test_a_real_terminal_that_is_made_narrow_and_interrupted() -> None:
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def take_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background processes ignore it
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     resize(100)
