@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from usucl._progress import Stage, duration
 from usucl._terminal import say
 from usucl.data import FrameBatch, FrameBatches, VideoCatalog
+from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
 from usucl.training.module import ContrastiveTraining
 
@@ -123,8 +124,9 @@ def _held_out(held_out: VideoCatalog) -> str:
 def _videos(catalog: VideoCatalog) -> str:
     patients = len({entry.group for entry in catalog if entry.patient_known})
     unknown = sum(not entry.patient_known for entry in catalog)
-    text = f"{len(catalog):,} video{'s' if len(catalog) != 1 else ''}"
+    made, made_up = ("synthetic ", "made-up ") if is_synthetic(catalog.root) else ("", "")
+    text = f"{len(catalog):,} {made}video{'s' if len(catalog) != 1 else ''}"
     if patients:
-        text += f" of {patients:,} patient{'s' if patients != 1 else ''}"
+        text += f" of {patients:,} {made_up}patient{'s' if patients != 1 else ''}"
         text += f" and {unknown:,} of unknown patients" if unknown else ""
     return text

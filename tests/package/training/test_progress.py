@@ -12,7 +12,10 @@ from PIL import Image
 
 from usucl._progress import displays
 from usucl.cli import main
+from usucl.data import VideoCatalog
+from usucl.data.phantom import write_phantom
 from usucl.training import train
+from usucl.training.progress import _videos
 
 SETS = ["backbone=resnet10", "image_size=32", "dim=16", "pretrained=false", "log_every=1"]
 SETS += ["videos=3", "frames=4", "steps_per_epoch=2", "epochs=2"]
@@ -89,3 +92,8 @@ def test_training_that_shows_no_progress_is_silent(
     options = dict(name.split("=") for name in SETS)
     train(data=videos, out=tmp_path / "run", progress=False, **options)
     assert capsys.readouterr() == ("", "")
+
+
+def test_synthetic_videos_are_called_so(tmp_path: Path) -> None:
+    videos = write_phantom(tmp_path / "made", videos=2, frames=8, image_size=64)
+    assert _videos(VideoCatalog.scan(videos)) == "2 synthetic videos of 1 made-up patient"
