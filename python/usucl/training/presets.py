@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import yaml
 from jsonargparse import ArgumentError, get_loader
 
+from usucl._spelling import did_you_mean
 from usucl.data.batches import TimeUnit
 from usucl.methods import METHODS
 from usucl.run_folder import MARK
@@ -98,7 +98,7 @@ def _layers(
         given = path.name if within else str(source)
         raise ValueError(
             f"{f'{within[-1]}: ' if within else ''}preset must be one of {', '.join(presets())}, "
-            f"or a YAML file, got {given!r}{_hint(given, presets())}"
+            f"or a YAML file, got {given!r}{did_you_mean(given, presets())}"
         )
     if path.resolve() in within or len(within) == DEEPEST:
         raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
@@ -222,14 +222,9 @@ def _dotted(name: str, known: Mapping[str, Any]) -> str:
         raise ValueError(f"{name} is ambiguous: give {' or '.join(found)}")
     if not found:
         plain = {option.rpartition(".")[2] for option in known}
-        hint = _hint(name, sorted({*known, *plain}))
+        hint = did_you_mean(name, sorted({*known, *plain}))
         raise ValueError(f"{name} is no option of a training run{hint}")
     return found[0]
-
-
-def _hint(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
