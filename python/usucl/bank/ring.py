@@ -75,10 +75,6 @@ class Ring:
         first = max(enqueued, self.enqueued - self.capacity)
         return torch.arange(first, self.enqueued, device="cpu") % self.capacity
 
-    def oldest_first(self) -> Tensor:
-        """Returns the filled slots in the order in which they will be overwritten, on the CPU."""
-        return self.slots_since(self.enqueued - len(self))
-
     def enqueue(self, frames: Frames) -> None:
         """Writes frames over the oldest slots; see :meth:`NegativeBank.enqueue`."""
         embedding, video, time, patient = self._checked(frames)

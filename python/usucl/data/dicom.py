@@ -43,7 +43,6 @@ _KEYWORDS = {
 }
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 _TAGS: list[Any] = [tag for tag in DicomDictionary if tag >> 16 == 0x0028] + [*_OFFSET_TABLES]
-_UNDEFINED = 0xFFFFFFFF
 _ITEM, _END = 0xFFFEE000, 0xFFFEE0DD
 _PRIMARIES = ("Red", "Green", "Blue")
 _MOST_READS = 400_000  # of a header: one of endless small elements takes minutes
