@@ -12,7 +12,7 @@ from usucl.data.video.image import (
     read_image,
 )
 from usucl.data.video.limits import check_cost
-from usucl.data.video.opening import is_video_file, open_video
+from usucl.data.video.opening import is_video_file, open_video, restore_video, video_facts
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -26,4 +26,6 @@ __all__ = [
     "natural_key",
     "open_video",
     "read_image",
+    "restore_video",
+    "video_facts",
 ]

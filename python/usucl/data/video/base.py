@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Damaged = Literal["skip", "keep"]
+THUMBNAIL = 32  # pixels, each side
+AVideo = TypeVar("AVideo", bound="Video")
 
 
 class VideoError(ValueError):
@@ -38,7 +41,21 @@ class Video(ABC):
         times: float64 [num_frames], seconds after the first frame, None where unknown.
         height, width: of every frame, in pixels, as it is displayed: upright, its pixels square.
         damage: what is missing or broken in words, None for a whole video.
+        patient: the patient that the file itself names, None where it names none.
+        thumbnails: uint8 [num_frames, 32, 32], every frame in grey and squeezed to a square, as
+            opening the video saw it; None if it was ``restored``.
     """
+
+    # Names of the attributes that opening finds out; each is JSON, a tuple of it, or the times.
+    _FACTS: ClassVar[tuple[str, ...]] = (
+        "num_frames",
+        "frame_rate",
+        "times",
+        "height",
+        "width",
+        "damage",
+        "patient",
+    )
 
     path: Path
     num_frames: int
@@ -47,6 +64,8 @@ class Video(ABC):
     height: int
     width: int
     damage: str | None = None
+    patient: str | None = None
+    thumbnails: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.num_frames
@@ -55,6 +74,47 @@ class Video(ABC):
         rate = "" if self.frame_rate is None else f", {self.frame_rate:.4g} Hz"
         size = f"{self.width}x{self.height}"
         return f"{type(self).__name__}({str(self.path)!r}, {self.num_frames} frames, {size}{rate})"
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Tensor: ...
+    def __getitem__(self, index: int | slice) -> Tensor:
+        """Returns one frame, uint8 [3, H, W], or those of a slice, uint8 [n, 3, H, W].
+
+        Raises:
+            IndexError: there is no frame at ``index``, which may count from the end.
+            VideoError: see ``frames``.
+        """
+        if isinstance(index, slice):
+            return self.frames(range(*index.indices(len(self))))
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(
+                f"index must be in [-{len(self)}, {len(self)}), got {number} ({self.path})"
+            )
+        return self.frames([number % len(self)])[0]
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what opening found out, as JSON; :meth:`restored` makes the video of it."""
+        found = {name: getattr(self, name) for name in self._FACTS}
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}
+
+    @classmethod
+    def restored(cls: type[AVideo], path: Path, facts: Mapping[str, Any]) -> AVideo:
+        """Returns the video at ``path`` without reading it, from the facts of an earlier opening.
+
+        Raises:
+            KeyError: a fact is missing.
+        """
+        video = cls.__new__(cls)
+        video.path = path
+        for name in cls._FACTS:
+            fact = facts[name]
+            setattr(video, name, tuple(fact) if isinstance(fact, list) else fact)
+        if video.times is not None:
+            video.times = np.array(video.times, dtype=np.float64)
+        return video
 
     def frames(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Returns frames at ``indices`` (any order, repeats allowed): uint8 [n, 3, H, W], RGB.

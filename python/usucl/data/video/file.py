@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from usucl.data.video.base import Damaged, Video, VideoError, seconds
+from usucl.data.video.base import THUMBNAIL, Damaged, Video, VideoError, seconds
 from usucl.data.video.container import opened_container, survey, words
 from usucl.data.video.image import over_black
 from usucl.data.video.limits import check_cost, limit
@@ -24,6 +24,8 @@ class _DecodingError(VideoError):
 
 class VideoFile(Video):
     """A video file. Its frames are turned upright, get square pixels, and lie over black."""
+
+    _FACTS = (*Video._FACTS, "_turn", "_aspect")
 
     def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
         self.path = path
@@ -53,6 +55,7 @@ class VideoFile(Video):
     def _read(self, *, strict: bool) -> tuple[list[float | None], int]:
         """Decodes everything; returns the frames' times and how many FFmpeg calls corrupt."""
         stamps: list[float | None] = []
+        thumbnails: list[np.ndarray] = []
         corrupt = 0
         size = (0, 0)
         for frame in self._stream(strict=strict):
@@ -72,7 +75,10 @@ class VideoFile(Video):
             if len(stamps) % 1024 == 0:
                 check_cost(self.path, self.width, self.height, len(stamps) + 1)
             stamps.append(frame.time)
+            thumbnails.append(frame.to_ndarray(format="gray", width=THUMBNAIL, height=THUMBNAIL))
             corrupt += frame.is_corrupt
+        if thumbnails:
+            self.thumbnails = np.stack([self._turned(picture) for picture in thumbnails])
         return stamps, corrupt
 
     def _stream(self, *, strict: bool) -> Iterator[Any]:
@@ -120,6 +126,9 @@ class VideoFile(Video):
         picture = frame.to_ndarray(format="rgba" if clear else "rgb24", **scale)
         if clear:
             picture = over_black(picture)
+        return self._turned(picture)
+
+    def _turned(self, picture: np.ndarray) -> np.ndarray:
         if self._turn == _UPRIGHT:
             return picture
         right, down_of_x, right_of_y, down = self._turn

@@ -15,42 +15,47 @@ from usucl.data.video.limits import check_cost
 class FrameFolder(Video):
     """A folder of still images in natural order (frame2 before frame10), hidden files ignored."""
 
+    _FACTS = (*Video._FACTS, "_names")
+
     def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
         self.path = path
-        self.files: list[Path] = []
+        names: list[str] = []
         files = frame_files(path)
         if not files:
             raise VideoError(path, "no image in the folder")
-        size, broken = (0, 0), []
+        size, broken, thumbnails = (0, 0), [], []
         for file in files:
             try:
-                found = check_image(file, path)
+                found, small = check_image(file, path)
             except VideoError as error:
                 if damaged == "skip":
                     raise
                 broken.append(error.reason)
                 continue
-            if not self.files:
+            if not names:
                 size = found
                 check_cost(path, *size, len(files))
             if found != size:
                 raise VideoError(
                     path,
-                    f"frames differ in size: {self.files[0].name} is {size[0]}x{size[1]}, "
+                    f"frames differ in size: {names[0]} is {size[0]}x{size[1]}, "
                     f"{file.name} is {found[0]}x{found[1]}",
                 )
-            self.files.append(file)
-        if not self.files:
+            names.append(file.name)
+            thumbnails.append(small)
+        if not names:
             raise VideoError(path, broken[0])
         if broken:
             self.damage = f"{len(broken)} of {len(files)} images are broken ({broken[0]})"
-        self.num_frames = len(self.files)
+        self.thumbnails = np.stack(thumbnails)
+        self._names = tuple(names)
+        self.num_frames = len(names)
         self.width, self.height = size
         self.frame_rate = None
         self.times = None
 
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
-            with opened_image(self.files[index], self.path) as image:
+            with opened_image(self.path / self._names[index], self.path) as image:
                 array = displayed(image)
             yield array

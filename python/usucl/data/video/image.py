@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from usucl.data.video.base import VideoError, natural_key
+from usucl.data.video.base import THUMBNAIL, VideoError, natural_key
 from usucl.data.video.limits import check_cost, limit
 
 IMAGE_SUFFIXES = frozenset({".apng", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -35,8 +35,10 @@ def read_image(file: Path) -> np.ndarray:
         return displayed(image)
 
 
-def check_image(file: Path, owner: Path) -> tuple[int, int]:
-    """Decodes a still image as cheaply as it goes; returns its size (width, height), upright.
+def check_image(file: Path, owner: Path) -> tuple[tuple[int, int], np.ndarray]:
+    """Decodes a still image as cheaply as it goes; returns its size and thumbnail, upright.
+
+    The size is (width, height) in pixels, the thumbnail uint8 [32, 32].
 
     Raises:
         VideoError: see ``read_image``; its path is that of ``owner``.
@@ -48,8 +50,16 @@ def check_image(file: Path, owner: Path) -> tuple[int, int]:
         # JPEG decodes at an eighth of its size, which is enough to notice missing data.
         image.draft(None, (1, 1))
         image.load()
-        sideways = _orientation(image) in _SIDEWAYS
-        return (height, width) if sideways else (width, height)
+        if (turn := _orientation(image)) in _SIDEWAYS:
+            width, height = height, width
+        upright = image if turn == 1 else ImageOps.exif_transpose(image)
+        return (width, height), thumbnail(upright)
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """Returns an image in grey and squeezed to a square: uint8 [32, 32]."""
+    grey = image if image.mode == "L" else image.convert("L")
+    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
 @contextmanager

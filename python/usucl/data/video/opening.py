@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.container import CONTAINER_SUFFIXES
@@ -11,6 +12,24 @@ from usucl.data.video.file import VideoFile
 from usucl.data.video.folder import FrameFolder
 from usucl.data.video.image import IMAGE_SUFFIXES
 from usucl.data.video.stack import ImageStack
+
+_KINDS: dict[str, type[Video]] = {
+    kind.__name__: kind for kind in (FrameFolder, ImageStack, VideoFile)
+}
+
+
+def restore_video(path: Path, facts: Mapping[str, Any]) -> Video:
+    """Returns a video without reading it, from the facts that :func:`video_facts` returned.
+
+    Raises:
+        KeyError: they are not such facts.
+    """
+    return _KINDS[facts["kind"]].restored(path, facts)
+
+
+def video_facts(video: Video) -> dict[str, Any]:
+    """Returns what opening the video found out, as JSON."""
+    return {"kind": type(video).__name__, **video.facts()}
 
 
 def is_video_file(path: Path) -> bool:

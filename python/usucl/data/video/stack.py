@@ -6,21 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from usucl.data.video.base import Damaged, Video, VideoError, seconds
-from usucl.data.video.image import displayed, opened_image, pages
+from usucl.data.video.image import displayed, opened_image, pages, thumbnail
 from usucl.data.video.limits import check_cost
 
 
 class ImageStack(Video):
     """The pictures of one image file, in their order, timed if it is an animation."""
 
+    _FACTS = (*Video._FACTS, "_pages")
+
     def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
         self.path = path
-        self._pages: list[int] = []
+        kept: list[int] = []
         self.width = self.height = 0
         self.frame_rate = None
         starts: list[float | None] = []
+        thumbnails: list[np.ndarray] = []
         start: float | None = 0.0
         with opened_image(path, path) as image:
             there = pages(image, path)
@@ -30,31 +34,35 @@ class ImageStack(Video):
                 try:
                     image.seek(page)
                     check_cost(path, *image.size, len(there))
-                    height, width = displayed(image).shape[:2]
+                    picture = displayed(image)
+                    height, width = picture.shape[:2]
                 except VideoError:
                     raise
                 except Exception as error:  # as in opened_image
                     self.damage = (
-                        f"damaged: picture {len(self._pages)} of {len(there)} cannot be decoded "
+                        f"damaged: picture {len(kept)} of {len(there)} cannot be decoded "
                         f"({str(error) or type(error).__name__})"
                     )
                     if damaged == "skip":
                         raise VideoError(path, self.damage) from error
                     break
-                if self._pages and (width, height) != (self.width, self.height):
+                if kept and (width, height) != (self.width, self.height):
                     raise VideoError(
                         path,
-                        f"frames differ in size: frame {len(self._pages)} is {width}x{height}, "
+                        f"frames differ in size: frame {len(kept)} is {width}x{height}, "
                         f"the frames before it are {self.width}x{self.height}",
                     )
                 self.width, self.height = width, height
-                self._pages.append(page)
+                kept.append(page)
+                thumbnails.append(thumbnail(Image.fromarray(picture)))
                 starts.append(start)
                 duration = image.info.get("duration")  # ms
                 start = start + duration / 1000 if duration and start is not None else None
-        if not self._pages:
+        if not kept:
             raise VideoError(path, self.damage or "no frame could be decoded")
-        self.num_frames = len(self._pages)
+        self.thumbnails = np.stack(thumbnails)
+        self._pages = tuple(kept)
+        self.num_frames = len(kept)
         self.times = seconds(starts)
         if self.times is not None and self.num_frames > 1:
             self.frame_rate = float((self.num_frames - 1) / self.times[-1])
