@@ -16,8 +16,8 @@ import yaml
 from usucl._files import DamagedFileError, is_left_over, read_json, remove, write_atomically
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
-from usucl.data.identity import known_as, same_name
-from usucl.data.patients import Patients, knowledge
+from usucl.data.catalog.identity import known_as, same_name
+from usucl.data.catalog.patients import Patients, knowledge
 from usucl.data.video import Damaged
 
 MARK = "# usucl run: overwrite replaces the results beside this file\n"

@@ -126,8 +126,8 @@ def _images(entry: VideoEntry, size: int | None, *, only_first: bool = False) ->
 
 def _renamed(catalog: VideoCatalog, table: str) -> bytes:
     """Returns a table with the names of the converted videos; other columns stay unchanged."""
-    from usucl.data.labels import Names
-    from usucl.data.spreadsheet import read_sheet, tidy
+    from usucl.data.catalog.labels import Names
+    from usucl.data.catalog.spreadsheet import read_sheet, tidy
 
     path = catalog.root / table
     if not path.is_file():

@@ -55,7 +55,7 @@ def check(
 
 
 def _show(catalog: VideoCatalog) -> None:
-    from usucl.data.labels import some
+    from usucl.data.catalog.labels import some
 
     rows = []
     for entry in catalog:
@@ -89,7 +89,7 @@ def _show(catalog: VideoCatalog) -> None:
 
 def _show_patients(catalog: VideoCatalog, pattern: str | None) -> None:
     """Shows whom a pattern finds, or patterns that the names suggest where none is given."""
-    from usucl.data.labels import some
+    from usucl.data.catalog.labels import some
 
     say()
     if pattern is not None:

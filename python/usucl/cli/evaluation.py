@@ -37,7 +37,7 @@ class _Figure(NamedTuple):
 
 def show(evaluation: Evaluation) -> None:
     """Prints what was measured on what, the figures, and which encoder is better."""
-    from usucl.data.patients import MAY_BE_SHARED
+    from usucl.data.catalog.patients import MAY_BE_SHARED
 
     figures = list(_figures(evaluation))
     failures = _failures(evaluation)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usucl.data.batches import FrameBatch, FrameBatches
-from usucl.data.catalog import Skipped, VideoCatalog, VideoEntry
-from usucl.data.curriculum import Curriculum
-from usucl.data.frame_dataset import Frame, FrameDataset
+from usucl.data.catalog.catalog import Skipped, VideoCatalog, VideoEntry
 from usucl.data.frames import FrameStore, load_frames
 from usucl.data.phantom import write_phantom
-from usucl.data.sampling import DenseSampler, FrameSampler, Sampler
+from usucl.data.sampling.batches import FrameBatch, FrameBatches
+from usucl.data.sampling.curriculum import Curriculum
+from usucl.data.sampling.frame_dataset import Frame, FrameDataset
+from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
 from usucl.data.transforms import Augmentation, normalise
 from usucl.data.video import Video, VideoError, open_video
 
 if TYPE_CHECKING:
-    from usucl.data.datamodule import VideoDataModule
+    from usucl.data.sampling.datamodule import VideoDataModule
 
 __all__ = [
     "Augmentation",
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     """Imports the data module, and with it Lightning, once it is asked for."""
     if name != "VideoDataModule":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from usucl.data.datamodule import VideoDataModule
+    from usucl.data.sampling.datamodule import VideoDataModule
 
     globals()[name] = VideoDataModule
     return VideoDataModule

@@ -16,7 +16,7 @@ from usucl._files import check_writable, write_json
 from usucl._progress import job
 from usucl._spread import MEASURES
 from usucl.data import VideoCatalog
-from usucl.data.patients import UNIT, Patients
+from usucl.data.catalog.patients import UNIT, Patients
 from usucl.data.phantom import is_synthetic
 from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes

@@ -99,7 +99,7 @@ def probe_labels(
         entries: the videos.
         embeddings: embeddings of their frames, by encoder.
         protocol: how they are measured.
-        unit: what is never on both sides of a split, see :data:`usucl.data.patients.UNIT`.
+        unit: what is never on both sides of a split, see :data:`usucl.data.catalog.patients.UNIT`.
     """
     every = embeddings["trained"]
     names = {

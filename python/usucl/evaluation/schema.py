@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 from usucl._environment import Machine
 from usucl.data import Skipped
-from usucl.data.patients import Patients
+from usucl.data.catalog.patients import Patients
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.simultaneous import Comparison
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from usucl._ranges import check_range
 from usucl.data import FrameBatch, Sampler
-from usucl.data.batches import TimeUnit
+from usucl.data.sampling.batches import TimeUnit
 from usucl.data.transforms import AugmentationName
 from usucl.losses import Frames, LossInputs
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
-from usucl.data.batches import Clock
-from usucl.data.sampling import clamp_window
+from usucl.data.sampling.batches import Clock
+from usucl.data.sampling.samplers import clamp_window
 from usucl.embedding import (
     Embeddings,
     default_device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from usucl.data.patients import MAY_BE_SHARED, UNIT, Patients
+from usucl.data.catalog.patients import MAY_BE_SHARED, UNIT, Patients
 
 
 @dataclass(frozen=True)

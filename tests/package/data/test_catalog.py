@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from usucl.data import Skipped, VideoCatalog, VideoEntry
-from usucl.data.folds import assign_folds
+from usucl.data.catalog.folds import assign_folds
 
 
 def frames(folder: Path, count: int) -> Path:

@@ -25,7 +25,7 @@ from usucl.data import (
     VideoDataModule,
     normalise,
 )
-from usucl.data.sampling import negative_candidates
+from usucl.data.sampling.samplers import negative_candidates
 
 LENGTHS = [20, 7, 33, 2, 26]
 

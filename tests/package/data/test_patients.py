@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from usucl.data import VideoCatalog
-from usucl.data.patients import merge, split_words, suggest
+from usucl.data.catalog.patients import merge, split_words, suggest
 
 
 def make_videos(root: Path, *paths: str) -> Path:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usucl.data import DenseSampler, FrameSampler, Sampler
-from usucl.data.sampling import MISSING, Draw, negative_candidates, positive_candidates
+from usucl.data.sampling.samplers import MISSING, Draw, negative_candidates, positive_candidates
 
 lengths_of_videos = st.lists(st.integers(1, 120), min_size=1, max_size=12)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_videos import moving, write
 
 from usucl.data import VideoCatalog, VideoError, open_video
-from usucl.data.search import find_videos
+from usucl.data.catalog.search import find_videos
 
 FRAMES = moving(6, 16, 24)
 PICTURES = [Image.fromarray(frame) for frame in FRAMES]

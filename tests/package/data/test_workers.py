@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from usucl.data.workers import report_errors
+from usucl.data.sampling.workers import report_errors
 
 
 class Unsendable:

@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from usucl.data.catalog import VideoCatalog
-from usucl.data.curriculum import Curriculum
+from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.frames import FrameStore
-from usucl.data.sampling import MISSING, DenseSampler, Draw, Sampler, clamp_window, generator
+from usucl.data.sampling.curriculum import Curriculum
+from usucl.data.sampling.samplers import (
+    MISSING,
+    DenseSampler,
+    Draw,
+    Sampler,
+    clamp_window,
+    generator,
+)
+from usucl.data.sampling.workers import report_errors
 from usucl.data.transforms import Augment, Augmentation, AugmentationName
-from usucl.data.workers import report_errors
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
 MOST_NAMES = 20  # of videos, in a message

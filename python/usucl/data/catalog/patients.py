@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-from usucl.data.identity import same_name
+from usucl.data.catalog.identity import same_name
 
 Patients: TypeAlias = Literal["known", "partly", "unknown"]
 """Whether the patients of videos are known; "partly" means those of some videos are."""

@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from usucl.data.identity import same_name
-from usucl.data.spreadsheet import read_rows
+from usucl.data.catalog.identity import same_name
+from usucl.data.catalog.spreadsheet import read_rows
 
 LABELS = "labels.csv"
 FRAME_LABELS = "frame_labels.csv"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from usucl._patterns import one_group
 from usucl._progress import Stage, listen, stage
-from usucl.data.folds import assign_folds
-from usucl.data.identity import by_identity, same_name
-from usucl.data.labels import (
+from usucl.data.catalog.folds import assign_folds
+from usucl.data.catalog.identity import by_identity, same_name
+from usucl.data.catalog.labels import (
     FRAME_LABELS,
     LABELS,
     Names,
@@ -25,7 +25,7 @@ from usucl.data.labels import (
     some,
     warn_of_tables_elsewhere,
 )
-from usucl.data.patients import (
+from usucl.data.catalog.patients import (
     Patients,
     Suggestion,
     find_patient,
@@ -34,7 +34,7 @@ from usucl.data.patients import (
     split_words,
     suggest,
 )
-from usucl.data.search import Skipped, find_videos
+from usucl.data.catalog.search import Skipped, find_videos
 from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
 

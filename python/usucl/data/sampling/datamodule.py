@@ -6,10 +6,10 @@ import lightning
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from usucl.data.batches import FrameBatch, FrameBatches, TimeUnit
-from usucl.data.catalog import VideoCatalog
-from usucl.data.curriculum import Curriculum
-from usucl.data.sampling import Sampler
+from usucl.data.catalog.catalog import VideoCatalog
+from usucl.data.sampling.batches import FrameBatch, FrameBatches, TimeUnit
+from usucl.data.sampling.curriculum import Curriculum
+from usucl.data.sampling.samplers import Sampler
 from usucl.data.transforms import Augment, AugmentationName
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from usucl.data.batches import Clock, TimeUnit, patient_numbers
-from usucl.data.catalog import VideoCatalog
+from usucl.data.catalog.catalog import VideoCatalog
+from usucl.data.sampling.batches import Clock, TimeUnit, patient_numbers
 
 
 class Frame(NamedTuple):
