@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from usucl._progress import track
-from usucl.data.catalog.catalog import VideoEntry
+from usucl.data.catalog.entry import VideoEntry
 from usucl.data.transforms import resize_short_side
 from usucl.data.video import Video
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from usucl._patterns import one_group
-from usucl._progress import Stage, listen, stage
+from usucl._progress import listen
+from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.folds import assign_folds
-from usucl.data.catalog.identity import by_identity, same_name
+from usucl.data.catalog.identity import same_name
 from usucl.data.catalog.labels import (
     FRAME_LABELS,
     LABELS,
@@ -34,63 +32,10 @@ from usucl.data.catalog.patients import (
     split_words,
     suggest,
 )
-from usucl.data.catalog.search import Skipped, find_videos
-from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
-
-
-@dataclass(frozen=True)
-class VideoEntry:
-    """One usable video of a catalogue.
-
-    Attributes:
-        id: name of the folder or file, or its path relative to the root if another video has it;
-            in NFC, the usual spelling of accents, whatever the file system keeps.
-        path: the folder or file.
-        num_frames, frame_rate: as in ``Video``.
-        label: the video's class, None where unknown.
-        group: the patient (or source); the video's own id where unknown.
-        patient_known: whether ``group`` was given.
-        fold: cross-validation fold, None where not given.
-        frame_labels: one class per frame, None where not given.
-        source: where the video comes from, such as a hospital, None where not given.
-        links: further paths that lead to the same video.
-    """
-
-    id: str
-    path: Path
-    num_frames: int
-    frame_rate: float | None
-    label: str | None = None
-    group: str = ""
-    patient_known: bool = False
-    fold: int | None = None
-    frame_labels: tuple[str, ...] | None = None
-    source: str | None = None
-    links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
-    _video: Video | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.group:
-            object.__setattr__(self, "group", self.id)
-
-    def __repr__(self) -> str:
-        about = [repr(self.id), f"{self.num_frames} frames"]
-        about += [] if self.frame_rate is None else [f"{self.frame_rate:.4g} Hz"]
-        about += [] if self.label is None else [f"label {self.label!r}"]
-        about += [f"patient {self.group!r}"] if self.patient_known else []
-        about += [] if self.fold is None else [f"fold {self.fold}"]
-        return f"VideoEntry({', '.join(about)})"
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All paths that lead to the video, its own first."""
-        return (self.path, *self.links)
-
-    def open(self) -> Video:
-        """Returns the video, without decoding it a second time if a scan has done so."""
-        if self._video is not None:
-            return self._video
-        return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
+from usucl.data.catalog.scan import read_videos
+from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.summary import Note, find_notes
+from usucl.data.video import Damaged
 
 
 @dataclass(frozen=True)
@@ -111,7 +56,14 @@ class VideoCatalog:
         known = {entry.group for entry in self.entries if entry.patient_known}
         patients = f"{len(known)} known patients" if known else "patients unknown"
         counts = f"{len(self)} videos, {patients}, {len(self.skipped)} skipped"
+        for kind, number in Counter(note.kind for note in self.notes).items():
+            counts += f", {number} {kind}"
         return f"VideoCatalog({str(self.root)!r}, {counts})"
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What is doubtful about videos that can be used: static ones, duplicates of others."""
+        return find_notes((e.id, e.num_frames, e.summary) for e in self.entries)
 
     @property
     def patients(self) -> Patients:
@@ -174,46 +126,18 @@ class VideoCatalog:
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
-        with listen(progress or None), stage("Reading videos", unit="videos") as bar:
-            paths, skipped, others = find_videos(root)
-            links = by_identity(paths)
-            bar.update(total=len(links))
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                opened = list(pool.map(partial(_try_open, damaged=damaged, bar=bar), links))
-        videos: list[Video] = []
-        for path, result in zip(links, opened, strict=True):
-            if isinstance(result, VideoError):
-                skipped.append(Skipped(path, result.reason))
-            elif len(result) < min_frames:
-                reason = f"too short: {len(result)} of at least {min_frames} frames"
-                skipped.append(Skipped(path, reason))
-            else:
-                videos.append(result)
-        skipped = [item.as_utf8(root) for item in skipped]
-        skipped.sort(key=lambda item: natural_key(str(item.path)))
-        if not videos:
-            raise ValueError(_nothing_usable(root, skipped, others))
-        ids = _unique_ids(root, [video.path for video in videos])
-        entries = [
-            VideoEntry(
-                name,
-                video.path,
-                len(video),
-                video.frame_rate,
-                links=tuple(links[video.path]),
-                _video=video,
-            )
-            for name, video in zip(ids, videos, strict=True)
-        ]
+        with listen(progress or None):
+            entries, skipped = read_videos(root, min_frames=min_frames, damaged=damaged)
+        ids = [entry.id for entry in entries]
         known = Names(root, [(e.id, e.paths) for e in entries], [s.path for s in skipped])
         if (table := root / LABELS).is_file():
             for i, fields in read_labels(table, known, ids, missing).items():
                 entries[i] = replace(entries[i], **fields)
         if (table := root / FRAME_LABELS).is_file():
-            lengths = [len(video) for video in videos]
+            lengths = [entry.num_frames for entry in entries]
             for i, labels in read_frame_labels(table, known, ids, lengths, missing).items():
                 entries[i] = replace(entries[i], frame_labels=labels)
-        warn_of_tables_elsewhere(root, [video.path for video in videos])
+        warn_of_tables_elsewhere(root, [entry.path for entry in entries])
         catalog = cls(root, tuple(entries), tuple(skipped))
         return catalog if patient_pattern is None else catalog.with_patients(patient_pattern)
 
@@ -355,31 +279,3 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return one_group(pattern)
     except ValueError as error:
         raise ValueError(f"patient_pattern {error}") from error
-
-
-def _try_open(path: Path, damaged: Damaged, bar: Stage) -> Video | VideoError:
-    try:
-        return open_video(path, damaged=damaged)
-    except VideoError as error:
-        return error
-    finally:
-        bar.advance()
-
-
-def _unique_ids(root: Path, paths: list[Path]) -> list[str]:
-    bases = [same_name(p.absolute().name if p.is_dir() else p.stem) for p in paths]
-    times = Counter(bases)
-    relative = [path.relative_to(root).as_posix() for path in paths]
-    alike = Counter(map(same_name, relative))
-    # Of two paths that only look the same, each keeps the spelling of the file system.
-    shown = [same_name(r) if alike[same_name(r)] == 1 else r for r in relative]
-    return [base if times[base] == 1 else r for base, r in zip(bases, shown, strict=True)]
-
-
-def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) -> str:
-    lines = [f"root must be a folder of videos, got no usable video in {root}"]
-    lines += [f"  {item.path}: {item.reason}" for item in skipped]
-    if others:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5))
-        lines.append(f"  files that are not videos: {kinds}")
-    return "\n".join(lines)
