@@ -10,12 +10,11 @@ from pathlib import Path
 
 from usucl._patterns import one_group
 from usucl._progress import listen
+from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, check_label
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.folds import assign_folds
+from usucl.data.catalog.folds import assign_folds, check_folds
 from usucl.data.catalog.identity import same_name
 from usucl.data.catalog.labels import (
-    FRAME_LABELS,
-    LABELS,
     Names,
     read_frame_labels,
     read_labels,
@@ -38,11 +37,15 @@ from usucl.data.video import Damaged
 
 @dataclass(frozen=True)
 class VideoCatalog:
-    """The videos under a folder, in natural order, and those that had to be skipped."""
+    """The videos under a folder, in natural order, and those that had to be skipped.
+
+    ``label`` is the name of the column of the tables that the labels come from.
+    """
 
     root: Path
     entries: tuple[VideoEntry, ...]
     skipped: tuple[Skipped, ...] = ()
+    label: str = LABEL
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -74,6 +77,7 @@ class VideoCatalog:
         min_frames: int = 2,
         damaged: Damaged = "skip",
         missing: Collection[str] = (),
+        label: str = LABEL,
         patient_pattern: str | None = None,
         progress: bool = False,
     ) -> VideoCatalog:
@@ -85,11 +89,11 @@ class VideoCatalog:
 
         Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, label,
         optionally patient or group, optionally fold and source) and ``frame_labels.csv`` (video_id,
-        frame counted from 0, label). They may be in UTF-8, UTF-16 or cp1252, with commas,
-        semicolons or tabs. A video_id is an entry's id, the name of a link to it, or either as a
-        path relative to the root, with or without the file's extension. Cells such as ``nan``,
-        ``N/A``, ``-`` and ``?`` are taken as empty, and so are the patients ``none`` and
-        ``unknown``; as labels those two are classes.
+        frame counted from 0, label, optionally last_frame, up to which the label holds). They may
+        be in UTF-8, UTF-16 or cp1252, with commas, semicolons or tabs. A video_id is an entry's id,
+        the name of a link to it, or either as a path relative to the root, with or without the
+        file's extension. Cells such as ``nan``, ``N/A``, ``-`` and ``?`` are taken as empty, and so
+        are the patients ``none`` and ``unknown``; as labels those two are classes.
 
         Args:
             root: the folder.
@@ -97,13 +101,15 @@ class VideoCatalog:
             damaged: "skip" leaves out videos of which something is missing or broken, "keep" takes
                 their whole frames; ``damage`` of the opened video says what is wrong.
             missing: further words in the tables that mean unknown, such as ``("0",)``.
+            label: the column of the tables that holds the labels.
             patient_pattern: finds the patients in the videos' paths, see :meth:`with_patients`.
             progress: show the progress on standard error.
 
         Raises:
             ValueError: ``root`` is not a folder or holds no usable video (skipped files are
                 listed); ``min_frames`` is below 1; a table is damaged, lacks a column, names a
-                video twice or ambiguously, or contradicts it; the pattern is none, or finds nobody.
+                video twice or ambiguously, puts a patient into two folds, or contradicts a video;
+                no table has the column ``label``; the pattern is none, or finds nobody.
 
         Warns:
             UserWarning: a table names unknown videos, labels only some frames of a video, has short
@@ -117,19 +123,21 @@ class VideoCatalog:
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
+        check_label(root, label)
         with listen(progress or None):
             entries, skipped = read_videos(root, min_frames=min_frames, damaged=damaged)
         ids = [entry.id for entry in entries]
         known = Names(root, [(e.id, e.paths) for e in entries], [s.path for s in skipped])
         if (table := root / LABELS).is_file():
-            for i, fields in read_labels(table, known, ids, missing).items():
+            for i, fields in read_labels(table, known, ids, missing, label).items():
                 entries[i] = replace(entries[i], **fields)
         if (table := root / FRAME_LABELS).is_file():
             lengths = [entry.num_frames for entry in entries]
-            for i, labels in read_frame_labels(table, known, ids, lengths, missing).items():
+            read = read_frame_labels(table, known, ids, lengths, missing, label)
+            for i, labels in read.items():
                 entries[i] = replace(entries[i], frame_labels=labels)
         warn_of_tables_elsewhere(root, [entry.path for entry in entries])
-        catalog = cls(root, tuple(entries), tuple(skipped))
+        catalog = cls(root, tuple(entries), tuple(skipped), label)
         return catalog if patient_pattern is None else catalog.with_patients(patient_pattern)
 
     def with_patients(self, pattern: str) -> VideoCatalog:
@@ -142,7 +150,8 @@ class VideoCatalog:
                 stay, and others of the same pattern's patient become theirs.
 
         Raises:
-            ValueError: it is no such expression, or finds no patient at all.
+            ValueError: it is no such expression, finds no patient at all, or puts videos of two
+                folds together.
 
         Warns:
             UserWarning: it finds none in some videos, or contradicts ``labels.csv``.
@@ -166,11 +175,12 @@ class VideoCatalog:
                 f"labels.csv: {some(unknown)}",
                 stacklevel=2,
             )
-        entries = (
+        entries = tuple(
             replace(entry, group=patient or entry.id, patient_known=bool(patient))
             for entry, patient in zip(self.entries, patients, strict=True)
         )
-        return replace(self, entries=tuple(entries))
+        check_folds([entry.group for entry in entries], [entry.fold for entry in entries])
+        return replace(self, entries=entries)
 
     def suggested_patterns(self) -> list[Suggestion]:
         """Returns patterns for :meth:`with_patients` that the videos' names suggest, if any."""
@@ -227,7 +237,7 @@ class VideoCatalog:
             warnings.warn("one patient or source only: nothing is held out", stacklevel=3)
             folds = ()
         if folds is not None and not len(folds):
-            return self, VideoCatalog(self.root, ())
+            return self, replace(self, entries=(), skipped=())
         if groups < 2:
             raise ValueError(
                 "held_out must be () for a folder with one patient or source (--held-out without "

@@ -21,7 +21,7 @@ class VideoEntry:
         group: the patient (or source); the video's own id where unknown.
         patient_known: whether ``group`` was given.
         fold: cross-validation fold, None where not given.
-        frame_labels: one class per frame, None where not given.
+        frame_labels: one class per frame, None for those without; None if no frame has one.
         source: where the video comes from, such as a hospital, None where not given.
         links: further paths that lead to the same video.
     """
@@ -34,7 +34,7 @@ class VideoEntry:
     group: str = ""
     patient_known: bool = False
     fold: int | None = None
-    frame_labels: tuple[str, ...] | None = None
+    frame_labels: tuple[str | None, ...] | None = None
     source: str | None = None
     links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     _video: Video | None = field(default=None, repr=False, compare=False)
