@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.summary import Note, Summary
 from usucl.data.frames import FrameStore, load_frames
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
@@ -32,8 +33,10 @@ __all__ = [
     "FrameDataset",
     "FrameSampler",
     "FrameStore",
+    "Note",
     "Sampler",
     "Skipped",
+    "Summary",
     "Video",
     "VideoCatalog",
     "VideoDataModule",

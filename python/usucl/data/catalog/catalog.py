@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from usucl.data.catalog.patients import (
 )
 from usucl.data.catalog.scan import read_videos
 from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.summary import Note, find_notes
 from usucl.data.video import Damaged
 
 
@@ -57,7 +59,14 @@ class VideoCatalog:
         known = {entry.group for entry in self.entries if entry.patient_known}
         patients = f"{len(known)} known patients" if known else "patients unknown"
         counts = f"{len(self)} videos, {patients}, {len(self.skipped)} skipped"
+        for kind, number in Counter(note.kind for note in self.notes).items():
+            counts += f", {number} {kind}"
         return f"VideoCatalog({str(self.root)!r}, {counts})"
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What is doubtful about videos that can be used: static ones, duplicates of others."""
+        return find_notes((e.id, e.num_frames, e.summary) for e in self.entries)
 
     @property
     def patients(self) -> Patients:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from usucl.data.catalog.summary import Summary
 from usucl.data.video import Video, open_video
 
 
@@ -24,6 +25,7 @@ class VideoEntry:
         frame_labels: one class per frame, None for those without; None if no frame has one.
         source: where the video comes from, such as a hospital, None where not given.
         links: further paths that lead to the same video.
+        summary: what its frames look like, None where nobody has looked.
     """
 
     id: str
@@ -37,6 +39,7 @@ class VideoEntry:
     frame_labels: tuple[str | None, ...] | None = None
     source: str | None = None
     links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
+    summary: Summary | None = field(default=None, repr=False, compare=False)
     _video: Video | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

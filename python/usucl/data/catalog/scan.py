@@ -12,6 +12,7 @@ from usucl._progress import Stage, stage
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.identity import by_identity, same_name
 from usucl.data.catalog.search import Skipped, find_videos
+from usucl.data.catalog.summary import Summary, summarise
 from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
 
 
@@ -30,14 +31,17 @@ def read_videos(
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             opened = list(pool.map(partial(_try_open, damaged=damaged, bar=bar), links))
     videos: list[Video] = []
+    summaries: dict[Path, Summary | None] = {}
     for path, result in zip(links, opened, strict=True):
         if isinstance(result, VideoError):
             skipped.append(Skipped(path, result.reason))
-        elif len(result) < min_frames:
-            reason = f"too short: {len(result)} of at least {min_frames} frames"
+            continue
+        video, summaries[path] = result
+        if len(video) < min_frames:
+            reason = f"too short: {len(video)} of at least {min_frames} frames"
             skipped.append(Skipped(path, reason))
         else:
-            videos.append(result)
+            videos.append(video)
     skipped = [item.as_utf8(root) for item in skipped]
     skipped.sort(key=lambda item: natural_key(str(item.path)))
     if not videos:
@@ -49,6 +53,7 @@ def read_videos(
             len(video),
             video.frame_rate,
             links=tuple(links[video.path]),
+            summary=summaries[video.path],
             _video=video,
         )
         for name, video in zip(
@@ -58,9 +63,14 @@ def read_videos(
     return entries, skipped
 
 
-def _try_open(path: Path, damaged: Damaged, bar: Stage) -> Video | VideoError:
+def _try_open(
+    path: Path, damaged: Damaged, bar: Stage
+) -> tuple[Video, Summary | None] | VideoError:
     try:
-        return open_video(path, damaged=damaged)
+        video = open_video(path, damaged=damaged)
+        summary = summarise(video)
+        video.thumbnails = None  # of all videos, they may not fit into memory
+        return video, summary
     except VideoError as error:
         return error
     finally:
