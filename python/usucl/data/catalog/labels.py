@@ -66,15 +66,23 @@ class Names:
             )
         return next(iter(found), None)
 
+    def is_skipped(self, name: str) -> bool:
+        """Returns whether this is the name of a file that cannot be used."""
+        return _alike(name) in self._skipped
+
+    def with_nearest(self, name: str) -> str:
+        """Returns a name that no video has, with the name that comes nearest."""
+        return f"{name or '(empty)'}{self._nearest(name)}"
+
     def is_link(self, name: str) -> bool:
         """Returns whether a video has this name only by a link to it."""
         return name in self._links
 
     def warn_of_unknown(self, table: Path, names: Iterable[str]) -> None:
         """Warns of names that no video has, with those that come nearest."""
-        unknown = [name for name in names if _alike(name) not in self._skipped]
+        unknown = [name for name in names if not self.is_skipped(name)]
         if unknown:
-            said = [f"{name or '(empty)'}{self._nearest(name)}" for name in unknown[:5]]
+            said = [self.with_nearest(name) for name in unknown[:5]]
             warnings.warn(
                 f"{table.name}: no video in the folder is called {some(said, len(unknown))}",
                 stacklevel=4,
