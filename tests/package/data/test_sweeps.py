@@ -185,7 +185,7 @@ def test_a_table_makes_sweeps(clips: Path) -> None:
         "patient_1_L10": [],
     }
     assert greys(catalog.entries[0]) == [60, 61, 62, 40, 41, 42]
-    assert parts(VideoCatalog.scan(clips, sweep="none")) == dict.fromkeys(CLIPS, [])
+    assert parts(VideoCatalog.scan(clips, sweep="none")) == {name: [] for name in CLIPS}
     assert "patient_1_L" in parts(VideoCatalog.scan(clips, sweep=PATTERN))
     (clips / "sweeps.csv").rename(clips / "mine.csv")
     with pytest.warns(UserWarning, match="mine.csv: read as"):
@@ -218,7 +218,7 @@ def test_what_is_wrong_in_a_table_is_named_by_line(clips: Path, rows: str, messa
 
 def test_a_table_without_its_columns_and_with_broken_clips(clips: Path) -> None:
     (clips / "sweeps.csv").write_text("sweep,part\na,other\n")
-    with pytest.raises(ValueError, match="missing: sweep_id .its columns are sweep, part"):
+    with pytest.raises(ValueError, match=r"missing: sweep_id \(its columns are sweep, part"):
         VideoCatalog.scan(clips)
     (clips / "torn.mp4").touch()
     (clips / "sweeps.csv").write_text("sweep_id,part\nother,other\nother,torn.mp4\n")
