@@ -52,6 +52,12 @@ def golden_root() -> Path:
     return _folder("USUCL_GOLDEN", "golden")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the user's own cache out of the tests, and the tests out of it."""
+    os.environ["USUCL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     random.seed(0)
