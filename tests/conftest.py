@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +34,13 @@ hypothesis.settings.load_profile(os.environ.get("USUCL_HYPOTHESIS_PROFILE", "ci"
 torch.set_num_threads(2)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps what the tests find out about videos apart from what the user's own data hold."""
+    folder = tempfile.TemporaryDirectory(prefix="usucl-tests-")
+    os.environ["USUCL_CACHE"] = folder.name  # for the processes that tests start, too
+    config.add_cleanup(folder.cleanup)
+
+
 def _folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable) or _ROOT.parent / "shared" / default)
     if not folder.is_dir():
@@ -50,12 +58,6 @@ def data_root() -> Path:
 def golden_root() -> Path:
     """The folder of the official implementation's numbers: USUCL_GOLDEN, or shared/golden."""
     return _folder("USUCL_GOLDEN", "golden")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keeps the user's own cache out of the tests, and the tests out of it."""
-    os.environ["USUCL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from usucl._cache import cache_folder
+from usucl._environment import cache_folder
 from usucl.data.video import Video, frame_files, video_facts
 from usucl.data.video.stored import SUFFIX
 
@@ -24,13 +24,10 @@ SPARE = 10**9  # bytes of the disk that are left free
 OLD = 24 * 3600  # seconds after which an unfinished file is taken for left behind
 
 
-def store_folder() -> Path:
-    """Returns the folder of stored frames, within the package's cache.
-
-    Raises:
-        OSError: the user has no home folder.
-    """
-    return cache_folder() / "frames"
+def store_folder() -> Path | None:
+    """Returns the folder of stored frames, within the package's cache; None if there is no cache."""
+    cache = cache_folder()
+    return None if cache is None else cache / "frames"
 
 
 def most_bytes(needed: int) -> int:

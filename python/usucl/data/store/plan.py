@@ -54,11 +54,7 @@ class StorePlan:
             limit_bytes: greatest size of all stored frames.
             folder: where the files are (default: ``frames`` in the package's cache).
         """
-        if folder is None:
-            try:
-                folder = store_folder()
-            except OSError:
-                folder = None
+        folder = store_folder() if folder is None else folder
         places: list[Path | None] = []
         sizes: list[int] = []
         ready: list[bool] = []

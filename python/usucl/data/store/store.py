@@ -104,8 +104,8 @@ class FrameStore:
         missing = not all(plan.ready[: plan.videos])
         if missing:
             self._make_room(plan)
-        alone = missing and not self._no_files and plan.folder is not None
-        with one_at_a_time(plan.folder, plan.key) if alone and plan.folder else nullcontext():
+        alone = plan.folder if missing and not self._no_files else None
+        with one_at_a_time(alone, plan.key) if alone else nullcontext():
             left = plan.limit_bytes
             for index, frames in self._decoded(plan):
                 left -= frames.nbytes if plan.sizes[index] else 0
@@ -118,7 +118,7 @@ class FrameStore:
 
     def _make_room(self, plan: StorePlan) -> None:
         if plan.folder is None:
-            self._stay_in_memory("there is no home folder: set USUCL_CACHE")
+            self._stay_in_memory("there is no folder for them: set USUCL_CACHE")
             return
         ready = [p for p, is_there in zip(plan.places, plan.ready, strict=True) if p and is_there]
         try:
