@@ -12,9 +12,10 @@ from usucl.data.video.file import VideoFile
 from usucl.data.video.folder import FrameFolder
 from usucl.data.video.image import IMAGE_SUFFIXES
 from usucl.data.video.stack import ImageStack
+from usucl.data.video.stored import SUFFIX, StoredVideo, is_stored
 
 _KINDS: dict[str, type[Video]] = {
-    kind.__name__: kind for kind in (FrameFolder, ImageStack, VideoFile)
+    kind.__name__: kind for kind in (FrameFolder, ImageStack, StoredVideo, VideoFile)
 }
 
 
@@ -33,8 +34,8 @@ def video_facts(video: Video) -> dict[str, Any]:
 
 
 def is_video_file(path: Path) -> bool:
-    """Returns whether ``open_video`` can read files with the suffix of ``path`` as videos."""
-    return path.suffix.lower() in CONTAINER_SUFFIXES
+    """Returns whether ``open_video`` reads a file as a video, by its suffix."""
+    return path.suffix.lower() in CONTAINER_SUFFIXES or is_stored(path)
 
 
 def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
@@ -61,6 +62,8 @@ def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
         return FrameFolder(path, damaged)
     if not path.is_file():
         raise VideoError(path, "no such file or folder")
+    if path.suffix.lower() == SUFFIX:
+        return StoredVideo(path, damaged)
     if is_video_file(path):
         return VideoFile(path, damaged)
     if path.suffix.lower() in IMAGE_SUFFIXES:

@@ -31,8 +31,8 @@ from pydicom.uid import (
     RLELossless,
 )
 from torch import Tensor
-
 from usucl.data.dicom_files import first_element
+
 from usucl.data.video import VideoError
 from usucl.data.video.limits import check_cost, limit
 
