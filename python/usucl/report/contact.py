@@ -150,7 +150,9 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> Iterator[ContactRow]:
     for n, i in enumerate(chosen.tolist()):
         anchor = tile(i, None)
         near = anchor.frame + radius
-        near = near if near < anchor.entry.num_frames else max(0, anchor.frame - radius)
+        part = anchor.entry.part_numbers([anchor.frame, min(near, anchor.entry.num_frames - 1)])
+        is_within = near < anchor.entry.num_frames and part[0] == part[1]
+        near = near if is_within else max(0, anchor.frame - radius)
         image = normalise(load_frames(anchor.entry, [near], size))
         positive = encode(encoder, image, 1, default_device()).embedding[0]
         hardest: dict[str, Tile] = {}
