@@ -12,6 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from usucl._progress import Stage, duration
 from usucl._terminal import say
 from usucl.data import FrameBatch, FrameBatches, VideoCatalog
+from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
 from usucl.training.module import ContrastiveTraining
@@ -101,7 +103,14 @@ def summary(
         ("encoder", f"{_backbone(module)}, {weights / 1e6:.1f} million parameters"),
         ("device", f"{name}, precision {config.precision}"),
     ]
-    known = [entry.patient_known for entry in (*training, *held_out)]
+    everything = (*training, *held_out)
+    if sweeps := [entry for entry in everything if entry.parts]:
+        clips = sum(len(entry.parts) for entry in sweeps)
+        by = SWEEPS if config.sweep is None else config.sweep
+        rows.insert(2, ("sweeps", f"{len(sweeps):,} videos of {clips:,} clips, by {by}"))
+    if config.label != LABEL:
+        rows.insert(2, ("labels", f"column {config.label}"))
+    known = [entry.patient_known for entry in everything]
     if not all(known):
         which = "some patients unknown" if any(known) else "patients unknown"
         rows.insert(2, ("split", f"{which}: split by video; a patient may be on both sides"))

@@ -121,7 +121,11 @@ def train(
             config = replace(config, encoder=own)
         run.check_free(overwrite=overwrite)
     catalog = VideoCatalog.scan(
-        config.data, damaged=config.damaged, patient_pattern=config.patient_pattern
+        config.data,
+        damaged=config.damaged,
+        label=config.label,
+        patient_pattern=config.patient_pattern,
+        sweep=config.sweep,
     )
     parts = run.stored_split(catalog) if resume else _split(catalog, config)
     from usucl.training.fitting import fit

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from usucl.data.catalog.summary import Summary
 from usucl.data.video import Video, open_video
@@ -71,6 +74,11 @@ class VideoEntry:
                 return part, frame
             frame -= part.video.num_frames
         return None
+
+    def part_numbers(self, frames: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns which part of a sweep each frame is in, int64 [n]; 0 for any other video."""
+        ends = np.cumsum([part.video.num_frames for part in self.parts], dtype=np.int64)
+        return np.searchsorted(ends, frames, side="right") if self.parts else np.zeros_like(frames)
 
     def open(self) -> Video:
         """Returns the video, without decoding it a second time if a scan has done so."""

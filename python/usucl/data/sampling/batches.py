@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.sampling.curriculum import Curriculum
+from usucl.data.sampling.parts import PartBounds
 from usucl.data.sampling.samplers import (
     MISSING,
     DenseSampler,
@@ -104,6 +105,7 @@ class FrameBatches(Dataset[FrameBatch]):
         self.seed = seed
         self.num_frames = [entry.num_frames for entry in catalog]
         self.patients = patient_numbers(catalog)
+        self._parts = PartBounds(catalog.entries)
         self.clock = Clock(catalog, time_unit)
         if curriculum is None and time_unit != "fraction":
             raise ValueError(
@@ -183,6 +185,7 @@ class FrameBatches(Dataset[FrameBatch]):
         lo, hi = self.curriculum.window(epoch)
         windows = [(lo * rate, hi * rate) for rate in self.clock.frames_per_unit.tolist()]
         draw = self.sampler.draw(self.num_frames, windows, seed=self.seed, epoch=epoch, step=step)
+        draw = self._parts.keep_positives_within(draw)
         n, k = draw.negatives.shape
         negatives = np.where(draw.negatives == MISSING, draw.anchor[:, None], draw.negatives)
         frames = np.column_stack([draw.anchor, draw.positive, negatives])
