@@ -31,7 +31,8 @@ class SamplingConfig:
         augmentation: ``"crop"``, or ``"crop-flip-jitter"`` (also brightness and contrast); see
             :class:`usucl.data.Augmentation`.
         time_unit: unit of times and windows.
-        cache_gb: memory for decoded frames, in 10^9 bytes.
+        cache_gb: greatest size of the stored decoded frames, in 10^9 bytes; others are decoded
+            each time.
         num_workers: processes that make batches; 0 makes them in the training process.
     """
 

@@ -97,6 +97,7 @@ def summary(
         ("trained on", f"{_videos(training)}, {frames:,} frames; {left_out}"),
         ("held out", _held_out(held_out)),
         ("steps", f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs{after}"),
+        ("decoded frames", str(batches.store_plan())),
         ("encoder", f"{_backbone(module)}, {weights / 1e6:.1f} million parameters"),
         ("device", f"{name}, precision {config.precision}"),
     ]

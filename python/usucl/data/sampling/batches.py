@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.frames import FrameStore
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import (
     MISSING,
@@ -23,6 +22,7 @@ from usucl.data.sampling.samplers import (
     generator,
 )
 from usucl.data.sampling.workers import report_errors
+from usucl.data.store import FrameStore, StorePlan
 from usucl.data.transforms import Augment, Augmentation, AugmentationName
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
@@ -70,7 +70,8 @@ class FrameBatches(Dataset[FrameBatch]):
         augmentation: "crop", "crop-flip-jitter" or a function of one's own; see ``Augmentation``.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds".
-        cache_gb: memory for decoded frames, in 10^9 bytes. Other frames are decoded each time.
+        cache_gb: greatest size of the stored decoded frames, in 10^9 bytes, see ``FrameStore``.
+            Other frames are decoded each time.
         seed: seed of all random numbers.
 
     Raises:
@@ -125,8 +126,13 @@ class FrameBatches(Dataset[FrameBatch]):
     def decode(self) -> None:
         """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done."""
         if self._store is None:
+            plan = self.store_plan()
             short_side = self.augmentation.short_side
-            self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes)
+            self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes, plan=plan)
+
+    def store_plan(self) -> StorePlan:
+        """Returns which videos :meth:`decode` is going to store, and how large they will be."""
+        return StorePlan.of(self.catalog.entries, self.augmentation.short_side, self.cache_bytes)
 
     def loader(
         self, *, num_workers: int = 0, rank: int = 0, world: int = 1
