@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usucl.data.catalog.catalog import Skipped, VideoCatalog, VideoEntry
+from usucl.data.catalog.catalog import VideoCatalog
+from usucl.data.catalog.entry import VideoEntry
+from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.summary import Note, Summary
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
@@ -30,9 +33,11 @@ __all__ = [
     "FrameDataset",
     "FrameSampler",
     "FrameStore",
+    "Note",
     "Sampler",
     "Skipped",
     "StorePlan",
+    "Summary",
     "Video",
     "VideoCatalog",
     "VideoDataModule",

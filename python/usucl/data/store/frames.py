@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from usucl.data.catalog.catalog import VideoEntry
+from usucl.data.catalog.entry import VideoEntry
 from usucl.data.transforms import resize_short_side
 from usucl.data.video import Video
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from usucl.data.catalog.catalog import VideoEntry
+from usucl.data.catalog.entry import VideoEntry
 from usucl.data.store.cache import place, store_folder
 from usucl.data.store.frames import resized_size
 from usucl.data.video import Video

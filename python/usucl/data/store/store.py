@@ -18,7 +18,7 @@ from torch import Tensor
 
 from usucl._files import DamagedFileError
 from usucl._progress import stage
-from usucl.data.catalog.catalog import VideoEntry
+from usucl.data.catalog.entry import VideoEntry
 from usucl.data.store.cache import make_room, mark_as_used, one_at_a_time
 from usucl.data.store.frames import grey_as_one_channel, resize_each, resized, resized_size
 from usucl.data.store.plan import StorePlan, is_direct
