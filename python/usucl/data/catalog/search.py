@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from usucl.data.dicom_files import DICOM_SUFFIXES, DIRECTORY, is_dicom
 from usucl.data.video import frame_files, is_stack, is_video_file, natural_key
+from usucl.data.video.dicom import DIRECTORY
 
 # Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
@@ -51,10 +51,11 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
         images = frame_files(here)
         stacks = {file for file in images if is_stack(file)}
         stills = [file for file in images if file not in stacks]
-        videos = [file for file in files if is_video_file(file) or file in stacks]
+        videos = [
+            file for file in files if file in stacks or (not _is_text(file) and is_video_file(file))
+        ]
         paths += videos
-        dicoms = [f for f in set(files).difference(videos, images) if _is_dicom(f)]
-        pictured = {file.stem for file in (*videos, *dicoms)}
+        pictured = {file.stem for file in videos}
         if reason := _no_frames(stills, bool(videos), pictured.union(subfolders)):
             skipped += [Skipped(file, reason) for file in stills]
         elif stills:
@@ -63,7 +64,7 @@ def find_videos(root: Path) -> tuple[list[Path], list[Skipped], Counter[str]]:
             if _is_text(file):
                 others[file.suffix or file.name] += 1
             else:
-                skipped.append(Skipped(file, _unknown_kind(file)))
+                skipped.append(Skipped(file, "no video or image format that is read"))
         if not files and not subfolders and here != root:
             skipped.append(Skipped(here, "the folder is empty"))
     for path in paths:
@@ -80,7 +81,7 @@ def _no_frames(stills: list[Path], beside_videos: bool, pictured: set[str]) -> s
     Args:
         stills: the images, in natural order.
         beside_videos: whether the folder holds videos too.
-        pictured: names of the videos, DICOM files and folders beside them, without suffixes.
+        pictured: names of the videos and folders beside them, without suffixes.
     """
     names = [file.stem for file in stills]
     if pictured.intersection(names):
@@ -99,16 +100,6 @@ def _no_frames(stills: list[Path], beside_videos: bool, pictured: set[str]) -> s
 
 def _is_text(file: Path) -> bool:
     return file.suffix.lower() in TEXT_SUFFIXES or file.name.upper() == DIRECTORY
-
-
-def _is_dicom(file: Path) -> bool:
-    return file.suffix.lower() in DICOM_SUFFIXES or (not _is_text(file) and is_dicom(file))
-
-
-def _unknown_kind(file: Path) -> str:
-    if _is_dicom(file):
-        return "DICOM is not read yet: convert it to a video or to frames"
-    return "no video or image format that is read"
 
 
 def _utf8(name: str) -> str:

@@ -25,7 +25,7 @@ OLD = 24 * 3600  # seconds after which an unfinished file is taken for left behi
 
 
 def store_folder() -> Path | None:
-    """Returns the folder of stored frames, within the package's cache; None if there is no cache."""
+    """Returns the folder of stored frames in the cache, None if there is no cache."""
     cache = cache_folder()
     return None if cache is None else cache / "frames"
 
