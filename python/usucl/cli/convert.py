@@ -61,7 +61,8 @@ def convert(
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
         jobs: videos converted at a time (default: one per CPU).
         shard: convert only part I of N, with I from 0 to N - 1, such as one job of an array on a
-            cluster; run data check before, so that the jobs need not read every video.
+            cluster; run data check before, so that the jobs need not read every video (default:
+            all videos).
     """
     from usucl.data import VideoCatalog, conversion
 
