@@ -90,20 +90,27 @@ def summary(
     name = f"CPU ({build_info()['cpu_capability']})"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    left_out = f"{len(training.skipped)} left out" if training.skipped else "none left out"
-    frames = sum(entry.num_frames for entry in training)
     after = f", going on after epoch {done}" if done else ""
-    rows = [
-        ("trained on", f"{_videos(training)}, {frames:,} frames; {left_out}"),
-        ("held out", _held_out(held_out)),
+    return [
+        *data_rows(training, held_out),
         ("steps", f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs{after}"),
         ("encoder", f"{_backbone(module)}, {weights / 1e6:.1f} million parameters"),
         ("device", f"{name}, precision {config.precision}"),
     ]
+
+
+def data_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, str]]:
+    """Returns what is trained on and what is held out."""
+    left_out = f"{len(training.skipped)} left out" if training.skipped else "none left out"
+    frames = sum(entry.num_frames for entry in training)
+    rows = [
+        ("trained on", f"{_videos(training)}, {frames:,} frames; {left_out}"),
+        ("held out", _held_out(held_out)),
+    ]
     known = [entry.patient_known for entry in (*training, *held_out)]
     if not all(known):
         which = "some patients unknown" if any(known) else "patients unknown"
-        rows.insert(2, ("split", f"{which}: split by video; a patient may be on both sides"))
+        rows.append(("split", f"{which}: split by video; a patient may be on both sides"))
     return rows
 
 

@@ -25,14 +25,14 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
         ValueError, TypeError: an option is out of its range, does not go with the others or with
             the data, or needs more memory than this machine has; the message names it.
     """
-    encoder = _empty_encoder(config)
+    encoder = empty_encoder(config)
     _rehearse_memory(config, data, encoder)
     _rehearse_loss(config)
     _rehearse_bank(config)
     _rehearse_batch(config, data, encoder)
 
 
-def _empty_encoder(config: TrainingConfig) -> FrameEncoder:
+def empty_encoder(config: TrainingConfig) -> FrameEncoder:
     """Returns the encoder with shapes instead of numbers."""
     try:
         with torch.device("meta"):
