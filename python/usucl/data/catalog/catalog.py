@@ -23,6 +23,7 @@ from usucl.data.catalog.labels import (
     some,
     warn_of_tables_elsewhere,
 )
+from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.patients import (
     Patients,
     Suggestion,
@@ -84,11 +85,13 @@ class VideoCatalog:
         damaged: Damaged = "skip",
         missing: Collection[str] = (),
         patient_pattern: str | None = None,
+        manifest: bool = True,
         progress: bool = False,
     ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
-        Every video is decoded once, so everything in the catalogue can be read. Hidden files and
+        Every video is decoded once, so everything in the catalogue can be read; further scans,
+        in any process, decode what has changed since, by size and times. Hidden files and
         folders and text files are passed over; files of other kinds are skipped with a reason. A
         video that several links lead to, symbolic or hard, counts once.
 
@@ -107,6 +110,10 @@ class VideoCatalog:
                 their whole frames; ``damage`` of the opened video says what is wrong.
             missing: further words in the tables that mean unknown, such as ``("0",)``.
             patient_pattern: finds the patients in the videos' paths, see :meth:`with_patients`.
+            manifest: take from earlier scans what they have found out of files that are as they
+                were, and keep what this one does; False reads everything again. The manifest lies
+                in ``$USUCL_CACHE``, ``$XDG_CACHE_HOME/usucl`` or ``~/.cache/usucl``, one file per
+                folder; ``USUCL_CACHE=off`` does without it.
             progress: show the progress on standard error.
 
         Raises:
@@ -127,7 +134,8 @@ class VideoCatalog:
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
         with listen(progress or None):
-            entries, skipped = read_videos(root, min_frames=min_frames, damaged=damaged)
+            earlier = Manifest.of(root) if manifest else Manifest(root, None)
+            entries, skipped = read_videos(root, earlier, min_frames=min_frames, damaged=damaged)
         ids = [entry.id for entry in entries]
         known = Names(root, [(e.id, e.paths) for e in entries], [s.path for s in skipped])
         if (table := root / LABELS).is_file():
