@@ -31,6 +31,8 @@ from usucl.data import Augmentation, FrameStore, VideoCatalog, write_phantom
 BASELINE = "crop-flip-jitter"
 PROVIDERS = {
     BASELINE: "torchvision's random resized crop, flip and jitter, one view after another",
+    "global": "ultrasound augmentation of the whole picture, all views at once",
+    "local": "ultrasound augmentation with crops, all views at once",
 }
 SIZES = (64, 224)
 VIEWS = 64  # per call

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usucl.data.augmentation import Augmentation, UltrasoundAugmentation
 from usucl.data.catalog.catalog import Skipped, VideoCatalog, VideoEntry
 from usucl.data.frames import FrameStore, load_frames
 from usucl.data.phantom import write_phantom
@@ -14,7 +15,7 @@ from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
 from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
-from usucl.data.transforms import Augmentation, normalise
+from usucl.data.transforms import normalise
 from usucl.data.video import Video, VideoError, open_video
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "FrameStore",
     "Sampler",
     "Skipped",
+    "UltrasoundAugmentation",
     "Video",
     "VideoCatalog",
     "VideoDataModule",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
 from usucl._ranges import check_range
-from usucl.data import FrameBatch, Sampler
+from usucl.data import FrameBatch, Sampler, UltrasoundAugmentation
+from usucl.data.augmentation import AugmentationName, check_augmentation
 from usucl.data.sampling.batches import TimeUnit
-from usucl.data.transforms import AugmentationName
 from usucl.losses import Frames, LossInputs
 
 Encode = Callable[[Tensor], Tensor]
@@ -28,8 +28,10 @@ class SamplingConfig:
     Attributes:
         videos: videos per batch.
         positive_radius: greatest distance of a positive from its anchor, in frames.
-        augmentation: ``"crop"``, or ``"crop-flip-jitter"`` (also brightness and contrast); see
-            :class:`usucl.data.Augmentation`.
+        augmentation: ``"crop"``, ``"crop-flip-jitter"`` (also brightness and contrast), for
+            ultrasound ``"global"`` (keeps the whole picture) or ``"local"`` (crops), or options of
+            :class:`usucl.data.UltrasoundAugmentation` by name, in which ``recipe`` may be one of
+            the last two.
         time_unit: unit of times and windows.
         cache_gb: memory for decoded frames, in 10^9 bytes.
         num_workers: processes that make batches; 0 makes them in the training process.
@@ -37,13 +39,16 @@ class SamplingConfig:
 
     videos: int = 8
     positive_radius: int = 3
-    augmentation: AugmentationName = "crop-flip-jitter"
+    augmentation: AugmentationName | dict[str, Any] = "crop-flip-jitter"
     time_unit: TimeUnit = "fraction"
     cache_gb: float = 4.0
     num_workers: int = 0
 
     def __post_init__(self) -> None:
         check_range("sampling.videos", self.videos, 1)
+        if isinstance(self.augmentation, UltrasoundAugmentation):  # a file holds options by name
+            object.__setattr__(self, "augmentation", self.augmentation.options())
+        check_augmentation(self.augmentation)
         check_range("sampling.positive_radius", self.positive_radius, 0)
         check_range("sampling.cache_gb", self.cache_gb, 0)
         check_range("sampling.num_workers", self.num_workers, 0, MOST_WORKERS)

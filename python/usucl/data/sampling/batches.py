@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from usucl.data.augmentation import Augment, Augmentation, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.frames import FrameStore
 from usucl.data.sampling.curriculum import Curriculum
@@ -23,7 +24,6 @@ from usucl.data.sampling.samplers import (
     generator,
 )
 from usucl.data.sampling.workers import report_errors
-from usucl.data.transforms import Augment, Augmentation, AugmentationName
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
 MOST_NAMES = 20  # of videos, in a message
@@ -67,7 +67,8 @@ class FrameBatches(Dataset[FrameBatch]):
         image_size: side of the views in pixels.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
-        augmentation: "crop", "crop-flip-jitter" or a function of one's own; see ``Augmentation``.
+        augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
+            augmentation or a function of one's own; see ``Augmentation``.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds".
         cache_gb: memory for decoded frames, in 10^9 bytes. Other frames are decoded each time.
@@ -86,7 +87,7 @@ class FrameBatches(Dataset[FrameBatch]):
         *,
         image_size: int = 64,
         curriculum: Curriculum | None = None,
-        augmentation: AugmentationName | Augment = "crop-flip-jitter",
+        augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         cache_gb: float = 4.0,
         seed: int = 0,

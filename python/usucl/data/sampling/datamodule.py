@@ -6,11 +6,11 @@ import lightning
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from usucl.data.augmentation import Augment, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.sampling.batches import FrameBatch, FrameBatches, TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
-from usucl.data.transforms import Augment, AugmentationName
 
 
 class VideoDataModule(lightning.LightningDataModule):
@@ -35,7 +35,7 @@ class VideoDataModule(lightning.LightningDataModule):
         *,
         image_size: int = 64,
         curriculum: Curriculum | None = None,
-        augmentation: AugmentationName | Augment = "crop-flip-jitter",
+        augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         cache_gb: float = 4.0,
         num_workers: int = 0,
