@@ -14,7 +14,7 @@ from torch.nn import functional
 
 CELLS = 32
 ENOUGH = 80  # pixels of the short side; of larger frames every second, third ... is looked at
-DARKEST = 8.0  # grey level; darker cells are background: compressed black is not quite black
+DARKEST = 4.0  # grey level; darker cells are background: compressed black is not quite black
 LEAST_LIT = (0.06, 0.1)  # share of cells that are lit in rows and columns of the sector
 STRAIGHT = 0.15  # a smaller change of the width per depth is that of a linear probe
 
