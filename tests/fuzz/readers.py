@@ -48,6 +48,12 @@ def _dicom(syntax: UID, folder: Path) -> Path:
     return write_dicom(folder / "loop.dcm", frames, syntax=syntax, FrameTime="40")
 
 
+def _deep_stack(folder: Path) -> Path:
+    pages = [Image.fromarray(frame[..., 0].astype("uint16") * 99) for frame in moving(4)]
+    pages[0].save(folder / "deep.tif", save_all=True, append_images=pages[1:])
+    return folder / "deep.tif"
+
+
 def _packed_dicom(name: str, folder: Path) -> Path:
     """A loop of one frame over and over, in a syntax that only pydicom's own test files have."""
     data = pydicom.dcmread(str(get_testdata_file(name, download=False)))
@@ -216,6 +222,7 @@ READERS: dict[str, Reader] = {
     **{f"image-{s}": Reader(partial(_image, s, 1), read_image)
        for s in ("png", "jpg", "bmp", "tif", "webp")},
     **{f"stack-{s}": Reader(partial(_image, s, 8), _shown) for s in ("tif", "png", "webp")},
+    "stack-deep": Reader(_deep_stack, _shown),
     **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
     **{f"dicom-{n}": Reader(partial(_packed_dicom, f), _shown) for n, f in _BUNDLED.items()},
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
