@@ -15,10 +15,12 @@ from usucl.cli.parameters import (
     Bank,
     Count,
     Data,
+    Label,
     Metavar,
     NewFile,
     NewFolder,
     Run,
+    Sweep,
     at_least,
     between,
     rules,
@@ -55,6 +57,8 @@ def build(
     data: Data,
     *,
     out: NewFolder,
+    label: Label | None = None,
+    sweep: Sweep | None = None,
     frames_per_video: Count | None = None,
     search: str = "exact",
     dtype: DType = "float32",
@@ -67,9 +71,12 @@ def build(
     finished video. An earlier bank stays until the new one is complete.
 
     Args:
-        run: run folder, of which only the encoder is used.
+        run: run folder, whose encoder is used.
         data: folder of videos.
         out: folder of the bank.
+        label: column of labels.csv that holds the labels (default: that of the run).
+        sweep: regular expression that makes one video of the clips of an examination, or none
+            (default: as in the run).
         frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         search: search of the bank: exact, or a string of FAISS's index factory.
         dtype: dtype of the stored embeddings.
@@ -85,6 +92,8 @@ def build(
             run=run,
             data=data,
             out=out,
+            label=label,
+            sweep=sweep,
             frames_per_video=frames_per_video,
             search=search,
             dtype=dtype,

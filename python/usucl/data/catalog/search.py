@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.stamp import Stamp, is_image, stamp_of_file, stamp_of_images
-from usucl.data.dicom_files import DICOM_SUFFIXES, DIRECTORY, is_dicom
 from usucl.data.video import is_stack, is_video_file, natural_key
+from usucl.data.video.container import CONTAINER_SUFFIXES
+from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY
 
 # Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
@@ -156,7 +157,6 @@ class _Folder:
         if not stills:
             return None
         pictured = {splitext(name)[0] for name in videos}
-        pictured.update(splitext(name)[0] for name, kind in kinds.items() if kind == "dicom")
         pictured.update(name for _, _, name in self.subfolders)
         if reason := _no_frames(stills, bool(videos), pictured):
             found.skipped += [Skipped(self.path / name, reason) for name in stills]
@@ -196,23 +196,20 @@ class _Folder:
         path, suffix = self.path / name, splitext(name)[1].lower()
         if status is not None and not stat.S_ISREG(status.st_mode):
             return "special"  # to open it may take forever
-        if is_video_file(path):
+        if suffix in CONTAINER_SUFFIXES or suffix in DICOM_SUFFIXES:
             return "video"
         if suffix in TEXT_SUFFIXES or name.upper() == DIRECTORY:
             return "text"
-        if suffix in DICOM_SUFFIXES:
-            return "dicom"
         relative, stamp = self.name_of(name), None if status is None else stamp_of_file(status)
         if (known := manifest.get(relative, stamp, _KIND)) is not None:
             return str(known["kind"])
         contents = manifest.contents(relative, stamp)
-        kind = "dicom" if is_dicom(path) else "other"
+        kind = "video" if is_video_file(path) else "other"
         manifest.put(relative, stamp, _KIND, {"kind": kind}, contents)
         return kind
 
 
 _REASONS = {
-    "dicom": "DICOM is not read yet: convert it to a video or to frames",
     "other": "no video or image format that is read",
     "special": "not a file that can be read",
 }
