@@ -33,6 +33,8 @@ class VideoEntry:
             path of a sweep is one that it could have.
         links: further paths that lead to the same video.
         summary: what its frames look like, None where nobody has looked.
+        file_patient: the patient that the file itself names, empty if none.
+        by_file: whether ``group`` is that patient, or one that it is known to be.
     """
 
     id: str
@@ -48,6 +50,8 @@ class VideoEntry:
     parts: tuple[Part, ...] = ()
     links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     summary: Summary | None = field(default=None, repr=False, compare=False)
+    file_patient: str = field(default="", repr=False, compare=False)
+    by_file: bool = field(default=False, repr=False, compare=False)
     _video: Video | None = field(default=None, repr=False, compare=False)
     _stamp: str | None = field(default=None, repr=False, compare=False)  # until it was compared
 
@@ -88,24 +92,19 @@ class VideoEntry:
         Raises:
             VideoError: it was changed after the scan.
         """
-        if self._video is not None:
-            self._check()
-            return self._video
-        if self.parts:
+        if self._video is None and self.parts:
             from usucl.data.catalog.sweeps import SweepVideo
 
             opened = {part.name: part.video.open() for part in self.parts}
             object.__setattr__(self, "_video", SweepVideo(self.path, opened))
-            return self.open()
-        return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
-
-    def _check(self) -> None:
-        """Compares a video that this process has never read with what the manifest said of it."""
+        if self._video is None:
+            return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
         if self._stamp is not None:
             stamp = stamp_of(self.path)
             if stamp is None or stamp.key != self._stamp:
                 raise VideoError(self.path, "the file was changed after the folder was scanned")
             object.__setattr__(self, "_stamp", None)
+        return self._video
 
 
 class Part(NamedTuple):

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.stamp import Stamp, is_image, stamp_of_file, stamp_of_images
-from usucl.data.video import is_stack, is_video_file, natural_key
-from usucl.data.video.container import CONTAINER_SUFFIXES
-from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY
+from usucl.data.video import VIDEO_SUFFIXES, is_stack, is_video_file, natural_key
+from usucl.data.video.dicom import DIRECTORY
 
 # Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
@@ -196,13 +195,15 @@ class _Folder:
         path, suffix = self.path / name, splitext(name)[1].lower()
         if status is not None and not stat.S_ISREG(status.st_mode):
             return "special"  # to open it may take forever
-        if suffix in CONTAINER_SUFFIXES or suffix in DICOM_SUFFIXES:
-            return "video"
         if suffix in TEXT_SUFFIXES or name.upper() == DIRECTORY:
             return "text"
+        if suffix in VIDEO_SUFFIXES:
+            return "video"
         relative, stamp = self.name_of(name), None if status is None else stamp_of_file(status)
         if (known := manifest.get(relative, stamp, _KIND)) is not None:
             return str(known["kind"])
+        if not os.access(path, os.R_OK):
+            return "other" if status is None else "closed"
         contents = manifest.contents(relative, stamp)
         kind = "video" if is_video_file(path) else "other"
         manifest.put(relative, stamp, _KIND, {"kind": kind}, contents)
@@ -210,6 +211,7 @@ class _Folder:
 
 
 _REASONS = {
+    "closed": "cannot be read (permission denied)",
     "other": "no video or image format that is read",
     "special": "not a file that can be read",
 }
@@ -236,7 +238,7 @@ def _no_frames(stills: list[str], beside_videos: bool, pictured: set[str]) -> st
     Args:
         stills: the names of the images.
         beside_videos: whether the folder holds videos too.
-        pictured: names of the videos, DICOM files and folders beside them, without suffixes.
+        pictured: names of the videos and folders beside them, without suffixes.
     """
     names = [splitext(file)[0] for file in stills]
     if pictured.intersection(names):
