@@ -46,6 +46,7 @@ class RunFolder:
         skipped: table of the files that could not be read, and why.
         metrics: table of the metrics of training.
         warnings: table of what was wrong in training, and the step when it was first seen.
+        guard: table of the pairs of frames that the pixel guard refuses, per video.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
         backbone_weights, exported: the encoder in torchvision's names; folder of other formats.
         initial: folder with the encoder before training.
@@ -70,6 +71,7 @@ class RunFolder:
         self.skipped = path / "skipped.csv"
         self.metrics = path / "metrics.csv"
         self.warnings = path / "warnings.csv"
+        self.guard = path / "guard.csv"
         self.encoder_config = path / "encoder.json"
         self.encoder_weights = path / "encoder.safetensors"
         self.backbone_weights = path / "backbone.safetensors"
@@ -227,6 +229,7 @@ class RunFolder:
             self.initial,
             self.metrics,
             self.warnings,
+            self.guard,
             self.facts,
             self.split,
             self.skipped,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -30,13 +30,14 @@ class Rules:
         either: exactly one of these is given.
         not_both: at most one of these is given.
         needed: these are required although Python has a default ...
-        unless: ... unless this flag is given.
+        unless: ... unless such a flag is given, after which some of them are neither required nor
+            looked at.
     """
 
     either: tuple[str, ...] = ()
     not_both: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
-    unless: str = ""
+    unless: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def rules(**given: Any) -> Callable[[Command], Command]:

@@ -17,6 +17,7 @@ from usucl.cli.parameters import (
     Evaluated,
     Label,
     Metavar,
+    NewFile,
     NewFolder,
     Pattern,
     Run,
@@ -68,7 +69,11 @@ def demo(
     say(f"Report: {report}")
 
 
-@rules(needed=("data", "out"), unless="print_config", not_both=("resume", "overwrite"))
+@rules(
+    needed=("data", "out"),
+    unless={"print_config": ("data", "out"), "dry_run": ("out",)},
+    not_both=("resume", "overwrite"),
+)
 def train(
     data: Data | None = None,
     *,
@@ -83,6 +88,8 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     print_config: bool = False,
+    dry_run: bool = False,
+    plot: NewFile | None = None,
     no_progress: bool = False,
 ) -> None:
     """Pretrain an encoder on a folder of ultrasound videos.
@@ -112,6 +119,10 @@ def train(
             --set epochs=N adds epochs, also to a finished run.
         print_config: print the configuration that would be used, with every option and what it
             means, and stop; needs neither DATA nor --out.
+        dry_run: read the videos, check every option, print the configuration, the batches, the
+            steps and the curriculum's windows, and stop; nothing is trained or written, and --out
+            is not needed.
+        plot: with --dry-run, draw the curriculum into a file that ends in .png, .svg or .pdf.
         no_progress: show no progress bar.
     """
     folds = None if held_out is None else list(held_out)
@@ -132,8 +143,14 @@ def train(
         for line in explained(preset, options).splitlines():
             say(line)
         return
-    assert data is not None and out is not None
+    assert data is not None
     options["data"] = data
+    if plot is not None and not dry_run:
+        raise ValueError("plot must be given with --dry-run, got it alone")
+    if dry_run:
+        _dry_run(out, plot, preset, overwrite, resume, not no_progress, options)
+        return
+    assert out is not None
     from usucl import training
     from usucl.cli import finished
     from usucl.run_folder import RunFolder
@@ -162,6 +179,29 @@ def train(
         say(line)
     for line in finished.next_steps(out, data):
         hint(line)
+
+
+def _dry_run(
+    out: Path | None,
+    plot: Path | None,
+    preset: str,
+    overwrite: bool,
+    resume: bool,
+    progress: bool,
+    options: dict[str, Any],
+) -> None:
+    from usucl.cli.planned import show
+    from usucl.training.planning import plan
+
+    if resume:
+        raise ValueError("dry_run must be given without --resume, got both")
+    planned = plan(out=out, preset=preset, overwrite=overwrite, progress=progress, **options)
+    show(planned)
+    if plot is not None:
+        from usucl.report.figures.curriculum import draw_curriculum
+
+        say(f"Plot: {draw_curriculum(planned, plot)}")
+    hint("This was a dry run: nothing was trained.")
 
 
 def embed(

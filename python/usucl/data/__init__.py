@@ -11,12 +11,12 @@ from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.search import Skipped
 from usucl.data.catalog.summary import Note, Summary
-from usucl.data.frames import FrameStore, load_frames
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
 from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
+from usucl.data.store import FrameStore, StorePlan, load_frames
 from usucl.data.transforms import Augmentation, normalise
 from usucl.data.video import Video, VideoError, open_video
 
@@ -36,6 +36,7 @@ __all__ = [
     "Note",
     "Sampler",
     "Skipped",
+    "StorePlan",
     "Summary",
     "Video",
     "VideoCatalog",

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, VideoEntry, load_frames, normalise
-from usucl.data.sampling.batches import Clock
-from usucl.data.sampling.samplers import clamp_window
+from usucl.data.sampling.candidates import SLACK, clamp_window, gap_in_frames
+from usucl.data.sampling.clock import Clock
 from usucl.embedding import (
     Embeddings,
     default_device,
@@ -181,9 +181,16 @@ def _windows(record: RunRecord, frames_per_unit: NDArray[np.float64]) -> Tensor 
     if record.window is None:
         return None
     lo, hi = record.window
-    radius = record.config.sampling.positive_radius
-    bounds = [clamp_window((lo * rate, hi * rate), radius) for rate in frames_per_unit]
-    slack = np.array([-0.01, 0.01])  # frames; times are rounded to float32
+    sampling = record.config.sampling
+    bounds = [
+        clamp_window(
+            (lo * rate, hi * rate),
+            sampling.positive_radius,
+            gap_in_frames(sampling.min_gap, rate),
+        )
+        for rate in frames_per_unit
+    ]
+    slack = np.array([-SLACK, SLACK])
     return torch.from_numpy((np.array(bounds) + slack) / frames_per_unit[:, None]).float()
 
 

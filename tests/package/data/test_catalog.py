@@ -93,7 +93,7 @@ def test_files_of_unknown_kinds_are_named_and_texts_are_not(tmp_path: Path) -> N
     for name in ("a.dcm", "b.DICOM", "c.nii", "d", "notes.txt", "paper.pdf", ".hidden.dcm"):
         (tmp_path / name).write_text("x")
     reasons = {s.path.name: s.reason for s in VideoCatalog.scan(tmp_path).skipped}
-    dicom = "DICOM is not read yet: convert it to a video or to frames"
+    dicom = "not a DICOM file"
     other = "no video or image format that is read"
     assert reasons == {"a.dcm": dicom, "b.DICOM": dicom, "c.nii": other, "d": other}
 
