@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import make_data, make_run
 
-from tests.helpers.runs import make_data, make_run
 from usucl.data import VideoCatalog
 from usucl.embedding import Embeddings
 from usucl.evaluation import embed, evaluate
