@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shlex
 from pathlib import Path
 
@@ -21,7 +22,7 @@ TINY += ["sampling.videos=2", "sampling.frames=4", "key.bank=0", "encoder.dim=8"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     rows = "video_id;zone;b_lines;patient\n"
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         for zone in ("L1", "L2", "R1"):
             name = f"patient_{number}_{zone}"
             write_video(tmp_path / "videos" / name, seed=number, frames=4)
@@ -44,8 +45,8 @@ def test_data_check_shows_the_label_and_the_sweeps(
     header, first = out.splitlines()[1], out.splitlines()[3]
     assert header.split() == ["video", "clips", "frames", "size", "b_lines", "patient"]
     assert first.split()[:3] == ["patient_1_L", "2", "8"] and first.split()[-2:] == ["no", "1"]
-    assert "6 videos, 36 frames, 0 left out, 2 labels, 3 patients" in out
-    assert f"6 of the videos are sweeps of 9 clips, by {PATTERN}" in out
+    assert "8 videos, 48 frames, 0 left out, 2 labels, 4 patients" in out
+    assert f"8 of the videos are sweeps of 12 clips, by {PATTERN}" in out
     assert "Other columns that may be the label (--label): zone" in out
     (command,) = [line for line in out.splitlines() if line.startswith("If so: ")]
     words = shlex.split(command.removeprefix("If so: "))
@@ -55,7 +56,7 @@ def test_data_check_shows_the_label_and_the_sweeps(
     code, out, _ = run(capsys, "data", "check", folder, "--label", "b_lines")
     assert code == 0 and "1 of the videos are sweeps of 2 clips, by sweeps.csv" in out
     code, out, _ = run(capsys, "data", "check", folder, "--label", "zone", "--sweep", "none")
-    assert code == 0 and "9 videos" in out and "sweeps" not in out
+    assert code == 0 and "12 videos" in out and "sweeps" not in out
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,13 @@ def test_a_run_keeps_its_label_and_sweeps(
 ) -> None:
     out = tmp_path / "run"
     train = ("train", folder, "--out", out, "--label", "b_lines", "--sweep", PATTERN)
-    code, _, err = run(capsys, *train, "--set", *TINY)
+    code, _, err = run(capsys, *train, "--held-out", 0, 1, "--set", *TINY)
     assert code == 0, err
     config = read_config(out / "config.yaml", {})
     assert (config.label, config.sweep) == ("b_lines", PATTERN)
     with (out / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(row["video_id"] for row in rows)[0] == "patient_1_L" and len(rows) == 6
+    assert sorted(row["video_id"] for row in rows)[0] == "patient_1_L" and len(rows) == 8
     assert {row["label"] for row in rows} == {"yes", "no"}
     assert rows[0]["clips"].startswith('["patient_')
     code, _, err = run(capsys, *train, "--resume", "--label", "zone")
@@ -98,10 +99,11 @@ def test_a_run_keeps_its_label_and_sweeps(
     code, _, err = run(capsys, "train", folder, "--out", out, "--resume", "--set", "epochs=2")
     assert code == 0, err
     code, said, err = run(capsys, "bank", "build", out, folder, "--out", tmp_path / "bank")
-    assert code == 0 and "36 frames of 6 videos" in said, err
+    assert code == 0 and "48 frames of 8 videos" in said, err
     evaluate = ("evaluate", out, folder, "--frames-per-video", 2, "--queries-per-video", 1)
     code, said, err = run(capsys, *evaluate, "--resamples", 5)
     assert code == 0, err
     assert "b_lines of frame" in said and "Chance: AUROC 0.5; b_lines of" in said
     report = (out / "report.html").read_text()
-    assert "b_lines of the frame" in report and "patient_1_L1, frame" in report
+    assert "b_lines of the frame" in report
+    assert re.search(r"<br>patient_\d_[LR]\d, frame \d<", report)  # in the contact sheet
