@@ -25,6 +25,7 @@ __all__ = [
     "hard_negative_nce",
     "paper_code_inputs",
     "paper_inputs",
+    "positive_similarities",
     "share_above_margin",
 ]
 
@@ -37,7 +38,7 @@ class LossInputs(NamedTuple):
 
     Attributes:
         anchors: N frames.
-        positives: ``[N, D]``.
+        positives: ``[N, D]``, or ``[N, R, D]`` for several per anchor.
         negatives: key blocks, in the order in which the indices of a ``Selection`` count.
         window: ``[2]`` or ``[N, 2]`` float32, distances in time of intra-video negatives.
     """
@@ -53,26 +54,30 @@ def dense_inputs(
 ) -> LossInputs:
     """Makes every frame an anchor, a positive and, where the mask allows it, a negative of others.
 
-    Both views of the N frames are anchors, each with the other view as its positive; the keys are
-    both views and then the bank. A frame's own two views lie at distance 0 in time and are never
-    its negatives.
+    All views of the N frames are anchors, each with the others as its positives; the keys are all
+    views and then the bank. A frame's own views lie at distance 0 in time and are never its
+    negatives.
 
     Args:
         first: the N frames in their first view.
-        second: ``[N, D]``, the same rows in the second view. Its frames may lie at a small distance
-            from those of ``first``; the window should begin beyond that distance.
+        second: ``[N, D]``, the same rows in the second view, or ``[N, R, D]``, in R further views.
+            Their frames may lie at a small distance from those of ``first``; the window should
+            begin beyond that distance.
         window: ``[N, 2]`` float32, (lo, hi) of each frame in the unit of ``first.time``.
         bank: further keys, usually without gradient.
     """
-    both = Frames(
-        torch.cat([first.embedding, second]),
-        first.video.repeat(2),
-        first.time.repeat(2),
-        None if first.patient is None else first.patient.repeat(2),
+    views = [first.embedding, *(second.unbind(1) if second.dim() == 3 else [second])]
+    number = len(views)
+    every = Frames(
+        torch.cat(views),
+        first.video.repeat(number),
+        first.time.repeat(number),
+        None if first.patient is None else first.patient.repeat(number),
     )
-    positives = torch.cat([second, first.embedding])
-    negatives = (both,) if bank is None else (both, bank)
-    return LossInputs(both, positives, negatives, window.repeat(2, 1))
+    others = [views[:i] + views[i + 1 :] for i in range(number)]
+    positives = [other[0] if second.dim() == 2 else torch.stack(other, dim=1) for other in others]
+    negatives = (every,) if bank is None else (every, bank)
+    return LossInputs(every, torch.cat(positives), negatives, window.repeat(number, 1))
 
 
 def paper_inputs(
@@ -91,7 +96,7 @@ def paper_inputs(
 
     Args:
         anchors: N frames.
-        positives: ``[N, D]``.
+        positives: ``[N, D]`` or ``[N, R, D]``.
         negatives: ``[N, k, D]``, frames of each anchor's own video; k may be 0.
         negative_time: ``[N, k]`` float32, in the unit of ``anchors.time``; NaN where the sampler
             found no frame, so that the row is not a negative of any anchor.
@@ -126,7 +131,8 @@ def paper_code_inputs(
     same embeddings detached, no row shares a video or a patient with any anchor, so all count.
 
     Args:
-        anchors, positives: ``[N, D]``.
+        anchors: ``[N, D]``.
+        positives: ``[N, D]`` or ``[N, R, D]``.
         negatives: ``[N, k, D]``, each anchor's intra-video negatives.
         found: ``[N, k]`` bool, false where the sampler found no frame; true by default.
     """
@@ -150,11 +156,12 @@ def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
     """Returns the share of the possible negatives that ``margin`` strikes out, over all anchors.
 
     A possible negative of anchor i is a key that the mask makes an intra-video or cross-video
-    negative of it; struck out are those with ``s_ij > s_p + margin``. The pairs are compared part
+    negative of it; struck out are those with ``s_ij > s_p + margin``, where ``s_p`` is that of the
+    most similar positive. The pairs are compared part
     by part, so the matrix of all N x M similarities is never in memory.
 
     Args:
-        inputs: N anchors, positives ``[N, D]`` and the key blocks of one step.
+        inputs: N anchors, their positives and the key blocks of one step.
         margin: as in :func:`hard_negative_nce`; None for no limit.
 
     Returns:
@@ -164,7 +171,7 @@ def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
         return math.nan
     anchors, possible, struck = inputs.anchors, 0, 0
     query = anchors.embedding.float()
-    limit = (query * inputs.positives.float()).sum(1, keepdim=True) + margin
+    limit = positive_similarities(inputs).amax(1, keepdim=True) + margin
     window = inputs.window.expand(len(query), 2)
     for block in inputs.negatives:
         rows = max(1, _PAIRS_AT_ONCE // max(1, len(block.video)))
@@ -176,3 +183,9 @@ def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
             possible += int(allowed.sum())
             struck += int((allowed & above).sum())
     return struck / possible if possible else math.nan
+
+
+def positive_similarities(inputs: LossInputs) -> Tensor:
+    """Returns the similarity of each anchor to each of its positives: float32 ``[N, R]``."""
+    positives = inputs.positives.reshape(len(inputs.positives), -1, inputs.positives.shape[-1])
+    return (inputs.anchors.embedding[:, None].float() * positives.float()).sum(2)

@@ -68,6 +68,7 @@ def test_names_on_disk_stay() -> None:
         "skipped": "skipped.csv",
         "metrics": "metrics.csv",
         "warnings": "warnings.csv",
+        "guard": "guard.csv",
         "encoder_config": "encoder.json",
         "encoder_weights": "encoder.safetensors",
         "backbone_weights": "backbone.safetensors",

@@ -10,12 +10,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from usucl._environment import check_writable
-from usucl._patterns import one_group
+from usucl._patterns import one_group, sweep_groups
 from usucl._spelling import did_you_mean
 
 Command: TypeAlias = Callable[..., "int | None"]
@@ -30,13 +30,14 @@ class Rules:
         either: exactly one of these is given.
         not_both: at most one of these is given.
         needed: these are required although Python has a default ...
-        unless: ... unless this flag is given.
+        unless: ... unless such a flag is given, after which some of them are neither required nor
+            looked at.
     """
 
     either: tuple[str, ...] = ()
     not_both: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
-    unless: str = ""
+    unless: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def rules(**given: Any) -> Callable[[Command], Command]:
@@ -91,6 +92,12 @@ def pattern(text: str) -> None:
     one_group(text)
 
 
+def sweep_pattern(text: str) -> None:
+    """Checks what makes sweeps: a regular expression, or none."""
+    if text != "none":
+        sweep_groups(text)
+
+
 def folder_of(what: str) -> Callable[[Path], None]:
     """Returns a check of a folder that is read."""
 
@@ -142,6 +149,8 @@ Seed = Annotated[int, at_least(0)]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
 Pattern = Annotated[str, pattern, Metavar("REGEX")]
+Label = Annotated[str, Metavar("COLUMN")]
+Sweep = Annotated[str, sweep_pattern, Metavar("REGEX")]
 Run = Annotated[Path, folder_of("a run folder")]
 Evaluated = Annotated[Path, folder_of("the folder of an evaluation")]
 Bank = Annotated[Path, folder_of("the folder of a bank")]

@@ -94,9 +94,10 @@ def values(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     if len(excluded := [parameters[p].typed for p in rules.not_both if p in given]) > 1:
         raise UsageError(f"{' and '.join(excluded)} exclude each other, got both")
     read = {p: _value(parameters[p], texts) for p, texts in given.items()}
-    free = rules.unless in given
-    missing = [p.typed for p in parameters.values() if p.is_required and p.name not in given]
-    if missing and not free:
+    free = {p for flag, names in rules.unless.items() if flag in given for p in names}
+    required = {name: p for name, p in parameters.items() if p.is_required and name not in free}
+    missing = [p.typed for name, p in required.items() if name not in given]
+    if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise UsageError(f"{' and '.join(missing)} {verb} required: {usage(name, command)}")
     if rules.either and len(given.keys() & rules.either) != 1:
@@ -105,7 +106,7 @@ def values(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"either {either} must be given, got {got}")
     for p, value in read.items():
         for path in value if isinstance(value, list) else [value]:
-            if parameters[p].is_path and not free:
+            if parameters[p].is_path and p not in free:
                 _named(parameters[p], parameters[p].check, path)
     return {
         p.name: read.get(p.name, None if p.is_required else p.default) for p in parameters.values()

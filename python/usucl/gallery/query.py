@@ -71,7 +71,7 @@ def query_of_file(encoder: FrameEncoder, contents: Contents, text: str) -> Query
 def _video(contents: Contents, path: Path) -> str | None:
     """Returns the id of the stored video that a file is, or is a frame of."""
     own = {path.resolve(), path.resolve().parent}
-    return next((v.id for v in contents.videos if Path(v.path).resolve() in own), None)
+    return next((v.id for v in contents.videos if any(p.resolve() in own for p in v.paths)), None)
 
 
 def _read(text: str) -> tuple[Tensor, str]:

@@ -58,23 +58,41 @@ optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
         """Returns a sampler of many anchors per video, without sampled negatives."""
         options = self.sampling
         return DenseSampler(
-            options.videos, options.frames, options.positive_radius, options.steps_per_epoch
+            options.videos,
+            options.frames,
+            options.positive_radius,
+            options.steps_per_epoch,
+            options.positives,
+            options.balance,
         )
 
     def images(self, videos: int) -> int:
-        """Returns two views of every anchor."""
-        return 2 * min(videos, self.sampling.videos) * self.sampling.frames
+        """Returns every anchor and its positives."""
+        return (
+            (1 + self.sampling.positives) * min(videos, self.sampling.videos) * self.sampling.frames
+        )
 
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
     ) -> LossInputs:
-        """Makes both views of every frame anchors, each with the other as its positive."""
-        first, second = encode(torch.cat([batch.anchor_view, batch.positive_view])).chunk(2)
+        """Makes all views of every frame anchors, each with the others as its positives."""
+        further = batch.positive_view
+        if further.dim() == 5:  # several: all first positives, then all second ones
+            further = further.transpose(0, 1).flatten(0, 1)
+        n = len(batch.video)
+        first, *others = encode(torch.cat([batch.anchor_view, further])).split(n)
         frames = Frames(first, batch.video, batch.time, batch.patient)
+        second = others[0] if len(others) == 1 else torch.stack(others, dim=1)
         return dense_inputs(frames, second, window)
 
     def bank_after(self, inputs: LossInputs) -> Frames:
-        """Returns the second views. In their own step they are already among the batch's keys."""
-        embedding, video, time, patient = inputs.anchors
-        n = len(video) // 2
-        return Frames(embedding[n:], video[n:], time[n:], None if patient is None else patient[n:])
+        """Returns the further views. In their own step they are already among the batch's keys.
+
+        With a pixel guard they have no time: it compares the frames of a batch only, so a frame of
+        an earlier step is no intra-video negative.
+        """
+        n = len(inputs.anchors.video) // (1 + self.sampling.positives)
+        later = inputs.anchors.take(slice(n, None))
+        if self.sampling.guard is None:
+            return later
+        return later._replace(time=torch.full_like(later.time, torch.nan))

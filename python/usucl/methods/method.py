@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
 from usucl._ranges import check_range
 from usucl.data import FrameBatch, Sampler
-from usucl.data.sampling.batches import TimeUnit
+from usucl.data.sampling.balance import Balance
+from usucl.data.sampling.clock import TimeUnit
 from usucl.data.transforms import AugmentationName
 from usucl.losses import Frames, LossInputs
 
@@ -19,6 +20,7 @@ Encode = Callable[[Tensor], Tensor]
 """Maps normalised images ``[B, 3, S, S]`` to embeddings ``[B, dim]``."""
 
 MOST_WORKERS = 1024
+MOST_POSITIVES = 1024
 
 
 @dataclass(frozen=True)
@@ -27,25 +29,45 @@ class SamplingConfig:
 
     Attributes:
         videos: videos per batch.
+        balance: what is drawn equally often: every ``"video"``, every ``"patient"`` (a video of an
+            unknown patient counts as one), or every ``"frame"`` (so videos in proportion to their
+            length). A batch has a video, or balanced by patient a patient, at most once.
         positive_radius: greatest distance of a positive from its anchor, in frames.
+        positives: positives per anchor; the loss is the mean of the losses with each.
         augmentation: ``"crop"``, or ``"crop-flip-jitter"`` (also brightness and contrast); see
             :class:`usucl.data.Augmentation`.
         time_unit: unit of times and windows.
+        min_gap: least time, in ``time_unit``, from the farthest possible positive of an anchor to
+            its nearest intra-video negative; one frame at least.
+        guard: greatest Pearson correlation of the thumbnails (16 x 16, grey) of an anchor and its
+            intra-video negatives, such as 0.98; frames that are more alike, as those of a frozen
+            clip or of the same phase of a heartbeat, are no negatives of each other. None for no
+            limit. ``guard.csv`` in the run folder says how many pairs of each video that refuses.
         cache_gb: greatest size of the stored decoded frames, in 10^9 bytes; others are decoded
             each time.
         num_workers: processes that make batches; 0 makes them in the training process.
+        multiprocessing_context: how those are started, ``"fork"``, ``"spawn"`` or ``"forkserver"``;
+            None for Python's default. The batches are the same.
     """
 
     videos: int = 8
+    balance: Balance = "video"
     positive_radius: int = 3
+    positives: int = 1
     augmentation: AugmentationName = "crop-flip-jitter"
     time_unit: TimeUnit = "fraction"
+    min_gap: float = 0.0
+    guard: float | None = None
     cache_gb: float = 4.0
     num_workers: int = 0
+    multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
 
     def __post_init__(self) -> None:
         check_range("sampling.videos", self.videos, 1)
         check_range("sampling.positive_radius", self.positive_radius, 0)
+        check_range("sampling.positives", self.positives, 1, MOST_POSITIVES)
+        check_range("sampling.min_gap", self.min_gap, 0)
+        check_range("sampling.guard", self.guard, -1, 1)
         check_range("sampling.cache_gb", self.cache_gb, 0)
         check_range("sampling.num_workers", self.num_workers, 0, MOST_WORKERS)
 

@@ -77,18 +77,27 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
     def sampler(self) -> FrameSampler:
         """Returns a sampler of one anchor per video with its negatives."""
         options = self.sampling
-        return FrameSampler(options.videos, options.negatives, options.positive_radius)
+        return FrameSampler(
+            options.videos,
+            options.negatives,
+            options.positive_radius,
+            positives=options.positives,
+            balance=options.balance,
+        )
 
     def images(self, videos: int) -> int:
-        """Returns anchor, positive and negatives of every video."""
-        return min(videos, self.sampling.videos) * (2 + self.sampling.negatives)
+        """Returns anchor, positives and negatives of every video."""
+        options = self.sampling
+        return min(videos, options.videos) * (1 + options.positives + options.negatives)
 
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
     ) -> LossInputs:
         """Makes one anchor per video; the sampler has already applied the window."""
         anchors = encode(batch.anchor_view)
-        positives = encode_keys(batch.positive_view)
+        positives = encode_keys(batch.positive_view.flatten(0, -4))
+        if self.sampling.positives > 1:
+            positives = positives.unflatten(0, (-1, self.sampling.positives))
         n, k = batch.negative_time.shape
         negatives = anchors.new_empty(n, k, anchors.shape[1])
         if k > 0:
@@ -107,8 +116,14 @@ optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
 
         They have no time, which keeps them out of the intra-video negatives: those are sampled.
         """
-        nowhen = torch.full_like(inputs.anchors.time, torch.nan)
-        return inputs.anchors._replace(embedding=inputs.positives, time=nowhen)
+        number = self.sampling.positives
+        patient = inputs.anchors.patient
+        return Frames(
+            inputs.positives.flatten(0, -2),
+            inputs.anchors.video.repeat_interleave(number),
+            torch.full_like(inputs.anchors.time, torch.nan).repeat_interleave(number),
+            None if patient is None else patient.repeat_interleave(number),
+        )
 
 
 class PaperCode(Paper):

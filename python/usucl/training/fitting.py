@@ -18,11 +18,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import listening, stage
 from usucl._terminal import say, table
-from usucl.data import VideoCatalog, VideoDataModule
+from usucl.data import FrameBatches, VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.checkpoint import ADVICE, Checkpoints
 from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.guarding import GuardTable
+from usucl.training.hardness import NarrowingWindows
 from usucl.training.health import Health, WarningsTable
 from usucl.training.module import ContrastiveTraining
 from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
@@ -52,7 +54,7 @@ def fit(
     Raises:
         See :func:`usucl.train`.
     """
-    datamodule = _datamodule(parts[0], config)
+    datamodule = make_datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
     module = _module(config, restored=resume)
     _report_start(module)
@@ -98,7 +100,8 @@ def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
             raise type(error)(f"encoder.{error}") from error
 
 
-def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
+def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModule:
+    """Returns the batches of a run; the videos are not decoded yet."""
     sampling = config.sampling
     return VideoDataModule(
         catalog,
@@ -107,8 +110,11 @@ def _datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataModul
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,
+        min_gap=sampling.min_gap,
+        guard=sampling.guard,
         cache_gb=sampling.cache_gb,
         num_workers=sampling.num_workers,
+        multiprocessing_context=sampling.multiprocessing_context,
         seed=config.seed,
     )
 
@@ -129,6 +135,16 @@ def _report_skipped(catalog: VideoCatalog) -> None:
     if catalog.skipped:
         title = f"{len(catalog.skipped)} videos are left out"
         table(["path", "reason"], catalog.skipped, title=title, stderr=True)
+
+
+def _for_options(batches: FrameBatches, run: RunFolder) -> list[Callback]:
+    """Returns the callbacks of options that not every run has."""
+    callbacks: list[Callback] = []
+    if batches.curriculum.kind == "hardness":
+        callbacks.append(NarrowingWindows(batches))
+    if batches.guard is not None:
+        callbacks.append(GuardTable(run.guard, batches))
+    return callbacks
 
 
 @contextlib.contextmanager
@@ -164,6 +180,7 @@ def _fit(
     callbacks: list[Callback] = [
         health,
         monitor,
+        *_for_options(datamodule.batches, run),
         record,
         SaveAfterEpoch(run),
         ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),

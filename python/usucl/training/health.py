@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from usucl._files import DamagedFileError
 from usucl._tables import read_table, table_line, write_table
 from usucl.data import FrameBatch
+from usucl.data.sampling.curriculum import Window
+from usucl.losses import positive_similarities
 from usucl.training.config import NothingLearnedError, TrainingConfig
-from usucl.training.module import ContrastiveTraining, StepOutput
+from usucl.training.module import ContrastiveTraining, StepOutput, batches_of
 
 COLUMNS = ("step", "warning")
 NEARLY_ALL = 0.9  # of the anchors
@@ -62,7 +64,7 @@ class EpochFindings:
         anchors, loss = inputs.anchors.embedding.detach(), output["loss"].detach()
         intra, cross = ((index >= 0).any(1) for index in (selection[0], selection[2]))
         squares = (anchors * anchors).sum(1)
-        similarity = (anchors * inputs.positives.detach()).sum(1)
+        similarity = positive_similarities(inputs).detach()
         found = torch.stack(
             [
                 number.long()
@@ -172,7 +174,8 @@ class Health(Callback):
         self.learned |= findings.gradient
         self.moved |= moved
         epoch, step = trainer.current_epoch, trainer.global_step
-        for kind, text in judge(config, epoch, findings, counts, moved).items():
+        window = batches_of(trainer).window(epoch)
+        for kind, text in judge(config, epoch, findings, counts, moved, window).items():
             self._tell(kind, step, text)
         self._tell_constant(step, counts["zero"] == findings.steps)
 
@@ -224,8 +227,12 @@ def judge(
     findings: EpochFindings,
     counts: dict[str, int],
     moved: bool,
+    window: Window | None = None,
 ) -> dict[str, str]:
-    """Returns what there is to tell of an epoch, by kind; nothing twice that has one cause."""
+    """Returns what there is to tell of an epoch, by kind; nothing twice that has one cause.
+
+    ``window`` is by default what the curriculum has planned.
+    """
     steps, when = findings.steps, f"in epoch {epoch + 1}"
     intra = config.curriculum.intra(epoch) and config.loss.intra_k > 0
     told: dict[str, str] = {}
@@ -258,8 +265,9 @@ def judge(
         if intra and not counts["intra"]:
             told["no intra-video negatives"] = (
                 f"no anchor had an intra-video negative {when}: no frame of a batch is inside the "
-                f"window {config.curriculum.window(epoch)} of its video; widen curriculum.windows, "
-                "or set loss.intra_k=0 if this is meant"
+                f"window {window or config.curriculum.window(epoch)} of its video"
+                f"{_and_unlike(config)}; widen curriculum.windows, or set loss.intra_k=0 if this "
+                "is meant"
             )
     if counts["infinite"]:
         told["loss not finite"] = (
@@ -282,6 +290,11 @@ def judge(
             f"the batches {when} were those of the epoch before: more epochs teach nothing new"
         )
     return told
+
+
+def _and_unlike(config: TrainingConfig) -> str:
+    guard = config.sampling.guard
+    return "" if guard is None else f" and unlike the anchor (sampling.guard {guard})"
 
 
 def _for_negatives(config: TrainingConfig, epoch: int) -> str:

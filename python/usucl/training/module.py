@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from usucl.bank import NegativeBank, ShardedBank
-from usucl.data import FrameBatch, VideoDataModule
+from usucl.data import FrameBatch, FrameBatches, VideoDataModule
 from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
@@ -31,6 +31,13 @@ class StepOutput(TypedDict):
     loss: Tensor
     inputs: LossInputs
     selection: Selection
+
+
+def batches_of(trainer: Trainer) -> FrameBatches:
+    """Returns the batches that a run is trained on."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, VideoDataModule)
+    return data.batches
 
 
 class Stopwatch:
@@ -107,8 +114,8 @@ class ContrastiveTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the bank, the run, and the lengths of the videos, which must stay the same."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        checkpoint[NUM_FRAMES] = {entry.id: entry.num_frames for entry in data.batches.catalog}
+        catalog = batches_of(self.trainer).catalog
+        checkpoint[NUM_FRAMES] = {entry.id: entry.num_frames for entry in catalog}
         if self.run is not None:
             checkpoint[RUN] = self.run
         if self.bank is not None:
@@ -167,9 +174,8 @@ class ContrastiveTraining(LightningModule):
         self.schedule.resume()
 
     def _inputs(self, batch: FrameBatch) -> LossInputs:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, VideoDataModule)
-        window = data.windows(batch.video, self.current_epoch)
+        batches = batches_of(self.trainer)
+        window = batches.windows(batch.video, self.current_epoch, batch.frame)
         if self.momentum_encoder is None:
             return self.method.inputs(batch, self.encoder, self.encoder, window)
         self.momentum_encoder.update(self.encoder)

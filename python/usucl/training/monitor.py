@@ -16,10 +16,10 @@ from usucl._spread import effective_rank, uniformity
 from usucl._tables import read_table, table_line, write_table
 from usucl.bank import ShardedBank
 from usucl.data import FrameBatch
-from usucl.losses import Frames, share_above_margin
+from usucl.losses import Frames, positive_similarities, share_above_margin
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
-from usucl.training.module import ContrastiveTraining, StepOutput
+from usucl.training.module import ContrastiveTraining, StepOutput, batches_of
 from usucl.training.progress import num_images
 
 COLUMNS = (
@@ -50,9 +50,8 @@ def similarities(output: StepOutput) -> dict[str, float]:
     """
     inputs, selection = output["inputs"], output["selection"]
     short = torch.cat([selection.intra_index, selection.cross_index], dim=1) < 0
-    positive = (inputs.anchors.embedding * inputs.positives).sum(1)
     return {
-        "positive_similarity": float(positive.mean()),
+        "positive_similarity": float(positive_similarities(inputs).mean()),
         "intra_similarity": _mean_of_found(selection.intra_similarity),
         "cross_similarity": _mean_of_found(selection.cross_similarity),
         "short_of_negatives": float(short.any(1).float().mean()),
@@ -164,7 +163,7 @@ class Monitor(Callback):
         data_share = min(self.waited / elapsed, 1.0)
         compute = (1.0 - data_share) / sum(seconds.values())
         anchors = output["inputs"].anchors
-        lo, hi = module.config.curriculum.window(trainer.current_epoch)
+        lo, hi = batches_of(trainer).window(trainer.current_epoch)
         intra = module.config.curriculum.intra(trainer.current_epoch)
         row = {
             "step": step,

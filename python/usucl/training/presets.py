@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, get_loader
 
 from usucl._spelling import did_you_mean
-from usucl.data.sampling.batches import TimeUnit
+from usucl.data.sampling.clock import TimeUnit
 from usucl.methods import METHODS
 from usucl.run_folder import MARK
 from usucl.training.config import TrainingConfig, method_of, parser_of

@@ -25,14 +25,14 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
         ValueError, TypeError: an option is out of its range, does not go with the others or with
             the data, or needs more memory than this machine has; the message names it.
     """
-    encoder = _empty_encoder(config)
+    encoder = empty_encoder(config)
     _rehearse_memory(config, data, encoder)
     _rehearse_loss(config)
     _rehearse_bank(config)
     _rehearse_batch(config, data, encoder)
 
 
-def _empty_encoder(config: TrainingConfig) -> FrameEncoder:
+def empty_encoder(config: TrainingConfig) -> FrameEncoder:
     """Returns the encoder with shapes instead of numbers."""
     try:
         with torch.device("meta"):
@@ -46,7 +46,7 @@ def _rehearse_memory(config: TrainingConfig, data: FrameBatches, encoder: FrameE
     images = config.make_method().images(len(data.catalog))
     loss, size = config.loss, config.encoder.image_size
     negatives = loss.intra_k + loss.cross_k + loss.intra_skip + loss.cross_skip
-    sampling = [f"sampling.{name}" for name in ("videos", "frames", "negatives")]
+    sampling = [f"sampling.{name}" for name in ("videos", "frames", "positives", "negatives")]
     for options, numbers in (
         (["encoder.dim"], STATES * weights),
         (["key.bank", "encoder.dim"], config.key.bank * config.encoder.dim),
@@ -98,26 +98,21 @@ def _rehearse_bank(config: TrainingConfig) -> None:
 
 def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
     """Encodes the smallest batch, the last of an epoch, with each window, without numbers."""
-    sampler, size = data.sampler, config.encoder.image_size
-    for lo, hi in config.curriculum.windows:
-        rates = data.clock.frames_per_unit.tolist()
+    size = config.encoder.image_size
+    for window in config.curriculum.windows:
         try:
-            draw = sampler.draw(
-                data.num_frames,
-                [(lo * rate, hi * rate) for rate in rates],
-                seed=config.seed,
-                epoch=0,
-                step=sampler.steps(data.num_frames) - 1,
-            )
+            draw = data.draw(0, len(data) - 1, window, guarded=False)
         except (OverflowError, MemoryError) as error:
             raise ValueError(
-                f"curriculum.windows must be smaller for these videos, got {(lo, hi)}"
+                f"curriculum.windows must be smaller for these videos, got {window}"
             ) from error
     n, k = draw.negatives.shape
+    further = draw.positive.shape[1:]
     with torch.device("meta"):
         view, ids, time = torch.empty(n, 3, size, size), torch.empty(n).long(), torch.empty(n)
+        positives = torch.empty(n, *further, 3, size, size)
         negatives, negative_time = torch.empty(n, k, 3, size, size), torch.empty(n, k)
-        batch = FrameBatch(view, view, negatives, ids, time, ids, ids, negative_time)
+        batch = FrameBatch(view, positives, negatives, ids, time, ids, ids, negative_time)
     try:
         config.make_method().inputs(batch, encoder, encoder, torch.empty(n, 2, device="meta"))
     except ValueError as error:

@@ -90,10 +90,7 @@ def train(
     out = Path(out)
     run, moved = RunFolder(out), False
     _check_one_process()
-    if held_out is not None:
-        overrides["held_out"] = held_out if isinstance(held_out, str) else list(held_out)
-    if seed is not None:
-        overrides["seed"] = seed
+    overrides = with_flags(overrides, held_out, seed)
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
@@ -113,17 +110,10 @@ def train(
             )
             return out
     else:
-        if data is None:
-            raise TypeError("data must be a folder of videos, got None")
-        config = read_config(preset, overrides | {"data": _absolute(data)})
-        if config.encoder.weights is not None:
-            own = replace(config.encoder, weights=_absolute(config.encoder.weights))
-            config = replace(config, encoder=own)
+        config = configured(data, preset, overrides)
         run.check_free(overwrite=overwrite)
-    catalog = VideoCatalog.scan(
-        config.data, damaged=config.damaged, patient_pattern=config.patient_pattern
-    )
-    parts = run.stored_split(catalog) if resume else _split(catalog, config)
+    catalog = scanned(config)
+    parts = run.stored_split(catalog) if resume else split(catalog, config)
     from usucl.training.fitting import fit
 
     fit(run, config, catalog, parts, resume=resume)
@@ -145,7 +135,42 @@ def _absolute(data: str | Path) -> str:
     return str(Path(data).absolute())
 
 
-def _split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
+def with_flags(
+    overrides: dict[str, Any], held_out: Sequence[int] | None, seed: int | None
+) -> dict[str, Any]:
+    """Returns the overrides with two that have a parameter of their own."""
+    if held_out is not None:
+        overrides["held_out"] = held_out if isinstance(held_out, str) else list(held_out)
+    if seed is not None:
+        overrides["seed"] = seed
+    return overrides
+
+
+def configured(
+    data: str | Path | None, preset: str | Path, overrides: dict[str, Any]
+) -> TrainingConfig:
+    """Returns the options of a new run, in which every path is absolute."""
+    if data is None:
+        raise TypeError("data must be a folder of videos, got None")
+    config = read_config(preset, overrides | {"data": _absolute(data)})
+    if config.encoder.weights is not None:
+        own = replace(config.encoder, weights=_absolute(config.encoder.weights))
+        config = replace(config, encoder=own)
+    return config
+
+
+def scanned(config: TrainingConfig) -> VideoCatalog:
+    """Returns all videos of a run."""
+    return VideoCatalog.scan(
+        config.data,
+        damaged=config.damaged,
+        label=config.label,
+        patient_pattern=config.patient_pattern,
+        sweep=config.sweep,
+    )
+
+
+def split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, VideoCatalog]:
     """Returns (trained on, held out), by patient."""
     training, held_out = catalog.hold_out(config.held_out, config.seed)
     if len(held_out) and catalog.patient_doubt:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from usucl.data import Curriculum
 
-KINDS = ("step", "cosine", "paper-code", "constant")
+KINDS = ("step", "cosine", "linear", "paper-code", "constant", "hardness")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,28 @@ def test_cosine_runs_from_the_first_window_to_the_last() -> None:
     assert middle == pytest.approx(((0.2 + 0.03) / 2, (0.4 + 0.07) / 2))
 
 
+def test_linear_runs_from_the_first_window_to_the_last() -> None:
+    curriculum = Curriculum("linear", 61, windows=((0.4, 0.8), (0.1, 0.2)), cross_only=10 / 61)
+    assert curriculum.window(0) == curriculum.window(10) == (0.4, 0.8)
+    assert curriculum.window(60) == curriculum.window(99) == pytest.approx((0.1, 0.2))
+    assert curriculum.window(25) == pytest.approx((0.31, 0.62))  # 15 of 50 epochs
+    steps = [curriculum.window(e)[0] - curriculum.window(e + 1)[0] for e in range(10, 60)]
+    assert steps == pytest.approx([0.3 / 50] * 50)
+
+
+def test_hardness_narrows_when_negatives_are_easy() -> None:
+    curriculum = Curriculum("hardness", 20, cross_only=0.1, narrow_below=0.3)
+    assert curriculum.window(19) == curriculum.windows[0]
+    assert [curriculum.window(e, (5, 9)) for e in (4, 5, 8, 9, 30)] == [
+        curriculum.windows[i] for i in (0, 1, 1, 2, 2)
+    ]
+    assert curriculum.narrows(2, (), 0.29) and not curriculum.narrows(2, (), 0.3)
+    assert not curriculum.narrows(1, (), 0.0)  # cross-video negatives only
+    assert not curriculum.narrows(9, (), float("nan"))  # no intra-video negative was found
+    assert curriculum.narrows(9, (5,), 0.0) and not curriculum.narrows(9, (5, 7), 0.0)
+    assert not Curriculum("step").narrows(50, (), 0.0)
+
+
 def test_constant() -> None:
     curriculum = Curriculum("constant", 5, windows=((0.1, 0.3),), cross_only=0)
     assert {curriculum.window(e) for e in range(9)} == {(0.1, 0.3)}
@@ -75,13 +97,15 @@ def test_windows_only_narrow_and_stay_ordered(kind: str, epochs: int, epoch: int
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"kind": "linear"}, "kind"),
+        ({"kind": "exponential"}, "kind"),
         ({"epochs": 0}, "epochs"),
         ({"windows": ()}, "windows"),
         ({"windows": ((0.4, 0.2),), "starts": (0.0,)}, "windows"),
         ({"starts": (0.0, 0.5)}, "starts"),
         ({"starts": (0.0, 0.9, 0.5)}, "starts"),
         ({"cross_only": 1.5}, "cross_only"),
+        ({"narrow_below": 1.5}, "narrow_below"),
+        ({"narrow_below": float("nan")}, "narrow_below"),
     ],
 )
 def test_errors_name_the_argument(options: dict, name: str) -> None:

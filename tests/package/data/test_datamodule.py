@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -128,6 +129,85 @@ def test_batches_do_not_depend_on_workers_or_memory(
     assert not equal(here.batch(3, 0), here.batch(4, 0))
 
 
+LAYOUTS = [(0, None), (1, "spawn"), (2, "fork"), (4, "fork")]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.parametrize(("workers", "context"), LAYOUTS)
+def test_batches_are_the_same_for_every_layout_of_workers(
+    catalog: VideoCatalog, workers: int, context: str | None
+) -> None:
+    sampler = DenseSampler(2, 3, steps_per_epoch=3, positives=2, balance="patient")
+    batches = FrameBatches(catalog, sampler, image_size=16, guard=0.9, seed=2)
+    loader = batches.loader(num_workers=workers, multiprocessing_context=context)
+    for epoch in (12, 0):
+        loader.sampler.set_epoch(epoch)
+        made = list(loader)
+        assert len(made) == 3
+        assert all(equal(batch, batches[epoch, step]) for step, batch in enumerate(made))
+
+
+@pytest.mark.parametrize("sampler", [FrameSampler(2), DenseSampler(2, 4, steps_per_epoch=6)])
+def test_processes_see_the_batches_of_one(catalog: VideoCatalog, sampler: Sampler) -> None:
+    batches = FrameBatches(catalog, sampler, image_size=16)
+
+    def loaded(**layout: Any) -> list[FrameBatch]:
+        loader = batches.loader(**layout)
+        loader.sampler.set_epoch(3)
+        return list(loader)
+
+    one = loaded()
+    turns = [loaded(rank=rank, world=2) for rank in (0, 1)]
+    taken = [batch for turn in zip(*turns, strict=True) for batch in turn]
+    assert all(equal(a, b) for a, b in zip(taken, one, strict=True))
+    shares = [loaded(rank=rank, world=2, split=True) for rank in (0, 1)]
+    for step, whole in enumerate(one):
+        parts = [share[step] for share in shares]
+        assert not set(parts[0].video.tolist()) & set(parts[1].video.tolist())
+        joined = [torch.cat(columns) for columns in zip(*parts, strict=True)]
+        order = [
+            (joined[3] == video).nonzero().flatten()
+            for video in dict.fromkeys(whole.video.tolist())
+        ]
+        rows = torch.cat(order)
+        assert equal(FrameBatch(*(column[rows] for column in joined)), whole)
+    with pytest.raises(ValueError, match=r"world must be at most 2, .* got 3"):
+        batches.loader(rank=0, world=3, split=True)
+
+
+def test_unknown_ways_to_start_workers_are_refused(catalog: VideoCatalog) -> None:
+    with pytest.raises(ValueError, match=r"multiprocessing_context must be .* got 'thread'"):
+        FrameBatches(catalog).loader(num_workers=1, multiprocessing_context="thread")
+
+
+@pytest.mark.parametrize("sampler", [FrameSampler(positives=3), DenseSampler(2, 4, positives=3)])
+def test_several_positives_are_near_frames(catalog: VideoCatalog, sampler: Sampler) -> None:
+    batch = FrameBatches(catalog, sampler, image_size=16, augmentation="crop")[20, 0]
+    n = len(batch.video)
+    assert batch.positive_view.shape == (n, 3, 3, 16, 16)
+    for video, frame, views in zip(batch.video, batch.frame, batch.positive_view, strict=True):
+        distance = [abs(source(view) - 40 * int(video) - int(frame)) for view in views]
+        assert max(distance) <= 3
+        assert LENGTHS[video] < 7 or (min(distance) > 0 and len(set(map(source, views))) == 3)
+
+
+def test_the_gap_is_in_the_unit_of_time(catalog: VideoCatalog) -> None:
+    batches = FrameBatches(catalog, DenseSampler(5, 4), image_size=16, min_gap=0.25)
+    n = torch.tensor(LENGTHS)
+    lo, hi = (batches.windows(torch.arange(5), 55) * n[:, None]).unbind(1)
+    beyond = 3 + (0.25 * n).ceil()
+    assert torch.allclose(lo, beyond - 0.01, atol=1e-4)
+    assert torch.allclose(hi, beyond + 2.01, atol=1e-4)
+    draw = FrameBatches(catalog, FrameSampler(), image_size=16, min_gap=0.25).draw(55, 0)
+    found = draw.negatives >= 0
+    assert found.any()
+    distance = np.abs(draw.negatives - draw.anchor[:, None])
+    assert (distance >= beyond.numpy()[draw.video, None])[found].all()
+    for gap in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"min_gap must be finite and >= 0, got"):
+            FrameBatches(catalog, min_gap=gap)
+
+
 def test_curriculum_acts_on_the_negatives(catalog: VideoCatalog) -> None:
     curriculum = Curriculum("step", 60)
     sampler = FrameSampler(negatives=8)
@@ -165,6 +245,32 @@ def test_units_of_time(tmp_path: Path, catalog: VideoCatalog) -> None:
         VideoDataModule(catalog, time_unit="seconds")
     with pytest.raises(ValueError, match="curriculum must be given with time_unit 'frames'"):
         VideoDataModule(catalog, time_unit="frames")
+
+
+def test_windows_in_seconds_lie_beyond_slow_positives(tmp_path: Path) -> None:
+    pages = [Image.new("L", (16, 16), 10 * i) for i in range(20)]
+    durations = [100] * 10 + [500] * 10
+    pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:], duration=durations)
+    curriculum = Curriculum("constant", windows=((0.5, 1.0),), cross_only=0)
+    batches = FrameBatches(
+        VideoCatalog.scan(tmp_path), DenseSampler(1, 8), curriculum=curriculum, time_unit="seconds"
+    )
+    batch = batches[0, 0]
+    rate = batches.clock.frames_per_unit[0]
+    windows = batches.windows(batch.video, 0, batch.frame)
+    times = batches.catalog.entries[0].open().times
+    for frame, (lo, hi) in zip(batch.frame.tolist(), windows.tolist(), strict=True):
+        near = times[max(0, frame - 3) : frame + 4]
+        reach = max(abs(near - times[frame]).max(), 3 / rate)
+        assert lo == pytest.approx(max(0.5, reach + 1 / rate) - 0.01 / rate)
+        assert hi == pytest.approx(max(1.0, reach + 3 / rate) + 0.01 / rate)
+    assert windows[:, 0].max() > 1.5  # three frames of half a second
+    drawn = FrameBatches(
+        batches.catalog, FrameSampler(), curriculum=curriculum, time_unit="seconds"
+    )[0, 0]
+    distance = (drawn.negative_time - drawn.time[:, None]).abs()
+    lo, hi = batches.windows(drawn.video, 0, drawn.frame)[0].tolist()
+    assert ((distance >= lo) & (distance <= hi)).all()
 
 
 def test_errors_name_the_argument(catalog: VideoCatalog) -> None:

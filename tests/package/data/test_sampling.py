@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usucl.data import DenseSampler, FrameSampler, Sampler
+from usucl.data.sampling.balance import drawn_videos
+from usucl.data.sampling.candidates import (
+    VideoTraits,
+    clamp_window,
+    gap_in_frames,
+    timed_negative_candidates,
+)
 from usucl.data.sampling.samplers import MISSING, Draw, negative_candidates, positive_candidates
 
 lengths_of_videos = st.lists(st.integers(1, 120), min_size=1, max_size=12)
@@ -134,6 +142,124 @@ def test_steps_of_an_epoch() -> None:
     assert DenseSampler(steps_per_epoch=7).steps([100] * 64) == 7
 
 
+@pytest.mark.parametrize(
+    ("sampler", "digest"),
+    [
+        (FrameSampler(3), "74e0c8367e3c7418"),
+        (FrameSampler(), "a8ec0b4df533a465"),
+        (FrameSampler(negatives=5, positive_radius=1), "19035acde2b12228"),
+        (DenseSampler(3, 4), "faef73f21927bab6"),
+        (DenseSampler(), "f70671c42058894b"),
+        (DenseSampler(2, 5, 0), "c06ee941b5407b9c"),
+    ],
+)
+def test_draws_of_earlier_versions_stay(sampler: Sampler, digest: str) -> None:
+    lengths = [50, 7, 33, 2, 26, 120, 1, 64]
+    hashed = hashlib.sha256()
+    for seed in (0, 7):
+        for epoch, (lo, hi) in ((0, (0.2, 0.4)), (3, (0.03, 0.07))):
+            windows = [(lo * n, hi * n) for n in lengths]
+            for step in range(sampler.steps(lengths)):
+                for column in sampler.draw(lengths, windows, seed=seed, epoch=epoch, step=step):
+                    hashed.update(np.ascontiguousarray(column).tobytes())
+                    hashed.update(str(column.shape).encode())
+    assert hashed.hexdigest().startswith(digest)
+
+
+def traits(patient: list[int], gap: int = 1) -> VideoTraits:
+    v = len(patient)
+    return VideoTraits(np.array(patient), np.full(v, gap), (None,) * v)
+
+
+@pytest.mark.parametrize("radius", [0, 3])
+@pytest.mark.parametrize(
+    "make", [lambda **o: FrameSampler(4, **o), lambda **o: DenseSampler(4, 2, **o)]
+)
+def test_several_positives_are_distinct_where_there_are_as_many(make, radius: int) -> None:
+    lengths = [40, 3, 25, 30]
+    sampler = make(positives=3, positive_radius=radius)
+    draw = sampler.draw(lengths, [(8.0, 16.0)] * 4, seed=0, epoch=0, step=0)
+    assert draw.positive.shape == (len(draw.anchor), 3)
+    for video, anchor, positives in zip(*draw[:3], strict=True):
+        near = positive_candidates(lengths[video], anchor, radius)
+        assert set(positives) <= set(near)
+        assert len(set(positives)) == min(3, len(near))
+
+
+@pytest.mark.parametrize("make", [FrameSampler, lambda n, **o: DenseSampler(n, 2, **o)])
+def test_balance_by_patient_draws_patients_equally_often(make) -> None:
+    patient = [0, 0, 0, 0, 0, 0, 1, 1, 2, -1, -1]  # the last two are of unknown patients
+    lengths, known = [20] * len(patient), traits(patient)
+    sampler = make(3, balance="patient")
+    windows = [(4.0, 8.0)] * len(patient)
+    videos = [
+        set(sampler.draw(lengths, windows, seed=1, epoch=0, step=s, traits=known).video.tolist())
+        for s in range(2 * 60)  # 5 patients in 2 steps of 3: one of them comes twice per round
+    ]
+    seen = Counter(video for step in videos for video in step)
+    per_patient = [sum(seen[v] for v in own) for own in (range(6), (6, 7), (8,), (9,), (10,))]
+    assert min(per_patient) >= 60 and max(per_patient) <= 90
+    for own in (range(6), (6, 7)):
+        assert max(seen[v] for v in own) - min(seen[v] for v in own) <= 15
+    for step in videos:
+        assert len({(patient[v], v if patient[v] < 0 else 0) for v in step}) == len(step) == 3
+    with pytest.raises(ValueError, match="traits must tell the patients"):
+        sampler.draw(lengths, windows, seed=1, epoch=0, step=0)
+
+
+def test_balance_by_frame_draws_in_proportion_to_length() -> None:
+    lengths, rounds = [10, 20, 30, 40, 100, 400], 3000
+    seen: Counter[int] = Counter()
+    for step in range(rounds):
+        place = {"seed": 0, "epoch": 0, "step": step}
+        videos = drawn_videos("frame", lengths, None, 2, **place)
+        assert len(set(videos.tolist())) == 2
+        seen.update(videos.tolist())
+    assert seen[5] == rounds  # longer than its share: it is in every step
+    for video, length in enumerate(lengths[:5]):
+        assert seen[video] / rounds == pytest.approx(length / 200, abs=0.04)  # 4 deviations
+    everything = drawn_videos("frame", lengths, None, 6, seed=0, epoch=0, step=0)
+    assert sorted(everything.tolist()) == list(range(6))
+
+
+def test_steps_of_an_epoch_by_balance() -> None:
+    known = traits([0, 0, 0, 1, 1, -1])
+    assert FrameSampler(4, balance="patient").steps([20] * 6, known) == 2  # 3 patients
+    assert FrameSampler(4, balance="frame").steps([20] * 6, known) == 2
+    assert DenseSampler(4, 5, balance="patient").steps([20] * 6, known) == 8
+    assert DenseSampler(4, 5, balance="frame").steps([20] * 6, known) == 6
+
+
+def test_the_gap_counts_from_the_farthest_positive() -> None:
+    assert clamp_window((1.0, 2.0), 3) == (4, 6)  # as in the official code
+    assert clamp_window((1.0, 2.0), 3, gap=10) == (13, 15)
+    assert clamp_window((20.0, 30.0), 3, gap=10) == (20.0, 30.0)
+    assert [gap_in_frames(gap, 30.0) for gap in (0.0, 0.01, 0.1, 0.5, 0.51)] == [1, 1, 3, 15, 16]
+    inside = negative_candidates(60, 30, (1.0, 2.0), 3, gap=10)
+    assert inside.tolist() == [15, 16, 43, 44]
+    sampler, gapped = FrameSampler(negatives=20), traits([-1], gap=10)
+    draw = sampler.draw([60], [(1.0, 2.0)], seed=0, epoch=0, step=0, traits=gapped)
+    assert {abs(int(d)) for d in draw.negatives[0] - draw.anchor[0]} <= {13, 14, 15}
+
+
+def test_windows_follow_real_times_where_the_rate_varies() -> None:
+    # 20 frames at one per unit, then 10 at one per 3 units
+    position = np.concatenate([np.arange(20.0), 19 + 3 * np.arange(1.0, 11)])
+    at = {
+        anchor: timed_negative_candidates(position, anchor, (6.0, 9.0), 3)
+        for anchor in (10, 18, 24)
+    }
+    assert at[10].tolist() == [1, 2, 3, 4, 16, 17, 18, 19]
+    # Positives after frame 18 lie up to 7 away: negatives begin at 8, and reach to 10.
+    assert at[18].tolist() == [8, 9, 10, 22]
+    assert at[24].tolist() == [20, 28]  # positives up to 9 away
+    known = VideoTraits(np.array([-1]), np.array([1]), (position,))
+    sampler = FrameSampler(negatives=6)
+    draw = sampler.draw([30], [(6.0, 9.0)], seed=0, epoch=0, step=0, traits=known)
+    expected = timed_negative_candidates(position, int(draw.anchor[0]), (6.0, 9.0), 3)
+    assert set(draw.negatives[0].tolist()) <= set(expected.tolist())
+
+
 @pytest.mark.parametrize("sampler", [FrameSampler(), DenseSampler()])
 def test_draws_are_pure(sampler: Sampler) -> None:
     lengths = [50, 60, 70, 80]
@@ -161,6 +287,10 @@ def test_draws_are_pure(sampler: Sampler) -> None:
         (lambda: DenseSampler(videos=0), "videos"),
         (lambda: DenseSampler(positive_radius=-1), "positive_radius"),
         (lambda: DenseSampler(steps_per_epoch=0), "steps_per_epoch"),
+        (lambda: DenseSampler(positives=0), "positives"),
+        (lambda: FrameSampler(positives=0), "positives"),
+        (lambda: DenseSampler(balance="videos"), "balance"),
+        (lambda: FrameSampler(balance=""), "balance"),
     ],
 )
 def test_errors_name_the_argument(make, name: str) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from usucl.data import FrameDataset, VideoCatalog, VideoEntry
+from usucl.data import DenseSampler, FrameDataset, FrameSampler, Sampler, VideoCatalog, VideoEntry
 from usucl.data.catalog.sweeps import NoSweepError
+from usucl.data.sampling.parts import PartBounds
+from usucl.evaluation.retrieval import query_auroc
 
 CLIPS = ("patient_1_L1", "patient_1_L2", "patient_1_L10", "patient_1_R1", "patient_2_L1", "other")
 PATTERN = r"patient_(\d+)_([LR])"
@@ -275,3 +277,38 @@ def test_times_go_on_after_a_gap_of_one_frame(tmp_path: Path) -> None:
     assert entry.frame_rate == pytest.approx(5 / 0.35)
     frames = FrameDataset(VideoCatalog.scan(tmp_path, sweep="(x)_"), time_unit="seconds")
     assert [round(frames[i].time, 3) for i in range(5)] == [0, 0.05, 0.1, 0.15, 0.25]
+
+
+@pytest.mark.parametrize("sampler", [DenseSampler(2, 8), FrameSampler(anchor_range=(0, 1))])
+def test_positives_are_of_the_clip_of_their_anchor(tmp_path: Path, sampler: Sampler) -> None:
+    for name, count in (("a_1", 7), ("a_2", 1), ("a_3", 2), ("a_4", 30), ("b_1", 20)):
+        folder(tmp_path / name, 10, count)
+    catalog = VideoCatalog.scan(tmp_path, sweep="([ab])_")
+    bounds, plain = PartBounds(catalog.entries), PartBounds(VideoCatalog.scan(tmp_path).entries)
+    lengths, windows = [e.num_frames for e in catalog], [(8.0, 20.0)] * 2
+    moved = 0
+    for step in range(sampler.steps(lengths) * 60):
+        epoch, step = divmod(step, sampler.steps(lengths))
+        drawn = sampler.draw(lengths, windows, seed=0, epoch=epoch, step=step)
+        kept = bounds.keep_positives_within(drawn)
+        assert plain.keep_positives_within(drawn) is drawn
+        for video, anchor, before, after in zip(
+            drawn.video, drawn.anchor, drawn.positive, kept.positive, strict=True
+        ):
+            entry = catalog.entries[video]
+            here, there, then = entry.part_numbers([anchor, after, before])
+            assert here == there and abs(after - anchor) <= 3
+            assert after == before if here == then else after != before
+            alone = entry.parts[here].video.num_frames == 1
+            assert (after == anchor) == alone
+            moved += here != then
+    assert moved
+
+
+def test_near_frames_are_of_the_same_clip() -> None:
+    similarity, frames = np.array([0.9, 0.05, 0.1]), np.array([2, 4, 20])
+    elsewhere = np.array([0.5])
+    apart = query_auroc(similarity, 3, frames, 21, elsewhere, np.array([True, False, False]))
+    joint = query_auroc(similarity, 3, frames, 21, elsewhere)
+    assert (joint["temporal"], apart["temporal"]) == (0.5, 1.0)
+    assert joint["same_video"] == apart["same_video"]

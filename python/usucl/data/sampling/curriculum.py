@@ -1,17 +1,19 @@
 """The curriculum over temporal windows: from distant, easy negatives to near, hard ones.
 
-Everything here is a pure function of the epoch, so a resumed run sees the windows of an
-uninterrupted one.
+Everything here is a pure function of the epoch and, if the windows follow from the hardness of the
+negatives, of the epochs at which they have narrowed. A run keeps those in its checkpoint, so a
+resumed run sees the windows of an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Window = tuple[float, float]
-Schedule = Literal["step", "cosine", "paper-code", "constant"]
+Schedule = Literal["step", "cosine", "linear", "paper-code", "constant", "hardness"]
 
 PAPER_EPOCHS = 60
 
@@ -26,10 +28,15 @@ class Curriculum:
         step        windows[i] for the largest i with u >= starts[i]
         cosine      b + (a - b) (1 + cos(pi v)) / 2,  a = windows[0], b = windows[-1], where v runs
                     from 0 at u = cross_only to 1 at the last epoch
+        linear      b + (a - b) (1 - v), with the same a, b and v
         paper-code  windows[0] prod_{j=1..m} (1 + cos(pi j / 30)) / 2,  m = floor(60 u) - 30 >= 0:
                     the factor of the official code, which compounds every epoch, so that the window
                     shrinks to nothing by u = 5/6 and only the sampler's smallest gap is left
         constant    windows[0]
+        hardness    windows[0] until the intra-video negatives have become easy, then windows[1] and
+                    so on: after each epoch with such negatives, the least similar of those that
+                    each anchor selects (the k-th) are averaged, and the next window begins if this
+                    mean similarity is below ``narrow_below``
 
     Args:
         kind: how the windows change over the run, see above.
@@ -38,6 +45,7 @@ class Curriculum:
             fraction of the video's length).
         starts: for ``step``, where each window begins, as a share of the run, ascending from 0.
         cross_only: share of the run without intra-video negatives, in [0, 1].
+        narrow_below: for ``hardness``, the similarity, in [-1, 1], below which negatives are easy.
 
     Raises:
         ValueError: a value is outside the ranges above.
@@ -48,6 +56,7 @@ class Curriculum:
     windows: tuple[Window, ...] = ((0.2, 0.4), (0.1, 0.15), (0.03, 0.07))
     starts: tuple[float, ...] = (0.0, 30 / 60, 50 / 60)
     cross_only: float = 10 / 60
+    narrow_below: float = 0.5
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Schedule):
@@ -66,26 +75,58 @@ class Curriculum:
             )
         if not 0 <= self.cross_only <= 1:
             raise ValueError(f"cross_only must be a share in [0, 1], got {self.cross_only}")
+        if not -1 <= self.narrow_below <= 1:
+            raise ValueError(f"narrow_below must be in [-1, 1], got {self.narrow_below}")
 
     def intra(self, epoch: int) -> bool:
         """Returns whether intra-video negatives count at ``epoch``."""
         return self._reached(self.cross_only, epoch)
 
-    def window(self, epoch: int) -> Window:
-        """Returns (lo, hi) at ``epoch``, in the unit of ``windows``."""
+    def window(self, epoch: int, narrowed: Sequence[int] = ()) -> Window:
+        """Returns (lo, hi) at ``epoch``, in the unit of ``windows``.
+
+        Args:
+            epoch: counted from 0.
+            narrowed: for ``hardness``, the epochs from which on there was a further window each.
+        """
+        if self.kind == "hardness":
+            passed = sum(begin <= epoch for begin in narrowed)
+            return self.windows[min(passed, len(self.windows) - 1)]
         schedules = {
             "step": self._step,
             "cosine": self._cosine,
+            "linear": self._linear,
             "paper-code": self._compounding_cosine,
             "constant": self._constant,
         }
         return schedules[self.kind](epoch)
 
+    def narrows(self, epoch: int, narrowed: Sequence[int], similarity: float) -> bool:
+        """Returns whether the epoch after ``epoch`` has the next window.
+
+        Args:
+            epoch: the epoch that has ended.
+            narrowed: see :meth:`window`.
+            similarity: mean of the anchors' k-th hardest intra-video negatives in it; NaN if there
+                were none, and then no window changes.
+        """
+        return (
+            self.kind == "hardness"
+            and self.intra(epoch)
+            and len(narrowed) < len(self.windows) - 1
+            and similarity < self.narrow_below
+        )
+
     def _step(self, epoch: int) -> Window:
         return self.windows[sum(self._reached(start, epoch) for start in self.starts) - 1]
 
     def _cosine(self, epoch: int) -> Window:
-        keep = (1 + math.cos(math.pi * self._progress(epoch))) / 2
+        return self._between((1 + math.cos(math.pi * self._progress(epoch))) / 2)
+
+    def _linear(self, epoch: int) -> Window:
+        return self._between(1 - self._progress(epoch))
+
+    def _between(self, keep: float) -> Window:
         first, last = self.windows[0], self.windows[-1]
         lo, hi = (b + (a - b) * keep for a, b in zip(first, last, strict=True))
         return lo, hi

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.sampling.batches import FrameBatch, FrameBatches, TimeUnit
+from usucl.data.sampling.batches import FrameBatch, FrameBatches
+from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
 from usucl.data.transforms import Augment, AugmentationName
@@ -17,9 +18,10 @@ class VideoDataModule(lightning.LightningDataModule):
     """Training batches from a catalogue of videos, for Lightning.
 
     Args:
-        catalog, sampler, image_size, curriculum, augmentation, time_unit, cache_gb, seed: see
-            :class:`FrameBatches`.
+        catalog, sampler, image_size, curriculum, augmentation, time_unit, min_gap, guard,
+            cache_gb, seed: see :class:`FrameBatches`.
         num_workers: processes that make batches; 0 makes them in the training process.
+        multiprocessing_context: how they are started, see :meth:`FrameBatches.loader`.
 
     Attributes:
         batches: the :class:`FrameBatches`.
@@ -37,8 +39,11 @@ class VideoDataModule(lightning.LightningDataModule):
         curriculum: Curriculum | None = None,
         augmentation: AugmentationName | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
+        min_gap: float = 0.0,
+        guard: float | None = None,
         cache_gb: float = 4.0,
         num_workers: int = 0,
+        multiprocessing_context: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -49,10 +54,13 @@ class VideoDataModule(lightning.LightningDataModule):
             curriculum=curriculum,
             augmentation=augmentation,
             time_unit=time_unit,
+            min_gap=min_gap,
+            guard=guard,
             cache_gb=cache_gb,
             seed=seed,
         )
         self.num_workers = num_workers
+        self.multiprocessing_context = multiprocessing_context
 
     def __repr__(self) -> str:
         return f"VideoDataModule({self.batches!r})"
@@ -66,6 +74,7 @@ class VideoDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         return self.batches.loader(
             num_workers=self.num_workers,
+            multiprocessing_context=self.multiprocessing_context,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
         )
@@ -79,6 +88,6 @@ class VideoDataModule(lightning.LightningDataModule):
         """Returns the batch of this epoch and step, as the data loader yields it."""
         return self.batches[epoch, step]
 
-    def windows(self, video: Tensor, epoch: int) -> Tensor:
+    def windows(self, video: Tensor, epoch: int, frame: Tensor | None = None) -> Tensor:
         """Returns the temporal window of every anchor; see :meth:`FrameBatches.windows`."""
-        return self.batches.windows(video, epoch)
+        return self.batches.windows(video, epoch, frame)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.sampling.batches import Clock, TimeUnit, patient_numbers
+from usucl.data.sampling.clock import Clock, TimeUnit, patient_numbers
 
 
 class Frame(NamedTuple):

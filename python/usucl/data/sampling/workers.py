@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from multiprocessing.queues import Queue
 from typing import Any
 
 from torch._utils import ExceptionWrapper
+
+
+def check_context(name: str | None) -> None:
+    """Raises ValueError if processes cannot be started so here; None is Python's default."""
+    known = multiprocessing.get_all_start_methods()
+    if name is not None and name not in known:
+        raise ValueError(f"multiprocessing_context must be one of {known} here, got {name!r}")
 
 
 def report_errors(worker: int) -> None:
