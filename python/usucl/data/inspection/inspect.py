@@ -11,9 +11,7 @@ from functools import partial
 from usucl._progress import Stage, stage
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.periodicity import periodicity
 from usucl.data.catalog.summary import Note
-from usucl.data.catalog.sweeps import without_sweeps
 from usucl.data.inspection.duplicates import Duplicate, find_duplicates
 from usucl.data.inspection.headers import header_facts
 from usucl.data.inspection.pictures import FRAMES, Pictures, look
@@ -56,12 +54,12 @@ def inspect(catalog: VideoCatalog, *, pictures: bool = True) -> Inspection:
         catalog: the videos.
         pictures: whether to decode frames, for text and colours; the rest comes from the scan.
     """
-    clips = without_sweeps(catalog.entries)
+    clips = catalog.clips
     notes: list[Note] = []
-    with stage("Looking at videos", len(clips), unit="videos") as bar:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for found in pool.map(partial(_inspect, pictures=pictures, bar=bar), clips):
-                notes += found
+    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    with stage("Looking at videos", len(clips), unit="videos") as bar, threads as pool:
+        for found in pool.map(partial(_inspect, pictures=pictures, bar=bar), clips):
+            notes += found
     notes += [_duplicate(clips, pair) for pair in find_duplicates(clips)]
     unseen = ["whether the videos show what their labels say"]
     if pictures:
@@ -80,7 +78,7 @@ def inspect(catalog: VideoCatalog, *, pictures: bool = True) -> Inspection:
 def _inspect(clip: VideoEntry, *, pictures: bool, bar: Stage) -> list[Note]:
     try:
         video = clip.open()
-        notes = [*_motion(clip, video), *_header(clip, video)]
+        notes = [*_motion(clip), *_header(clip, video)]
         if pictures:
             seen = look(video.iter_frames(evenly(len(video), FRAMES)))
             notes += _pictures(clip, seen)
@@ -91,15 +89,13 @@ def _inspect(clip: VideoEntry, *, pictures: bool, bar: Stage) -> list[Note]:
         bar.advance()
 
 
-def _motion(clip: VideoEntry, video: Video) -> list[Note]:
+def _motion(clip: VideoEntry) -> list[Note]:
     if clip.summary is not None and clip.num_frames > 1 and clip.summary.is_static:
         text = f"all {clip.num_frames} frames show the same: no frame is a hard negative of another"
         return [Note(clip.id, "static", text)]
-    period = getattr(clip.summary, "period", None)
-    if period is None and video.thumbnails is not None:
-        period, _ = periodicity(video.thumbnails, clip.frame_rate)
-    if period is None:
+    if clip.summary is None or clip.summary.period is None:
         return []
+    period = clip.summary.period
     per_minute = f", {60 * clip.frame_rate / period:.0f} per minute" if clip.frame_rate else ""
     text = (
         f"repeats every {period:.1f} frames{per_minute}: frames far apart may show the same; use a "
