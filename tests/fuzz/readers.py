@@ -19,6 +19,8 @@ from tests.helpers.tiny_videos import moving, write
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
 from usucl.data.video import read_image
+from usucl.data.video.stored import write_stored
+from usucl.data.video.timing import TIMES
 from usucl.embedding import Embeddings
 from usucl.gallery import Gallery
 from usucl.gallery.parts import Parts
@@ -182,6 +184,22 @@ def _shown(path: Path) -> Any:
     return [video.times, video.frames(range(len(video)))]
 
 
+def _pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for number, picture in enumerate(_PICTURES):
+        picture.save(folder / f"{number}.png")
+    (folder / TIMES).write_text(
+        "frame,seconds\n" + "".join(f"{i}.png,{i / 8}\n" for i in range(len(_PICTURES)))
+    )
+    return folder / TIMES
+
+
+def _pixels(folder: Path) -> Path:
+    video = open_video(_pictures(folder / "frames").parent)
+    write_stored(folder / "v.safetensors", lambda: video.iter_frames(range(len(video))), video)
+    return folder / "v.safetensors"
+
+
 _VIDEOS = {
     "mp4": ("libx264", "yuv420p"),
     "avi": ("mjpeg", "yuvj420p"),
@@ -198,6 +216,8 @@ READERS: dict[str, Reader] = {
        for s in ("png", "jpg", "bmp", "tif", "webp")},
     **{f"stack-{s}": Reader(partial(_image, s, 8), _shown) for s in ("tif", "png", "webp")},
     **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
+    "stored-video": Reader(_pixels, _shown, sealed=True),
+    TIMES: Reader(lambda folder: _pictures(folder / "v"), lambda path: _shown(path.parent)),
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
     "config.yaml": Reader(_config, _options),
     "checkpoint": Reader(_checkpoint, _checkpoint_content, sealed=True),

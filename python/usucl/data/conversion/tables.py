@@ -40,7 +40,7 @@ def renamed_tables(
         names: the new name of each.
     """
     known = Names(root, [(entry.id, entry.paths) for entry in entries], [])
-    patients = {i: entry.group for i, entry in enumerate(entries) if entry.patient_known}
+    patients = {i: named for i, entry in enumerate(entries) if (named := _patient(entry))}
     made: dict[str, bytes] = {}
     for name, column in _NAMED.items():
         if (root / name).is_file():
@@ -58,6 +58,10 @@ def renamed_tables(
         writer.writerows(table.rows)
         made[name] = text.getvalue().encode()
     return made
+
+
+def _patient(entry: VideoEntry) -> str | None:
+    return entry.group if entry.patient_known else entry.open().patient
 
 
 def _read(path: Path, column: str, known: Names, names: Sequence[str]) -> _Table:
