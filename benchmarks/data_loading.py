@@ -34,9 +34,9 @@ from benchmarks.harness import (
 )
 from benchmarks.rows import Result, Row, read, write
 from usucl.data import Augmentation, FrameStore, VideoCatalog, VideoEntry, write_phantom
+from usucl.data.augmentation import AugmentationName
 from usucl.data.conversion import Conversion, convert
 from usucl.data.store.frames import grey_as_one_channel, resized
-from usucl.data.transforms import AugmentationName
 
 HEIGHT, WIDTH, FRAMES = 480, 640, 50
 GROUP_OF_PICTURES = 25

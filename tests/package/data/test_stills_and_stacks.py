@@ -12,6 +12,7 @@ from tiny_dicom import write as write_dicom
 from tiny_videos import moving, write
 
 from usucl.data import VideoCatalog, VideoError, open_video
+from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.search import find_videos
 
 FRAMES = moving(6, 16, 24)
@@ -31,8 +32,8 @@ def still(path: Path) -> Path:
 
 
 def found(root: Path) -> tuple[list[str], list[str]]:
-    videos, skipped, _ = find_videos(root)
-    return [p.name for p in videos], sorted(item.path.name for item in skipped)
+    there = find_videos(root, Manifest(root, None))
+    return [v.path.name for v in there.videos], sorted(s.path.name for s in there.skipped)
 
 
 @pytest.mark.parametrize("suffix", ["tif", "tiff", "png", "webp"])

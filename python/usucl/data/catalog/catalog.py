@@ -22,6 +22,7 @@ from usucl.data.catalog.labels import (
     some,
     warn_of_tables_elsewhere,
 )
+from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.patients import (
     Patients,
     Suggestion,
@@ -109,11 +110,13 @@ class VideoCatalog:
         label: str = LABEL,
         patient_pattern: str | None = None,
         sweep: str | None = None,
+        manifest: bool = True,
         progress: bool = False,
     ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
-        Every video is decoded once, so everything in the catalogue can be read. Hidden files and
+        Every video is decoded once, so everything in the catalogue can be read; further scans,
+        in any process, decode what has changed since, by size and times. Hidden files and
         folders and text files are passed over; files of other kinds are skipped with a reason. A
         video that several links lead to, symbolic or hard, counts once.
 
@@ -138,6 +141,10 @@ class VideoCatalog:
             patient_pattern: finds the patients in the videos' paths, see :meth:`with_patients`.
             sweep: a pattern by which clips are one video, see :meth:`with_sweeps`; it replaces
                 ``sweeps.csv``. ``"none"`` leaves every clip a video.
+            manifest: take from earlier scans what they have found out of files that are as they
+                were, and keep what this one does; False reads everything again. The manifest lies
+                in ``$USUCL_CACHE``, ``$XDG_CACHE_HOME/usucl`` or ``~/.cache/usucl``, one file per
+                folder; ``USUCL_CACHE=off`` does without it.
             progress: show the progress on standard error.
 
         Raises:
@@ -162,7 +169,8 @@ class VideoCatalog:
             raise ValueError(f"root must be a folder of videos, got {root}")
         check_label(root, label)
         with listen(progress or None):
-            entries, skipped = read_videos(root, min_frames=min_frames, damaged=damaged)
+            earlier = Manifest.of(root) if manifest else Manifest(root, None)
+            entries, skipped = read_videos(root, earlier, min_frames=min_frames, damaged=damaged)
         unusable = [item.path for item in skipped]
         sweeps = find_sweeps(root, entries, sweep, unusable)
         named = [(e.id, e.paths) for e in entries] + [(s.id, (s.path,)) for s in sweeps]

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from usucl.data.catalog.stamp import stamp_of
 from usucl.data.catalog.summary import Summary
-from usucl.data.video import Video, open_video
+from usucl.data.video import Video, VideoError, open_video
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class VideoEntry:
     links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     summary: Summary | None = field(default=None, repr=False, compare=False)
     _video: Video | None = field(default=None, repr=False, compare=False)
+    _stamp: str | None = field(default=None, repr=False, compare=False)  # until it was compared
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -81,16 +83,24 @@ class VideoEntry:
         return np.searchsorted(ends, frames, side="right") if self.parts else np.zeros_like(frames)
 
     def open(self) -> Video:
-        """Returns the video, without decoding it a second time if a scan has done so."""
-        if self._video is not None:
-            return self._video
-        if self.parts:
+        """Returns the video, without decoding it a second time if a scan has ever done so.
+
+        Raises:
+            VideoError: it was changed after the scan.
+        """
+        if self._video is None and self.parts:
             from usucl.data.catalog.sweeps import SweepVideo
 
             opened = {part.name: part.video.open() for part in self.parts}
             object.__setattr__(self, "_video", SweepVideo(self.path, opened))
-            return self.open()
-        return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
+        if self._video is None:
+            return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
+        if self._stamp is not None:
+            stamp = stamp_of(self.path)
+            if stamp is None or stamp.key != self._stamp:
+                raise VideoError(self.path, "the file was changed after the folder was scanned")
+            object.__setattr__(self, "_stamp", None)
+        return self._video
 
 
 class Part(NamedTuple):

@@ -24,6 +24,7 @@ _BY_CONTENT: dict[Kind, Callable[[Path, Damaged], Video]] = {
     "dicom": DicomVideo,
     "image": ImageStack,
 }
+VIDEO_SUFFIXES = CONTAINER_SUFFIXES | DICOM_SUFFIXES
 _SEVERAL_JPEGS = (".mjpeg", ".mjpg")  # begin like a still
 
 
@@ -48,7 +49,7 @@ def is_video_file(path: Path) -> bool:
     not asked: whether they are stacks is up to ``is_stack``.
     """
     suffix = path.suffix.lower()
-    if suffix in CONTAINER_SUFFIXES or suffix in DICOM_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES:
         return True
     if suffix in IMAGE_SUFFIXES or path.name.upper() == DIRECTORY:
         return False
