@@ -233,7 +233,10 @@ def _check_room(out: Path, options: Conversion, copies: Sequence[_Copy]) -> None
         return
     needed = 0
     for copy in copies:
-        video = copy.entry.open()
+        try:
+            video = copy.entry.open()
+        except VideoError:  # converting it tells what is wrong
+            continue
         size = (video.height, video.width)
         if options.size is not None:
             size = resized_size(video, options.size)

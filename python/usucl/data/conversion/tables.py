@@ -13,6 +13,7 @@ from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.labels import FRAME_LABELS, LABELS, Names
 from usucl.data.catalog.spreadsheet import read_sheet, tidy
 from usucl.data.catalog.sweeps import SWEEPS
+from usucl.data.video import VideoError
 
 _NAMED = {LABELS: "video_id", FRAME_LABELS: "video_id", SWEEPS: "part"}
 _PATIENT = ("patient", "group")
@@ -61,7 +62,12 @@ def renamed_tables(
 
 
 def _patient(entry: VideoEntry) -> str | None:
-    return entry.group if entry.patient_known else entry.open().patient
+    if entry.patient_known:
+        return entry.group
+    try:
+        return entry.open().patient
+    except VideoError:  # converting it tells what is wrong
+        return None
 
 
 def _read(path: Path, column: str, known: Names, names: Sequence[str]) -> _Table:
