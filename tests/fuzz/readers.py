@@ -22,6 +22,8 @@ from tests.helpers.tiny_videos import moving, write
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
 from usucl.data.video import read_image
+from usucl.data.video.stored import write_stored
+from usucl.data.video.timing import TIMES
 from usucl.embedding import Embeddings
 from usucl.gallery import Gallery
 from usucl.gallery.parts import Parts
@@ -201,6 +203,22 @@ def _shown(path: Path) -> Any:
     return [video.times, video.frames(range(len(video)))]
 
 
+def _pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for number, picture in enumerate(_PICTURES):
+        picture.save(folder / f"{number}.png")
+    (folder / TIMES).write_text(
+        "frame,seconds\n" + "".join(f"{i}.png,{i / 8}\n" for i in range(len(_PICTURES)))
+    )
+    return folder / TIMES
+
+
+def _pixels(folder: Path) -> Path:
+    video = open_video(_pictures(folder / "frames").parent)
+    write_stored(folder / "v.safetensors", lambda: video.iter_frames(range(len(video))), video)
+    return folder / "v.safetensors"
+
+
 _VIDEOS = {
     "mp4": ("libx264", "yuv420p"),
     "avi": ("mjpeg", "yuvj420p"),
@@ -225,6 +243,8 @@ READERS: dict[str, Reader] = {
     "stack-deep": Reader(_deep_stack, _shown),
     **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
     **{f"dicom-{n}": Reader(partial(_packed_dicom, f), _shown) for n, f in _BUNDLED.items()},
+    "stored-video": Reader(_pixels, _shown, sealed=True),
+    TIMES: Reader(lambda folder: _pictures(folder / "v"), lambda path: _shown(path.parent)),
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
     "config.yaml": Reader(_config, _options),
     "checkpoint": Reader(_checkpoint, _checkpoint_content, sealed=True),
