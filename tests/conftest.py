@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -31,6 +32,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("USUCL_HYPOTHESIS_PROFILE", "ci"))
 
 torch.set_num_threads(2)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps what the tests find out about videos apart from what the user's own data hold."""
+    folder = tempfile.TemporaryDirectory(prefix="usucl-tests-")
+    os.environ["USUCL_CACHE"] = folder.name  # for the processes that tests start, too
+    config.add_cleanup(folder.cleanup)
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -140,6 +140,24 @@ def check_writable(folder: Path) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
 
 
+def cache_folder() -> Path | None:
+    """Returns the user's folder for what can be made again, which may not exist yet.
+
+    It is ``$USUCL_CACHE``, ``$XDG_CACHE_HOME/usucl`` or ``~/.cache/usucl``; None if the first is
+    empty or ``off``, or where the user has no home.
+    """
+    told = os.environ.get("USUCL_CACHE")
+    if told is not None and told.strip().lower() in ("", "off"):
+        return None
+    try:
+        if told is not None:
+            return Path(told).expanduser().absolute()
+        xdg = os.environ.get("XDG_CACHE_HOME", "")
+        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "usucl"
+    except (RuntimeError, OSError):
+        return None
+
+
 @dataclass(frozen=True)
 class Machine:
     """The machine behind a figure of speed; ``accelerator`` is None without one."""

@@ -50,10 +50,11 @@ class DamagedFileError(ValueError):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a path beside ``path`` to write to; at the end the file there becomes ``path``.
 
-    The earlier version stays until the new one is on disk, also if the body fails.
+    The earlier version stays until the new one is on disk, also if the body fails. If it need not
+    be ``durable``, a machine that goes down may leave a file that is not whole.
 
     Raises:
         OSError: the file cannot be written; names ``path``, and the earlier version is untouched.
@@ -62,8 +63,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         try:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -14,6 +14,7 @@ import torch
 from usucl._progress import job, listening
 from usucl._terminal import say
 from usucl.data import Augmentation, VideoCatalog, write_phantom
+from usucl.data.catalog.columns import LABEL
 from usucl.evaluation import Evaluation, evaluate
 from usucl.models import EncoderConfig, FrameEncoder
 from usucl.report import write_report
@@ -34,6 +35,8 @@ def run_demo(
     out: str | Path = "runs/demo",
     minutes: float = 6.0,
     patient_pattern: str | None = None,
+    label: str = LABEL,
+    sweep: str | None = None,
     progress: bool = False,
 ) -> tuple[Path, Evaluation]:
     """Trains a small encoder with the ``dense`` preset, evaluates it and writes the report.
@@ -46,6 +49,8 @@ def run_demo(
         minutes: time for everything, on a machine without other load.
         patient_pattern: finds the patients in the videos' paths, see
             :meth:`usucl.data.VideoCatalog.with_patients`.
+        label: column of the tables that holds the labels.
+        sweep: makes one video of several clips, see :meth:`usucl.data.VideoCatalog.with_sweeps`.
         progress: show the progress on standard error.
 
     Returns:
@@ -58,15 +63,18 @@ def run_demo(
         raise ValueError(f"minutes must be positive, got {minutes}")
     out = _free(Path(out))
     if data is None:
-        if patient_pattern is not None:
-            raise ValueError(f"patient_pattern must come with data, got {patient_pattern!r} alone")
+        alone = {"patient_pattern": patient_pattern, "sweep": sweep}
+        for name, value in (alone | {"label": None if label == LABEL else label}).items():
+            if value is not None:
+                raise ValueError(f"{name} must come with data, got {value!r} alone")
         data = out.with_name(out.name + "-videos")
         say(f"Making synthetic ultrasound videos in {data}")
         write_phantom(data, videos=PHANTOM_VIDEOS, frames=PHANTOM_FRAMES)
     else:
         with warnings.catch_warnings():  # training gives them
             warnings.simplefilter("ignore")
-            VideoCatalog.scan(data, patient_pattern=patient_pattern)  # raises if nothing is usable
+            # It raises an error if nothing is usable.
+            VideoCatalog.scan(data, patient_pattern=patient_pattern, label=label, sweep=sweep)
     steps = max(1, int(60 * minutes * TRAINING_SHARE / _seconds_per_step()))
     epochs = min(EPOCHS, steps)
     say(f"Training a small encoder for {steps // epochs * epochs} steps")
@@ -79,6 +87,8 @@ def run_demo(
         "sampling.videos": VIDEOS,
         "sampling.frames": FRAMES,
         "patient_pattern": patient_pattern,
+        "label": label,
+        "sweep": sweep,
     }
     train(data=data, out=out, preset="dense", progress=listening(), **options)
     say("Evaluating it against its random initialisation and raw pixels")

@@ -291,19 +291,22 @@ def embed_entries(
     image_size: int,
     held_out: Sequence[bool],
     frames_per_video: int | None = None,
+    prefer_labelled: bool = False,
     batch_size: int = 64,
     device: torch.device | None = None,
 ) -> dict[str, Embeddings]:
     """Embeds the same evenly spaced frames with every encoder.
 
     Videos that cannot be read are named in the log and left out. ``held_out`` ``[V]`` is as in
-    :class:`Embeddings`; the other arguments are those of :func:`embed_videos`.
+    :class:`Embeddings`; ``prefer_labelled`` takes frames that have a label first, evenly spaced
+    among them; the other arguments are those of :func:`embed_videos`.
 
     Raises:
         ValueError: no video is left, or an encoder gives values that are not finite.
     """
     part = {entry.id: is_held_out for entry, is_held_out in zip(entries, held_out, strict=True)}
-    wanted = [(e, evenly_spaced(e.num_frames, frames_per_video)) for e in entries]
+    choose = _labelled_first if prefer_labelled else _evenly
+    wanted = [(e, choose(e, frames_per_video)) for e in entries]
     embedded = []
     with stage("Embedding frames", sum(len(f) for _, f in wanted), unit="frames") as bar:
         for one in embed_videos(
@@ -335,3 +338,20 @@ def embed_entries(
         )
         for name in encoders
     }
+
+
+def _evenly(entry: VideoEntry, most: int | None) -> list[int]:
+    return evenly_spaced(entry.num_frames, most)
+
+
+def _labelled_first(entry: VideoEntry, most: int | None) -> list[int]:
+    """Returns frames, ascending, of which as many as possible have a label."""
+    has_label = [label is not None for label in entry.frame_labels or ()]
+    if most is None or all(has_label) or not any(has_label):
+        return _evenly(entry, most)
+    labelled = [i for i, has in enumerate(has_label) if has]
+    others = [i for i, has in enumerate(has_label) if not has]
+    taken = [labelled[i] for i in evenly_spaced(len(labelled), most)]
+    if most > len(taken):
+        taken += [others[i] for i in evenly_spaced(len(others), most - len(taken))]
+    return sorted(taken)

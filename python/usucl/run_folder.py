@@ -6,7 +6,6 @@ import filecmp
 import itertools
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +17,20 @@ from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.catalog.identity import known_as, same_name
 from usucl.data.catalog.patients import Patients, knowledge
-from usucl.data.video import Damaged
+from usucl.data.catalog.rescan import scan_like
+from usucl.data.catalog.split_table import (
+    HELD_OUT,
+    PATIENT_KNOWN,
+    SPLIT,
+    TRAIN,
+    names_of,
+    split_table,
+)
 
 MARK = "# usucl run: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a run."""
 
-TRAIN, HELD_OUT = "train", "held_out"
 _ID = "# id: "  # of the run, in the line after the mark
-
-SPLIT = ("video_id", "group", "label", "part")
-PATIENT_KNOWN = "patient_known"
-"""A further column of the split, yes or no; earlier versions did not write it."""
 
 
 class RunFolder:
@@ -242,25 +244,23 @@ class RunFolder:
             self.report,
         )
 
-    def scan(self, data: str | Path, *, patient_pattern: str | None = None) -> VideoCatalog:
-        """Returns the videos of a folder, read and grouped by patient as training did.
+    def scan(
+        self,
+        data: str | Path,
+        *,
+        patient_pattern: str | None = None,
+        label: str | None = None,
+        sweep: str | None = None,
+    ) -> VideoCatalog:
+        """Returns the videos of a folder, read as training did.
 
-        A ``patient_pattern`` replaces the run's own. If that finds nobody here, a warning says so.
+        The arguments replace the run's own options, see :func:`scan_like`.
 
         Raises:
             ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
         """
-        config = self._options()
-        damaged: Damaged = "keep" if config.get("damaged") == "keep" else "skip"
-        catalog = VideoCatalog.scan(data, damaged=damaged, patient_pattern=patient_pattern)
-        own = config.get("patient_pattern")
-        if patient_pattern is not None or not isinstance(own, str):
-            return catalog
-        try:
-            return catalog.with_patients(own)
-        except ValueError as error:
-            warnings.warn(f"the run's pattern is not used: {error}", stacklevel=2)
-            return catalog
+        given = {"patient_pattern": patient_pattern, "label": label, "sweep": sweep}
+        return scan_like(data, self._options(), **given)
 
     def _options(self) -> dict[str, object]:
         """Returns the config by name; empty if there is none or it cannot be read."""
@@ -276,11 +276,14 @@ class RunFolder:
         They are if they lie in the folder that the run was trained on or, if that is gone, are
         exactly those of the split: names alone, such as ``001``, say little.
         """
-        names = {same_name(row["video_id"]) for row in read_table(self.split, SPLIT)}
-        found = [name for entry in catalog for name in known_as(entry.paths, names)]
+        rows = read_table(self.split, SPLIT)
         data = self._options().get("data")
         if isinstance(data, str) and os.path.isdir(data):
-            return bool(found) and os.path.realpath(data) == os.path.realpath(catalog.root)
+            known = {name for row in rows for name in names_of(row)}
+            is_known = any(known_as(entry.paths, known) for entry in catalog)
+            return is_known and os.path.realpath(data) == os.path.realpath(catalog.root)
+        names = {same_name(row["video_id"]) for row in rows}
+        found = [name for entry in catalog for name in known_as(entry.paths, names)]
         return set(found) == names and len(catalog) == len(names)
 
     def evaluation_of(self, data: str | Path) -> RunFolder:
@@ -309,7 +312,7 @@ class RunFolder:
 
     def write_split(self, training: VideoCatalog, held_out: VideoCatalog) -> None:
         """Writes which videos are trained on and which are held out."""
-        write_table(self.split, (*SPLIT, PATIENT_KNOWN), _split_rows(training, held_out))
+        write_table(self.split, *split_table(training, held_out))
 
     def stored_split(self, catalog: VideoCatalog) -> tuple[VideoCatalog, VideoCatalog]:
         """Returns the videos trained on and held out, as the split has them.
@@ -352,11 +355,12 @@ class RunFolder:
             FileNotFoundError: the folder has no split.
         """
         rows = read_table(self.split, SPLIT)
-        parts = {same_name(row["video_id"]): row["part"] for row in rows}
+        trained_on = {name for row in rows if row["part"] == TRAIN for name in names_of(row)}
+        names = {name for row in rows for name in names_of(row)}
         patients = {same_name(row["group"]) for row in rows if row["part"] == TRAIN}
 
         def seen(entry: VideoEntry) -> bool:
-            trained = any(parts[name] == TRAIN for name in known_as(entry.paths, parts))
+            trained = not trained_on.isdisjoint(known_as(entry.paths, names))
             return trained or (entry.patient_known and same_name(entry.group) in patients)
 
         groups = {entry.group for entry in catalog if seen(entry)}
@@ -385,12 +389,3 @@ def different_videos(run: Path, **differences: Sequence[str]) -> None:
         raise ValueError(
             f"data must hold the videos of the run in {run}, got others: {'; '.join(said)}"
         )
-
-
-def _split_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, ...]]:
-    parts = ((TRAIN, training), (HELD_OUT, held_out))
-    return [
-        (e.id, e.group, e.label or "", part, "yes" if e.patient_known else "no")
-        for part, catalog in parts
-        for e in catalog
-    ]

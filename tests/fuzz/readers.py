@@ -8,25 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import torch
 from PIL import Image
-from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    RLELossless,
-    UltrasoundMultiFrameImageStorage,
-)
+from pydicom.uid import UID
 
 from tests.fuzz.sandbox import Reader
+from tests.helpers.tiny_dicom import SYNTAXES
+from tests.helpers.tiny_dicom import write as write_dicom
 from tests.helpers.tiny_videos import moving, write
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
-from usucl.data.dicom import dicom_frame
 from usucl.data.video import read_image
 from usucl.embedding import Embeddings
 from usucl.gallery import Gallery
@@ -51,25 +42,7 @@ def _image(suffix: str, count: int, folder: Path) -> Path:
 
 def _dicom(syntax: UID, folder: Path) -> Path:
     frames = np.stack([picture[..., 0] for picture in moving(4)])
-    data = pydicom.Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID = UltrasoundMultiFrameImageStorage, "1.2.3"
-    data.NumberOfFrames, data.Rows, data.Columns = frames.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation = 7, 0
-    data.PixelData = frames.tobytes()
-    path = folder / "image.dcm"
-    if syntax == RLELossless:
-        data.compress(syntax)
-    elif syntax == JPEGBaseline8Bit:
-        Image.fromarray(frames[0]).save(folder / "frame.jpg")
-        data.PixelData = encapsulate([(folder / "frame.jpg").read_bytes()] * len(frames))
-        data["PixelData"].is_undefined_length = True
-    data.file_meta.TransferSyntaxUID = syntax
-    data.save_as(path, enforce_file_format=True)
-    return path
+    return write_dicom(folder / "loop.dcm", frames, syntax=syntax, FrameTime="40")
 
 
 def _catalogue(table: str, folder: Path) -> Path:
@@ -219,19 +192,12 @@ _VIDEOS = {
     "wmv": ("wmv2", "yuv420p"),
     "gif": ("gif", "gray"),
 }
-_SYNTAXES = {
-    "raw": ExplicitVRLittleEndian,
-    "deflated": DeflatedExplicitVRLittleEndian,
-    "rle": RLELossless,
-    "jpeg": JPEGBaseline8Bit,
-}
-
 READERS: dict[str, Reader] = {
     **{f"video-{s}": Reader(partial(_video, *how, s), _shown) for s, how in _VIDEOS.items()},
     **{f"image-{s}": Reader(partial(_image, s, 1), read_image)
        for s in ("png", "jpg", "bmp", "tif", "webp")},
     **{f"stack-{s}": Reader(partial(_image, s, 8), _shown) for s in ("tif", "png", "webp")},
-    **{f"dicom-{n}": Reader(partial(_dicom, uid), dicom_frame) for n, uid in _SYNTAXES.items()},
+    **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
     "config.yaml": Reader(_config, _options),
     "checkpoint": Reader(_checkpoint, _checkpoint_content, sealed=True),

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from usucl.cli.bank_views import (
+    described,
+    described_pair,
+    fact_rows,
+    show_found,
+    show_pairs,
+    write_pairs,
+)
 from usucl.cli.console import hint, say, table
 from usucl.cli.errors import keeping
 from usucl.cli.parameters import (
     Bank,
     Count,
     Data,
+    Label,
     Metavar,
     NewFile,
     NewFolder,
     Run,
+    Sweep,
     at_least,
     between,
     rules,
@@ -26,7 +33,7 @@ from usucl.cli.parameters import (
 
 if TYPE_CHECKING:
     from usucl.data import Skipped
-    from usucl.gallery import Found, Gallery, Pair, Progress, Resumed
+    from usucl.gallery import Progress, Resumed
 
 DType = Literal["float32", "bfloat16", "float16"]
 Across = Literal["video", "patient", "fold"]
@@ -34,20 +41,6 @@ Fraction = Annotated[float, between(0, 1, "a fraction"), Metavar("LO HI")]
 
 LISTED = 20  # pairs in the table
 DRAWN = 24  # pairs in the sheet
-BRIEF = {  # headings where the table is wide
-    "similarity": "sim.",
-    "correlation": "corr.",
-    "difference": "diff.",
-}
-PAIR_FIELDS = (
-    "similarity",
-    "correlation",
-    "difference",
-    "same_picture",
-    "frames",
-    "other_patient",
-    "other_fold",
-)
 
 
 def build(
@@ -55,6 +48,8 @@ def build(
     data: Data,
     *,
     out: NewFolder,
+    label: Label | None = None,
+    sweep: Sweep | None = None,
     frames_per_video: Count | None = None,
     search: str = "exact",
     dtype: DType = "float32",
@@ -67,9 +62,12 @@ def build(
     finished video. An earlier bank stays until the new one is complete.
 
     Args:
-        run: run folder, of which only the encoder is used.
+        run: run folder, whose encoder is used.
         data: folder of videos.
         out: folder of the bank.
+        label: column of labels.csv that holds the labels (default: that of the run).
+        sweep: regular expression that makes one video of the clips of an examination, or none
+            (default: as in the run).
         frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         search: search of the bank: exact, or a string of FAISS's index factory.
         dtype: dtype of the stored embeddings.
@@ -85,6 +83,8 @@ def build(
             run=run,
             data=data,
             out=out,
+            label=label,
+            sweep=sweep,
             frames_per_video=frames_per_video,
             search=search,
             dtype=dtype,
@@ -118,7 +118,7 @@ def info(bank: Bank, *, json_: bool = False) -> None:
     if json_:
         print(json.dumps(known, indent=2))
         return
-    table(["", ""], _facts(known), title=str(bank))
+    table(["", ""], fact_rows(known), title=str(bank))
     if known["unfinished"]:
         say("There is an unfinished build: the same 'usucl bank build' continues it.")
 
@@ -181,13 +181,13 @@ def search(
     )
     if json_:
         neighbours = [
-            {"rank": rank, "similarity": similarity, **_described(gallery, slot)}
+            {"rank": rank, "similarity": similarity, **described(gallery, slot)}
             for rank, (slot, similarity) in enumerate(found.matches, 1)
         ]
         answer = {"query": found.query.name, "searched": found.searched, "neighbours": neighbours}
         print(json.dumps(answer, indent=2))
     else:
-        _show_found(gallery, found)
+        show_found(gallery, found)
     if out is not None:
         from usucl.report.sheets import search_sheet
 
@@ -236,13 +236,13 @@ def duplicates(
     listed = pairs[:top]
     counts = summary(pairs)
     if csv_ is not None:
-        _write_csv(gallery, listed, csv_)
+        write_pairs(gallery, listed, csv_)
     if json_:
-        found = [_described_pair(gallery, pair) for pair in listed]
+        found = [described_pair(gallery, pair) for pair in listed]
         answer = {"threshold": threshold, "across": across, "summary": counts, "pairs": found}
         print(json.dumps(answer, indent=2))
     else:
-        _show_pairs(gallery, listed[: top or LISTED], counts, threshold, every_frame)
+        show_pairs(gallery, listed[: top or LISTED], counts, threshold, every_frame)
     if out is not None:
         from usucl.report.sheets import pairs_sheet
 
@@ -274,125 +274,3 @@ class _Events:
                     f"Not used: {event.unused} videos embedded by another encoder or from other "
                     "files"
                 )
-
-
-def _described(gallery: Gallery, slot: int) -> dict[str, Any]:
-    """Returns everything known about a frame, as for JSON and CSV."""
-    known = asdict(gallery.describe(slot))
-    return {**known, "time": round(known["time"], 6)}
-
-
-def _described_pair(gallery: Gallery, pair: Pair) -> dict[str, Any]:
-    values = (
-        round(pair.similarity, 6),
-        None if pair.correlation is None else round(pair.correlation, 4),
-        None if pair.difference is None else round(pair.difference, 2),
-        pair.same_picture,
-        pair.frames,
-        pair.other_patient,
-        pair.other_fold,
-    )
-    sides = {"a": _described(gallery, pair.a), "b": _described(gallery, pair.b)}
-    return {**dict(zip(PAIR_FIELDS, values, strict=True)), **sides}
-
-
-def _write_csv(gallery: Gallery, pairs: Sequence[Pair], path: Path) -> None:
-    """Writes one row per pair; the fields of the two frames end in _a and _b."""
-    from usucl._tables import write_table
-    from usucl.gallery import StoredFrame
-
-    sides = [f"{field.name}_{side}" for side in "ab" for field in fields(StoredFrame)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for pair in pairs:
-        row = _described_pair(gallery, pair)
-        a, b = row.pop("a"), row.pop("b")
-        rows.append((*row.values(), *a.values(), *b.values()))
-    write_table(path, (*PAIR_FIELDS, *sides), rows)
-
-
-def _facts(facts: dict[str, Any]) -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = [
-        ("frames", f"{facts['frames']:,} in {facts['capacity']:,} slots"),
-        ("embedding", f"{facts['dim']} x {facts['dtype']}"),
-        ("search", facts["search"]),
-        ("index", f"about {facts['index_bytes'] / 2**20:.1f} MiB while it is built"),
-        ("on disk", f"{facts['bytes'] / 2**20:.1f} MiB, format {facts['format']}"),
-        ("videos", f"{facts['videos']:,}"),
-    ]
-    if spread := facts["frames_per_video"]:
-        counts = f"{spread['least']} to {spread['most']}, median {spread['median']:g}"
-        rows.append(("frames per video", counts))
-    rows.append(("patients", facts["patients"] or "none known"))
-    if not facts["described"]:
-        return [*rows, ("made by", "something other than 'usucl bank build': no names are known")]
-    for key, what in (("labels", "label"), ("folds", "fold")):
-        counted = ", ".join(f"{name}: {count}" for name, count in facts[key].items())
-        rows.append((f"videos by {what}", counted or "none known"))
-    return [
-        *rows,
-        ("encoder", f"{facts['run']} (SHA-256 {str(facts['encoder'])[:16]})"),
-        ("data", facts["data"]),
-    ]
-
-
-def _show_found(gallery: Gallery, found: Found) -> None:
-    rows = []
-    for rank, (slot, similarity) in enumerate(found.matches, 1):
-        frame = gallery.describe(slot)
-        about = (frame.video, frame.frame, f"{frame.time:.2f}", frame.patient, frame.label)
-        rows.append((rank, f"{similarity:.4f}", slot, *about))
-    columns = ["rank", "similarity", "slot", "video", "frame", "time", "patient", "label"]
-    numbers = ["rank", "similarity", "slot", "frame", "time"]
-    title = f"Nearest to {found.query.name} of {found.searched:,} frames"
-    table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
-    video = found.query.video
-    if own := sum(gallery.describe(slot).video == video for slot, _ in found.matches):
-        option = f"--exclude-video {shlex.quote(str(video))}"
-        say(f"{own} of {len(rows)} are of the query's own video: {option} leaves it out")
-
-
-def _show_pairs(
-    gallery: Gallery,
-    listed: Sequence[Pair],
-    counts: dict[str, int],
-    threshold: float,
-    every_frame: bool,
-) -> None:
-    what = "pairs of frames" if every_frame else "pairs of videos"
-    if not listed:
-        say(f"No {what} at or above a similarity of {threshold:g}")
-        return
-    rows = []
-    for pair in listed:
-        picture = {None: "unreadable", True: "same", False: "alike"}[pair.same_picture]
-        figures = ("-", "-")
-        if pair.correlation is not None:
-            figures = (f"{pair.correlation:.3f}", f"{pair.difference:.1f}")
-        both = (gallery.describe(pair.a).name, gallery.describe(pair.b).name)
-        about = (both, pair.frames, _word(pair.other_patient), _word(pair.other_fold))
-        rows.append((f"{pair.similarity:.4f}", picture, *figures, *about))
-    columns = ["similarity", "picture", "correlation", "difference"]
-    columns += ["frame and frame", "frames", "patient", "fold"]
-    numbers = ["similarity", "correlation", "difference", "frames"]
-    title = f"Most similar of {counts['pairs']} {what} with a similarity of {threshold:g} or more"
-    table(columns, rows, title=title, numbers=numbers, brief=BRIEF)
-    if len(listed) < counts["pairs"]:
-        hint(f"{counts['pairs'] - len(listed)} more: --top lists them, --csv FILE writes all")
-    for key, kind in (("pairs", "alike or the same"), ("same_picture", "the same picture")):
-        of = "" if key == "pairs" else f"{key}_"
-        say(
-            f"{counts[key]} {what} {kind}: {counts[f'{of}across_patients']} across patients, "
-            f"{counts[f'{of}across_folds']} across folds"
-        )
-    for key, of_pairs in (
-        ("patients_unknown", "have a video without a patient in labels.csv"),
-        ("folds_unknown", "have a video without a fold in labels.csv"),
-        ("unreadable", "cannot be compared by pixels: a video can no longer be read"),
-    ):
-        if counts[key]:
-            say(f"{counts[key]} {of_pairs}")
-
-
-def _word(differs: bool | None) -> str:
-    return {None: "unknown", True: "OTHER", False: "same"}[differs]

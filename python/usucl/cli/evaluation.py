@@ -18,7 +18,7 @@ RETRIEVAL = {
     "temporal": "place in time",
     "temporal_hard": "near frames",
 }
-LABELS = {"label": "label of video", "frame_label": "label of frame"}
+LABELS = {"label": "video", "frame_label": "frame"}
 DOUBTS = {"partly": "Patients of some videos unknown", "unknown": "Patients unknown"}
 ENCODERS = "Encoders: trained; random, the same before training; pixels, the frames themselves."
 
@@ -82,7 +82,7 @@ def show(evaluation: Evaluation) -> None:
 def _notes(evaluation: Evaluation, figures: list[_Figure]) -> Iterator[str]:
     """Yields what has to be known to read the tables."""
     yield ENCODERS
-    labels = [f for f in figures if f.name in LABELS.values()]
+    labels = [f for f in figures if f.name not in RETRIEVAL.values()]
     more = ", and of labels the balanced accuracy of a linear probe" if labels else ""
     yield f"Figures: AUROC{more}. What each means is said in the report."
     several = {f.name for f in labels for g in labels if g.name == f.name and g.chance != f.chance}
@@ -119,10 +119,10 @@ def _figures(evaluation: Evaluation) -> Iterator[_Figure]:
     for label, reached in evaluation.probes.items():
         for protocol, result in (reached.protocols if reached else {}).items():
             if result is not None:
-                level = "video" if label == "label" else "frame"
+                level = LABELS[label]
                 figure = result.probes["linear"][level]["balanced_accuracy"]
                 is_cross = protocol == "cross_validation"
-                yield _Figure(LABELS[label], figure, result.chance, is_cross)
+                yield _Figure(f"{evaluation.label} of {level}", figure, result.chance, is_cross)
 
 
 def _measured_on(evaluation: Evaluation) -> str:

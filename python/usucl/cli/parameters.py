@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from usucl._environment import check_writable
-from usucl._patterns import one_group
+from usucl._patterns import one_group, sweep_groups
 from usucl._spelling import did_you_mean
 
 Command: TypeAlias = Callable[..., "int | None"]
@@ -92,6 +92,12 @@ def pattern(text: str) -> None:
     one_group(text)
 
 
+def sweep_pattern(text: str) -> None:
+    """Checks what makes sweeps: a regular expression, or none."""
+    if text != "none":
+        sweep_groups(text)
+
+
 def folder_of(what: str) -> Callable[[Path], None]:
     """Returns a check of a folder that is read."""
 
@@ -143,6 +149,8 @@ Seed = Annotated[int, at_least(0)]
 Change = Annotated[str, assignment, Metavar("NAME=VALUE")]
 Data = Annotated[Path, folder_of("a folder of videos")]
 Pattern = Annotated[str, pattern, Metavar("REGEX")]
+Label = Annotated[str, Metavar("COLUMN")]
+Sweep = Annotated[str, sweep_pattern, Metavar("REGEX")]
 Run = Annotated[Path, folder_of("a run folder")]
 Evaluated = Annotated[Path, folder_of("the folder of an evaluation")]
 Bank = Annotated[Path, folder_of("the folder of a bank")]

@@ -15,12 +15,14 @@ from usucl.cli.parameters import (
     Count,
     Data,
     Evaluated,
+    Label,
     Metavar,
     NewFile,
     NewFolder,
     Pattern,
     Run,
     Seed,
+    Sweep,
     at_least,
     positive,
     rules,
@@ -31,6 +33,8 @@ def demo(
     *,
     data: Data | None = None,
     patient_pattern: Pattern | None = None,
+    label: Label = "label",
+    sweep: Sweep | None = None,
     out: NewFolder = Path("runs/demo"),
     minutes: Annotated[float, positive] = 6.0,
 ) -> None:
@@ -44,13 +48,22 @@ def demo(
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
             of each video within the folder; usucl data check shows whom it finds
             (default: patients as in labels.csv).
+        label: column of labels.csv and frame_labels.csv that holds the labels.
+        sweep: regular expression with groups, ( ), around everything in which the clips of one
+            examination agree, such as "patient_([0-9]+)_([LR])"; they are then one video. none
+            leaves every clip a video (default: sweeps as in sweeps.csv, if there is one).
         out: run folder.
         minutes: time for everything on this machine, about 60 % of it for training.
     """
     from usucl.demo import run_demo
 
     report, evaluation = run_demo(
-        data=data, out=out, minutes=minutes, patient_pattern=patient_pattern
+        data=data,
+        out=out,
+        minutes=minutes,
+        patient_pattern=patient_pattern,
+        label=label,
+        sweep=sweep,
     )
     show(evaluation)
     say(f"Report: {report}")
@@ -66,6 +79,8 @@ def train(
     *,
     out: NewFolder | None = None,
     patient_pattern: Pattern | None = None,
+    label: Label | None = None,
+    sweep: Sweep | None = None,
     preset: str = "dense",
     set_: Sequence[Change] = (),
     held_out: Sequence[Annotated[int, at_least(0), Metavar("FOLD")]] | None = None,
@@ -87,6 +102,11 @@ def train(
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
             of each video within the folder; usucl data check shows whom it finds
             (default: patients as in labels.csv).
+        label: column of labels.csv and frame_labels.csv that holds the labels, which training
+            itself does not use (default: label).
+        sweep: regular expression with groups, ( ), around everything in which the clips of one
+            examination agree, such as "patient_([0-9]+)_([LR])"; they are then one video. none
+            leaves every clip a video (default: sweeps as in sweeps.csv, if there is one).
         preset: dense, paper, paper-code, or a YAML file: a run's config.yaml, or a few options that
             change the preset it names (preset: dense if it names none).
         set_: changes to the preset, such as epochs=20 loss.cross_k=64 encoder.backbone=resnet50;
@@ -108,6 +128,7 @@ def train(
     """
     folds = None if held_out is None else list(held_out)
     given: dict[str, Any] = {"held_out": folds, "seed": seed, "patient_pattern": patient_pattern}
+    given |= {"label": label, "sweep": sweep}
     flags = {name: value for name, value in given.items() if value is not None}
     changes = dict(text.split("=", 1) for text in set_)
     if twice := [name for name in given if name in flags and name in changes]:
@@ -189,6 +210,8 @@ def embed(
     data: Data,
     *,
     out: NewFolder | None = None,
+    label: Label | None = None,
+    sweep: Sweep | None = None,
     encoder: Literal["trained", "random", "pixels"] = "trained",
     frames_per_video: Count | None = None,
     batch_size: Count = 64,
@@ -201,6 +224,9 @@ def embed(
         run: run folder.
         data: folder of videos.
         out: folder for the files (default: embedded/ of the run).
+        label: column of labels.csv that holds the labels (default: that of the run).
+        sweep: regular expression that makes one video of the clips of an examination, or none
+            (default: as in the run).
         encoder: the trained encoder, its random initialisation, or raw pixels.
         frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         batch_size: frames encoded at once.
@@ -216,6 +242,8 @@ def embed(
             run=run,
             data=data,
             out=out,
+            label=label,
+            sweep=sweep,
             encoder=encoder,
             frames_per_video=frames_per_video,
             batch_size=batch_size,
@@ -241,6 +269,8 @@ def evaluate(
     *,
     out: NewFolder | None = None,
     patient_pattern: Pattern | None = None,
+    label: Label | None = None,
+    sweep: Sweep | None = None,
     frames_per_video: Count = 20,
     queries_per_video: Count = 10,
     resamples: Count = 2000,
@@ -261,7 +291,11 @@ def evaluate(
             one of its own in it for other data).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
             of each video within the folder (default: that of the run).
-        frames_per_video: greatest number of frames per video, evenly spaced.
+        label: column of labels.csv that holds the labels (default: that of the run).
+        sweep: regular expression that makes one video of the clips of an examination, or none
+            (default: as in the run).
+        frames_per_video: greatest number of frames per video, evenly spaced; of a video in which
+            only some frames have a label, these come first.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
         resamples: bootstrap resamples of the patients.
         folds: folds of the cross-validation, by patient, unless labels.csv gives them.
@@ -282,6 +316,8 @@ def evaluate(
             folds=folds,
             seed=seed,
             patient_pattern=patient_pattern,
+            label=label,
+            sweep=sweep,
         )
     show(result)
     own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usucl.data.catalog.catalog import Skipped, VideoCatalog, VideoEntry
-from usucl.data.frames import FrameStore, load_frames
+from usucl.data.augmentation import Augmentation, UltrasoundAugmentation
+from usucl.data.catalog.catalog import VideoCatalog
+from usucl.data.catalog.entry import VideoEntry
+from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.summary import Note, Summary
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
 from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
-from usucl.data.transforms import Augmentation, normalise
+from usucl.data.store import FrameStore, StorePlan, load_frames
+from usucl.data.transforms import normalise
 from usucl.data.video import Video, VideoError, open_video
 
 if TYPE_CHECKING:
@@ -30,8 +34,12 @@ __all__ = [
     "FrameDataset",
     "FrameSampler",
     "FrameStore",
+    "Note",
     "Sampler",
     "Skipped",
+    "StorePlan",
+    "Summary",
+    "UltrasoundAugmentation",
     "Video",
     "VideoCatalog",
     "VideoDataModule",

@@ -64,6 +64,8 @@ def embed(
     data: str | Path,
     out: str | Path | None = None,
     encoder: EncoderName = "trained",
+    label: str | None = None,
+    sweep: str | None = None,
     frames_per_video: int | None = None,
     batch_size: int = 64,
     format: EmbeddingFormat = "safetensors",
@@ -78,6 +80,9 @@ def embed(
         out: folder for the files, which begin with ``<encoder>``; by default ``<run>/embedded``
             (``<run>/embeddings`` belongs to :func:`usucl.evaluate`).
         encoder: "trained", "random" (the run's weights before training) or "pixels".
+        label: column of ``labels.csv`` that holds the labels; by default that of the run.
+        sweep: makes one video of several clips, see :meth:`usucl.data.VideoCatalog.with_sweeps`; by
+            default as in the run.
         frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
         batch_size: frames encoded at once.
         format: ``"safetensors"`` (tensors, and a table of the frames), ``"npz"`` (arrays) or
@@ -105,7 +110,7 @@ def embed(
     if out.exists() and not overwrite and any(out.iterdir()):
         raise FileExistsError(f"out must be empty, got {out}; give overwrite=True to write into it")
     check_writable(out)
-    catalog = RunFolder(run).scan(data)
+    catalog = RunFolder(run).scan(data, label=label, sweep=sweep)
     result = embed_entries(
         catalog.entries,
         encoders,

@@ -63,6 +63,8 @@ def evaluate(
     folds: int = 5,
     seed: int = 0,
     patient_pattern: str | None = None,
+    label: str | None = None,
+    sweep: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a run's trained encoder against its random initialisation and raw pixels.
@@ -81,13 +83,17 @@ def evaluate(
             with the name of a trained one counts as seen until it is renamed.
         out: folder for ``evaluation.json`` and ``embeddings/``; by default the run folder, or, for
             other data than the run's own, ``evaluations/<name of the data folder>`` in it.
-        frames_per_video: greatest number of frames per video to embed and probe, evenly spaced.
+        frames_per_video: greatest number of frames per video to embed and probe, evenly spaced; of
+            a video in which only some frames have a label, these come first.
         queries_per_video: augmented queries per held-out video.
         resamples: bootstrap resamples of the patients.
         folds: folds of the cross-validation, by patient; folds given by ``labels.csv`` are kept.
         seed: seed of the augmentations, the folds and the resamples.
         patient_pattern: finds the patients in the videos' paths, see
             :meth:`usucl.data.VideoCatalog.with_patients`; by default that of the run.
+        label: column of ``labels.csv`` that holds the labels; by default that of the run.
+        sweep: makes one video of several clips, see :meth:`usucl.data.VideoCatalog.with_sweeps`; by
+            default as in the run.
         progress: show the progress on standard error.
 
     Returns:
@@ -114,7 +120,7 @@ def evaluate(
         check_writable(folder.path)
         check_writable(folder.embeddings)
     image_size = image_size_of(run)
-    catalog = RunFolder(run).scan(data, patient_pattern=patient_pattern)
+    catalog = RunFolder(run).scan(data, patient_pattern=patient_pattern, label=label, sweep=sweep)
     own_data = RunFolder(run).holds(catalog)
     target = _target(RunFolder(run), catalog, own_data, out)
     patients = _patients(RunFolder(run), catalog, own_data)
@@ -129,6 +135,7 @@ def evaluate(
         image_size=image_size,
         held_out=held_out,
         frames_per_video=frames_per_video,
+        prefer_labelled=True,
     )
     for name, embedding in embeddings.items():
         embedding.save(target.embeddings, name)
@@ -184,6 +191,8 @@ def evaluate(
         comparisons=0,
         synthetic=is_synthetic(data),
         patient_pattern=patient_pattern,
+        label=catalog.label,
+        sweep=sweep,
     )
     result = replace(result, comparisons=sum(1 for _ in result.differences()))
     write_json(target.evaluation, result.to_json())

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from usucl._progress import track
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
-from usucl.data.transforms import Augmentation
+from usucl.data.augmentation import Augmentation
 from usucl.embedding import default_device, encode, evenly_spaced
 from usucl.evaluation.metrics import auroc
 
@@ -67,6 +67,7 @@ def query_auroc(
     frames: NDArray[np.int64],
     num_frames: int,
     elsewhere: NDArray[np.floating],
+    same_part: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
     """Returns the three AUROCs of one query; NaN where one side is empty (short videos).
 
@@ -74,10 +75,14 @@ def query_auroc(
         similarity: similarity of the query to the clean frames of its own video ``[n]``.
         frames: frame numbers of the clean frames ``[n]``.
         elsewhere: similarity of the query to frames of other patients' videos ``[m]``.
+        same_part: whether the frames are of the query's part of a sweep ``[n]``; those of other
+            parts are not near, whatever their distance.
     """
     distance = np.abs(frames - query_frame)
     other = distance > 0
     near = other & (distance <= NEAR_FRAMES)
+    if same_part is not None:
+        near &= same_part
     beyond = distance > NEAR_FRAMES  # in a short video 0.2 of the length is less than 3 frames
     far = beyond & (distance > FAR_FRACTION * num_frames)
     hard = beyond & (distance <= HARD_FRACTION * num_frames)
@@ -136,8 +141,16 @@ def _patient_means(videos: Sequence[_Video], encoder: str) -> dict[str, dict[str
         queries = video.queries[encoder]
         within = (queries @ video.clean[encoder].T).numpy()  # [q, n]
         elsewhere = (queries @ torch.cat(others).T).numpy() if others else within[:, :0]
+        part = video.entry.part_numbers(video.frames)
         scores = [
-            query_auroc(within[q], frame, video.frames, video.entry.num_frames, elsewhere[q])
+            query_auroc(
+                within[q],
+                frame,
+                video.frames,
+                video.entry.num_frames,
+                elsewhere[q],
+                part == video.entry.part_numbers([frame]),
+            )
             for q, frame in enumerate(video.frames[video.is_query].tolist())
         ]
         for task in TASKS:

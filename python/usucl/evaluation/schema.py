@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 from usucl._environment import Machine
 from usucl.data import Skipped
+from usucl.data.catalog.columns import LABEL
 from usucl.data.catalog.patients import Patients
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.simultaneous import Comparison
@@ -160,7 +161,8 @@ class Evaluation:
         comparisons: number of differences between encoders in the record, over all of which the
             adjusted intervals hold at once.
         synthetic: whether the videos are made up, by :func:`usucl.data.write_phantom`.
-        patient_pattern: pattern given for these videos in place of the run's own.
+        patient_pattern, sweep: patterns given for these videos in place of the run's own.
+        label: column of ``labels.csv`` that the labels are from.
     """
 
     run: str
@@ -180,6 +182,8 @@ class Evaluation:
     comparisons: int
     synthetic: bool
     patient_pattern: str | None = None
+    label: str = LABEL
+    sweep: str | None = None
 
     def __repr__(self) -> str:
         held_out = self.counts.get("held_out")
@@ -246,6 +250,8 @@ class Evaluation:
                 comparisons=content.get("comparisons", 0),
                 synthetic=content.get("synthetic", False),
                 patient_pattern=content.get("patient_pattern"),
+                label=content.get("label", LABEL),
+                sweep=content.get("sweep"),
             )
             if "comparisons" not in content:
                 result = replace(result, comparisons=sum(1 for _ in result.differences()))

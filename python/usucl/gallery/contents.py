@@ -26,6 +26,7 @@ from usucl._progress import track
 from usucl.bank import NegativeBank
 from usucl.bank.versions import publishing, remove_unused
 from usucl.data import VideoEntry, VideoError, load_frames
+from usucl.data.catalog.entry import Part
 
 FORMAT = "usucl-bank-contents-1"
 UNFINISHED = "unfinished"
@@ -37,7 +38,8 @@ class StoredVideo:
     """A video of the gallery; its ``frames``, numbers from 0, are in consecutive slots.
 
     ``patient``, ``label`` and ``fold`` are those of ``labels.csv`` when the gallery was built, None
-    where it gave none.
+    where it gave none. ``clips`` are name, path and number of frames of each clip of a sweep, whose
+    own path is none.
     """
 
     id: str
@@ -47,6 +49,25 @@ class StoredVideo:
     label: str | None
     fold: int | None
     frames: tuple[int, ...]
+    clips: tuple[tuple[str, str, int], ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders and files in which its frames lie."""
+        return tuple(Path(path) for _, path, _ in self.clips) or (Path(self.path),)
+
+    def entry(self) -> VideoEntry:
+        """Returns the video for reading its frames."""
+        clips = [
+            Part(name, VideoEntry(name, Path(path), number, None))
+            for name, path, number in self.clips
+        ]
+        return VideoEntry(self.id, Path(self.path), self.num_frames, None, parts=tuple(clips))
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the record for JSON, in which only sweeps have clips."""
+        fields = asdict(self)
+        return fields if self.clips else {k: v for k, v in fields.items() if k != "clips"}
 
     @classmethod
     def of(cls, entry: VideoEntry, frames: tuple[int, ...]) -> StoredVideo:
@@ -59,6 +80,10 @@ class StoredVideo:
             label=entry.label,
             fold=entry.fold,
             frames=frames,
+            clips=tuple(
+                (part.name, str(part.video.path.absolute()), part.video.num_frames)
+                for part in entry.parts
+            ),
         )
 
 
@@ -132,7 +157,7 @@ class Contents:
         videos = np.unique(self.video[wanted]).tolist()
         for number in track(videos, "Reading frames", unit="videos"):  # each video once
             video = self.videos[number]
-            entry = VideoEntry(video.id, Path(video.path), video.num_frames, None)
+            entry = video.entry()
             mine = wanted[self.video[wanted] == number]
             try:
                 images = load_frames(entry, self.frame[mine], size)
@@ -172,7 +197,7 @@ def _checked(path: Path, table: Mapping[str, Any], frames: int) -> Contents:
     try:
         if table["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT!r}, got {table['format']!r}")
-        videos = [StoredVideo(**{**v, "frames": tuple(v["frames"])}) for v in table["videos"]]
+        videos = [_video(fields) for fields in table["videos"]]
         for video in videos:
             _check_video(video)
         contents = Contents(tuple(videos), dict(table["source"]))
@@ -184,15 +209,24 @@ def _checked(path: Path, table: Mapping[str, Any], frames: int) -> Contents:
     return contents
 
 
+def _video(fields: Mapping[str, Any]) -> StoredVideo:
+    clips = tuple((name, path, number) for name, path, number in fields.get("clips", ()))
+    return StoredVideo(**{**fields, "frames": tuple(fields["frames"]), "clips": clips})
+
+
 def _check_video(video: StoredVideo) -> None:
-    numbers = (video.num_frames, *video.frames, 0 if video.fold is None else video.fold)
-    texts = (video.id, video.path, video.patient or "", video.label or "")
+    of_clips = [number for *_, number in video.clips]
+    numbers = (video.num_frames, *video.frames, 0 if video.fold is None else video.fold, *of_clips)
+    texts: tuple[str, ...] = (video.id, video.path, video.patient or "", video.label or "")
+    texts += tuple(text for name, path, _ in video.clips for text in (name, path))
     if not all(type(number) is int for number in numbers):
         raise ValueError(f"frames and fold must be integers, got {numbers} for {video.id!r}")
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"id, path, patient and label must be texts, got {texts}")
     if not all(0 <= number < video.num_frames for number in video.frames):
         raise ValueError(f"{video.id!r} must have frames below {video.num_frames}, got {numbers}")
+    if video.clips and sum(of_clips) != video.num_frames:
+        raise ValueError(f"the clips of {video.id!r} must have {video.num_frames} frames in all")
 
 
 def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
@@ -202,7 +236,7 @@ def write(folder: Path, bank: NegativeBank, contents: Contents) -> None:
     table = {
         "format": FORMAT,
         "source": dict(contents.source),
-        "videos": [asdict(video) for video in contents.videos],
+        "videos": [video.as_json() for video in contents.videos],
     }
     with publishing(folder):
         write_json(path, table)

@@ -13,6 +13,7 @@ import numpy as np
 
 from usucl._progress import job
 from usucl.bank import NegativeBank
+from usucl.data.catalog.columns import LABEL
 from usucl.embedding import evenly_spaced
 from usucl.gallery import contents
 from usucl.gallery.build import DType, clean, embed, fill, new_bank
@@ -61,6 +62,8 @@ class Gallery:
         run: str | Path,
         data: str | Path,
         out: str | Path,
+        label: str | None = None,
+        sweep: str | None = None,
         frames_per_video: int | None = None,
         search: str = "exact",
         dtype: DType = "float32",
@@ -74,9 +77,12 @@ class Gallery:
         last finished video. An earlier gallery stays until the new one is complete.
 
         Args:
-            run: run folder, of which only the encoder is used.
+            run: run folder, whose encoder is used.
             data: folder of videos; patients, labels and folds are those of its ``labels.csv``.
             out: folder of the gallery.
+            label: column of ``labels.csv`` that holds the labels; by default that of the run.
+            sweep: makes one video of several clips, see
+                :meth:`usucl.data.VideoCatalog.with_sweeps`; by default as in the run.
             frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
             search: search of the bank, see :class:`usucl.NegativeBank`.
             dtype: dtype of the stored embeddings: "float32", "bfloat16" or "float16".
@@ -107,10 +113,11 @@ class Gallery:
 
         encoder = load_encoder(run)
         parts = Parts(out / UNFINISHED, encoder_fingerprint(run))
-        catalog = RunFolder(run).scan(data)
+        catalog = RunFolder(run).scan(data, label=label, sweep=sweep)
         tasks = [parts.task(e, evenly_spaced(e.num_frames, frames_per_video)) for e in catalog]
-        asked = json.dumps([[task.part for task in tasks], search, dtype])
-        request = hashlib.sha256(asked.encode()).hexdigest()
+        asked = [[task.part for task in tasks], search, dtype]
+        asked += [] if catalog.label == LABEL else [catalog.label]
+        request = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         if keep:
             gallery = cls.open(out)
             if gallery.contents.source.get("request") != request:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,16 +47,12 @@ class Parts:
 
     def task(self, entry: VideoEntry, frames: Sequence[int]) -> Task:
         """Returns the task of embedding these frames of a video."""
-        path = entry.path.resolve()
-        files = frame_files(path) if path.is_dir() else [path]
-        stats = [(file.name, file.stat()) for file in files]
-        content = {
-            "format": FORMAT,
-            "encoder": self.encoder,
-            "path": str(path),
-            "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
-            "frames": list(frames),
-        }
+        content: dict[str, Any] = {"format": FORMAT, "encoder": self.encoder}
+        if entry.parts:
+            content["parts"] = [_files(part.video) for part in entry.parts]
+        else:
+            content |= _files(entry)
+        content["frames"] = list(frames)
         part = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
         return Task(entry, tuple(frames), part)
 
@@ -90,6 +87,15 @@ class Parts:
 
     def _file(self, part: str) -> Path:
         return self.folder / f"{part}.safetensors"
+
+
+def _files(entry: VideoEntry) -> dict[str, Any]:
+    """Returns where a video lies, and what changes with its content."""
+    path = entry.path.resolve()
+    files = frame_files(path) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files]
+    about = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return {"path": str(path), "files": about}
 
 
 def is_normalised(embedding: Tensor, frames: int) -> bool:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from usucl.bank import NegativeBank
 from usucl.data import VideoError, normalise, open_video
-from usucl.data.dicom_files import DICOM_SUFFIXES, is_dicom
 from usucl.data.transforms import centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.gallery.contents import Contents
@@ -72,30 +71,21 @@ def query_of_file(encoder: FrameEncoder, contents: Contents, text: str) -> Query
 def _video(contents: Contents, path: Path) -> str | None:
     """Returns the id of the stored video that a file is, or is a frame of."""
     own = {path.resolve(), path.resolve().parent}
-    return next((v.id for v in contents.videos if Path(v.path).resolve() in own), None)
+    return next((v.id for v in contents.videos if any(p.resolve() in own for p in v.paths)), None)
 
 
 def _read(text: str) -> tuple[Tensor, str]:
     """Reads the frame, uint8 ``[3, H, W]``, and its name."""
     path, number = _parted(text)
-    ending = path.suffix.lower()
-    if ending in IMAGE_SUFFIXES and path.is_file() and not is_stack(path):
+    if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_stack(path):
         if number is not None:
             raise ValueError(f"query must have no frame number for the image {path}, got @{number}")
         return torch.from_numpy(read_image(path)).permute(2, 0, 1), path.name
-    if path.is_file() and (ending in DICOM_SUFFIXES or is_dicom(path)):
-        try:
-            from usucl.data.dicom import dicom_frame
-
-            frame, number = dicom_frame(path, number)
-        except IndexError as error:
-            raise ValueError(f"query: {error}") from error
-        return frame, f"{path.name} @{number}"
     video = open_video(path)
     number = len(video) // 2 if number is None else number
     if number >= len(video):
         raise ValueError(f"query: {path} has {len(video)} frames, got @{number}")
-    return video.frames([number])[0], f"{path.name} @{number}"
+    return video[number], f"{path.name} @{number}"
 
 
 def _parted(text: str) -> tuple[Path, int | None]:

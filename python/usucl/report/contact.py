@@ -42,6 +42,20 @@ class Tile:
     frame: int
     similarity: float | None
 
+    @property
+    def label(self) -> str | None:
+        """The label of the video or, of a sweep, that of the clip."""
+        labels = self.entry.frame_labels
+        return labels[self.frame] if self.entry.parts and labels else self.entry.label
+
+    @property
+    def place(self) -> str:
+        """The number of the frame and, in a sweep, the clip that it is counted in."""
+        if (found := self.entry.part_of(self.frame)) is None:
+            return f"frame {self.frame}"
+        part, number = found
+        return f"{part.name}, frame {number}"
+
     def picture(self) -> Tensor:
         """Returns the frame as the encoder sees it, uint8 ``[3, TILE, TILE]``."""
         return load_frames(self.entry, [self.frame], TILE)[0]
@@ -87,8 +101,10 @@ def contact_sheet(record: RunRecord, data: str | Path) -> ContactSheet | None:
     Returns:
         The sheet, or None if there is no other video to compare with.
     """
-    given = record.evaluation.patient_pattern if record.evaluation else None
-    catalog = record.folder.scan(data, patient_pattern=given)
+    given: dict[str, str | None] = {}
+    if (of := record.evaluation) is not None:
+        given = {"patient_pattern": of.patient_pattern, "label": of.label, "sweep": of.sweep}
+    catalog = record.folder.scan(data, **given)
     held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)
     if len({e.group for e in entries}) < 2:
@@ -134,7 +150,9 @@ def _rows(record: RunRecord, catalog: VideoCatalog) -> Iterator[ContactRow]:
     for n, i in enumerate(chosen.tolist()):
         anchor = tile(i, None)
         near = anchor.frame + radius
-        near = near if near < anchor.entry.num_frames else max(0, anchor.frame - radius)
+        part = anchor.entry.part_numbers([anchor.frame, min(near, anchor.entry.num_frames - 1)])
+        is_within = near < anchor.entry.num_frames and part[0] == part[1]
+        near = near if is_within else max(0, anchor.frame - radius)
         image = normalise(load_frames(anchor.entry, [near], size))
         positive = encode(encoder, image, 1, default_device()).embedding[0]
         hardest: dict[str, Tile] = {}

@@ -92,8 +92,9 @@ def _is_named(row: ContactRow, tile: Tile) -> bool:
 def _about(row: ContactRow, tile: Tile) -> list[str]:
     """Returns the lines below the similarity: video, label and frame, or the distance in time."""
     if not _is_named(row, tile):
-        return [f"{number(tile.frame - row.anchor.frame, '+d')} frames"]
-    return [tile.entry.id, *filter(None, [tile.entry.label]), f"frame {tile.frame}"]
+        distance = f"{number(tile.frame - row.anchor.frame, '+d')} frames"
+        return [distance, *([tile.place] if tile.entry.parts else [])]
+    return [tile.entry.id, *filter(None, [tile.label]), tile.place]
 
 
 def _png(picture: Tensor) -> bytes:

@@ -11,11 +11,12 @@ import numpy as np
 
 from usucl._files import DamagedFileError, read_json
 from usucl._tables import read_table
+from usucl.data.catalog.split_table import SPLIT
 from usucl.data.phantom import is_synthetic
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray
 from usucl.report.wording import Subjects
-from usucl.run_folder import SPLIT, RunFolder
+from usucl.run_folder import RunFolder
 from usucl.training import TrainingConfig, read_config
 
 
@@ -90,6 +91,11 @@ class RunRecord:
     def is_of_own_data(self) -> bool:
         """Whether the evaluation, if there is one, is on the data of the run."""
         return self.target is self.folder or bool(self.evaluation and self.evaluation.own_data)
+
+    @property
+    def label(self) -> str:
+        """The column of the labels that were measured, or else of the run's."""
+        return self.evaluation.label if self.evaluation else self.config.label
 
     @property
     def subjects(self) -> Subjects:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job
+from usucl.data.catalog.columns import LABEL
 from usucl.embedding import Embeddings
 from usucl.evaluation import Evaluation
 from usucl.report import contact_views, facts, figures, results, verdicts
@@ -207,7 +208,7 @@ def _map(record: RunRecord) -> str:
     if record.evaluation is None or not names:
         return ""
     embeddings = {name: Embeddings.load(folder, name) for name in names}
-    drawing = figures.embedding_map(embeddings, record.target.map_figure)
+    drawing = figures.embedding_map(embeddings, record.target.map_figure, label=record.label)
     if drawing is None:
         return paragraph("No embedding is finite: there is no map.")
     held_out = any(next(iter(embeddings.values())).held_out)
@@ -286,7 +287,12 @@ def _data(record: RunRecord) -> str:
             patients = "unknown" if here.patients == "unknown" else str(some.patients)
             rows.append([f"measured here, {title}", str(some.videos), patients, "–"])  # noqa: RUF001
     noun = "patient" if subjects.patients == "unknown" else subjects.noun
-    head = ["part", "videos", f"{noun}s", "labels"]
+    head = [
+        "part",
+        "videos",
+        f"{noun}s",
+        "labels" if record.config.label == LABEL else record.config.label,
+    ]
     parts = [table(head, rows) if record.split else "", facts.held_out(record)]
     if record.skipped:
         parts.append(heading(f"Skipped: {count(len(record.skipped), 'file')}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from usucl.data.catalog.columns import LABEL
 from usucl.evaluation import Evaluation
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.embed import ENCODERS
@@ -58,7 +59,7 @@ GEOMETRY = {
         ".1f",
     ),
 }
-LABELS = {"label": "Label of the video", "frame_label": "Label of the frame"}
+LABELS = ("label", "frame_label")
 PROTOCOLS = ("held_out", "cross_validation")
 HEAD = ["", "trained", "random", "pixels", "trained − random", "trained − pixels"]  # noqa: RUF001
 
@@ -89,6 +90,16 @@ class _Protocol(NamedTuple):
         return cls(f"{title}, not held out", f"{how}: not held out", meaning, False)
 
 
+def label_title(evaluation: Evaluation, label: str) -> str:
+    """Returns what a probe tells: the label of the video or of the frame, by its column's name."""
+    name = "Label" if evaluation.label == LABEL else evaluation.label
+    return f"{name} of the {_level(label)}"
+
+
+def _level(label: str) -> str:
+    return "video" if label == "label" else "frame"
+
+
 def retrieval_rows(evaluation: Evaluation) -> list[Row]:
     """Returns the retrieval figures, in the order of the report."""
     held_out = evaluation.protocol.measured_on == "held-out videos"
@@ -113,15 +124,16 @@ def probe_rows(evaluation: Evaluation) -> list[Row]:
     """Returns the balanced accuracy of the linear probe for every label and protocol."""
     rows = []
     for label, protocol, result in _protocols(evaluation):
-        level = "video" if label == "label" else "frame"
+        level = _level(label)
+        what = "the label" if evaluation.label == LABEL else evaluation.label
         words = _Protocol.of(evaluation, protocol)
         rows.append(
             Row(
-                name=f"{LABELS[label]},\n{words.title}",
+                name=f"{label_title(evaluation, label)},\n{words.title}",
                 estimates=result.probes["linear"][level]["balanced_accuracy"],
                 chance=result.chance,
                 unit="Balanced accuracy",
-                skill=f"telling the label of the {level}"
+                skill=f"telling {what} of the {level}"
                 + ("" if words.held_out else " (not held out)"),
                 how=f"linear probe per {level}, {words.how}",
                 held_out=words.held_out,
@@ -137,10 +149,11 @@ def _videos(evaluation: Evaluation) -> str:
 def leading_rows(evaluation: Evaluation) -> list[Row]:
     """Returns the figures of the headline: held-out ones, and others where there are none."""
     rows = retrieval_rows(evaluation)
-    for label in LABELS.values():
-        probes = [row for row in probe_rows(evaluation) if row.name.startswith(label)]
+    for label in LABELS:
+        title = label_title(evaluation, label)
+        probes = [row for row in probe_rows(evaluation) if row.name.startswith(f"{title},")]
         best = [row for row in probes if row.held_out] or probes
-        rows += [row._replace(name=label) for row in best[:1]]
+        rows += [row._replace(name=title) for row in best[:1]]
     return rows
 
 
@@ -168,7 +181,7 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
     for label, protocol, result in _protocols(evaluation):
         words = _Protocol.of(evaluation, protocol, subjects.noun)
         classes = ", ".join(f"{isolated(c)} {n}" for c, n in result.patients_per_class.items())
-        parts.append(heading(f"{LABELS[label]}: {words.title}"))
+        parts.append(heading(f"{label_title(evaluation, label)}: {words.title}"))
         tested = f"{subjects.noun.capitalize()}s tested"
         split = escape(subjects.split)
         note = f"{escape(words.meaning)} {tested}: {classes}.{_gaps(result, subjects)} {split}"

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from usucl._ranges import check_range
 from usucl.data import Curriculum
+from usucl.data.catalog.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
 
@@ -90,6 +91,11 @@ class TrainingConfig:
         patient_pattern: regular expression with one group, ``( )``, around what names the patient
             in the path of a video within ``data``; None for the patients of ``labels.csv`` alone,
             see :meth:`usucl.data.VideoCatalog.with_patients`.
+        label: column of ``labels.csv`` and ``frame_labels.csv`` that holds the labels, which only
+            balance the folds here and are what the evaluation probes.
+        sweep: regular expression with groups, ``( )``, around everything in which the clips of one
+            examination agree, which are then one video; null for the sweeps of ``sweeps.csv``, if
+            there is one; none for no sweeps, see :meth:`usucl.data.VideoCatalog.with_sweeps`.
         held_out: folds of patients that are not trained on; empty to train on all; None for the
             smallest fold, which is 0 unless ``labels.csv`` gives others.
         seed: seed of the encoder's first weights, the folds and every random draw.
@@ -112,6 +118,8 @@ class TrainingConfig:
     data: str = ""
     damaged: Literal["skip", "keep"] = "skip"
     patient_pattern: str | None = None
+    label: str = LABEL
+    sweep: str | None = None
     held_out: tuple[int, ...] | None = None
     seed: int = 0
     method: str = Dense.name

@@ -64,7 +64,7 @@ class Plan:
         config, steps = self.config, len(self.batches)
         encoder = config.encoder
         rows = [
-            *data_rows(self.training, self.held_out),
+            *data_rows(self.config, self.training, self.held_out),
             ("batch", self._batch(0)),
             ("steps", f"{steps:,} per epoch, {steps * config.epochs:,} in {config.epochs} epochs"),
             (

@@ -12,8 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from usucl._progress import Stage, duration
 from usucl._terminal import say
 from usucl.data import FrameBatch, FrameBatches, VideoCatalog
+from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
+from usucl.training.config import TrainingConfig
 from usucl.training.module import ContrastiveTraining
 
 MEASURED = 5  # steps, of which the first two are slower than the rest
@@ -92,14 +95,17 @@ def summary(
         name = torch.cuda.get_device_name(device)
     after = f", going on after epoch {done}" if done else ""
     return [
-        *data_rows(training, held_out),
+        *data_rows(config, training, held_out),
         ("steps", f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs{after}"),
+        ("decoded frames", str(batches.store_plan())),
         ("encoder", f"{_backbone(module)}, {weights / 1e6:.1f} million parameters"),
         ("device", f"{name}, precision {config.precision}"),
     ]
 
 
-def data_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str, str]]:
+def data_rows(
+    config: TrainingConfig, training: VideoCatalog, held_out: VideoCatalog
+) -> list[tuple[str, str]]:
     """Returns what is trained on and what is held out."""
     left_out = f"{len(training.skipped)} left out" if training.skipped else "none left out"
     frames = sum(entry.num_frames for entry in training)
@@ -107,7 +113,14 @@ def data_rows(training: VideoCatalog, held_out: VideoCatalog) -> list[tuple[str,
         ("trained on", f"{_videos(training)}, {frames:,} frames; {left_out}"),
         ("held out", _held_out(held_out)),
     ]
-    known = [entry.patient_known for entry in (*training, *held_out)]
+    everything = (*training, *held_out)
+    if config.label != LABEL:
+        rows.append(("labels", f"column {config.label}"))
+    if sweeps := [entry for entry in everything if entry.parts]:
+        clips = sum(len(entry.parts) for entry in sweeps)
+        by = SWEEPS if config.sweep is None else config.sweep
+        rows.append(("sweeps", f"{len(sweeps):,} videos of {clips:,} clips, by {by}"))
+    known = [entry.patient_known for entry in everything]
     if not all(known):
         which = "some patients unknown" if any(known) else "patients unknown"
         rows.append(("split", f"{which}: split by video; a patient may be on both sides"))

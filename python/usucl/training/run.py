@@ -15,7 +15,7 @@ from typing import Any
 from usucl._progress import job
 from usucl._terminal import say
 from usucl.data import VideoCatalog
-from usucl.data.catalog.labels import LABELS
+from usucl.data.catalog.columns import LABELS
 from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig
 from usucl.training.presets import read_config
@@ -162,7 +162,11 @@ def configured(
 def scanned(config: TrainingConfig) -> VideoCatalog:
     """Returns all videos of a run."""
     return VideoCatalog.scan(
-        config.data, damaged=config.damaged, patient_pattern=config.patient_pattern
+        config.data,
+        damaged=config.damaged,
+        label=config.label,
+        patient_pattern=config.patient_pattern,
+        sweep=config.sweep,
     )
 
 

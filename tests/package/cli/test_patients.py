@@ -55,7 +55,7 @@ def test_a_bad_pattern_is_named(
 @pytest.mark.parametrize(
     ("rows", "code", "said"),
     [
-        ("a,x,p1,0 b,x,p1,1 c,y,p2,0 d,y,p2,0", 1, "the videos of group 'p1' are in folds 0, 1"),
+        ("a,x,p1,0 b,x,p1,1 c,y,p2,0 d,y,p2,0", 1, "lines 2 and 3 put patient 'p1' into folds"),
         ("a,x,p1,0 b,x,p1,0 c,y,p2,0 d,y,p2,0", 0, "every fold given is 0"),
         ("a,x,p1,0 b,x,p1,0 c,y,p2,1 e,y,p2,1", 0, "1 videos without a label in labels.csv: d"),
         ("a,x,p1,0 b,x,p1,0 c,y,p2,1 e,y,p2,1", 0, "no video in the folder is called e"),

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from usucl._terminal import table
-from usucl.cli.bank import BRIEF
+from usucl.cli.bank_views import BRIEF
 
 LONG = "Pneu_northumbria_0409_set3_vid1_crossplanelinear"
 PAIRS = [

@@ -93,7 +93,7 @@ def test_files_of_unknown_kinds_are_named_and_texts_are_not(tmp_path: Path) -> N
     for name in ("a.dcm", "b.DICOM", "c.nii", "d", "notes.txt", "paper.pdf", ".hidden.dcm"):
         (tmp_path / name).write_text("x")
     reasons = {s.path.name: s.reason for s in VideoCatalog.scan(tmp_path).skipped}
-    dicom = "DICOM is not read yet: convert it to a video or to frames"
+    dicom = "not a DICOM file"
     other = "no video or image format that is read"
     assert reasons == {"a.dcm": dicom, "b.DICOM": dicom, "c.nii": other, "d": other}
 
@@ -233,8 +233,8 @@ def test_frame_labels(tmp_path: Path) -> None:
     x, y = VideoCatalog.scan(tmp_path)
     assert x.frame_labels == ("a", "b", "c") and y.frame_labels is None
     table.write_text("video_id,frame,label\nx,2,c\n")
-    with pytest.warns(UserWarning, match=r"unlabelled frames: x \(1 of 3\)"):
-        assert VideoCatalog.scan(tmp_path).entries[0].frame_labels is None
+    with pytest.warns(UserWarning, match=r"labels of some frames only.*x \(1 of 3\)"):
+        assert VideoCatalog.scan(tmp_path).entries[0].frame_labels == (None, None, "c")
     table.write_text("video_id,frame,label\nx,3,c\n")
     with pytest.raises(ValueError, match="labels frame 3 of 'x', which has 3 frames"):
         VideoCatalog.scan(tmp_path)

@@ -17,50 +17,24 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     RLELossless,
-    UltrasoundMultiFrameImageStorage,
 )
+from tiny_dicom import SYNTAXES, write
 
-from usucl.data import VideoCatalog, VideoError
-from usucl.data.dicom import dicom_frame
-from usucl.data.dicom_files import is_dicom
+from usucl.data import VideoCatalog, VideoError, open_video
+from usucl.data.video.dicom import is_dicom
 
 GREY = np.random.default_rng(0).integers(0, 230, (3, 16, 24), dtype=np.uint8)
 RGB = np.random.default_rng(1).integers(0, 230, (3, 16, 24, 3), dtype=np.uint8)
 
 
-def write(
-    path: Path,
-    pixels: np.ndarray,
-    colours: str = "MONOCHROME2",
-    *,
-    syntax: UID = ExplicitVRLittleEndian,
-    packed: bytes | None = None,
-    **more: Any,
-) -> Path:
-    data = pydicom.Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
-    data.SOPClassUID, data.SOPInstanceUID = UltrasoundMultiFrameImageStorage, "1.2.3"
-    data.NumberOfFrames, data.Rows, data.Columns = pixels.shape[:3]
-    data.SamplesPerPixel = pixels.shape[3] if pixels.ndim == 4 else 1
-    data.PlanarConfiguration = 0
-    data.PhotometricInterpretation = colours
-    data.BitsAllocated = data.BitsStored = 8 * pixels.dtype.itemsize
-    data.PixelRepresentation = 0
-    for name, value in more.items():
-        setattr(data, name, value)
-    data.HighBit = more.get("HighBit", data.BitsStored - 1)
-    data.PixelData = pixels.tobytes() if packed is None else packed
-    data["PixelData"].VR = "OB" if packed else "OW"
-    data["PixelData"].is_undefined_length = packed is not None
-    data.save_as(path, enforce_file_format=True)
-    return path
+def frame_of(path: Path, index: int) -> np.ndarray:
+    """uint8 [3, H, W]."""
+    return open_video(path)[index].numpy()
 
 
 def palette(bits: int, width: int, factor: int) -> dict[str, Any]:
@@ -97,7 +71,7 @@ def in_16(pixels: np.ndarray) -> np.ndarray:
 def test_8_bits_are_as_bright_in_16(tmp_path: Path, pixels: np.ndarray, more: Any) -> None:
     looked_up = "RedPaletteColorLookupTableData" in more
     colours = "PALETTE COLOR" if looked_up else "RGB" if pixels.ndim == 4 else "MONOCHROME2"
-    shown = dicom_frame(write(tmp_path / "a", pixels, colours, **more), 1)[0].numpy()
+    shown = frame_of(write(tmp_path / "a", pixels, colours, **more), 1)
     meant = RGB[1].transpose(2, 0, 1) if pixels.ndim == 4 else np.stack([GREY[1]] * 3)
     assert np.array_equal(shown, meant)
 
@@ -107,23 +81,12 @@ def test_a_palette_of_bytes_may_have_more_than_256_entries(tmp_path: Path) -> No
     for name, value in entries.items():
         entries[name] = [512, 0, 8] if name.endswith("Descriptor") else bytes(256) + value
     path = write(tmp_path / "a", in_16(GREY) + 256, "PALETTE COLOR", BitsStored=9, **entries)
-    assert np.array_equal(dicom_frame(path, 0)[0][0].numpy(), GREY[0])
+    assert np.array_equal(frame_of(path, 0)[0], GREY[0])
 
 
 def compressed(folder: Path) -> dict[str, bytes]:
     """Files of every way to pack pixels."""
-    jpegs = []
-    for frame in GREY:
-        Image.fromarray(frame).save(file := io.BytesIO(), "jpeg")
-        jpegs.append(file.getvalue())
-    write(folder / "native", GREY)
-    write(folder / "implicit", GREY, syntax=ImplicitVRLittleEndian)
-    write(folder / "deflated", GREY, syntax=DeflatedExplicitVRLittleEndian)
-    write(folder / "jpeg", GREY, syntax=JPEGBaseline8Bit, packed=encapsulate(jpegs))
-    data = pydicom.dcmread(folder / "native")
-    data.compress(RLELossless)
-    data.save_as(folder / "rle")
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {n: write(folder / n, GREY, syntax=uid).read_bytes() for n, uid in SYNTAXES.items()}
 
 
 def test_every_cut_is_told(tmp_path: Path) -> None:
@@ -131,11 +94,11 @@ def test_every_cut_is_told(tmp_path: Path) -> None:
     path = tmp_path / "cut"
     for name, content in compressed(tmp_path / "whole").items():
         path.write_bytes(content)
-        assert dicom_frame(path)[1] == 1, name
+        assert len(open_video(path)) == 3, name
         for length in [*range(0, len(content) - 1, 37), len(content) - 9]:
             path.write_bytes(content[:length])
             with pytest.raises(VideoError) as told:
-                dicom_frame(path, 0)
+                open_video(path)
             assert "\n" not in str(told.value), name
 
 
@@ -144,19 +107,17 @@ def test_damage_is_told_in_one_sentence_or_harmless(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     path = tmp_path / "damaged"
     for content in compressed(tmp_path / "whole").values():
-        for _ in range(60):
+        for _ in range(45):
             mutant = np.frombuffer(content, np.uint8).copy()
             places = rng.integers(0, len(mutant), rng.integers(1, 8))
             mutant[places] = rng.integers(0, 256, len(places))
             path.write_bytes(mutant.tobytes())
             try:
-                frame, _ = dicom_frame(path)
+                frames = open_video(path)[:]
             except VideoError as error:
                 assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-            except IndexError as error:
-                assert "frames, got @" in str(error)
             else:
-                assert frame.shape[0] == 3
+                assert frames.shape[1] == 3
 
 
 def deflated(path: Path, *pieces: bytes) -> Path:
@@ -179,12 +140,12 @@ def test_what_inflates_to_gigabytes_is_refused(
     begin = struct.pack("<HH2sHI", 0x0009, 0x0010, b"OB", 0, 0xFFFFFFF0)
     path = deflated(tmp_path / "bomb", begin, *[bytes(2**23)] * 20)
     with pytest.raises(VideoError, match="set USUCL_MAX_INFLATED_BYTES to raise"):
-        dicom_frame(path)
+        open_video(path)
     many = struct.pack("<HH2sHI", 0x0009, 0x0010, b"OB", 0, 0) * 100_000
     path = deflated(tmp_path / "many", *[many] * 30)
     before = time.monotonic()
     with pytest.raises(VideoError, match="too many elements"):
-        dicom_frame(path)
+        open_video(path)
     assert time.monotonic() - before < 10
 
 
@@ -192,10 +153,10 @@ def test_what_a_header_would_cost_is_refused(tmp_path: Path) -> None:
     for rows, columns in ((32000, 32000), (65535, 60000), (1, 60000), (60000, 2)):
         path = write(tmp_path / "a", GREY, Rows=rows, Columns=columns)
         with pytest.raises(VideoError, match=r"too large.*USUCL_MAX_"):
-            dicom_frame(path)
+            open_video(path)
     path = write(tmp_path / "a", GREY, NumberOfFrames=10**8)
     with pytest.raises(VideoError, match="cut short: 1152 of 38400000000 bytes of pixels"):
-        dicom_frame(path)
+        open_video(path)
 
 
 def test_a_frame_larger_than_the_header_says_is_refused(tmp_path: Path) -> None:
@@ -203,11 +164,11 @@ def test_a_frame_larger_than_the_header_says_is_refused(tmp_path: Path) -> None:
     packed = encapsulate([file.getvalue()] * 3)
     path = write(tmp_path / "a", GREY, syntax=JPEGBaseline8Bit, packed=packed)
     with pytest.raises(VideoError, match="a frame is 9000x9000, not 24x16 as the header says"):
-        dicom_frame(path)
+        open_video(path)
     segment = struct.pack("<16L", 1, 64, *[0] * 14) + b"\x81\x00" * 2**22
     path = write(tmp_path / "a", GREY, syntax=RLELossless, packed=encapsulate([segment] * 3))
     with pytest.raises(VideoError, match="a frame unpacks to more than 24x16"):
-        dicom_frame(path)
+        open_video(path)
 
 
 @pytest.mark.parametrize("name", ["IM_0001", "I0000002", "scan.ima", "1.2.840.113", "a.DCM"])
@@ -224,9 +185,8 @@ def test_dicom_is_known_by_content(tmp_path: Path, name: str) -> None:
             data.save_as(tmp_path / name)
             content = (tmp_path / name).read_bytes()
             (tmp_path / name).write_bytes(content[content.index(b"\x08\0\x16\0") :])
-        (skipped,) = VideoCatalog.scan(tmp_path).skipped
-        assert skipped.reason.startswith("DICOM is not read yet: convert it"), form
-        assert np.array_equal(dicom_frame(tmp_path / name, 2)[0][0].numpy(), GREY[2]), form
+        assert [entry.num_frames for entry in VideoCatalog.scan(tmp_path)] == [3, 2], form
+        assert np.array_equal(frame_of(tmp_path / name, 2)[0], GREY[2]), form
 
 
 def test_other_files_are_not_dicom(tmp_path: Path) -> None:
@@ -236,8 +196,22 @@ def test_other_files_are_not_dicom(tmp_path: Path) -> None:
     for content in contents:
         path.write_bytes(content)
         assert not is_dicom(path)
-    path.write_bytes(bytes(128) + b"DICM")
+
+
+def test_files_without_pictures_are_left_out_and_told(tmp_path: Path) -> None:
+    for name, kind in (("report", "ComprehensiveSRStorage"), ("file", "EncapsulatedPDFStorage")):
+        data = pydicom.Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.SOPClassUID, data.SOPInstanceUID = getattr(pydicom.uid, kind), "1.2.3"
+        data.save_as(tmp_path / name, enforce_file_format=True)
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(ValueError, match="no usable video") as told:
-        VideoCatalog.scan(tmp_path)
-    assert "a: DICOM is not read yet" in str(told.value) and "1 x DICOMDIR" in str(told.value)
+    write(tmp_path / "loop", GREY)
+    write(tmp_path / "still", GREY[:1])
+    catalog = VideoCatalog.scan(tmp_path)
+    assert [entry.id for entry in catalog] == ["loop"]
+    assert {item.path.name: item.reason for item in catalog.skipped} == {
+        "report": "holds no picture, or is cut before it (DICOM Comprehensive SR Storage)",
+        "file": "holds no picture, or is cut before it (DICOM Encapsulated PDF Storage)",
+        "still": "too short: 1 of at least 2 frames",
+    }

@@ -1,4 +1,4 @@
-"""Frames at training size: resizing, cropping, normalising, augmenting, keeping in memory."""
+"""Frames at training size: resizing, cropping, normalising, augmenting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from usucl.data import Augmentation, FrameStore, VideoCatalog, load_frames, normalise
+from usucl.data import Augmentation, VideoCatalog, load_frames, normalise
 from usucl.data.transforms import MEAN, STD, resize_short_side
 
 
@@ -48,26 +48,6 @@ def test_load_frames_is_resized_and_cropped_at_the_centre(catalog: VideoCatalog)
         ).abs().float().mean() < 60  # one pixel of rounding at most
         assert torch.equal(load_frames(entry, torch.tensor([1, 4, 1]), 16)[0], frames[1])
     assert load_frames(catalog.entries[0], [], 16).shape == (0, 3, 16, 16)
-
-
-@pytest.mark.parametrize("limit", [0, 12_000, 10**9])
-def test_store_gives_the_same_frames_whatever_fits(catalog: VideoCatalog, limit: int) -> None:
-    store = FrameStore(catalog.entries, 20, limit)
-    assert store.stored_videos == {0: 0, 12_000: 0, 10**9: 2}[limit]
-    colour, grey = store.frames(0, [5, 0, 5]), store.frames(1, np.array([2]))
-    assert colour.shape == (3, 3, 40, 20) and grey.shape == (1, 1, 20, 26)
-    assert torch.equal(colour[1], load_raw(catalog, 0, 0))
-    assert torch.equal(grey[0], load_raw(catalog, 1, 2)[:1])
-
-
-def load_raw(catalog: VideoCatalog, video: int, frame: int) -> torch.Tensor:
-    return resize_short_side(catalog.entries[video].open().frames([frame]), 20)[0]
-
-
-def test_store_keeps_to_its_limit(catalog: VideoCatalog) -> None:
-    one_video = 6 * 3 * 40 * 20
-    assert FrameStore(catalog.entries, 20, one_video).stored_videos == 1
-    assert FrameStore(catalog.entries, 20, one_video - 1).stored_videos == 0
 
 
 @pytest.mark.parametrize("name", ["crop", "crop-flip-jitter"])

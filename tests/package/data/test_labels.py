@@ -16,10 +16,10 @@ ROWS = "video_id,label,patient\nv1,gesund,Müller\nv2,krank,Weiß\n"
 PICTURE = Image.new("L", (8, 8))
 
 
-def make(root: Path, *names: str) -> Path:
+def make(root: Path, *names: str, count: int = 2) -> Path:
     for name in names:
         (root / name).mkdir(parents=True)
-        for i in range(2):
+        for i in range(count):
             PICTURE.save(root / name / f"{i}.png")
     return root
 
@@ -91,7 +91,16 @@ def test_cells_may_hold_separators_and_notes_line_breaks(videos: Path) -> None:
         ("video_id,label\nv1,a\nv2,b,c\n", "line 3: there are 3 cells, but 2 columns"),
         ("video_id,label,Label\nv1,a,b\n", "line 1: there are two columns 'label'"),
         ("", "must have the columns video_id, label; missing: video_id, label"),
-        ("video_id;labels\nv1;a\n", "missing: label$"),
+        ("video_id;labels\nv1;a\n", r"missing: label \(its columns are video_id, labels\): name "),
+        ("file;label\nv1;a\n", r"missing: video_id \(its columns are file, label\)$"),
+        (
+            "video_id,label,patient,fold\nv1,a,p,0\nv2,a,q,1\nv3,a,p,1\n",
+            "lines 2 and 4 put patient 'p' into folds 0 and 1",
+        ),
+        (
+            "video_id,label,group,fold\nv1,a,7.0,0\nv2,a,,1\nv3,a,7,2\n",
+            "lines 2 and 4 put patient '7' into folds 0 and 2",
+        ),
         (b"video_id,label\nv1,a\nv2,\0\n", "line 3: it is no text"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "it is no text: export the table as CSV"),
         (b"video_id,label\nv1,\x81\n", "line 2: it is no text in utf-8 or cp1252"),
@@ -161,7 +170,87 @@ def test_frames_without_a_label_are_not_labelled(videos: Path) -> None:
     (videos / "frame_labels.csv").write_text(table)
     with pytest.warns(UserWarning, match=r"v2 \(1 of 2\), v3 \(1 of 2\)"):
         entries = list(VideoCatalog.scan(videos))
-    assert [e.frame_labels for e in entries] == [("none", "-"), None, None]
+    assert [e.frame_labels for e in entries] == [("none", "-"), ("a", None), ("a", None)]
+
+
+def test_a_row_may_label_a_range_of_frames(tmp_path: Path) -> None:
+    root = make(tmp_path, "v1", count=6)
+    header = "video_id,frame,Last Frame,label\n"
+    (root / "frame_labels.csv").write_text(header + "v1,1,2,a\nv1,2,,a\nv1,4.0,5.0,b\nv1,3,,\n")
+    with pytest.warns(UserWarning, match=r"1 of 1 videos have labels of some.*v1 \(4 of 6\)"):
+        (entry,) = VideoCatalog.scan(root)
+    assert entry.frame_labels == (None, "a", "a", None, "b", "b")
+    for row, message in (
+        ("v1,3,2,a", "line 2: last_frame must be at least frame 3, got 2"),
+        ("v1,3,6,a", "line 2 labels frame 6 of 'v1', which has 6 frames"),
+        ("v1,0,3,a\nv1,2,,b", "line 3 contradicts an earlier label of frame 2"),
+        ("v1,0,x,a", "line 2: last_frame must be a whole number"),
+    ):
+        (root / "frame_labels.csv").write_text(header + row)
+        with pytest.raises(ValueError, match=message):
+            VideoCatalog.scan(root)
+
+
+def test_leading_zeros_are_kept_and_whole_numbers_found(tmp_path: Path) -> None:
+    root = make(tmp_path, "00012", "7")
+    table = "Video-ID,LABEL,patient\n00012,a,007\n7.0,b,12.0\n"
+    entries, warned = scan(root, table)
+    assert [(e.id, e.label, e.group) for e in entries] == [("7", "b", "12"), ("00012", "a", "007")]
+    assert not warned
+    entries, warned = scan(root, "video_id;label\n7,0;b\n12;a\n")
+    assert [e.label for e in entries] == ["b", None]
+    assert "called 12 (did you mean 00012?)" in " ".join(warned)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("V1", "v1"), ("12", "0012"), ("C:\\data\\v1", "v1"), ("/home/x/Case_3", "case_3")],
+)
+def test_names_of_other_computers_and_spreadsheets_come_with_the_nearest(
+    tmp_path: Path, name: str, nearest: str
+) -> None:
+    root = make(tmp_path, "v1", "0012", "case_3")
+    entries, (warned,) = scan(root, f"video_id,label\n{name},a\n")
+    assert f"called {name} (did you mean {nearest}?)" in warned
+    assert [e.label for e in entries] == [None] * 3
+
+
+COLUMNS = "video_id,B Lines,zone,patient\nv1,yes,L1,p\nv2,no,R1,q\nv3,?,R1,q\n"
+
+
+def test_any_column_can_be_the_label(videos: Path) -> None:
+    entries, (warned,) = scan(videos, COLUMNS, label="b_lines")
+    assert [(e.label, e.group) for e in entries] == [("yes", "p"), ("no", "q"), (None, "q")]
+    assert warned == "labels.csv: b_lines is taken as unknown in 1 rows, which say '?'"
+    entries, _ = scan(videos, COLUMNS, label="zone")
+    assert [e.label for e in entries] == ["L1", "R1", "R1"]
+    with pytest.raises(ValueError, match=r"missing: label .*B Lines, zone.*: name the column"):
+        scan(videos, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("b_line", "label must be a column of labels.csv, got 'b_line'; did you mean B Lines"),
+        ("severity", "got 'severity'; the columns are B Lines, zone$"),
+        ("Patient", "label must be a column that says what a video shows, got 'Patient'"),
+        ("", "label must be a column of labels.csv, got ''"),
+    ],
+)
+def test_a_wrong_column_is_refused_with_the_nearest(videos: Path, label: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scan(videos, COLUMNS, label=label)
+
+
+def test_either_table_may_have_the_column_of_the_labels(videos: Path) -> None:
+    with pytest.raises(ValueError, match="got 'zone', but there is none in"):
+        VideoCatalog.scan(videos, label="zone")
+    (videos / "frame_labels.csv").write_text("video_id,frame,plane\nv1,0,long\nv1,1,cross\n")
+    entries, warned = scan(videos, COLUMNS, label="plane")
+    assert [(e.label, e.group) for e in entries] == [(None, "p"), (None, "q"), (None, "q")]
+    assert entries[0].frame_labels == ("long", "cross") and not warned
+    entries, warned = scan(videos, COLUMNS, label="zone")
+    assert [e.frame_labels for e in entries] == [None] * 3 and not warned
 
 
 @pytest.mark.parametrize("on_disk", ["NFC", "NFD"])

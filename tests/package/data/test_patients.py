@@ -125,3 +125,13 @@ def test_words_of_a_split() -> None:
     unknown = "patients unknown: split by video; a patient may be on both sides"
     assert split_words([False]) == unknown
     assert split_words([True, False, False]).startswith("patients unknown for 2 of 3 videos")
+
+
+def test_a_pattern_does_not_put_videos_of_two_folds_together(tmp_path: Path) -> None:
+    for name in ("p1_a", "p1_b", "p2_a"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("L", (8, 8)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("video_id,label,fold\np1_a,x,0\np1_b,x,1\np2_a,y,1\n")
+    with pytest.raises(ValueError, match="group 'p1' are in folds 0, 1"):
+        VideoCatalog.scan(tmp_path, patient_pattern=r"(p\d)")

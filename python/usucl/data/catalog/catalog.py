@@ -2,104 +2,63 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from usucl._patterns import one_group
-from usucl._progress import Stage, listen, stage
-from usucl.data.catalog.folds import assign_folds
-from usucl.data.catalog.identity import by_identity, same_name
+from usucl._progress import listen
+from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, check_label
+from usucl.data.catalog.entry import VideoEntry
+from usucl.data.catalog.folds import assign_folds, check_folds
 from usucl.data.catalog.labels import (
-    FRAME_LABELS,
-    LABELS,
     Names,
     read_frame_labels,
     read_labels,
     some,
     warn_of_tables_elsewhere,
 )
+from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.patients import (
     Patients,
     Suggestion,
-    find_patient,
     knowledge,
     merge,
+    patient_of,
+    relative_path,
     split_words,
     suggest,
+    with_patient,
 )
-from usucl.data.catalog.search import Skipped, find_videos
-from usucl.data.video import Damaged, Video, VideoError, natural_key, open_video
-
-
-@dataclass(frozen=True)
-class VideoEntry:
-    """One usable video of a catalogue.
-
-    Attributes:
-        id: name of the folder or file, or its path relative to the root if another video has it;
-            in NFC, the usual spelling of accents, whatever the file system keeps.
-        path: the folder or file.
-        num_frames, frame_rate: as in ``Video``.
-        label: the video's class, None where unknown.
-        group: the patient (or source); the video's own id where unknown.
-        patient_known: whether ``group`` was given.
-        fold: cross-validation fold, None where not given.
-        frame_labels: one class per frame, None where not given.
-        source: where the video comes from, such as a hospital, None where not given.
-        links: further paths that lead to the same video.
-    """
-
-    id: str
-    path: Path
-    num_frames: int
-    frame_rate: float | None
-    label: str | None = None
-    group: str = ""
-    patient_known: bool = False
-    fold: int | None = None
-    frame_labels: tuple[str, ...] | None = None
-    source: str | None = None
-    links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
-    _video: Video | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.group:
-            object.__setattr__(self, "group", self.id)
-
-    def __repr__(self) -> str:
-        about = [repr(self.id), f"{self.num_frames} frames"]
-        about += [] if self.frame_rate is None else [f"{self.frame_rate:.4g} Hz"]
-        about += [] if self.label is None else [f"label {self.label!r}"]
-        about += [f"patient {self.group!r}"] if self.patient_known else []
-        about += [] if self.fold is None else [f"fold {self.fold}"]
-        return f"VideoEntry({', '.join(about)})"
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All paths that lead to the video, its own first."""
-        return (self.path, *self.links)
-
-    def open(self) -> Video:
-        """Returns the video, without decoding it a second time if a scan has done so."""
-        if self._video is not None:
-            return self._video
-        return open_video(self.path, damaged="keep")  # the scan has decided that it is taken
+from usucl.data.catalog.scan import read_videos
+from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.summary import Note, find_notes
+from usucl.data.catalog.sweeps import (
+    NO_SWEEPS,
+    Sweep,
+    find_sweeps,
+    joined,
+    sweep_pattern,
+    without_sweeps,
+)
+from usucl.data.video import Damaged
 
 
 @dataclass(frozen=True)
 class VideoCatalog:
-    """The videos under a folder, in natural order, and those that had to be skipped."""
+    """The videos under a folder, in natural order, and those that had to be skipped.
+
+    ``label`` is the name of the column of the tables that the labels come from.
+    """
 
     root: Path
     entries: tuple[VideoEntry, ...]
     skipped: tuple[Skipped, ...] = ()
+    label: str = LABEL
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -111,7 +70,24 @@ class VideoCatalog:
         known = {entry.group for entry in self.entries if entry.patient_known}
         patients = f"{len(known)} known patients" if known else "patients unknown"
         counts = f"{len(self)} videos, {patients}, {len(self.skipped)} skipped"
+        for kind, number in Counter(note.kind for note in self.notes).items():
+            counts += f", {number} {kind}"
         return f"VideoCatalog({str(self.root)!r}, {counts})"
+
+    @property
+    def clips(self) -> tuple[VideoEntry, ...]:
+        """The videos as they lie in the folder: the clips of sweeps in place of the sweeps."""
+        return without_sweeps(self.entries)
+
+    @property
+    def sweeps(self) -> tuple[VideoEntry, ...]:
+        """The videos that are made of several clips."""
+        return tuple(entry for entry in self.entries if entry.parts)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What is doubtful about videos that can be used: static ones, duplicates of others."""
+        return find_notes((e.id, e.num_frames, e.summary) for e in self.clips)
 
     @property
     def patients(self) -> Patients:
@@ -131,22 +107,29 @@ class VideoCatalog:
         min_frames: int = 2,
         damaged: Damaged = "skip",
         missing: Collection[str] = (),
+        label: str = LABEL,
         patient_pattern: str | None = None,
+        sweep: str | None = None,
+        manifest: bool = True,
         progress: bool = False,
     ) -> VideoCatalog:
         """Finds every video under ``root``: folders of images and video files, mixed and nested.
 
-        Every video is decoded once, so everything in the catalogue can be read. Hidden files and
+        Every video is decoded once, so everything in the catalogue can be read; further scans,
+        in any process, decode what has changed since, by size and times. Hidden files and
         folders and text files are passed over; files of other kinds are skipped with a reason. A
         video that several links lead to, symbolic or hard, counts once.
 
         Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, label,
         optionally patient or group, optionally fold and source) and ``frame_labels.csv`` (video_id,
-        frame counted from 0, label). They may be in UTF-8, UTF-16 or cp1252, with commas,
-        semicolons or tabs. A video_id is an entry's id, the name of a link to it, or either as a
-        path relative to the root, with or without the file's extension. Cells such as ``nan``,
-        ``N/A``, ``-`` and ``?`` are taken as empty, and so are the patients ``none`` and
-        ``unknown``; as labels those two are classes.
+        frame counted from 0, label, optionally last_frame, up to which the label holds). They may
+        be in UTF-8, UTF-16 or cp1252, with commas, semicolons or tabs. A video_id is an entry's id,
+        the name of a link to it, or either as a path relative to the root, with or without the
+        file's extension. Cells such as ``nan``, ``N/A``, ``-`` and ``?`` are taken as empty, and so
+        are the patients ``none`` and ``unknown``; as labels those two are classes.
+
+        A third table, ``sweeps.csv``, makes one video of several clips, see :meth:`with_sweeps`.
+        The other two may then name sweeps as well as clips.
 
         Args:
             root: the folder.
@@ -154,13 +137,21 @@ class VideoCatalog:
             damaged: "skip" leaves out videos of which something is missing or broken, "keep" takes
                 their whole frames; ``damage`` of the opened video says what is wrong.
             missing: further words in the tables that mean unknown, such as ``("0",)``.
+            label: the column of the tables that holds the labels.
             patient_pattern: finds the patients in the videos' paths, see :meth:`with_patients`.
+            sweep: a pattern by which clips are one video, see :meth:`with_sweeps`; it replaces
+                ``sweeps.csv``. ``"none"`` leaves every clip a video.
+            manifest: take from earlier scans what they have found out of files that are as they
+                were, and keep what this one does; False reads everything again. The manifest lies
+                in ``$USUCL_CACHE``, ``$XDG_CACHE_HOME/usucl`` or ``~/.cache/usucl``, one file per
+                folder; ``USUCL_CACHE=off`` does without it.
             progress: show the progress on standard error.
 
         Raises:
             ValueError: ``root`` is not a folder or holds no usable video (skipped files are
                 listed); ``min_frames`` is below 1; a table is damaged, lacks a column, names a
-                video twice or ambiguously, or contradicts it; the pattern is none, or finds nobody.
+                video twice or ambiguously, puts a patient into two folds, or contradicts a video;
+                no table has the column ``label``; a pattern is none, or finds nothing.
 
         Warns:
             UserWarning: a table names unknown videos, labels only some frames of a video, has short
@@ -171,51 +162,74 @@ class VideoCatalog:
             raise ValueError(f"min_frames must be at least 1, got {min_frames}")
         if patient_pattern is not None:
             _compiled(patient_pattern)
+        if sweep not in (None, NO_SWEEPS):
+            sweep_pattern(sweep)
         root = Path(root)
         if not root.is_dir():
             raise ValueError(f"root must be a folder of videos, got {root}")
-        with listen(progress or None), stage("Reading videos", unit="videos") as bar:
-            paths, skipped, others = find_videos(root)
-            links = by_identity(paths)
-            bar.update(total=len(links))
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                opened = list(pool.map(partial(_try_open, damaged=damaged, bar=bar), links))
-        videos: list[Video] = []
-        for path, result in zip(links, opened, strict=True):
-            if isinstance(result, VideoError):
-                skipped.append(Skipped(path, result.reason))
-            elif len(result) < min_frames:
-                reason = f"too short: {len(result)} of at least {min_frames} frames"
-                skipped.append(Skipped(path, reason))
-            else:
-                videos.append(result)
-        skipped = [item.as_utf8(root) for item in skipped]
-        skipped.sort(key=lambda item: natural_key(str(item.path)))
-        if not videos:
-            raise ValueError(_nothing_usable(root, skipped, others))
-        ids = _unique_ids(root, [video.path for video in videos])
-        entries = [
-            VideoEntry(
-                name,
-                video.path,
-                len(video),
-                video.frame_rate,
-                links=tuple(links[video.path]),
-                _video=video,
-            )
-            for name, video in zip(ids, videos, strict=True)
-        ]
-        known = Names(root, [(e.id, e.paths) for e in entries], [s.path for s in skipped])
+        check_label(root, label)
+        with listen(progress or None):
+            earlier = Manifest.of(root) if manifest else Manifest(root, None)
+            entries, skipped = read_videos(root, earlier, min_frames=min_frames, damaged=damaged)
+        unusable = [item.path for item in skipped]
+        sweeps = find_sweeps(root, entries, sweep, unusable)
+        named = [(e.id, e.paths) for e in entries] + [(s.id, (s.path,)) for s in sweeps]
+        ids, known = [name for name, _ in named], Names(root, named, unusable)
+        about: dict[int, dict[str, Any]] = defaultdict(dict)
         if (table := root / LABELS).is_file():
-            for i, fields in read_labels(table, known, ids, missing).items():
-                entries[i] = replace(entries[i], **fields)
+            about |= read_labels(table, known, ids, missing, label)
         if (table := root / FRAME_LABELS).is_file():
-            lengths = [len(video) for video in videos]
-            for i, labels in read_frame_labels(table, known, ids, lengths, missing).items():
-                entries[i] = replace(entries[i], frame_labels=labels)
-        warn_of_tables_elsewhere(root, [video.path for video in videos])
-        catalog = cls(root, tuple(entries), tuple(skipped))
-        return catalog if patient_pattern is None else catalog.with_patients(patient_pattern)
+            lengths = [entry.num_frames for entry in entries]
+            lengths += [sum(lengths[i] for i in s.clips) for s in sweeps]
+            read = read_frame_labels(table, known, ids, lengths, missing, label)
+            for i, labels in read.items():
+                about[i]["frame_labels"] = labels
+        warn_of_tables_elsewhere(root, [entry.path for entry in entries])
+        clips = (replace(entry, **about[i]) for i, entry in enumerate(entries))
+        catalog = cls(root, tuple(clips), tuple(skipped), label)
+        if patient_pattern is not None:
+            catalog = catalog.with_patients(patient_pattern)
+        of_sweeps = {i: about[len(entries) + i] for i in range(len(sweeps))}
+        return catalog._joined(sweeps, of_sweeps)
+
+    def with_sweeps(self, sweep: str | Path) -> VideoCatalog:
+        r"""Returns the catalogue with one video in place of the clips of one examination.
+
+        A sweep is named by what the pattern finds in all of its clips, or else by the groups. It
+        has the frames of its clips one after the other; the label of each clip, or the labels of
+        its frames if ``frame_labels.csv`` has any, are labels of these frames, and the sweep has
+        its clips' label if they agree. Clips that are in no sweep stay videos of their own.
+
+        Args:
+            sweep: regular expression with groups, ``( )``, around everything in which the clips of
+                one examination agree: ``patient_(\d+)_([LR])``. It is searched for in the path
+                relative to the root, with slashes, with and without the file's extension. Clips are
+                in the natural order of their paths. A group ``(?P<part>...)`` is what distinguishes
+                clips, and names them. Clips of different folders are apart, unless the folders are
+                within what is found. ``"none"`` leaves every clip a video. Or the path of a table
+                (sweep_id, part, optionally order): ``part`` is a video_id as in ``labels.csv``, and
+                the clips are in ascending ``order``, or in that of the rows.
+
+        Raises:
+            ValueError: it is no such expression, or puts no two clips together; the table is
+                damaged, lacks a column, names unknown clips, or a clip or a place in a sweep twice;
+                the patients or folds of a sweep's clips contradict each other.
+
+        Warns:
+            UserWarning: a clip of the table cannot be read, or all clips are one sweep.
+        """
+        if isinstance(sweep, str) and sweep.lower().endswith(".csv"):
+            sweep = Path(sweep)
+        clips = replace(self, entries=self.clips)
+        unusable = [item.path for item in self.skipped]
+        return clips._joined(find_sweeps(self.root, clips.entries, sweep, unusable))
+
+    def _joined(
+        self, sweeps: Sequence[Sweep], about: Mapping[int, Mapping[str, Any]] | None = None
+    ) -> VideoCatalog:
+        entries = joined(self.entries, sweeps, about)
+        check_folds([entry.group for entry in entries], [entry.fold for entry in entries])
+        return replace(self, entries=entries)
 
     def with_patients(self, pattern: str) -> VideoCatalog:
         """Returns the catalogue with the patients that a pattern finds in the videos' paths.
@@ -227,13 +241,14 @@ class VideoCatalog:
                 stay, and others of the same pattern's patient become theirs.
 
         Raises:
-            ValueError: it is no such expression, or finds no patient at all.
+            ValueError: it is no such expression, finds no patient at all, or puts videos of two
+                folds together.
 
         Warns:
             UserWarning: it finds none in some videos, or contradicts ``labels.csv``.
         """
         compiled = _compiled(pattern)
-        found = [find_patient(compiled, path) for path in self._relative_paths()]
+        found = [patient_of(self.root, entry, compiled) for entry in self.entries]
         if not any(found):
             raise ValueError(
                 f"patient_pattern must find the patient in a path such as "
@@ -251,18 +266,19 @@ class VideoCatalog:
                 f"labels.csv: {some(unknown)}",
                 stacklevel=2,
             )
-        entries = (
-            replace(entry, group=patient or entry.id, patient_known=bool(patient))
+        entries = tuple(
+            with_patient(entry, patient)
             for entry, patient in zip(self.entries, patients, strict=True)
         )
-        return replace(self, entries=tuple(entries))
+        check_folds([entry.group for entry in entries], [entry.fold for entry in entries])
+        return replace(self, entries=entries)
 
     def suggested_patterns(self) -> list[Suggestion]:
         """Returns patterns for :meth:`with_patients` that the videos' names suggest, if any."""
         return suggest(self._relative_paths(), [entry.label for entry in self.entries])
 
     def _relative_paths(self) -> list[str]:
-        return [same_name(e.path.relative_to(self.root).as_posix()) for e in self.entries]
+        return [relative_path(self.root, entry) for entry in self.entries]
 
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
         """Returns the catalogue with a fold in [0, n) for every video, labels balanced.
@@ -312,7 +328,7 @@ class VideoCatalog:
             warnings.warn("one patient or source only: nothing is held out", stacklevel=3)
             folds = ()
         if folds is not None and not len(folds):
-            return self, VideoCatalog(self.root, ())
+            return self, replace(self, entries=(), skipped=())
         if groups < 2:
             raise ValueError(
                 "held_out must be () for a folder with one patient or source (--held-out without "
@@ -355,31 +371,3 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return one_group(pattern)
     except ValueError as error:
         raise ValueError(f"patient_pattern {error}") from error
-
-
-def _try_open(path: Path, damaged: Damaged, bar: Stage) -> Video | VideoError:
-    try:
-        return open_video(path, damaged=damaged)
-    except VideoError as error:
-        return error
-    finally:
-        bar.advance()
-
-
-def _unique_ids(root: Path, paths: list[Path]) -> list[str]:
-    bases = [same_name(p.absolute().name if p.is_dir() else p.stem) for p in paths]
-    times = Counter(bases)
-    relative = [path.relative_to(root).as_posix() for path in paths]
-    alike = Counter(map(same_name, relative))
-    # Of two paths that only look the same, each keeps the spelling of the file system.
-    shown = [same_name(r) if alike[same_name(r)] == 1 else r for r in relative]
-    return [base if times[base] == 1 else r for base, r in zip(bases, shown, strict=True)]
-
-
-def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) -> str:
-    lines = [f"root must be a folder of videos, got no usable video in {root}"]
-    lines += [f"  {item.path}: {item.reason}" for item in skipped]
-    if others:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in others.most_common(5))
-        lines.append(f"  files that are not videos: {kinds}")
-    return "\n".join(lines)

@@ -35,9 +35,7 @@ def assign_folds(
     Warns:
         UserWarning: the given folds are ignored.
     """
-    members: dict[str, list[int]] = defaultdict(list)
-    for video, group in enumerate(groups):
-        members[group].append(video)
+    members = _members(groups)
     column = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     counts = {
         group: np.bincount([column[labels[v]] for v in videos], minlength=len(column))
@@ -74,6 +72,18 @@ def assign_folds(
         fold_of[group] = fold
         filled[fold] += counts[group]
     return [fold_of[group] for group in groups]
+
+
+def check_folds(groups: Sequence[str], given: Sequence[int | None]) -> None:
+    """Raises ValueError if a group has two given folds; both arguments have one per video."""
+    _given_folds(_members(groups), given)
+
+
+def _members(groups: Sequence[str]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = defaultdict(list)
+    for video, group in enumerate(groups):
+        members[group].append(video)
+    return members
 
 
 def _given_folds(members: dict[str, list[int]], given: Sequence[int | None]) -> dict[str, int]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import unicodedata
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
-from os.path import splitext
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from usucl.data.video import IMAGE_SUFFIXES, frame_files
+from usucl.data.video import frame_files
 
 
 def same_name(name: str) -> str:
@@ -17,19 +14,24 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def by_identity(paths: Sequence[Path]) -> dict[Path, list[Path]]:
+def by_identity(paths: Mapping[Path, Hashable]) -> dict[Path, list[Path]]:
     """Returns each video once, in the order of ``paths``, with the other paths that lead to it.
 
     Paths lead to the same video if they are links, symbolic or hard, to the same file, or folders
     whose frames are the same files. A name that is no symbolic link stands for the others.
+
+    Args:
+        paths: what each path has in common with all links to the same video.
     """
     alike: dict[Hashable, list[Path]] = {}
-    for path in paths:
-        alike.setdefault(_listed(path), []).append(path)
+    for path, files in paths.items():
+        alike.setdefault(files, []).append(path)
+    if len(alike) == len(paths):
+        return {path: [] for path in paths}
     same: dict[Hashable, list[Path]] = {}
     for group in alike.values():
         for path in group:
-            # Some file systems list every file under one number, so only asking for it is sure.
+            # The frames of two folders may be the same files in another order.
             same.setdefault(_identity(path) if len(group) > 1 else path, []).append(path)
     found: dict[Path, list[Path]] = {}
     for group in same.values():
@@ -52,19 +54,6 @@ def _possible_ids(path: Path) -> Iterator[str]:
     for length in range(max(len(p.parts) for p in paths), 0, -1):
         for p in paths:
             yield same_name("/".join(p.parts[-length:]))
-
-
-def _listed(path: Path) -> Hashable:
-    """Returns what ``path`` has in common with all its links, at the cost of listing a folder."""
-    try:
-        here = path.stat()
-        if not stat.S_ISDIR(here.st_mode):
-            return here.st_dev, here.st_ino
-        with os.scandir(path) as entries:
-            images = [e for e in entries if splitext(e.name)[1].lower() in IMAGE_SUFFIXES]
-            return frozenset(e.stat().st_ino if e.is_symlink() else e.inode() for e in images)
-    except OSError:
-        return path  # opening it tells what is wrong
 
 
 def _identity(path: Path) -> Hashable:

@@ -17,13 +17,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, VIDEO_ID, columns_of
 from usucl.data.catalog.identity import same_name
 from usucl.data.catalog.spreadsheet import read_rows
 
-LABELS = "labels.csv"
-FRAME_LABELS = "frame_labels.csv"
-LABEL_COLUMNS = (("video_id", "label"), ("patient", "group", "fold", "source"))
-FRAME_LABEL_COLUMNS = ("video_id", "frame", "label")
+ABOUT_VIDEOS = ("patient", "group", "fold", "source")
 
 MISSING = re.compile(r"-?nan|<?na>?|n/a|n\.a\.|nat|null|nil|#(n/?[ad]|nv|\S*[!?])", re.IGNORECASE)
 MISSING_UNLESS_A_CLASS = frozenset({"none", "unknown", "unk", "missing", "not available"})
@@ -59,6 +57,8 @@ class Names:
             ValueError: several videos have the name.
         """
         found = self._exact.get(name) or self._alike.get(_alike(name)) or set()
+        if not found and (number := _as_whole(name)) != name:
+            return self.index(number, table, line)
         if len(found) > 1:
             raise ValueError(
                 f"{table.name}: line {line}: video_id {name!r} fits {len(found)} videos; "
@@ -66,23 +66,36 @@ class Names:
             )
         return next(iter(found), None)
 
+    def is_skipped(self, name: str) -> bool:
+        """Returns whether this is the name of a file that cannot be used."""
+        return _alike(name) in self._skipped
+
+    def with_nearest(self, name: str) -> str:
+        """Returns a name that no video has, with the name that comes nearest."""
+        return f"{name or '(empty)'}{self._nearest(name)}"
+
     def is_link(self, name: str) -> bool:
         """Returns whether a video has this name only by a link to it."""
         return name in self._links
 
     def warn_of_unknown(self, table: Path, names: Iterable[str]) -> None:
         """Warns of names that no video has, with those that come nearest."""
-        unknown = [name for name in names if _alike(name) not in self._skipped]
+        unknown = [name for name in names if not self.is_skipped(name)]
         if unknown:
-            said = [f"{name or '(empty)'}{self._nearest(name)}" for name in unknown[:5]]
+            said = [self.with_nearest(name) for name in unknown[:5]]
             warnings.warn(
                 f"{table.name}: no video in the folder is called {some(said, len(unknown))}",
                 stacklevel=4,
             )
 
     def _nearest(self, name: str) -> str:
-        known = difflib.get_close_matches(_alike(name), self._alike, n=1, cutoff=0.75)
-        return f" (did you mean {known[0]}?)" if known else ""
+        # Letters of another case, lost zeros and the folders of another computer are far apart.
+        folded = {_bare(known): known for known in sorted(self._alike)}
+        near = folded.get(_bare(name)) or folded.get(_bare(_alike(name).rpartition("/")[2]))
+        if near is None:
+            known = difflib.get_close_matches(_alike(name), self._alike, n=1, cutoff=0.75)
+            near = next(iter(known), None)
+        return "" if near is None else f" (did you mean {near}?)"
 
 
 def _names(root: Path, path: Path) -> set[str]:
@@ -97,8 +110,23 @@ def _alike(name: str) -> str:
     return same_name(name.replace("\\", "/").removeprefix("./"))
 
 
+def _bare(name: str) -> str:
+    """Returns a name without differences of case, and of zeros before a number."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _alike(name).casefold())
+
+
+def _as_whole(text: str) -> str:
+    """Returns 12 for 12.0, as pandas and spreadsheets write whole numbers next to empty cells."""
+    number = re.fullmatch(r"([0-9]{1,18})[.,]0+", text)
+    return number[1] if number else text
+
+
 def read_labels(
-    table: Path, known: Names, ids: Sequence[str], missing: Collection[str] = ()
+    table: Path,
+    known: Names,
+    ids: Sequence[str],
+    missing: Collection[str] = (),
+    label: str = LABEL,
 ) -> dict[int, dict[str, Any]]:
     """Returns what the table says of each video it names, as fields of a ``VideoEntry``.
 
@@ -107,41 +135,51 @@ def read_labels(
         known: finds the videos.
         ids: id of every video.
         missing: further words for what is unknown.
+        label: the column of the labels; another than ``label`` may be absent.
 
     Raises:
         ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
     """
-    required, optional = LABEL_COLUMNS
-    rows = list(read_rows(table, required, optional))
-    is_missing, is_unknown = _words(missing, [row["label"] for _, row in rows])
+    columns = columns_of(table, label)
+    rows = list(read_rows(table, columns, ABOUT_VIDEOS))
+    is_missing, is_unknown = _words(missing, [row.get(label, "") for _, row in rows])
     found: dict[int, dict[str, Any]] = {}
     first: dict[int, tuple[int, dict[str, str]]] = {}
+    folds: dict[str, tuple[int, int]] = {}
     unknown: list[str] = []
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
     for line, row in rows:
-        index = known.index(row["video_id"], table, line)
+        index = known.index(row[VIDEO_ID], table, line)
         if index is None:
-            unknown.append(row["video_id"])
+            unknown.append(row[VIDEO_ID])
             continue
         if index in first:
             earlier, same = first[index]
-            linked = known.is_link(row["video_id"]) or known.is_link(same["video_id"])
-            if not linked or row | {"video_id": ""} != same | {"video_id": ""}:
+            linked = known.is_link(row[VIDEO_ID]) or known.is_link(same[VIDEO_ID])
+            if not linked or row | {VIDEO_ID: ""} != same | {VIDEO_ID: ""}:
                 raise ValueError(
                     f"{table.name}: lines {earlier} and {line} both name {ids[index]!r}"
                 )
             continue
         first[index] = line, row.copy()
-        for column, test in (("label", is_missing), *((name, is_unknown) for name in optional)):
-            if row[column] and test(row[column]):
+        for column, test in {**dict.fromkeys(ABOUT_VIDEOS, is_unknown), label: is_missing}.items():
+            if row.get(column) and test(row[column]):
                 left_out[column][row[column]] += 1
                 row[column] = ""
-        patient = same_name(row["patient"] or row["group"])
+        patient = _as_whole(same_name(row["patient"] or row["group"]))
+        fold = _whole(table, line, "fold", row["fold"]) if row["fold"] else None
+        if patient and fold is not None:
+            before, other = folds.setdefault(patient, (line, fold))
+            if fold != other:
+                raise ValueError(
+                    f"{table.name}: lines {before} and {line} put patient {patient!r} into folds "
+                    f"{other} and {fold}: a patient must be in one"
+                )
         found[index] = {
-            "label": same_name(row["label"]) or None,
+            "label": same_name(row.get(label, "")) or None,
             "group": patient or ids[index],
             "patient_known": bool(patient),
-            "fold": _whole(table, line, "fold", row["fold"]) if row["fold"] else None,
+            "fold": fold,
             "source": row["source"] or None,
         }
     known.warn_of_unknown(table, unknown)
@@ -156,55 +194,68 @@ def read_frame_labels(
     ids: Sequence[str],
     lengths: Sequence[int],
     missing: Collection[str] = (),
-) -> dict[int, tuple[str, ...]]:
-    """Returns the labels of every video of which all frames are labelled, one per frame.
+    label: str = LABEL,
+) -> dict[int, tuple[str | None, ...]]:
+    """Returns the labels of every video of which a frame is labelled, one or None per frame.
 
     Args:
         table: ``frame_labels.csv``.
-        known, ids, missing: as in :func:`read_labels`.
+        known, ids, missing, label: as in :func:`read_labels`.
         lengths: number of frames of every video.
 
     Raises:
         ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
     """
-    labels: dict[int, dict[int, str]] = defaultdict(dict)
+    columns = columns_of(table, label)
+    if label not in columns:
+        return {}
+    found: dict[int, list[str | None]] = {}
     unknown: dict[str, None] = {}
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
     is_missing, _ = _words(missing, ["+"])  # signs are findings of a frame
-    for line, row in read_rows(table, FRAME_LABEL_COLUMNS):
-        index = known.index(row["video_id"], table, line)
+    for line, row in read_rows(table, (*columns, "frame"), ("last_frame",)):
+        index = known.index(row[VIDEO_ID], table, line)
         if index is None:
-            unknown[row["video_id"]] = None
+            unknown[row[VIDEO_ID]] = None
             continue
-        frame = _whole(table, line, "frame", row["frame"])
-        if frame >= lengths[index]:
+        frame = last = _whole(table, line, "frame", row["frame"])
+        if row["last_frame"]:
+            last = _whole(table, line, "last_frame", row["last_frame"])
+        if last < frame:
             raise ValueError(
-                f"{table.name}: line {line} labels frame {frame} of {ids[index]!r}, "
+                f"{table.name}: line {line}: last_frame must be at least frame {frame}, got {last}"
+            )
+        if last >= lengths[index]:
+            raise ValueError(
+                f"{table.name}: line {line} labels frame {last} of {ids[index]!r}, "
                 f"which has {lengths[index]} frames"
             )
-        if is_missing(row["label"]):
-            if row["label"]:
-                left_out["label"][row["label"]] += 1
+        if is_missing(row[label]):
+            if row[label]:
+                left_out[label][row[label]] += 1
             continue
-        if labels[index].setdefault(frame, same_name(row["label"])) != same_name(row["label"]):
-            raise ValueError(
-                f"{table.name}: line {line} contradicts an earlier label of frame {frame} "
-                f"of {ids[index]!r}"
-            )
+        name, labels = same_name(row[label]), found.setdefault(index, [None] * lengths[index])
+        for number in range(frame, last + 1):
+            if labels[number] not in (None, name):
+                raise ValueError(
+                    f"{table.name}: line {line} contradicts an earlier label of frame {number} "
+                    f"of {ids[index]!r}"
+                )
+            labels[number] = name
     known.warn_of_unknown(table, unknown)
     _warn_of_missing(table, left_out)
-    whole = {
-        i: tuple(of[f] for f in sorted(of)) for i, of in labels.items() if len(of) == lengths[i]
-    }
     partial = [
-        f"{ids[i]} ({len(of)} of {lengths[i]})" for i, of in labels.items() if i not in whole
+        f"{ids[i]} ({len(labels) - labels.count(None)} of {len(labels)})"
+        for i, labels in found.items()
+        if None in labels
     ]
     if partial:
         warnings.warn(
-            f"{table.name}: ignored for videos with unlabelled frames: {some(partial)}",
+            f"{table.name}: {len(partial)} of {len(found)} videos have labels of some frames only, "
+            f"which are used: {some(partial)}",
             stacklevel=3,
         )
-    return whole
+    return {i: tuple(labels) for i, labels in found.items()}
 
 
 def warn_of_tables_elsewhere(root: Path, videos: Iterable[Path]) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.identity import same_name
+from usucl.data.catalog.labels import some
+from usucl.data.catalog.sweeps import without_sweeps
 
 Patients: TypeAlias = Literal["known", "partly", "unknown"]
 """Whether the patients of videos are known; "partly" means those of some videos are."""
@@ -57,6 +62,31 @@ def find_patient(pattern: re.Pattern[str], path: str) -> str:
     """Returns the patient in a path relative to the data folder; empty where there is none."""
     found = pattern.search(path)
     return same_name(found[1] or "").strip() if found else ""
+
+
+def relative_path(root: Path, entry: VideoEntry) -> str:
+    """Returns the path of a video in its folder, with slashes."""
+    return same_name(entry.path.relative_to(root).as_posix())
+
+
+def patient_of(root: Path, entry: VideoEntry, pattern: re.Pattern[str]) -> str:
+    """Returns the patient that a pattern finds in the path of a video, or of a sweep's clips."""
+    clips = without_sweeps([entry])
+    found = {clip.id: find_patient(pattern, relative_path(root, clip)) for clip in clips}
+    patients = sorted(set(found.values()) - {""})
+    if len(patients) > 1:
+        raise ValueError(
+            "patient_pattern must find one patient in all clips of a sweep, got "
+            f"{' and '.join(map(repr, patients[:3]))} in those of {entry.id!r}: {some(list(found))}"
+        )
+    return patients[0] if patients else ""
+
+
+def with_patient(entry: VideoEntry, patient: str) -> VideoEntry:
+    """Returns a video, with its parts, as one of a patient; empty if the patient is unknown."""
+    parts = tuple(p._replace(video=with_patient(p.video, patient)) for p in entry.parts)
+    known = bool(patient)
+    return replace(entry, group=patient or entry.id, patient_known=known, parts=parts)
 
 
 def merge(named: Sequence[str], found: Sequence[str]) -> tuple[list[str], list[str]]:

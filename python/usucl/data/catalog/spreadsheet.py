@@ -73,7 +73,7 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     told = re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE)  # a line that Excel understands
     if told:
         text = rest
-    known = {_squeezed(name): name for name in (*required, *optional)}
+    known = {squeezed(name): name for name in (*required, *optional)}
     separator = told[1] if told else _separator(text, known)
     if encoding != "utf-8" or separator != ",":
         warnings.warn(
@@ -83,11 +83,12 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         )
     rows = _rows(path, text, separator, before=1 if told else 0)
     line, header = next(rows, (1, [""]))
-    columns = [known.get(_squeezed(cell), tidy(cell)) for cell in header]
+    columns = [known.get(squeezed(cell), tidy(cell)) for cell in header]
     if missing := [name for name in required if name not in columns]:
+        others = ", ".join(filter(None, columns)) or "none"
         raise ValueError(
             f"{path.name} must have the columns {', '.join(required)}; "
-            f"missing: {', '.join(missing)}"
+            f"missing: {', '.join(missing)} (its columns are {others})"
         )
     if twice := [n for n, count in Counter(columns).items() if count > 1 and n in known.values()]:
         raise _error(path, line, f"there are two columns {twice[0]!r}")
@@ -127,15 +128,16 @@ def _text(path: Path) -> tuple[str, str]:
 
 
 def _separator(text: str, known: dict[str, str]) -> str:
-    """Returns the separator that makes most known columns out of the header."""
+    """Returns the separator that makes most known columns, or else most, out of the header."""
     start = text[: 1 << 16].lstrip()
 
-    def found(separator: str) -> int:
+    def found(separator: str) -> tuple[int, int]:
         reader = csv.reader(io.StringIO(start, newline=""), delimiter=separator)
         try:
-            return len({_squeezed(cell) for cell in next(reader, [])} & set(known))
+            cells = next(reader, [])
         except csv.Error:
-            return 0
+            return 0, 0
+        return len({squeezed(cell) for cell in cells} & set(known)), len(cells)
 
     return max(SEPARATORS, key=found)
 
@@ -186,7 +188,7 @@ def _of_one_width(
         )
 
 
-def _squeezed(name: str) -> str:
+def squeezed(name: str) -> str:
     """Returns the letters and digits of a column's name: "Video ID" is video_id."""
     return "".join(c for c in name.casefold() if c.isalnum())
 

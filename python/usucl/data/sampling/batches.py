@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from usucl.data.augmentation import Augment, Augmentation, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.frames import FrameStore
 from usucl.data.sampling.balance import generator
 from usucl.data.sampling.candidates import (
     VideoTraits,
@@ -22,10 +22,11 @@ from usucl.data.sampling.candidates import (
 from usucl.data.sampling.clock import MISSING, Clock, TimeUnit, patient_numbers
 from usucl.data.sampling.curriculum import Curriculum, Window
 from usucl.data.sampling.guard import PixelGuard, thumbnails, without_conflict
+from usucl.data.sampling.parts import PartBounds
 from usucl.data.sampling.samplers import DenseSampler, Draw, Sampler, anchor_conflicts
 from usucl.data.sampling.steps import EpochSteps, Key, ShareOfBatches
 from usucl.data.sampling.workers import check_context, report_errors
-from usucl.data.transforms import Augment, Augmentation, AugmentationName
+from usucl.data.store import FrameStore, StorePlan
 
 FRAMES_AT_ONCE = 256  # of a video, for the thumbnails of the pixel guard
 
@@ -70,7 +71,8 @@ class FrameBatches(Dataset[FrameBatch]):
         image_size: side of the views in pixels.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
-        augmentation: "crop", "crop-flip-jitter" or a function of one's own; see ``Augmentation``.
+        augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
+            augmentation or a function of one's own; see ``Augmentation``.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds". In seconds, frames are where the video says, even if its rate varies.
         min_gap: least time, in ``time_unit``, from the farthest possible positive of an anchor to
@@ -78,7 +80,8 @@ class FrameBatches(Dataset[FrameBatch]):
         guard: greatest Pearson correlation of 16 x 16 grey thumbnails of an anchor and its
             intra-video negatives; frames of a video that are more alike are no negatives of each
             other. None for no such limit.
-        cache_gb: memory for decoded frames, in 10^9 bytes. Other frames are decoded each time.
+        cache_gb: greatest size of the stored decoded frames, in 10^9 bytes, see ``FrameStore``.
+            Other frames are decoded each time.
         seed: seed of all random numbers.
 
     Attributes:
@@ -98,7 +101,7 @@ class FrameBatches(Dataset[FrameBatch]):
         *,
         image_size: int = 64,
         curriculum: Curriculum | None = None,
-        augmentation: AugmentationName | Augment = "crop-flip-jitter",
+        augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         min_gap: float = 0.0,
         guard: float | None = None,
@@ -121,6 +124,7 @@ class FrameBatches(Dataset[FrameBatch]):
         self.seed = seed
         self.num_frames = [entry.num_frames for entry in catalog]
         self.patients = patient_numbers(catalog)
+        self._parts = PartBounds(catalog.entries)
         self.clock = Clock(catalog, time_unit)
         gaps = [gap_in_frames(min_gap, rate) for rate in self.clock.frames_per_unit.tolist()]
         self.traits = VideoTraits(self.patients, np.array(gaps), self.clock.positions)
@@ -148,11 +152,15 @@ class FrameBatches(Dataset[FrameBatch]):
         """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done."""
         if self._store is not None:
             return
-        short_side = self.augmentation.short_side
-        self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes)
+        plan, short_side = self.store_plan(), self.augmentation.short_side
+        self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes, plan=plan)
         if self.guard is not None:
             guard = PixelGuard(self.guard, map(self._thumbnails, range(len(self.catalog))))
             self.traits = self.traits._replace(guard=guard)
+
+    def store_plan(self) -> StorePlan:
+        """Returns which videos :meth:`decode` is going to store, and how large they will be."""
+        return StorePlan.of(self.catalog.entries, self.augmentation.short_side, self.cache_bytes)
 
     def loader(
         self,
@@ -273,7 +281,7 @@ class FrameBatches(Dataset[FrameBatch]):
         """
         if guarded and self.guard is not None:
             self.decode()
-        return self.sampler.draw(
+        drawn = self.sampler.draw(
             self.num_frames,
             self._in_frames(self.window(epoch) if window is None else window),
             seed=self.seed,
@@ -281,6 +289,7 @@ class FrameBatches(Dataset[FrameBatch]):
             step=step,
             **self._needed_traits(),
         )
+        return self._parts.keep_positives_within(drawn)
 
     def __getitem__(self, key: Key) -> FrameBatch:
         """Returns the batch of ``(epoch, step)``; a third number is ``narrowed`` at that time."""

@@ -12,10 +12,17 @@ from usucl.data.video.image import (
     read_image,
 )
 from usucl.data.video.limits import check_cost
-from usucl.data.video.opening import is_video_file, open_video, restore_video, video_facts
+from usucl.data.video.opening import (
+    VIDEO_SUFFIXES,
+    is_video_file,
+    open_video,
+    restore_video,
+    video_facts,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
     "Damaged",
     "Video",
     "VideoError",

@@ -13,13 +13,17 @@ from usucl.data.video.base import VideoError
 from usucl.data.video.limits import check_cost
 from usucl.data.video.structure import hole
 
-CONTAINER_SUFFIXES = frozenset(
-    {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+# Names that leave no doubt. Others, such as .ts and .ogg, are of other kinds of files too.
+_SUFFIXES = (
+    ".3g2 .3gp .asf .avi .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2ts .m2v .m4v .mjpeg .mjpg "
+    ".mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogv .qt .vob .webm .wmv .wtv .y4m"
 )
+CONTAINER_SUFFIXES = frozenset(_SUFFIXES.split())
 # FFmpeg chooses the format by content. These hold their own frames; others, such as playlists,
 # fetch them from further files.
 _OPTIONS = {
-    "format_whitelist": "asf,avi,gif,m4v,matroska,mov,mpeg,mpegts,mpegvideo",
+    "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,ogg,rm,wtv,yuv4mpegpipe",
     "protocol_whitelist": "file",
 }
 

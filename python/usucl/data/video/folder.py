@@ -10,10 +10,14 @@ import numpy as np
 from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.image import check_image, displayed, frame_files, opened_image
 from usucl.data.video.limits import check_cost
+from usucl.data.video.timing import read_times
 
 
 class FrameFolder(Video):
-    """A folder of still images in natural order (frame2 before frame10), hidden files ignored."""
+    """A folder of still images in natural order (frame2 before frame10), hidden files ignored.
+
+    ``times.csv`` beside them (frame, the name of an image; seconds) gives their times.
+    """
 
     _FACTS = (*Video._FACTS, "_names")
 
@@ -52,7 +56,9 @@ class FrameFolder(Video):
         self.num_frames = len(names)
         self.width, self.height = size
         self.frame_rate = None
-        self.times = None
+        self.times = read_times(path, names)
+        if self.times is not None and len(names) > 1:
+            self.frame_rate = float((len(names) - 1) / self.times[-1])
 
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:

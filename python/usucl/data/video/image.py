@@ -57,8 +57,8 @@ def check_image(file: Path, owner: Path) -> tuple[tuple[int, int], np.ndarray]:
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """Returns an image in grey and squeezed to a square: uint8 [32, 32]."""
-    grey = image if image.mode == "L" else image.convert("L")
+    """Returns an image in grey and squeezed to a square: uint8 [32, 32], or float32 for floats."""
+    grey = image if image.mode in ("L", "F") else image.convert("L")
     return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 

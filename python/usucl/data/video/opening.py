@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.container import CONTAINER_SUFFIXES
+from usucl.data.video.content import Kind, kind_of
+from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY, DicomVideo
 from usucl.data.video.file import VideoFile
 from usucl.data.video.folder import FrameFolder
 from usucl.data.video.image import IMAGE_SUFFIXES
 from usucl.data.video.stack import ImageStack
+from usucl.data.video.stored import SUFFIX, StoredVideo, is_stored
 
 _KINDS: dict[str, type[Video]] = {
-    kind.__name__: kind for kind in (FrameFolder, ImageStack, VideoFile)
+    kind.__name__: kind for kind in (DicomVideo, FrameFolder, ImageStack, StoredVideo, VideoFile)
 }
+_BY_CONTENT: dict[Kind, Callable[[Path, Damaged], Video]] = {
+    "container": VideoFile,
+    "dicom": DicomVideo,
+    "image": ImageStack,
+}
+VIDEO_SUFFIXES = CONTAINER_SUFFIXES | DICOM_SUFFIXES
+_SEVERAL_JPEGS = (".mjpeg", ".mjpg")  # begin like a still
 
 
 def restore_video(path: Path, facts: Mapping[str, Any]) -> Video:
@@ -33,15 +43,38 @@ def video_facts(video: Video) -> dict[str, Any]:
 
 
 def is_video_file(path: Path) -> bool:
-    """Returns whether ``open_video`` can read files with the suffix of ``path`` as videos."""
-    return path.suffix.lower() in CONTAINER_SUFFIXES
+    """Returns whether ``open_video`` takes a file for a video or DICOM, without opening it.
+
+    The suffix decides where it is known, and otherwise the first bytes of the file. Image files are
+    not asked: whether they are stacks is up to ``is_stack``.
+    """
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    if suffix in IMAGE_SUFFIXES or path.name.upper() == DIRECTORY:
+        return False
+    if suffix == SUFFIX:
+        return is_stored(path)
+    try:
+        return path.is_file() and kind_of(path) in ("container", "dicom")
+    except OSError:
+        return False
+
+
+def _kind_by_suffix(path: Path) -> Kind | None:
+    suffix = path.suffix.lower()
+    if suffix in CONTAINER_SUFFIXES:
+        return "container"
+    if suffix in DICOM_SUFFIXES:
+        return "dicom"
+    return "image" if suffix in IMAGE_SUFFIXES else None
 
 
 def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
-    """Opens a folder of frames (jpg, png, bmp, tif, webp) or a file (mp4, avi, mov, mpeg, gif).
+    """Opens a folder of frames, a video file, a DICOM file, or an image file of several pictures.
 
-    An image file that holds several pictures (tif, webp, png) is a video too. All of it is decoded
-    once. Frames are upright and over black where they are transparent.
+    What a file is, its first bytes tell, whatever its name. All of it is decoded once. Frames are
+    upright and over black where they are transparent.
 
     Args:
         path: the folder or file.
@@ -61,8 +94,14 @@ def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
         return FrameFolder(path, damaged)
     if not path.is_file():
         raise VideoError(path, "no such file or folder")
-    if is_video_file(path):
-        return VideoFile(path, damaged)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageStack(path, damaged)
-    raise VideoError(path, f"not a known video format ({path.suffix or 'no suffix'})")
+    if path.suffix.lower() == SUFFIX:
+        return StoredVideo(path, damaged)
+    kind = _kind_by_suffix(path)
+    try:
+        if not (kind == "container" and path.suffix.lower() in _SEVERAL_JPEGS):
+            kind = kind_of(path) or kind
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
+    if kind is None:
+        raise VideoError(path, f"not a known video format ({path.suffix or 'no suffix'})")
+    return _BY_CONTENT[kind](path, damaged)

@@ -17,12 +17,14 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from usucl import _style as style
+from usucl.data.catalog.columns import LABEL
 from usucl.embedding import Embeddings, evenly_spaced, numbered
 from usucl.evaluation.metrics import FloatArray
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 
 MAP_POINTS = 700
+UNLABELLED = "no label"
 FEW_VIDEOS = 8
 TITLES = {"trained": "Trained", "random": "Not trained", "pixels": "Pixels"}
 TITLE, GAP, HEIGHT = 0.38, 0.3, 3.8  # inches
@@ -38,12 +40,13 @@ class _View:
 
 
 def embedding_map(
-    embeddings: Mapping[str, Embeddings], path: Path, seed: int = 0
+    embeddings: Mapping[str, Embeddings], path: Path, seed: int = 0, label: str = LABEL
 ) -> Drawing | None:
     """Draws 2-D maps of the embeddings of each encoder, by video and by label if there is one.
 
     They show at most ``MAP_POINTS`` frames, of held-out videos where there are any. Frames without
-    finite embeddings are left out. Names are whole, whatever their length.
+    finite embeddings are left out. Names are whole, whatever their length. ``label`` is what the
+    labels are called.
 
     Returns:
         The drawing, also written to ``path``, or None if no frame is left.
@@ -61,7 +64,7 @@ def embedding_map(
     points = {TITLES[name]: project(e.embedding.numpy(), seed) for name, e in kept.items()}
     one = next(iter(kept.values()))
     views = [_by_video(one)]
-    labels, title = _labels(one)
+    labels, title = _labels(one, label)
     if labels is not None:
         views.append(_by_label(labels, title))
     return rendered(lambda narrow: _draw(points, views, narrow), path)
@@ -156,11 +159,11 @@ def _by_label(labels: Sequence[str], title: str) -> _View:
     return _View(title, dots, legend)
 
 
-def _labels(e: Embeddings) -> tuple[list[str] | None, str]:
+def _labels(e: Embeddings, title: str) -> tuple[list[str] | None, str]:
     if any(e.frame_label):
-        return [label or "none" for label in e.frame_label], "label of the frame"
+        return [label or UNLABELLED for label in e.frame_label], f"{title} of the frame"
     if any(e.label):
-        return [e.label[v] or "none" for v in e.video.tolist()], "label of the video"
+        return [e.label[v] or UNLABELLED for v in e.video.tolist()], f"{title} of the video"
     return None, ""
 
 

@@ -33,22 +33,23 @@ def first_element(head: bytes) -> int | None:
     """
     if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
         return _PREAMBLE + 4
-    first = _element(head, 0)
-    second = _element(head, first[1]) if first else None
-    if first and second and first[0][0] in _FIRST_GROUPS and first[0] < second[0] < (0x0010, 0):
-        return 0
+    for order in "<>":
+        first = _element(head, 0, order)
+        second = _element(head, first[1], order) if first else None
+        if first and second and first[0][0] in _FIRST_GROUPS and first[0] < second[0] < (16, 0):
+            return 0
     return None
 
 
-def _element(head: bytes, at: int) -> tuple[tuple[int, int], int] | None:
+def _element(head: bytes, at: int, order: str) -> tuple[tuple[int, int], int] | None:
     """Returns the tag of an element and where the next begins."""
     if len(head) < at + 12:
         return None
-    group, element, vr, short = struct.unpack_from("<HH2sH", head, at)
+    group, element, vr, short = struct.unpack_from(f"{order}HH2sH", head, at)
     if vr in _LONG_VRS:
-        end = at + 12 + int(struct.unpack_from("<L", head, at + 8)[0])
+        end = at + 12 + int(struct.unpack_from(f"{order}L", head, at + 8)[0])
     elif vr in _VRS:
         end = at + 8 + short
     else:
-        end = at + 8 + int(struct.unpack_from("<L", head, at + 4)[0])
+        end = at + 8 + int(struct.unpack_from(f"{order}L", head, at + 4)[0])
     return ((group, element), end) if end > at + 8 and end % 2 == 0 else None
