@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -452,3 +453,36 @@ def test_batches_take_options(tmp_path: Path) -> None:
     )
     assert torch.equal(first.anchor_view, second.anchor_view)
     assert not torch.equal(first.anchor_view, first.positive_view)
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "augmentation.md"
+
+
+def test_the_page_has_every_option_its_range_and_a_picture(tmp_path: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    headings = re.findall(r"^### (.+)$", page, re.MULTILINE)
+    described = {name for heading in headings for name in heading.split(", ")}
+    options = {f.name for f in dataclasses.fields(UltrasoundAugmentation)}
+    assert described == {name for name in options if "probability" not in name}
+    for name, bounds in _RANGES.items():
+        cells = rows[name].split(" | ")
+        assert cells[0] == "{:g} to {:g}".format(*bounds), name
+        for recipe, cell in zip(("global", "local"), cells[1:], strict=True):
+            likely = getattr(RECIPES[recipe], f"{name}_probability", 1.0)
+            applied = "{:g} to {:g}".format(*getattr(RECIPES[recipe], name))
+            wanted = applied if likely == 1 else f"{applied}, {likely:.0%}".replace("%", " %")
+            main = name.partition("_")[0] if name.startswith(("crop_", "shadow_")) else name
+            off = getattr(RECIPES[recipe], main) == getattr(UltrasoundAugmentation(), main)
+            assert cell == ("-" if off else wanted), (recipe, name)
+    pictures = re.findall(r"\]\((images/[^)]+)\)", page)
+    assert len(set(pictures)) == len(headings) + len(RECIPES)
+    assert all((PAGE.parent / picture).is_file() for picture in pictures)
+
+
+def test_the_files_of_the_page_are_read(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        (tmp_path / "page.yaml").write_text(block)
+        assert read_config(tmp_path / "page.yaml", {}).sampling.augmentation != "crop-flip-jitter"
