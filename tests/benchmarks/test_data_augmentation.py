@@ -18,6 +18,7 @@ def test_a_run_writes_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data_augmentation, "VIEWS", 4)
+    monkeypatch.setattr(data_augmentation, "SEEDS", [0, 1, 2, 3])
     out = tmp_path / "results" / "augmentation.json"
     assert data_augmentation.main(["--quick", "--out", str(out)]) == 0
     assert "| `local` |" in capsys.readouterr().out

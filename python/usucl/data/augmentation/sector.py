@@ -80,9 +80,11 @@ def find_sectors(images: Tensor, box: tuple[float, float, float, float] | None =
         images: uint8 [n, 1 or 3, H, W].
         box: left, top, right and bottom of what may be sector, as shares of the frame.
     """
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     every = max(1, min(height, width) // ENOUGH)
-    some = images[:, :, every // 2 :: every, every // 2 :: every].amax(1, keepdim=True).float()
+    some = images[:, :, every // 2 :: every, every // 2 :: every].float()
+    if channels > 1:
+        some = some.amax(1, keepdim=True)
     mean = functional.adaptive_avg_pool2d(some, CELLS).view(n, CELLS, CELLS)
     lit = mean.numpy() > DARKEST
     if box is not None:
