@@ -70,7 +70,8 @@ class Note(NamedTuple):
 
     Attributes:
         video_id: the video.
-        kind: a word for it: "static" (nothing moves) or "duplicate" (another has the same frames).
+        kind: a word for it: "static" (nothing moves), "duplicate" (another has the same frames), or
+            one of ``usucl.data.inspection.KINDS``.
         text: what was found, in words.
     """
 
