@@ -11,6 +11,7 @@ from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.search import Skipped
 from usucl.data.catalog.summary import Note, Summary
+from usucl.data.inspection import Inspection, Sector, find_sector, inspect
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
@@ -33,8 +34,10 @@ __all__ = [
     "FrameDataset",
     "FrameSampler",
     "FrameStore",
+    "Inspection",
     "Note",
     "Sampler",
+    "Sector",
     "Skipped",
     "StorePlan",
     "Summary",
@@ -43,6 +46,8 @@ __all__ = [
     "VideoDataModule",
     "VideoEntry",
     "VideoError",
+    "find_sector",
+    "inspect",
     "load_frames",
     "normalise",
     "open_video",
