@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from usucl.data.augmentation import Augmentation, UltrasoundAugmentation
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.search import Skipped
@@ -18,7 +19,7 @@ from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
 from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
 from usucl.data.store import FrameStore, StorePlan, load_frames
-from usucl.data.transforms import Augmentation, normalise
+from usucl.data.transforms import normalise
 from usucl.data.video import Video, VideoError, open_video
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "Skipped",
     "StorePlan",
     "Summary",
+    "UltrasoundAugmentation",
     "Video",
     "VideoCatalog",
     "VideoDataModule",

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from usucl._progress import track
 from usucl.data import VideoEntry, VideoError, load_frames, normalise
-from usucl.data.transforms import Augmentation
+from usucl.data.augmentation import Augmentation
 from usucl.embedding import default_device, encode, evenly_spaced
 from usucl.evaluation.metrics import auroc
 

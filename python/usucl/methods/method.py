@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
 from usucl._ranges import check_range
-from usucl.data import FrameBatch, Sampler
+from usucl.data import FrameBatch, Sampler, UltrasoundAugmentation
+from usucl.data.augmentation import AugmentationName, check_augmentation
 from usucl.data.sampling.balance import Balance
 from usucl.data.sampling.clock import TimeUnit
-from usucl.data.transforms import AugmentationName
 from usucl.losses import Frames, LossInputs
 
 Encode = Callable[[Tensor], Tensor]
@@ -34,8 +34,10 @@ class SamplingConfig:
             length). A batch has a video, or balanced by patient a patient, at most once.
         positive_radius: greatest distance of a positive from its anchor, in frames.
         positives: positives per anchor; the loss is the mean of the losses with each.
-        augmentation: ``"crop"``, or ``"crop-flip-jitter"`` (also brightness and contrast); see
-            :class:`usucl.data.Augmentation`.
+        augmentation: ``"crop"``, ``"crop-flip-jitter"`` (also brightness and contrast), for
+            ultrasound ``"global"`` (keeps the whole picture) or ``"local"`` (crops), or options of
+            :class:`usucl.data.UltrasoundAugmentation` by name, in which ``recipe`` may be one of
+            the last two.
         time_unit: unit of times and windows.
         min_gap: least time, in ``time_unit``, from the farthest possible positive of an anchor to
             its nearest intra-video negative; one frame at least.
@@ -54,7 +56,7 @@ class SamplingConfig:
     balance: Balance = "video"
     positive_radius: int = 3
     positives: int = 1
-    augmentation: AugmentationName = "crop-flip-jitter"
+    augmentation: AugmentationName | dict[str, Any] = "crop-flip-jitter"
     time_unit: TimeUnit = "fraction"
     min_gap: float = 0.0
     guard: float | None = None
@@ -64,6 +66,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_range("sampling.videos", self.videos, 1)
+        if isinstance(self.augmentation, UltrasoundAugmentation):  # a file holds options by name
+            object.__setattr__(self, "augmentation", self.augmentation.options())
+        check_augmentation(self.augmentation)
         check_range("sampling.positive_radius", self.positive_radius, 0)
         check_range("sampling.positives", self.positives, 1, MOST_POSITIVES)
         check_range("sampling.min_gap", self.min_gap, 0)

@@ -67,6 +67,7 @@ class Plan:
             *data_rows(self.config, self.training, self.held_out),
             ("batch", self._batch(0)),
             ("steps", f"{steps:,} per epoch, {steps * config.epochs:,} in {config.epochs} epochs"),
+            ("decoded frames", str(self.batches.store_plan())),
             (
                 "encoder",
                 f"{encoder.backbone} at {encoder.image_size} px, {self.parameters / 1e6:.1f} "
@@ -74,9 +75,9 @@ class Plan:
             ),
             ("negatives", self._negatives()),
         ]
-        last = self._batch(steps - 1)
-        if last != rows[-4][1]:
-            rows.insert(-3, ("last batch", last))
+        names = [name for name, _ in rows]
+        if (last := self._batch(steps - 1)) != self._batch(0):
+            rows.insert(names.index("steps"), ("last batch", last))
         return rows
 
     def intra(self, epoch: int) -> bool:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, get_loader
 
 from usucl._spelling import did_you_mean
+from usucl.data import UltrasoundAugmentation
 from usucl.data.sampling.clock import TimeUnit
 from usucl.methods import METHODS
 from usucl.run_folder import MARK
@@ -253,7 +254,10 @@ def _parsed(method: str, values: Mapping[str, Any]) -> TrainingConfig:
     """Returns the config; the type and the range of every value are checked."""
     name = "sampling.augmentation"
     if name in values:  # their earlier names were those of methods
-        values = {**values, name: _OLD_AUGMENTATIONS.get(str(values[name]), values[name])}
+        given = values[name]
+        if isinstance(given, UltrasoundAugmentation):
+            given = given.options()
+        values = {**values, name: _OLD_AUGMENTATIONS.get(str(given), given)}
     defaults = vars(TrainingConfig.of(method))
     parser = parser_of(method)
     for option, value in values.items():
@@ -271,9 +275,9 @@ def _parsed(method: str, values: Mapping[str, Any]) -> TrainingConfig:
             section: Any = type(default)
             try:
                 sections[name] = section(**vars(parsed[name]))
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 prefix = "" if str(error).startswith(f"{name}.") else f"{name}."
-                raise ValueError(f"{prefix}{error}") from error
+                raise type(error)(f"{prefix}{error}") from error
     return TrainingConfig(**sections)
 
 
@@ -297,7 +301,9 @@ def _words(kind: Any) -> str:
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return "a list of pairs (lo, hi)" if get_origin(inner) else f"a list, each {_words(inner)}"
-    if NoneType in get_args(kind):
+    if get_origin(kind) is dict:
+        return "options by name"
+    if get_origin(kind) in (Union, UnionType):
         return " or ".join(_words(k) if k is not NoneType else "null" for k in get_args(kind))
     return plain.get(kind, str(kind))
 

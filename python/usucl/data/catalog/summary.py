@@ -30,8 +30,8 @@ class Summary:
             differ in few bits, whatever their size and brightness.
         change: greatest mean absolute difference between a frame and the first one, in grey
             levels; 0 for a frozen video.
-        period: of a motion that repeats, in frames, None where there is none.
-        periodicity: how well it repeats, or would, in [0, 1].
+        period: of a motion that repeats, such as a heart's, in frames; None if there is none.
+        periodicity: how well it repeats, in [0, 1].
     """
 
     digest: str
@@ -101,8 +101,9 @@ def summarise(video: Video) -> Summary | None:
         return None
     digest = hashlib.blake2b(f"{video.width}x{video.height}".encode(), digest_size=16)
     digest.update(pictures.tobytes())
-    period = periodicity(pictures, video.frame_rate)
-    return Summary(digest.hexdigest(), _fingerprints(pictures), _change(pictures), *period)
+    change = _change(pictures)
+    repeats = periodicity(pictures, video.frame_rate) if change else (None, 0.0)
+    return Summary(digest.hexdigest(), _fingerprints(pictures), change, *repeats)
 
 
 def _change(pictures: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from usucl.data.augmentation import Augment, Augmentation, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.sampling.balance import generator
 from usucl.data.sampling.candidates import (
@@ -26,7 +27,6 @@ from usucl.data.sampling.samplers import DenseSampler, Draw, Sampler, anchor_con
 from usucl.data.sampling.steps import EpochSteps, Key, ShareOfBatches
 from usucl.data.sampling.workers import check_context, report_errors
 from usucl.data.store import FrameStore, StorePlan
-from usucl.data.transforms import Augment, Augmentation, AugmentationName
 
 FRAMES_AT_ONCE = 256  # of a video, for the thumbnails of the pixel guard
 
@@ -71,7 +71,8 @@ class FrameBatches(Dataset[FrameBatch]):
         image_size: side of the views in pixels.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
-        augmentation: "crop", "crop-flip-jitter" or a function of one's own; see ``Augmentation``.
+        augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
+            augmentation or a function of one's own; see ``Augmentation``.
         time_unit: unit of times and windows: "fraction" (frame index / number of frames), "frames"
             or "seconds". In seconds, frames are where the video says, even if its rate varies.
         min_gap: least time, in ``time_unit``, from the farthest possible positive of an anchor to
@@ -100,7 +101,7 @@ class FrameBatches(Dataset[FrameBatch]):
         *,
         image_size: int = 64,
         curriculum: Curriculum | None = None,
-        augmentation: AugmentationName | Augment = "crop-flip-jitter",
+        augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         min_gap: float = 0.0,
         guard: float | None = None,
@@ -191,10 +192,12 @@ class FrameBatches(Dataset[FrameBatch]):
             split: share every batch instead of taking turns.
 
         Raises:
-            ValueError: the context is unknown here, or a batch has fewer videos than there are
-                processes to share it.
+            ValueError: workers cannot be started so, the sampler or the augmentation cannot be sent
+                to them, or a batch has fewer videos than there are processes to share it.
         """
-        check_context(multiprocessing_context)
+        if num_workers > 0:
+            own = {"sampler": self.sampler, "augmentation": self.augmentation.transform}
+            check_context(multiprocessing_context, **own)
         self.decode()  # before any worker starts, so that they share the memory
         data: Dataset[FrameBatch] = self
         if split:

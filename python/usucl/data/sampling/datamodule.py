@@ -6,12 +6,12 @@ import lightning
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from usucl.data.augmentation import Augment, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
-from usucl.data.transforms import Augment, AugmentationName
 
 
 class VideoDataModule(lightning.LightningDataModule):
@@ -37,7 +37,7 @@ class VideoDataModule(lightning.LightningDataModule):
         *,
         image_size: int = 64,
         curriculum: Curriculum | None = None,
-        augmentation: AugmentationName | Augment = "crop-flip-jitter",
+        augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
         min_gap: float = 0.0,
         guard: float | None = None,
