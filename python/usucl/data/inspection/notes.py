@@ -135,7 +135,7 @@ def _pictures(clip: VideoEntry, seen: Pictures) -> list[Note]:
         elif seen.colours.moving:
             text = f"colours that come and go ({share}, {seen.colours.where}), such as Doppler"
         else:
-            text = f"coloured marks ({share}, {seen.colours.where})"
+            text = f"colours that stay ({share}, {seen.colours.where}), such as coloured marks"
         notes.append(Note(clip.id, "colour", text))
     return notes
 
