@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import torch
 from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID
 
 from tests.fuzz.sandbox import Reader
@@ -45,6 +48,22 @@ def _image(suffix: str, count: int, folder: Path) -> Path:
 def _dicom(syntax: UID, folder: Path) -> Path:
     frames = np.stack([picture[..., 0] for picture in moving(4)])
     return write_dicom(folder / "loop.dcm", frames, syntax=syntax, FrameTime="40")
+
+
+def _deep_stack(folder: Path) -> Path:
+    pages = [Image.fromarray(frame[..., 0].astype("uint16") * 99) for frame in moving(4)]
+    pages[0].save(folder / "deep.tif", save_all=True, append_images=pages[1:])
+    return folder / "deep.tif"
+
+
+def _packed_dicom(name: str, folder: Path) -> Path:
+    """A loop of one frame over and over, in a syntax that only pydicom's own test files have."""
+    data = pydicom.dcmread(str(get_testdata_file(name, download=False)))
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    data.PixelData = encapsulate([frame] * 3)
+    data.NumberOfFrames, data.FrameTime = 3, "40"
+    data.save_as(folder / "loop.dcm")
+    return folder / "loop.dcm"
 
 
 def _catalogue(table: str, folder: Path) -> Path:
@@ -210,12 +229,20 @@ _VIDEOS = {
     "wmv": ("wmv2", "yuv420p"),
     "gif": ("gif", "gray"),
 }
+_BUNDLED = {
+    "jpeg-lossless": "SC_rgb_jpeg_gdcm.dcm",
+    "jpeg-12": "JPGExtended.dcm",
+    "jpeg-ls": "SC_rgb_jls_lossy_line.dcm",
+}
+
 READERS: dict[str, Reader] = {
     **{f"video-{s}": Reader(partial(_video, *how, s), _shown) for s, how in _VIDEOS.items()},
     **{f"image-{s}": Reader(partial(_image, s, 1), read_image)
        for s in ("png", "jpg", "bmp", "tif", "webp")},
     **{f"stack-{s}": Reader(partial(_image, s, 8), _shown) for s in ("tif", "png", "webp")},
+    "stack-deep": Reader(_deep_stack, _shown),
     **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
+    **{f"dicom-{n}": Reader(partial(_packed_dicom, f), _shown) for n, f in _BUNDLED.items()},
     "stored-video": Reader(_pixels, _shown, sealed=True),
     TIMES: Reader(lambda folder: _pictures(folder / "v"), lambda path: _shown(path.parent)),
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},

@@ -122,7 +122,8 @@ def train(
         dry_run: read the videos, check every option, print the configuration, the batches, the
             steps and the curriculum's windows, and stop; nothing is trained or written, and --out
             is not needed.
-        plot: with --dry-run, draw the curriculum into a file that ends in .png, .svg or .pdf.
+        plot: with --dry-run, draw the curriculum into a file that ends in .png, .svg or .pdf
+            (default: no picture).
         no_progress: show no progress bar.
     """
     folds = None if held_out is None else list(held_out)

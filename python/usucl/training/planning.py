@@ -75,9 +75,9 @@ class Plan:
             ),
             ("negatives", self._negatives()),
         ]
-        last = self._batch(steps - 1)
-        if last != rows[-5][1]:
-            rows.insert(-4, ("last batch", last))
+        names = [name for name, _ in rows]
+        if (last := self._batch(steps - 1)) != self._batch(0):
+            rows.insert(names.index("steps"), ("last batch", last))
         return rows
 
     def intra(self, epoch: int) -> bool:

@@ -116,9 +116,11 @@ def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEn
     try:
         config.make_method().inputs(batch, encoder, encoder, torch.empty(n, 2, device="meta"))
     except ValueError as error:
+        sampling = config.sampling
+        patients = "" if sampling.balance != "patient" else ", each of another patient,"
         raise ValueError(
-            f"data must hold more videos to train on for method {config.method!r} with "
+            f"data must hold more videos{patients} to train on for method {config.method!r} with "
             f"encoder.backbone {config.encoder.backbone!r} and encoder.image_size {size}, whose "
             f"batch normalisation needs more than one value, got {len(data.catalog)} videos and "
-            f"sampling.videos {config.sampling.videos}"
+            f"sampling.videos {sampling.videos}"
         ) from error

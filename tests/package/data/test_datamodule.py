@@ -178,6 +178,12 @@ def test_processes_see_the_batches_of_one(catalog: VideoCatalog, sampler: Sample
 def test_unknown_ways_to_start_workers_are_refused(catalog: VideoCatalog) -> None:
     with pytest.raises(ValueError, match=r"multiprocessing_context must be .* got 'thread'"):
         FrameBatches(catalog).loader(num_workers=1, multiprocessing_context="thread")
+    crop = v2.RandomCrop(16)
+    batches = FrameBatches(catalog, image_size=16, augmentation=lambda image: crop(image))
+    for context in ("spawn", "forkserver"):
+        with pytest.raises(ValueError, match=rf"augmentation must be defined .* by '{context}'"):
+            batches.loader(num_workers=1, multiprocessing_context=context)
+    batches.loader(num_workers=1, multiprocessing_context="fork")
 
 
 @pytest.mark.parametrize("sampler", [FrameSampler(positives=3), DenseSampler(2, 4, positives=3)])

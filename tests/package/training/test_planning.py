@@ -12,7 +12,7 @@ from usucl.cli import main
 from usucl.report.figures.curriculum import draw_curriculum
 from usucl.training import plan, read_config
 
-TINY: dict[str, Any] = {"backbone": "resnet10", "image_size": 32, "dim": 8, "held_out": []}
+ALL: dict[str, Any] = {"backbone": "resnet10", "image_size": 32, "dim": 8, "held_out": []}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_curriculum_of_the_paper(videos: Path) -> None:
-    planned = plan(data=videos, preset="paper", pretrained=False, videos=4, **TINY)
+    planned = plan(data=videos, preset="paper", pretrained=False, videos=4, **ALL)
     assert planned.cross_only == 10
     stages = [(s.epochs, s.window, s.reached) for s in planned.stages()]
     assert stages == [
@@ -36,12 +36,19 @@ def test_the_curriculum_of_the_paper(videos: Path) -> None:
     assert facts["steps"] == "2 per epoch, 120 in 60 epochs"
     assert facts["decoded frames"].endswith("frames") and " MB" in facts["decoded frames"]
     assert facts["batch"].startswith("3 anchors of 3 videos, 1 positive and 3 intra-video negativ")
+    assert facts["decoded frames"].startswith("6 videos at 32 px")
     assert "last batch" not in facts and "1,024 frames in the bank" in facts["negatives"]
+
+
+def test_a_smaller_last_batch_is_told(tmp_path: Path) -> None:
+    five = make_data(tmp_path, videos=5, frames=6)
+    facts = dict(plan(data=five, preset="paper", pretrained=False, videos=3, **ALL).rows())
+    assert facts["batch"].startswith("3 anchors") and facts["last batch"].startswith("2 anchors")
 
 
 def test_windows_that_change_with_every_epoch_are_told_in_a_dozen_lines(videos: Path) -> None:
     linear = {"curriculum.kind": "linear", "windows": [[0.5, 2.0], [0.9, 0.95]]}
-    planned = plan(data=videos, **TINY, **linear)
+    planned = plan(data=videos, **ALL, **linear)
     stages = planned.stages()
     assert len(stages) == 12
     assert [stages[i].epochs for i in (0, 1, -1)] == ["1-5", "6", "50"]
@@ -49,15 +56,15 @@ def test_windows_that_change_with_every_epoch_are_told_in_a_dozen_lines(videos: 
     assert [stage.reached for stage in stages[1:]] == [6] * 11
     assert {len(stage.bar) for stage in stages[1:]} == {30}
     constant = {"curriculum.kind": "constant", "windows": [[1.0, 2.0]], "cross_only": 0}
-    far = plan(data=videos, **TINY, **constant)
+    far = plan(data=videos, **ALL, **constant)
     assert [(s.epochs, s.reached) for s in far.stages()] == [("1-50", 0)]
-    none = plan(data=videos, **TINY, intra_k=0)
+    none = plan(data=videos, **ALL, intra_k=0)
     assert [(s.epochs, s.window) for s in none.stages()] == [("1-50", None)]
 
 
 def test_hardness_does_not_know_its_epochs(videos: Path, tmp_path: Path) -> None:
     hardness = {"curriculum.kind": "hardness", "narrow_below": 0.25}
-    planned = plan(data=videos, **TINY, **hardness)
+    planned = plan(data=videos, **ALL, **hardness)
     assert [stage.epochs for stage in planned.stages()] == [
         "1-5",
         "from 6, while similar > 0.25",

@@ -341,8 +341,9 @@ def joined(
 def _joined(
     sweep: Sweep, clips: Sequence[VideoEntry], by_frame: bool, given: Mapping[str, Any]
 ) -> VideoEntry:
-    known = [clip.group for clip in clips if clip.patient_known]
-    known += [given["group"]] if given.get("patient_known") else []
+    tabled = given.get("patient_known")
+    known = [c.group for c in clips if c.patient_known and not (tabled and c.by_file)]
+    known += [given["group"]] if tabled else []
     patient = _one(sweep, "patient", known)
     folds = [clip.fold for clip in clips] + [given.get("fold")]
     labels = list(dict.fromkeys(clip.label for clip in clips if clip.label is not None))

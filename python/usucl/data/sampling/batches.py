@@ -192,10 +192,12 @@ class FrameBatches(Dataset[FrameBatch]):
             split: share every batch instead of taking turns.
 
         Raises:
-            ValueError: the context is unknown here, or a batch has fewer videos than there are
-                processes to share it.
+            ValueError: workers cannot be started so, the sampler or the augmentation cannot be sent
+                to them, or a batch has fewer videos than there are processes to share it.
         """
-        check_context(multiprocessing_context)
+        if num_workers > 0:
+            own = {"sampler": self.sampler, "augmentation": self.augmentation.transform}
+            check_context(multiprocessing_context, **own)
         self.decode()  # before any worker starts, so that they share the memory
         data: Dataset[FrameBatch] = self
         if split:

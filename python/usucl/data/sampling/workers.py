@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from multiprocessing.queues import Queue
 from typing import Any
 
 from torch._utils import ExceptionWrapper
 
 
-def check_context(name: str | None) -> None:
-    """Raises ValueError if processes cannot be started so here; None is Python's default."""
+def check_context(name: str | None, **handed_over: Any) -> None:
+    """Checks that workers can be started so.
+
+    Args:
+        name: "fork", "spawn" or "forkserver"; None is Python's default.
+        **handed_over: what workers that are not forks get as pickles, by the names of arguments.
+
+    Raises:
+        ValueError: they cannot be started so here, or something cannot be pickled.
+    """
     known = multiprocessing.get_all_start_methods()
     if name is not None and name not in known:
         raise ValueError(f"multiprocessing_context must be one of {known} here, got {name!r}")
+    name = name or multiprocessing.get_start_method()
+    if name == "fork":
+        return
+    for argument, value in handed_over.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:  # whatever an object's own code raises
+            raise ValueError(
+                f"{argument} must be defined at the top of a module, so that it can be sent to "
+                f"workers that are started by {name!r}, got {value!r} ({error})"
+            ) from error
 
 
 def report_errors(worker: int) -> None:
