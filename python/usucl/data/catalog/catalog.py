@@ -188,7 +188,7 @@ class VideoCatalog:
             for i, labels in read.items():
                 about[i]["frame_labels"] = labels
         warn_of_tables_elsewhere(root, [entry.path for entry in entries])
-        clips = (replace(entry, **about[i]) for i, entry in enumerate(entries))
+        clips = (replace(e, **about[i]) if i in about else e for i, e in enumerate(entries))
         catalog = cls(root, tuple(clips), tuple(skipped), label)
         if patient_pattern is None:
             catalog = catalog._with_patients_of_files()
