@@ -22,14 +22,15 @@ _CONTRAST = 48  # grey levels: the least by which a stroke differs from what sur
 _CHANGES = 40  # grey levels: the most by which a stroke changes over time, by lossy encoding
 _MARGIN = 0.05  # of the distance from the sector's centre
 _SHARP = 80  # grey levels of contrast, within the sector
-_STEADY = 12  # grey levels of change, within the sector
-_WHITE = 180  # grey levels of the brightest pixel of a letter, within the sector
-_EVEN = 12  # grey levels between the brightest pixels of two letters, within the sector
+_STEADY = 30  # grey levels of change, within the sector
+_WHITE = 220  # grey levels of the brightest pixel of a letter, within the sector
+_EVEN = 20  # grey levels between the brightest pixels of two letters, within the sector
 _SMALLEST = 5  # pixels: height of a letter
 _TALLEST = 0.08  # of the frame's height
 _WIDEST = 0.3  # of the frame's width: letters that touch are one shape
 _FULL = 0.9  # of its box: what fills more is a line or a block
 _FEWEST = 3  # letters in a row
+_FEWEST_EVEN = 2  # likewise, within the sector
 _MOST_SHAPES = 4000  # more are texture
 
 _CHROMA = 50  # grey levels between the channels of a coloured pixel
@@ -189,8 +190,9 @@ def _rows(
     letters = np.maximum(1, np.rint(wide / (0.8 * high)))
     rows = _linked(boxes, high, light if even else None)
     number = int(rows.max()) + 1
-    enough = np.bincount(rows, letters, number) >= _FEWEST
-    enough &= np.bincount(rows, curved * letters, number) >= _FEWEST / 2
+    fewest = _FEWEST_EVEN if even else _FEWEST
+    enough = np.bincount(rows, letters, number) >= fewest
+    enough &= np.bincount(rows, curved * letters, number) >= fewest / 2
     enough &= np.bincount(rows, curved, number) >= np.bincount(rows, ~curved, number)
     members = [boxes[rows == row] for row in np.flatnonzero(enough)]
     return [(*map(int, b[:, :2].min(0)), *map(int, b[:, 2:].max(0))) for b in members]  # type: ignore[misc]
