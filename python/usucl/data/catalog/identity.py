@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from usucl.data.video import frame_files
+
+APath = TypeVar("APath", bound=PurePath)
+
+
+def without_suffix(file: APath) -> APath:
+    """Returns a file's path without its suffix; one without a letter is part of the name.
+
+    Archives of DICOM name files by numbers, such as ``1.2.840.113619.2`` or ``IMG.001``.
+    """
+    return file.with_suffix("") if any(map(str.isalpha, file.suffix)) else file
 
 
 def same_name(name: str) -> str:
@@ -50,7 +61,7 @@ def _possible_ids(path: Path) -> Iterator[str]:
     """Yields every id that a catalogue may have given the video, the most specific first."""
     paths = [path.absolute(), path.resolve()]  # the name of a link, and of its target
     if path.is_file():
-        paths += [p.with_suffix("") for p in paths]
+        paths += [without_suffix(p) for p in paths]
     for length in range(max(len(p.parts) for p in paths), 0, -1):
         for p in paths:
             yield same_name("/".join(p.parts[-length:]))

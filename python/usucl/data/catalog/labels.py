@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, VIDEO_ID, columns_of
-from usucl.data.catalog.identity import same_name
+from usucl.data.catalog.identity import same_name, without_suffix
 from usucl.data.catalog.spreadsheet import read_rows
 
 ABOUT_VIDEOS = ("patient", "group", "fold", "source")
@@ -102,8 +102,8 @@ class Names:
 def _names(root: Path, path: Path) -> set[str]:
     relative = path.as_posix().removeprefix(root.as_posix().rstrip("/") + "/")
     names = {path.name, relative}
-    if (suffix := path.suffix) and os.path.isfile(path):
-        names |= {path.stem, relative.removesuffix(suffix)}
+    if (bare := without_suffix(path)) != path and os.path.isfile(path):
+        names |= {bare.name, relative.removesuffix(path.suffix)}
     return names
 
 

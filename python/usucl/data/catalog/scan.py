@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from usucl._progress import Stage, stage
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.identity import by_identity, same_name
+from usucl.data.catalog.identity import by_identity, same_name, without_suffix
 from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.patients import patient_in_file
 from usucl.data.catalog.search import Candidate, Skipped, find_videos
@@ -202,7 +202,7 @@ def _unique_ids(videos: list[Candidate]) -> list[str]:
 
 
 def _base(video: Candidate) -> str:
-    return video.path.absolute().name if video.is_folder else video.path.stem
+    return video.path.absolute().name if video.is_folder else without_suffix(video.path).name
 
 
 def _nothing_usable(root: Path, skipped: list[Skipped], others: Counter[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from usucl.data.catalog.manifest import Manifest
-from usucl.data.catalog.stamp import Stamp, is_image, stamp_of_file, stamp_of_images
+from usucl.data.catalog.stamp import Stamp, is_image, is_of_frames, stamp_of_file, stamp_of_images
 from usucl.data.video import VIDEO_SUFFIXES, is_stack, is_video_file, natural_key
 from usucl.data.video.dicom import DIRECTORY
 
@@ -132,12 +132,13 @@ class _Folder:
 
     def sort(self, found: Found, manifest: Manifest) -> Candidate | None:
         """Adds what lies here to ``found``; returns the video that the folder itself is, if any."""
-        images = {
+        frames = {
             name: status
             for name, status in self.files.items()
-            if status is not None and stat.S_ISREG(status.st_mode) and is_image(name)
+            if status is not None and stat.S_ISREG(status.st_mode) and is_of_frames(name)
         }
-        stamp = stamp_of_images(images)
+        stamp = stamp_of_images(frames)
+        images = {name: status for name, status in frames.items() if is_image(name)}
         stacks = self._stacks(images, stamp, manifest) if images else set()
         kinds = {
             name: self._kind(name, status, manifest)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from usucl.data.video import IMAGE_SUFFIXES
+from usucl.data.video.timing import TIMES
 
 
 class Stamp(NamedTuple):
-    """What changes with a file or with the images of a folder.
+    """What changes with a file, or with the images of a folder and the table of their times.
 
     Attributes:
         key: size and time of modification; of a folder a hash of the names, sizes and times of its
@@ -34,7 +35,7 @@ def stamp_of_file(status: os.stat_result) -> Stamp:
 
 
 def stamp_of_images(images: Mapping[str, os.stat_result]) -> Stamp:
-    """Returns the stamp of the images of a folder, by name."""
+    """Returns the stamp of the images of a folder, and of ``times.csv`` beside them, by name."""
     lines, changed, newest = [], 0, 0
     for name in sorted(images):
         status = images[name]
@@ -73,7 +74,7 @@ def contents_of(path: Path) -> str | None:
 
 
 def images_of(folder: Path) -> dict[str, os.stat_result]:
-    """Returns the status of each image directly in a folder, by name, without hidden ones.
+    """Returns the status of what :func:`is_of_frames` directly in a folder, by name.
 
     Raises:
         OSError: the folder or a file cannot be looked at.
@@ -82,8 +83,13 @@ def images_of(folder: Path) -> dict[str, os.stat_result]:
         return {
             entry.name: entry.stat()
             for entry in entries
-            if is_image(entry.name) and not entry.name.startswith(".") and entry.is_file()
+            if is_of_frames(entry.name) and not entry.name.startswith(".") and entry.is_file()
         }
+
+
+def is_of_frames(name: str) -> bool:
+    """Returns whether a file of this name may be a frame of a folder, or the table of times."""
+    return is_image(name) or name == TIMES
 
 
 def is_image(name: str) -> bool:

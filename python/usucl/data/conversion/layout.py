@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.identity import same_name
+from usucl.data.catalog.identity import same_name, without_suffix
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def places(root: Path, entries: Sequence[VideoEntry]) -> list[PurePosixPath]:
         if not relative.parts:  # the root itself is a folder of frames
             relative = _free(PurePosixPath(), root.resolve().name or "video", tops)
         whole.append(relative)
-        bare.append(relative if entry.path.is_dir() else relative.with_suffix(""))
+        bare.append(relative if entry.path.is_dir() else without_suffix(relative))
     alike = Counter(map(_alike, bare))
     chosen = [b if alike[_alike(b)] == 1 else w for w, b in zip(whole, bare, strict=True)]
     above = {parent for place in chosen for parent in place.parents}
