@@ -42,7 +42,9 @@ HEIGHT, WIDTH, FRAMES = 480, 640, 50
 GROUP_OF_PICTURES = 25
 SIZES = (64, 224)
 PER_CALL = 8  # frames of one video
-ROUNDS = 5
+REQUESTS = 4  # before they are augmented together
+ROUNDS = 3
+DECODED = ("none", "crop-flip-jitter", "global")  # augmentations of frames that are decoded
 STORE, ENCODER = "frame store", "ResNet, forward and backward, float32"
 SOURCES = {
     "jpeg": "a folder of JPEG images, quality 95",
@@ -184,27 +186,29 @@ def measure(
             name_or_crop: Any = "crop-flip-jitter" if augmentation == "none" else augmentation
             augment = Augmentation(name_or_crop, size)
             for source, request in requests(entries, augment.short_side, folder).items():
+                if source != STORE and augmentation not in DECODED:
+                    continue
                 places = _places(frames)
 
                 def call(
                     request: Request = request,
                     places: Iterator[np.ndarray] = places,
                     augment: Augmentation | None = None if augmentation == "none" else augment,
-                ) -> Tensor:
-                    images = request(next(places))
-                    if augment is None:
-                        return images
-                    return augment(list(images), list(range(PER_CALL)))
+                ) -> None:
+                    images = [image for _ in range(REQUESTS) for image in request(next(places))]
+                    if augment is not None:
+                        augment(images, list(range(len(images))))
 
                 steps[f"{source}|{augmentation}"] = call
         steps[f"{ENCODER}|none"] = _encoder(size)
         for key, took in cpu_seconds(steps, seconds).items():
             source, _, augmentation = key.partition("|")
             unit = "images/s" if source == ENCODER else "frames/s"
-            row = Row("loading", f"{size} px", source, "both", (PER_CALL, size, size), "uint8",
-                      (0, 0), augmentation, 1, "rate", None, None, None,
+            shape = (REQUESTS * PER_CALL, size, size)
+            row = Row("loading", f"{size} px", source, "both", shape, "uint8", (0, 0), augmentation,
+                      1, "rate", None, None, None,
                       "views/s" if augmentation != "none" else unit, 0, **words)  # fmt: skip
-            rows.append(row.with_figures(PER_CALL / took))
+            rows.append(row.with_figures(REQUESTS * PER_CALL / took))
     return rows
 
 
@@ -212,7 +216,7 @@ def _encoder(size: int) -> Callable[[], object]:
     import torchvision
 
     encoder = torchvision.models.get_model(BACKBONES[size])
-    images = torch.randn(PER_CALL, 3, size, size)
+    images = torch.randn(REQUESTS * PER_CALL, 3, size, size)
 
     def step() -> None:
         encoder.zero_grad()

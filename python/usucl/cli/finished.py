@@ -28,7 +28,7 @@ def of_training(out: Path) -> Iterator[str]:
         ("for torchvision", (run.backbone_weights,)),
         ("before training", (run.initial,)),
         ("metrics", (run.metrics, run.tensorboard)),
-        ("videos", (run.split, run.skipped)),
+        ("videos", (run.split, run.skipped, run.guard)),
         ("options", (run.config,)),
     ):
         if names := [path.name for path in paths if path.exists()]:

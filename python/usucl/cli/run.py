@@ -196,11 +196,13 @@ def _dry_run(
 
     if resume:
         raise ValueError("dry_run must be given without --resume, got both")
+    if plot is not None:
+        from usucl.report.figures.curriculum import check_plot, draw_curriculum
+
+        check_plot(plot)
     planned = plan(out=out, preset=preset, overwrite=overwrite, progress=progress, **options)
     show(planned)
     if plot is not None:
-        from usucl.report.figures.curriculum import draw_curriculum
-
         say(f"Plot: {draw_curriculum(planned, plot)}")
     hint("This was a dry run: nothing was trained.")
 

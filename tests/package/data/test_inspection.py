@@ -230,3 +230,13 @@ def test_a_folder_of_doubtful_videos(tmp_path: Path) -> None:
     quick = inspect(VideoCatalog.scan(tmp_path), pictures=False)
     assert {note.kind for note in quick.notes} == {kind for _, kind in kinds} - {"text"}
     assert any("the pictures" in words for words in quick.unseen)
+
+
+def test_a_video_that_is_gone_after_the_scan_is_told(tmp_path: Path) -> None:
+    save(tmp_path / "a", drawn(speckle(3)))
+    save(tmp_path / "b", drawn(speckle(3, seed=1)))
+    catalog = VideoCatalog.scan(tmp_path)
+    for file in (tmp_path / "a").iterdir():
+        file.unlink()
+    (note,) = inspect(catalog).notes
+    assert (note.video_id, note.kind) == ("a", "unreadable")

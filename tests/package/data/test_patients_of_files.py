@@ -109,3 +109,10 @@ def test_a_table_names_the_patient_of_a_sweep_of_files(tmp_path: Path) -> None:
     assert groups(VideoCatalog.scan(tmp_path)) == ["A", "B"]
     (tmp_path / "labels.csv").write_text("video_id,label,patient\ns,x,p\n")
     assert groups(VideoCatalog.scan(tmp_path)) == ["p", "B"]
+
+
+def test_reading_files_in_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    loops(tmp_path, *"ABCDEFGHIJKLMNOP")
+    before = list(warnings.filters)
+    VideoCatalog.scan(tmp_path)
+    assert list(warnings.filters) == before

@@ -35,7 +35,7 @@ def fit(rank: int, folder: Path, search: str = "exact", start: Path | None = Non
 
     from usucl.data import VideoCatalog
     from usucl.training import read_config
-    from usucl.training.fitting import _datamodule
+    from usucl.training.fitting import make_datamodule
     from usucl.training.module import ContrastiveTraining
 
     options = {"backbone": "resnet10", "image_size": 32, "dim": 8, "videos": 3, "frames": 4}
@@ -44,7 +44,7 @@ def fit(rank: int, folder: Path, search: str = "exact", start: Path | None = Non
     torch.manual_seed(0)
     module = ContrastiveTraining(config)
     module.encoder.eval()  # running statistics, the same on every rank
-    data = _datamodule(VideoCatalog.scan(config.data), replace(config, seed=rank))
+    data = make_datamodule(VideoCatalog.scan(config.data), replace(config, seed=rank))
     trainer = Trainer(
         accelerator="cpu",
         devices=2,

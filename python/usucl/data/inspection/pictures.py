@@ -22,20 +22,21 @@ _CONTRAST = 48  # grey levels: the least by which a stroke differs from what sur
 _CHANGES = 40  # grey levels: the most by which a stroke changes over time, by lossy encoding
 _MARGIN = 0.05  # of the distance from the sector's centre
 _SHARP = 80  # grey levels of contrast, within the sector
-_STEADY = 12  # grey levels of change, within the sector
-_WHITE = 180  # grey levels of the brightest pixel of a letter, within the sector
-_EVEN = 12  # grey levels between the brightest pixels of two letters, within the sector
+_STEADY = 30  # grey levels of change, within the sector
+_WHITE = 220  # grey levels of the brightest pixel of a letter, within the sector
+_EVEN = 20  # grey levels between the brightest pixels of two letters, within the sector
 _SMALLEST = 5  # pixels: height of a letter
 _TALLEST = 0.08  # of the frame's height
 _WIDEST = 0.3  # of the frame's width: letters that touch are one shape
 _FULL = 0.9  # of its box: what fills more is a line or a block
 _FEWEST = 3  # letters in a row
+_FEWEST_EVEN = 2  # likewise, within the sector
 _MOST_SHAPES = 4000  # more are texture
 
 _CHROMA = 50  # grey levels between the channels of a coloured pixel
 _SHOWN = 60  # grey levels: darker pixels have no colour that is seen
 _COLOURED = 0.001  # of all pixels: less is noise
-_TINTED = 0.6  # of the bright pixels: more is a tint of the whole picture
+_TINTED = 0.6  # of the bright pixels of the sector: more is a tint of the whole
 
 
 class Marks(NamedTuple):
@@ -55,7 +56,7 @@ class Colours(NamedTuple):
 
     Attributes:
         share: of all pixels, in the frame with the most.
-        tinted: whether most of the picture has a colour, such as that of a colour map.
+        tinted: whether most of the sector has a colour, such as that of a colour map.
         moving: whether they come and go, as blood flow does.
         where: the part of the frame around their centre.
     """
@@ -80,7 +81,7 @@ def look(frames: Iterable[Tensor]) -> Pictures:
     sector = sector_of(seen.passing(frames))
     if not seen.count:
         return Pictures(None, None, None)
-    return Pictures(sector, _marks(seen, sector), _colours(seen))
+    return Pictures(sector, _marks(seen, sector), _colours(seen, sector))
 
 
 class _Seen:
@@ -90,23 +91,24 @@ class _Seen:
     low: np.ndarray  # uint8 [H, W], of the brightest channel
     high: np.ndarray
     coloured: np.ndarray  # uint8 [H, W], in how many frames
-    bright: int = 0  # pixels in all frames
+    bright: np.ndarray  # likewise: bright enough to have a colour
     most: float = 0.0  # greatest share of coloured pixels in a frame
 
     def passing(self, frames: Iterable[Tensor]) -> Iterable[Tensor]:
         for frame in frames:
-            pixels = frame.numpy()
-            top, bottom = pixels.max(0), pixels.min(0)
+            red, green, blue = frame.numpy()
+            top = np.maximum(np.maximum(red, green), blue)
+            bottom = np.minimum(np.minimum(red, green), blue)
             shown = top >= _SHOWN
             coloured = shown & (top - bottom >= _CHROMA)
             if not self.count:
                 self.low, self.high = top.copy(), top
-                self.coloured = np.zeros(top.shape, dtype=np.uint8)
+                self.coloured, self.bright = np.zeros((2, *top.shape), dtype=np.uint8)
             else:
                 np.minimum(self.low, top, out=self.low)
                 self.high = np.maximum(self.high, top)
             self.coloured += coloured
-            self.bright += int(shown.sum())
+            self.bright += shown
             self.most = max(self.most, float(coloured.mean()))
             self.count += 1
             yield frame
@@ -118,15 +120,16 @@ class _Seen:
         return self.count < 2 or float((change > _CHANGES / 4).mean()) < 0.05
 
 
-def _colours(seen: _Seen) -> Colours | None:
+def _colours(seen: _Seen, sector: Sector | None) -> Colours | None:
     if seen.most < _COLOURED:
         return None
-    total = int(seen.coloured.sum())
+    inside = np.ones_like(seen.bright, dtype=bool) if sector is None else sector.mask()
+    tinted = seen.coloured[inside].sum() > _TINTED * max(int(seen.bright[inside].sum()), 1)
     ever, always = seen.coloured > 0, seen.coloured == seen.count
     y, x = np.nonzero(ever)
     where = _place(float(np.median(y)), float(np.median(x)), *ever.shape)
     moving = seen.count > 1 and always.sum() < 0.5 * ever.sum()
-    return Colours(seen.most, total > _TINTED * max(seen.bright, 1), moving, where)
+    return Colours(seen.most, bool(tinted), bool(moving), where)
 
 
 def _marks(seen: _Seen, sector: Sector | None) -> Marks | None:
@@ -187,8 +190,9 @@ def _rows(
     letters = np.maximum(1, np.rint(wide / (0.8 * high)))
     rows = _linked(boxes, high, light if even else None)
     number = int(rows.max()) + 1
-    enough = np.bincount(rows, letters, number) >= _FEWEST
-    enough &= np.bincount(rows, curved * letters, number) >= _FEWEST / 2
+    fewest = _FEWEST_EVEN if even else _FEWEST
+    enough = np.bincount(rows, letters, number) >= fewest
+    enough &= np.bincount(rows, curved * letters, number) >= fewest / 2
     enough &= np.bincount(rows, curved, number) >= np.bincount(rows, ~curved, number)
     members = [boxes[rows == row] for row in np.flatnonzero(enough)]
     return [(*map(int, b[:, :2].min(0)), *map(int, b[:, 2:].max(0))) for b in members]  # type: ignore[misc]

@@ -201,12 +201,8 @@ class FrameBatches(Dataset[FrameBatch]):
         self.decode()  # before any worker starts, so that they share the memory
         data: Dataset[FrameBatch] = self
         if split:
-            fewest = min(self._draw_videos(step) for step in range(len(self)))
-            if fewest < world:
-                raise ValueError(
-                    f"world must be at most {fewest}, the number of videos in the smallest batch, "
-                    f"where processes share it, got {world}"
-                )
+            last = self.draw(0, len(self) - 1, guarded=False)  # samplers have no smaller batch
+            _check_shares(len(np.unique(last.video)), world)
             data = ShareOfBatches(self, rank, world)
         return DataLoader(
             data,
@@ -314,6 +310,7 @@ class FrameBatches(Dataset[FrameBatch]):
         time = self.clock.times(draw.video, draw.anchor)
         time[self._without_time(draw, window)] = np.nan
         if world > 1:
+            _check_shares(len(np.unique(draw.video)), world)
             rows = _rows_of(draw.video, rank, world)
             seeds = seeds.reshape(frames.shape)[rows].reshape(-1)
             frames, time, n = frames[rows], time[rows], len(rows)
@@ -368,9 +365,6 @@ class FrameBatches(Dataset[FrameBatch]):
     def _narrowed(self) -> tuple[int, ...]:
         return self.narrowed
 
-    def _draw_videos(self, step: int) -> int:
-        return len(np.unique(self.draw(0, step).video))
-
     def _thumbnails(self, video: int) -> Tensor:
         assert self._store is not None
         n = self.num_frames[video]
@@ -388,6 +382,14 @@ class FrameBatches(Dataset[FrameBatch]):
             for place, image in zip(places, wanted, strict=True):
                 images[place] = image
         return images
+
+
+def _check_shares(videos: int, world: int) -> None:
+    if videos < world:
+        raise ValueError(
+            f"world must be at most {videos}, the number of videos in the smallest batch, where "
+            f"processes share it, got {world}"
+        )
 
 
 def _rows_of(video: np.ndarray, rank: int, world: int) -> np.ndarray:

@@ -61,8 +61,8 @@ class Clock:
 
 def _position(seconds: np.ndarray, rate: float) -> np.ndarray | None:
     position = (np.asarray(seconds, dtype=np.float64) - seconds[0]) * rate
-    even = np.abs(position - np.arange(len(position))).max() < UNEVEN
-    return None if even else position
+    even = np.linspace(0, position[-1], len(position))
+    return None if np.abs(position - even).max() < UNEVEN else position
 
 
 def patient_numbers(catalog: VideoCatalog) -> np.ndarray:

@@ -21,12 +21,17 @@ def draw_curriculum(plan: Plan, path: Path) -> Path:
     """Draws the window of every epoch, and writes a picture in the format of the file's name.
 
     Raises:
-        ValueError: the name has another ending than .png, .svg and .pdf.
+        ValueError: see :func:`check_plot`.
     """
-    if path.suffix[1:].lower() not in FORMATS:
-        raise ValueError(f"plot must be a name that ends in .png, .svg or .pdf, got {path}")
+    check_plot(path)
     with style.styled():
         return style.save(_figure(plan), path)
+
+
+def check_plot(path: Path) -> None:
+    """Raises ValueError if a name has another ending than .png, .svg and .pdf."""
+    if path.suffix[1:].lower() not in FORMATS:
+        raise ValueError(f"plot must be a name that ends in .png, .svg or .pdf, got {path}")
 
 
 def _figure(plan: Plan) -> Figure:

@@ -5,7 +5,7 @@ before its cost is known. Single frames are then read (``codestream``, ``decodin
 what a screen shows (``display``) and timed (``timing``).
 """
 
-from usucl.data.video.dicom.signature import DICOM_SUFFIXES, DIRECTORY, first_element, is_dicom
+from usucl.data.video.dicom.signature import DICOM_SUFFIXES, DIRECTORY, is_dicom
 from usucl.data.video.dicom.video import DicomVideo
 
-__all__ = ["DICOM_SUFFIXES", "DIRECTORY", "DicomVideo", "first_element", "is_dicom"]
+__all__ = ["DICOM_SUFFIXES", "DIRECTORY", "DicomVideo", "is_dicom"]

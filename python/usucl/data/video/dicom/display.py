@@ -25,6 +25,8 @@ def drop_impossible_tables(dataset: Dataset) -> None:
         tables = dataset.get(name)
         if not tables or not (tables[0].get("LUTDescriptor") and tables[0].get("LUTData")):
             dataset.pop(name, None)
+    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
+        dataset.pop("RescaleSlope", None)
     try:
         width, centre = (
             float(np.atleast_1d(dataset.get(name))[0]) for name in ("WindowWidth", "WindowCenter")

@@ -64,7 +64,9 @@ def inspect(catalog: VideoCatalog, *, pictures: bool = True) -> Inspection:
     unseen = ["whether the videos show what their labels say"]
     if pictures:
         unseen.append(f"text and colours in other frames than {FRAMES} evenly spaced ones")
-        unseen.append("text within the sector of a still video, and rows of fewer than 3 letters")
+        unseen.append(
+            "text within the sector of a still video, grey text within any, and single letters"
+        )
     else:
         unseen.append("the pictures: text and colours")
     unseen.append("copies that begin or end at another frame (usucl bank duplicates finds them)")
@@ -76,17 +78,17 @@ def inspect(catalog: VideoCatalog, *, pictures: bool = True) -> Inspection:
 
 
 def _inspect(clip: VideoEntry, *, pictures: bool, bar: Stage) -> list[Note]:
+    notes = _motion(clip)
     try:
         video = clip.open()
-        notes = [*_motion(clip), *_header(clip, video)]
+        notes += _header(clip, video)
         if pictures:
-            seen = look(video.iter_frames(evenly(len(video), FRAMES)))
-            notes += _pictures(clip, seen)
-        return notes
+            notes += _pictures(clip, look(video.iter_frames(evenly(len(video), FRAMES))))
     except VideoError as error:
-        return [Note(clip.id, "unreadable", error.reason)]
+        notes.append(Note(clip.id, "unreadable", error.reason))
     finally:
         bar.advance()
+    return notes
 
 
 def _motion(clip: VideoEntry) -> list[Note]:
@@ -135,7 +137,7 @@ def _pictures(clip: VideoEntry, seen: Pictures) -> list[Note]:
         elif seen.colours.moving:
             text = f"colours that come and go ({share}, {seen.colours.where}), such as Doppler"
         else:
-            text = f"coloured marks ({share}, {seen.colours.where})"
+            text = f"colours that stay ({share}, {seen.colours.where}), such as coloured marks"
         notes.append(Note(clip.id, "colour", text))
     return notes
 
