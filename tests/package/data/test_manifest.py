@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from archives import moving, small_archive, stills, told_what_is_read
 from PIL import Image
+from runs import make_data, make_run
 from tiny_videos import write
 
+import usucl
 from usucl.data import Video, VideoCatalog, VideoError, open_video
 from usucl.data.catalog import manifest, scan, search
 from usucl.data.video import video_facts
@@ -290,3 +292,14 @@ def test_restored_entries_go_to_other_processes(archive: Path) -> None:
     entries = pickle.loads(pickle.dumps(catalog.entries))
     shapes = [tuple(e.open().frames(range(e.num_frames)).shape) for e in entries]
     assert shapes == [(e.num_frames, 3, 16, 24) for e in catalog]
+
+
+def test_commands_share_it(tmp_path: Path, read: list[str]) -> None:
+    data = make_data(tmp_path / "data", videos=4, frames=3)
+    run = make_run(tmp_path / "run", data)
+    read.clear()
+    usucl.embed(run=run, data=data, out=tmp_path / "embedded")
+    assert len(read) == 0
+    (data / "video_1" / "2.png").unlink()
+    usucl.embed(run=run, data=data, out=tmp_path / "again")
+    assert set(read) == {"video_1", "0.png", "1.png"}
