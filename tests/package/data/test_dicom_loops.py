@@ -21,7 +21,7 @@ from tiny_videos import moving
 from usucl import open_video
 from usucl.data import VideoError
 from usucl.data.video import restore_video, video_facts
-from usucl.data.video.dicom import DicomVideo
+from usucl.data.video.dicom.video import DicomVideo
 from usucl.data.video.image import thumbnail
 
 COLOURS = np.stack(moving(5, 36, 52))

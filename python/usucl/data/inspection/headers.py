@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from usucl.data.video.dicom.header import one_sentence
-
 # From the basic profile for confidentiality, PS3.15 table E.1-1: what names people and places, and
 # the dates. Unique identifiers and descriptions are not among them.
 _PATIENT = ("PatientName", "PatientID")
@@ -48,6 +46,8 @@ def header_facts(path: Path) -> HeaderFacts:
         VideoError: it cannot be read.
     """
     from pydicom import dcmread
+
+    from usucl.data.video.dicom.header import one_sentence
 
     with one_sentence(path):
         dataset = dcmread(path, stop_before_pixels=True, force=True, defer_size=4096)

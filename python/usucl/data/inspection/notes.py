@@ -17,7 +17,7 @@ from usucl.data.inspection.headers import header_facts
 from usucl.data.inspection.pictures import FRAMES, Pictures, look
 from usucl.data.inspection.sector import evenly
 from usucl.data.video import Video, VideoError
-from usucl.data.video.dicom import DicomVideo
+from usucl.data.video.dicom import is_dicom
 
 KINDS = (
     "static",
@@ -107,7 +107,7 @@ def _motion(clip: VideoEntry) -> list[Note]:
 
 
 def _header(clip: VideoEntry, video: Video) -> list[Note]:
-    if not isinstance(video, DicomVideo):
+    if not is_dicom(video.path):
         return []
     facts = header_facts(clip.path)
     notes = []

@@ -9,20 +9,17 @@ from typing import Any, get_args
 from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.container import CONTAINER_SUFFIXES
 from usucl.data.video.content import Kind, kind_of
-from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY, DicomVideo
+from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY
 from usucl.data.video.file import VideoFile
 from usucl.data.video.folder import FrameFolder
 from usucl.data.video.image import IMAGE_SUFFIXES
 from usucl.data.video.stack import ImageStack
 from usucl.data.video.stored import SUFFIX, StoredVideo, is_stored
 
-_KINDS: dict[str, type[Video]] = {
-    kind.__name__: kind for kind in (DicomVideo, FrameFolder, ImageStack, StoredVideo, VideoFile)
-}
-_BY_CONTENT: dict[Kind, Callable[[Path, Damaged], Video]] = {
-    "container": VideoFile,
-    "dicom": DicomVideo,
-    "image": ImageStack,
+_BY_CONTENT: dict[Kind, str] = {
+    "container": "VideoFile",
+    "dicom": "DicomVideo",
+    "image": "ImageStack",
 }
 VIDEO_SUFFIXES = CONTAINER_SUFFIXES | DICOM_SUFFIXES
 _SEVERAL_JPEGS = (".mjpeg", ".mjpg")  # begin like a still
@@ -34,7 +31,16 @@ def restore_video(path: Path, facts: Mapping[str, Any]) -> Video:
     Raises:
         KeyError: they are not such facts.
     """
-    return _KINDS[facts["kind"]].restored(path, facts)
+    return _class_of(facts["kind"]).restored(path, facts)
+
+
+def _class_of(kind: str) -> type[Video]:
+    """Returns the class of this name; pydicom takes half a second to import."""
+    if kind == "DicomVideo":
+        from usucl.data.video.dicom.video import DicomVideo
+
+        return DicomVideo
+    return {k.__name__: k for k in (FrameFolder, ImageStack, StoredVideo, VideoFile)}[kind]
 
 
 def video_facts(video: Video) -> dict[str, Any]:
@@ -104,4 +110,5 @@ def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
         raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
     if kind is None:
         raise VideoError(path, f"not a known video format ({path.suffix or 'no suffix'})")
-    return _BY_CONTENT[kind](path, damaged)
+    opened: Callable[[Path, Damaged], Video] = _class_of(_BY_CONTENT[kind])
+    return opened(path, damaged)
