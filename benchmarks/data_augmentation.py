@@ -6,10 +6,12 @@ Every augmentation gets the frames of synthetic videos at the size that its fram
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,8 @@ from torch import Tensor
 from benchmarks.harness import (
     ROOT,
     OtherPrograms,
-    Step,
     describe_run,
     in_words,
-    time_in_turns,
     torch_threads,
 )
 from benchmarks.rows import Result, Row, read, write
@@ -36,6 +36,9 @@ PROVIDERS = {
 }
 SIZES = (64, 224)
 VIEWS = 64  # per call
+SEEDS = list(range(VIEWS))
+ROUNDS = 20
+CLOCKS = {"": time.perf_counter, ", CPU time": time.process_time}
 GOALS = {64: 1500, 224: 250}  # views/s
 
 
@@ -62,45 +65,49 @@ def check(augment: Augmentation, images: list[Tensor], seeds: list[int]) -> None
         assert torch.equal(alone[0], views[number]), f"{augment.name}: view {number} has neighbours"
 
 
-def run(folder: Path, sizes: Sequence[int], seconds: float, words: Mapping[str, str]) -> list[Row]:
-    """Returns the rates and their ratios to that of ``BASELINE``, on one thread."""
+def run(folder: Path, sizes: Sequence[int], rounds: int, words: Mapping[str, str]) -> list[Row]:
+    """Returns the rates on one thread and their ratios to that of ``BASELINE``.
+
+    Augmentations take turns, so that other load affects a round alike. Rates are per second by the
+    clock and per second of the process's own time, which holds on a machine that others use too.
+    """
     rows = []
     for size in sizes:
-        steps = {}
+        calls = {}
         for name in PROVIDERS:
             augment = Augmentation(name, size)  # type: ignore[arg-type]
-            images, seeds = frames(folder, augment.short_side), list(range(VIEWS))
-            check(augment, images, seeds)
-            steps[name] = Step(lambda a=augment, i=images, s=seeds: a(i, s))  # type: ignore[misc]
-        times = time_in_turns(steps, seconds=seconds)
-        for name in steps:
-            shape, took = (VIEWS, size, size), times[name].forward
-            row = Row("augmentation", f"{size} px", name, "", shape, "uint8", (0, 0), "", 1,
-                      "rate", None, None, None, "views/s", 0, **words)  # fmt: skip
-            rows.append(row.with_figures(1e3 * VIEWS / took))
-            if name != BASELINE:
-                ratio = {"metric": "ratio", "unit": "x", "versus": BASELINE}
-                rows.append(
-                    Row(**(row.__dict__ | ratio)).with_figures(times[BASELINE].forward / took)
-                )
+            images = frames(folder, augment.short_side)
+            check(augment, images, SEEDS)
+            calls[name] = augment, images
+        took = np.full((rounds, len(calls), len(CLOCKS)), np.nan)
+        for number, place in itertools.product(range(rounds), range(len(calls))):
+            augment, images = calls[list(calls)[place]]
+            before = [clock() for clock in CLOCKS.values()]
+            augment(images, SEEDS)
+            after = [clock() for clock in CLOCKS.values()]
+            took[number, place] = np.subtract(after, before)
+        for place, name in enumerate(calls):
+            for which, clock in enumerate(CLOCKS):
+                shape, seconds = (VIEWS, size, size), took[:, place, which]
+                rate = Row("augmentation", f"{size} px{clock}", name, "", shape, "uint8", (0, 0),
+                           "", 1, "rate", None, None, None, "views/s", 0, **words)  # fmt: skip
+                rows.append(rate.with_figures(VIEWS / seconds))
+                if place > 0:
+                    ratio = replace(rate, metric="ratio", unit="x", versus=BASELINE)
+                    rows.append(ratio.with_figures(took[:, 0, which] / seconds))
     return rows
 
 
 def markdown(result: Result) -> str:
     """Returns the table of a result."""
-    lines = [
-        f"| views/s on one core | {' | '.join(f'{size} px' for size in SIZES)} |",
-        f"|--|{'--:|' * len(SIZES)}",
-    ]
+    ops = list(dict.fromkeys(row.op for row in result.rows))
+    lines = [f"| views/s on one core | {' | '.join(ops)} |", f"|--|{'--:|' * len(ops)}"]
     for name in result.providers:
         cells = []
-        for size in SIZES:
-            rate = result.where(op=f"{size} px", provider=name, metric="rate")
-            if not rate or rate[0].value is None:
-                cells.append("")
-                continue
-            ratio = result.value(op=f"{size} px", provider=name, metric="ratio")
-            cells.append(f"{rate[0].value:,.0f}" + (f" ({ratio:.1f} x)" if ratio else ""))
+        for op in ops:
+            rate = result.value(op=op, provider=name, metric="rate") or 0
+            ratio = result.value(op=op, provider=name, metric="ratio")
+            cells.append(f"{rate:,.0f}" + (f" ({ratio:.1f} x)" if ratio else ""))
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -125,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = SIZES[:1] if options.quick else SIZES
     with torch_threads(1), tempfile.TemporaryDirectory() as temporary:
         folder = write_phantom(Path(temporary) / "videos", videos=4, frames=16, image_size=400)
-        rows = run(folder, sizes, 0.2 if options.quick else 4.0, in_words(about))
+        rows = run(folder, sizes, 3 if options.quick else ROUNDS, in_words(about))
     about["machine"]["threads"] = 1
     about |= {"quick": options.quick, "seconds": round(time.perf_counter() - start)}
     about |= {"cores_of_others": others.cores(), "goals": {f"{s} px": GOALS[s] for s in sizes}}

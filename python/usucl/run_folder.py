@@ -284,7 +284,7 @@ class RunFolder:
             return is_known and os.path.realpath(data) == os.path.realpath(catalog.root)
         names = {same_name(row["video_id"]) for row in rows}
         found = [name for entry in catalog for name in known_as(entry.paths, names)]
-        return set(found) == names and len(catalog) == len(names)
+        return set(found) == names and len(names) in (len(catalog), len(catalog.clips))
 
     def evaluation_of(self, data: str | Path) -> RunFolder:
         """Returns the folder for the evaluation on other data than the run's own.

@@ -16,6 +16,7 @@ def test_a_run_writes_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data_loading, "get_args", lambda _: ("crop",))
+    monkeypatch.setattr(data_loading, "DECODED", ("none", "crop"))
     out = tmp_path / "results" / "loading.json"
     assert data_loading.main(["--quick", "--out", str(out)]) == 0
     assert "| the frame store at training size, mapped |" in capsys.readouterr().out

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import torch
 from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID
 
 from tests.fuzz.sandbox import Reader
@@ -19,6 +22,8 @@ from tests.helpers.tiny_videos import moving, write
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
 from usucl.data.video import read_image
+from usucl.data.video.stored import write_stored
+from usucl.data.video.timing import TIMES
 from usucl.embedding import Embeddings
 from usucl.gallery import Gallery
 from usucl.gallery.parts import Parts
@@ -30,7 +35,7 @@ _PICTURES = [Image.fromarray(frame) for frame in moving(8)]
 
 
 def _video(codec: str, pixels: str, suffix: str, folder: Path) -> Path:
-    return write(folder / f"video.{suffix}", moving(20), codec, pixels)
+    return write(folder / f"video.{suffix}", moving(70), codec, pixels, group=12)
 
 
 def _image(suffix: str, count: int, folder: Path) -> Path:
@@ -43,6 +48,22 @@ def _image(suffix: str, count: int, folder: Path) -> Path:
 def _dicom(syntax: UID, folder: Path) -> Path:
     frames = np.stack([picture[..., 0] for picture in moving(4)])
     return write_dicom(folder / "loop.dcm", frames, syntax=syntax, FrameTime="40")
+
+
+def _deep_stack(folder: Path) -> Path:
+    pages = [Image.fromarray(frame[..., 0].astype("uint16") * 99) for frame in moving(4)]
+    pages[0].save(folder / "deep.tif", save_all=True, append_images=pages[1:])
+    return folder / "deep.tif"
+
+
+def _packed_dicom(name: str, folder: Path) -> Path:
+    """A loop of one frame over and over, in a syntax that only pydicom's own test files have."""
+    data = pydicom.dcmread(str(get_testdata_file(name, download=False)))
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    data.PixelData = encapsulate([frame] * 3)
+    data.NumberOfFrames, data.FrameTime = 3, "40"
+    data.save_as(folder / "loop.dcm")
+    return folder / "loop.dcm"
 
 
 def _catalogue(table: str, folder: Path) -> Path:
@@ -179,7 +200,23 @@ def _embedded(path: Path) -> Any:
 
 def _shown(path: Path) -> Any:
     video = open_video(path)
-    return [video.times, video.frames(range(len(video)))]
+    return [video.times, video[:], video[-1]]
+
+
+def _pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for number, picture in enumerate(_PICTURES):
+        picture.save(folder / f"{number}.png")
+    (folder / TIMES).write_text(
+        "frame,seconds\n" + "".join(f"{i}.png,{i / 8}\n" for i in range(len(_PICTURES)))
+    )
+    return folder / TIMES
+
+
+def _pixels(folder: Path) -> Path:
+    video = open_video(_pictures(folder / "frames").parent)
+    write_stored(folder / "v.safetensors", lambda: video.iter_frames(range(len(video))), video)
+    return folder / "v.safetensors"
 
 
 _VIDEOS = {
@@ -192,12 +229,22 @@ _VIDEOS = {
     "wmv": ("wmv2", "yuv420p"),
     "gif": ("gif", "gray"),
 }
+_BUNDLED = {
+    "jpeg-lossless": "SC_rgb_jpeg_gdcm.dcm",
+    "jpeg-12": "JPGExtended.dcm",
+    "jpeg-ls": "SC_rgb_jls_lossy_line.dcm",
+}
+
 READERS: dict[str, Reader] = {
     **{f"video-{s}": Reader(partial(_video, *how, s), _shown) for s, how in _VIDEOS.items()},
     **{f"image-{s}": Reader(partial(_image, s, 1), read_image)
        for s in ("png", "jpg", "bmp", "tif", "webp")},
     **{f"stack-{s}": Reader(partial(_image, s, 8), _shown) for s in ("tif", "png", "webp")},
+    "stack-deep": Reader(_deep_stack, _shown),
     **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
+    **{f"dicom-{n}": Reader(partial(_packed_dicom, f), _shown) for n, f in _BUNDLED.items()},
+    "stored-video": Reader(_pixels, _shown, sealed=True),
+    TIMES: Reader(lambda folder: _pictures(folder / "v"), lambda path: _shown(path.parent)),
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
     "config.yaml": Reader(_config, _options),
     "checkpoint": Reader(_checkpoint, _checkpoint_content, sealed=True),

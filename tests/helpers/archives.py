@@ -62,7 +62,7 @@ def told_what_is_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (scan, "open_video"),
         (entry, "open_video"),
         (search, "is_stack"),
-        (search, "is_dicom"),
+        (search, "is_video_file"),
     ):
         monkeypatch.setattr(module, name, telling(getattr(module, name)))
     return names

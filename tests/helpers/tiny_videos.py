@@ -28,13 +28,17 @@ def write(
     times: list[int] | None = None,
     aspect: Fraction | None = None,
     container: str | None = None,
+    options: dict[str, str] | None = None,
+    group: int | None = None,
 ) -> Path:
-    """Writes a file at 25 Hz, or with frames at ``times`` in ms."""
+    """Writes a file at 25 Hz, or with frames at ``times`` in ms, a key frame per ``group``."""
     layout = "rgba" if frames[0].shape[-1] == 4 else "rgb24"
     with av.open(str(path), "w", format=container) as file:
-        stream = file.add_stream(codec, rate=25)
+        stream = file.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
+        if group:
+            stream.codec_context.gop_size = group
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
         if aspect:

@@ -1,4 +1,4 @@
-"""The examples in docs/python.md and README.md run as they are written."""
+"""The examples in README.md, docs/python.md and docs/augmentation.md run as they are written."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tiny_videos import moving, write
 from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/python.md", "docs/augmentation.md")
 OPTIONAL = ("lightly",)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("code", [*examples("README.md"), *examples("docs/python.md")])
+@pytest.mark.parametrize("code", [code for page in PAGES for code in examples(page)])
 def test_the_examples_run(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for library in OPTIONAL:
         if f"from {library}" in code and importlib.util.find_spec(library) is None:

@@ -65,6 +65,7 @@ def convert(
             all videos).
     """
     from usucl.data import VideoCatalog, conversion
+    from usucl.data.catalog.columns import any_label
 
     options = conversion.Conversion(to, size, image_format, crop, mask)
     part = None if shard is None else conversion.Shard.parse(shard)
@@ -72,7 +73,9 @@ def convert(
         raise ValueError("preview must be given with --crop sector or --mask, got neither")
     if data.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"out must be outside of DATA, got {out} in {data}")
-    catalog = VideoCatalog.scan(data, damaged=damaged, patient_pattern=patient_pattern)
+    catalog = VideoCatalog.scan(
+        data, damaged=damaged, label=any_label(data), patient_pattern=patient_pattern
+    )
     kept = "finished videos are kept; to go on, give the same command again"
     make = conversion.preview if preview else conversion.convert
     with keeping(lambda: kept):

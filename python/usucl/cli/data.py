@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from usucl.cli.console import say, table
+from usucl.cli.console import hint, say, table
 from usucl.cli.errors import as_typed
 from usucl.cli.parameters import Count, Data, Label, Pattern, Sweep
 
 if TYPE_CHECKING:
     from usucl.data import VideoCatalog
+    from usucl.data.inspection import Inspection
 
 NOT_USABLE = 1
 EXAMPLES = 5  # of patients
@@ -27,12 +29,19 @@ def check(
     sweep: Sweep | None = None,
     min_frames: Count = 2,
     damaged: Damaged = "skip",
+    quick: bool = False,
+    strict: bool = False,
+    json_: bool = False,
 ) -> int:
-    """List the videos of a folder, and the files that cannot be used, with reasons.
+    """List the videos of a folder, the files that cannot be used, and what is doubtful.
+
+    Warnings are told of videos that do not move or repeat a motion, that show the same as others
+    (by patient and fold, where known), that have text or colours drawn into them, or a DICOM header
+    that names people. Values of headers are never printed.
 
     The exit code is 1 if nothing can be used, if a table of labels is damaged or contradicts the
-    videos or itself, or if train would refuse the videos. Rows for videos that are not there are
-    told, but are no error.
+    videos or itself, or if train would refuse the videos. Warnings are no error, and neither are
+    rows for videos that are not there.
 
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
@@ -45,8 +54,13 @@ def check(
             leaves every clip a video (default: sweeps as in sweeps.csv, if there is one).
         min_frames: videos with fewer frames are left out.
         damaged: skip leaves out videos of which something is missing or broken, keep takes them.
+        quick: do not decode frames again to look for text and colours.
+        strict: warnings make the exit code 1 too.
+        json_: print one JSON object instead of tables: root, exit_code, error, videos, left_out,
+            notes (each with video, kind and text), not_looked_at, patients, train, held_out.
     """
     from usucl.data import VideoCatalog
+    from usucl.data.inspection import inspect
 
     try:
         catalog = VideoCatalog.scan(
@@ -54,16 +68,90 @@ def check(
         )
     except ValueError as error:
         typed = {"data": "DATA", "label": "--label", "sweep": "--sweep"}
-        for line in str(error).splitlines():
-            say(as_typed(line, typed), stderr=True)
+        lines = [as_typed(line, typed) for line in str(error).splitlines()]
+        if json_:
+            _print_json({"root": str(data), "exit_code": NOT_USABLE, "error": lines})
+        for line in lines if not json_ else ():
+            say(line, stderr=True)
         return NOT_USABLE
     if patient_pattern is not None:
         catalog = catalog.with_patients(patient_pattern)
+    found = inspect(catalog, pictures=not quick)
+    doubtful = NOT_USABLE if strict and found.notes else 0
+    if json_:
+        content = _as_json(catalog, found, doubtful)
+        _print_json(content)
+        return int(content["exit_code"])
     _show(catalog, sweep)
+    _show_notes(found)
     given = {"--patient-pattern": patient_pattern, "--sweep": sweep}
     given |= {"--label": None if label == "label" else label}
     _show_patients(catalog, patient_pattern, given)
-    return _show_split(catalog)
+    return _show_split(catalog) or doubtful
+
+
+def _print_json(content: Mapping[str, Any]) -> None:
+    print(json.dumps(content, indent=2))  # in ASCII, so no name acts on a terminal
+
+
+def _as_json(catalog: VideoCatalog, found: Inspection, doubtful: int) -> dict[str, Any]:
+    """Returns the whole result; paths are relative to the root."""
+    videos = []
+    for entry in catalog:
+        video = entry.open()
+        videos.append(
+            {
+                "id": entry.id,
+                "path": None if entry.parts else entry.path.relative_to(catalog.root).as_posix(),
+                "clips": [part.video.id for part in entry.parts],
+                "frames": entry.num_frames,
+                "width": video.width,
+                "height": video.height,
+                "frame_rate": entry.frame_rate,
+                "label": entry.label,
+                "patient": entry.group if entry.patient_known else None,
+                "fold": entry.fold,
+                "damage": video.damage,
+            }
+        )
+    error, parts = None, None
+    try:
+        parts = catalog.hold_out()
+    except ValueError as refusal:
+        error = [f"train would refuse this: {refusal}"]
+    return {
+        "root": str(catalog.root),
+        "exit_code": NOT_USABLE if error else doubtful,
+        "error": error,
+        "videos": videos,
+        "left_out": [
+            {"path": item.path.relative_to(catalog.root).as_posix(), "reason": item.reason}
+            for item in catalog.skipped
+        ],
+        "notes": [
+            {"video": note.video_id, "kind": note.kind, "text": note.text} for note in found.notes
+        ],
+        "not_looked_at": list(found.unseen),
+        "patients": catalog.patients,
+        "train": [entry.id for entry in parts[0]] if parts else None,
+        "held_out": [entry.id for entry in parts[1]] if parts else None,
+    }
+
+
+def _show_notes(found: Inspection) -> None:
+    say()
+    if found.notes:
+        rows = [(note.kind, note.video_id, note.text) for note in found.notes]
+        table(["warning", "video", "why"], rows)
+        counts = Counter(note.kind for note in found.notes)
+        videos = len({note.video_id for note in found.notes})
+        say(f"Warnings of {videos} videos: {', '.join(f'{n} {k}' for k, n in counts.items())}.")
+        if "text" in counts:
+            command = "usucl data convert DATA --out NEW --crop sector --mask"
+            say(f"Text may name patients: look at it. To leave it out: {command}")
+    else:
+        say("No warnings.")
+    hint(f"Not looked at: {'; '.join(found.unseen)}.")
 
 
 def _show(catalog: VideoCatalog, sweep: str | None) -> None:

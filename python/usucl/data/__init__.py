@@ -12,6 +12,7 @@ from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.search import Skipped
 from usucl.data.catalog.summary import Note, Summary
+from usucl.data.inspection import Inspection, Sector, find_sector, inspect
 from usucl.data.phantom import write_phantom
 from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
@@ -34,8 +35,10 @@ __all__ = [
     "FrameDataset",
     "FrameSampler",
     "FrameStore",
+    "Inspection",
     "Note",
     "Sampler",
+    "Sector",
     "Skipped",
     "StorePlan",
     "Summary",
@@ -45,6 +48,8 @@ __all__ = [
     "VideoDataModule",
     "VideoEntry",
     "VideoError",
+    "find_sector",
+    "inspect",
     "load_frames",
     "normalise",
     "open_video",

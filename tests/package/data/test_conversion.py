@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from PIL import Image
 
 import usucl.data.conversion.writing as writing
+from tests.helpers.tiny_dicom import SYNTAXES
+from tests.helpers.tiny_dicom import write as write_dicom
 from usucl.cli import main
 from usucl.data import VideoCatalog, VideoError, open_video
 from usucl.data.conversion import Conversion, Shard, convert
@@ -250,6 +253,40 @@ def test_other_options_are_refused(
     assert "already exists and was made with size 12, not None" in capsys.readouterr().err
     assert main([*words, "--size", "12", "--preview"]) == 2
     assert "--preview must be given with --crop sector or --mask" in capsys.readouterr().err
+
+
+def test_what_cannot_fit_on_the_disk_is_not_begun(
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    words = ["data", "convert", str(archive), "--out", str(tmp_path / "out"), "--to", "store"]
+    assert main(words) == 2
+    assert "0.0 GB are free: give a smaller size" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--size", "8"]) == 0
+
+
+@pytest.mark.parametrize("to", ["frames", "store"])
+def test_dicom_loops_keep_times_and_patients(tmp_path: Path, to: str) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    for number, patient in enumerate("ab"):
+        frames = np.random.default_rng(number).integers(0, 256, (4, 16, 24), dtype=np.uint8)
+        (root / f"study{patient}").mkdir(parents=True)
+        more = {"FrameTime": "40", "PatientID": f"id-{patient}"}
+        write_dicom(root / f"study{patient}" / "IM0001", frames, syntax=SYNTAXES["rle"], **more)
+    assert main(["data", "convert", str(root), "--out", str(out), "--to", to]) == 0
+    before, after = VideoCatalog.scan(root), VideoCatalog.scan(out)
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a.open()[:], b.open()[:])
+        assert np.array_equal(a.open().times, b.open().times) and b.open().frame_rate == 25
+    assert [(entry.group, entry.patient_known) for entry in after] == [
+        ("id-a", True),
+        ("id-b", True),
+    ]
 
 
 def test_times_beside_frames_are_checked(tmp_path: Path) -> None:

@@ -105,10 +105,11 @@ def test_bundled_files(name: str) -> None:
         (12, {"WindowCenter": [1500, 9], "WindowWidth": [900, 9], "VOILUTFunction": "SIGMOID"}),
         (12, {"WindowCenter": 0, "WindowWidth": 0}),  # written for no window
         (16, {"RescaleSlope": "0.5", "RescaleIntercept": "-1024"}),
+        (16, {"RescaleSlope": None, "RescaleIntercept": None, "ModalityLUTSequence": []}),
         (16, {"PixelRepresentation": 1, "WindowCenter": -90, "WindowWidth": 4000}),
         (8, {"WindowCenter": 127, "WindowWidth": 100}),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_one_scaling_for_all_frames(tmp_path: Path, syntax: str, bits: int, more: Any) -> None:
     pixels = (GREY.astype(np.int64) * np.arange(1, 6)[:, None, None] * 3) % 2**bits
@@ -118,14 +119,14 @@ def test_one_scaling_for_all_frames(tmp_path: Path, syntax: str, bits: int, more
         pixels, kind = pixels - 900, np.int16
         low, high = -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
     if not more.get("WindowWidth"):
-        values = pixels * float(more.get("RescaleSlope", 1))
-        values += float(more.get("RescaleIntercept", 0))
+        values = pixels * float(more.get("RescaleSlope") or 1)
+        values += float(more.get("RescaleIntercept") or 0)
         low, high = values.min(), values.max()
     path = write(tmp_path / "a", pixels.astype(kind), syntax=SYNTAXES[syntax],
                  BitsStored=bits, **more)  # fmt: skip
     video = open_video(path)
     assert video._range == pytest.approx((low, high))  # type: ignore[attr-defined]
-    if more.get("WindowWidth") == 0:
+    if more.get("WindowWidth") == 0 or more.get("RescaleSlope", 1) is None:  # written for none
         meant = (pixels - low) * 255 / (high - low)
         assert np.abs(video[:][:, 0].numpy() - meant).max() <= 0.5 + 1e-6
     else:
@@ -223,6 +224,20 @@ def test_broken_frames_are_dropped_from_a_kept_loop(tmp_path: Path) -> None:
     whole = open_video(write(tmp_path / "b", GREY, syntax=JPEGBaseline8Bit))
     assert torch.equal(video[1:], whole[2:])
     assert torch.equal(restore_video(path, video_facts(video))[:], video[:])
+
+
+def test_pixels_packed_otherwise_than_stated_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", GREY, syntax=JPEGBaseline8Bit)
+    stated = ExplicitVRLittleEndian.ljust(len(JPEGBaseline8Bit), "\0").encode()
+    path.write_bytes(path.read_bytes().replace(JPEGBaseline8Bit.encode(), stated))
+    with pytest.raises(VideoError, match="its pixels are compressed, its header says they are not"):
+        open_video(tmp_path / "a")
+    write(path, GREY)
+    path.write_bytes(
+        path.read_bytes().replace(ExplicitVRLittleEndian.encode(), RLELossless.encode(), 1)
+    )
+    with pytest.raises(VideoError, match="its pixels are not in fragments"):
+        open_video(path)
 
 
 def test_a_still_has_one_frame_and_its_patient(tmp_path: Path) -> None:

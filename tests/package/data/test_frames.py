@@ -86,3 +86,10 @@ def test_augmentation_errors() -> None:
         Augmentation("strong", 64)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="image_size must be at least 8"):
         Augmentation("crop", 4)
+
+
+@pytest.mark.parametrize("size", [20, 91, 317])
+def test_resizing_does_not_depend_on_the_layout_in_memory(size: int) -> None:
+    pixels = torch.randint(0, 256, (240, 320, 3), dtype=torch.uint8)
+    by_pixel, by_channel = pixels.permute(2, 0, 1), pixels.permute(2, 0, 1).contiguous()
+    assert torch.equal(resize_short_side(by_pixel, size), resize_short_side(by_channel, size))

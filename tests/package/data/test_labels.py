@@ -231,7 +231,10 @@ def test_any_column_can_be_the_label(videos: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("b_line", "label must be a column of labels.csv, got 'b_line'; did you mean B Lines"),
+        (
+            "b_line",
+            "got 'b_line'; the columns are B Lines, zone; did you mean B Lines",
+        ),
         ("severity", "got 'severity'; the columns are B Lines, zone$"),
         ("Patient", "label must be a column that says what a video shows, got 'Patient'"),
         ("", "label must be a column of labels.csv, got ''"),

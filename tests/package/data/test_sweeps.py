@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_dicom import write
 
 from usucl.data import DenseSampler, FrameDataset, FrameSampler, Sampler, VideoCatalog, VideoEntry
 from usucl.data.catalog.sweeps import NoSweepError
@@ -312,3 +313,23 @@ def test_near_frames_are_of_the_same_clip() -> None:
     joint = query_auroc(similarity, 3, frames, 21, elsewhere)
     assert (joint["temporal"], apart["temporal"]) == (0.5, 1.0)
     assert joint["same_video"] == apart["same_video"]
+
+
+def test_patients_in_dicom_files_are_those_of_sweeps_too(tmp_path: Path) -> None:
+    for name, patient in (("x1_a", "P1"), ("x1_b", "P1"), ("x2_a", "P2")):
+        pixels = np.full((3, 16, 24), len(name), dtype=np.uint8)
+        write(tmp_path / f"{name}.dcm", pixels, PatientID=patient)
+    folder(tmp_path / "x2_b", 10, size=(16, 16))
+    catalog = VideoCatalog.scan(tmp_path, sweep=r"(x\d)_")
+    assert [(e.id, e.group, e.patient_known) for e in catalog] == [
+        ("x1", "P1", True),
+        ("x2", "P2", True),
+    ]
+    assert [type(p).__name__ for p in catalog.entries[1].open().parts] == [
+        "DicomVideo",
+        "FrameFolder",
+    ]
+    renamed = catalog.with_patients(r"(x\d)_")
+    assert [e.group for e in renamed] == ["x1", "x2"]
+    with pytest.raises(ValueError, match=r"patient must be the same .* 'P1' and 'P2'"):
+        VideoCatalog.scan(tmp_path).with_sweeps("(x)")

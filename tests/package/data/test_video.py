@@ -147,10 +147,10 @@ def test_broken_folders(tmp_path: Path) -> None:
     sizes = write_frames(tmp_path / "sizes", ["0.png"])
     write_frames(sizes, ["1.png"], size=(30, 12))
     assert trouble(sizes) == "frames differ in size: 0.png is 20x12, 1.png is 30x12"
-    deep = tmp_path / "deep"
-    deep.mkdir()
-    Image.fromarray(np.zeros((8, 8), np.uint16)).save(deep / "0.png")
-    assert "not an 8-bit image" in trouble(deep)
+    write_frames(tmp_path / "deep", ["0.png", "1.png"])
+    Image.fromarray(np.zeros((12, 20), np.uint16)).save(tmp_path / "deep" / "1.png")
+    told = "frames differ in depth: 0.png has 8 bits, 1.png has 16 bits"
+    assert trouble(tmp_path / "deep") == told
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -109,7 +109,7 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     assert list(written) == [
         "run", "data", "encoders", "protocol", "counts", "skipped", "retrieval", "geometry",
         "probes", "versions", "machine", "patients", "own_data", "held_out", "comparisons",
-        "synthetic", "patient_pattern", "seal",
+        "synthetic", "patient_pattern", "label", "sweep", "seal",
     ]  # fmt: skip
     assert list(written["protocol"]) == [
         "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",
@@ -128,7 +128,8 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
         "value", "low", "high", "groups", "note", "adjusted_low", "adjusted_high",
     ]  # fmt: skip
     assert list(written["machine"]) == ["system", "cpu_cores", "threads", "accelerator"]
-    for name in ("patients", "own_data", "held_out", "comparisons", "synthetic", "patient_pattern"):
+    later = ("patients", "own_data", "held_out", "comparisons", "synthetic", "patient_pattern")
+    for name in (*later, "label", "sweep"):
         del written[name]  # as earlier versions wrote it
     del estimate["adjusted_low"], estimate["adjusted_high"]
     earlier = Evaluation.from_json(written)

@@ -34,6 +34,7 @@ def test_the_curriculum_of_the_paper(videos: Path) -> None:
     assert frames == [pytest.approx(window) for window in ((6, 12), (4, 6), (4, 6))]
     facts = dict(planned.rows())
     assert facts["steps"] == "2 per epoch, 120 in 60 epochs"
+    assert facts["decoded frames"].endswith("frames") and " MB" in facts["decoded frames"]
     assert facts["batch"].startswith("3 anchors of 3 videos, 1 positive and 3 intra-video negativ")
     assert facts["decoded frames"].startswith("6 videos at 32 px")
     assert "last batch" not in facts and "1,024 frames in the bank" in facts["negatives"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from usucl._spelling import did_you_mean
 from usucl.data.augmentation.options import RECIPES, UltrasoundAugmentation
-from usucl.data.augmentation.views import make_views
+from usucl.data.augmentation.views import PIXELS, make_views
 from usucl.data.transforms import normalise, resize_short_side
 
 AugmentationName = Literal["crop", "crop-flip-jitter", "global", "local"]
@@ -108,7 +108,7 @@ class Augmentation:
     def _one_by_one(self, images: list[Tensor], seeds: list[int]) -> Tensor:
         assert self.transform is not None
         size = self.image_size
-        views = torch.empty(len(images), 3, size, size)
+        views = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
         with _private_randomness() as random:
             for view, image, seed in zip(views, images, seeds, strict=True):
                 random.manual_seed(seed)
@@ -118,8 +118,12 @@ class Augmentation:
                         f"augmentation must return a uint8 view [1 or 3, {size}, {size}], got "
                         f"{made.dtype} {list(made.shape)}"
                     )
-                normalise(made, out=view)
-        return views
+                view.copy_(made)
+        normalised = torch.empty(views.shape)
+        step = max(1, PIXELS // (size * size))  # new memory costs time: little in between
+        for part, out in zip(views.split(step), normalised.split(step), strict=True):
+            normalise(part, out=out)
+        return normalised
 
 
 def check_augmentation(name: AugmentationOptions | Augment) -> UltrasoundAugmentation | None:

@@ -108,11 +108,13 @@ def _windows(
     aspect = _between(options.crop_aspect, draws["crop"][:, 2])
     across = np.minimum(short * np.sqrt(area * aspect), width)
     down = np.minimum(short * np.sqrt(area / aspect), height)
-    place = draws["crop_place"].reshape(n, TRIES, 2)
-    x = place[..., 0] * (width - across)[:, None]
-    y = place[..., 1] * (height - down)[:, None]
-    tried = np.stack([x, y, x + across[:, None], y + down[:, None]], 2)
     probe = np.tile(sectors.probe, (1, 2))[:, None, :]
+    box = (probe[:, 0] + (sectors.box - probe[:, 0]) * zoom[:, None])[:, None, :]
+    size, frame = np.stack([across, down], 1)[:, None, :], np.array([width, height])
+    ends = box[..., :2], box[..., 2:] - size
+    first, last = (end.clip(0, frame - size) for end in (np.minimum(*ends), np.maximum(*ends)))
+    corner = first + draws["crop_place"].reshape(n, TRIES, 2) * (last - first)
+    tried = np.concatenate([corner, corner + size], 2)
     share = sectors.share(probe + (tried - probe) / zoom[:, None, None])
     enough = share >= options.min_sector
     chosen = np.where(enough.any(1), enough.argmax(1), share.argmax(1))

@@ -16,6 +16,7 @@ CELLS = 32
 ENOUGH = 80  # pixels of the short side; of larger frames every second, third ... is looked at
 DARKEST = 4.0  # grey level; darker cells are background: compressed black is not quite black
 LEAST_LIT = (0.06, 0.1)  # share of cells that are lit in rows and columns of the sector
+THINNEST = 3  # cells; thinner rows and columns are text or a scale beside the sector
 STRAIGHT = 0.15  # a smaller change of the width per depth is that of a linear probe
 
 
@@ -26,6 +27,7 @@ class Sectors:
     Attributes:
         lit: float64 [n, CELLS + 1, CELLS + 1], the number of cells of the sector above and to the
             left of each corner of the grid.
+        box: float64 [n, 4], left, top, right and bottom.
         probe: float64 [n, 2], x and y of the middle of the probe's face.
         depth: float64 [n], from the probe to the lower end.
         face: float64 [n], width of the probe's face.
@@ -35,6 +37,7 @@ class Sectors:
     """
 
     lit: np.ndarray
+    box: np.ndarray
     probe: np.ndarray
     depth: np.ndarray
     face: np.ndarray
@@ -77,9 +80,11 @@ def find_sectors(images: Tensor, box: tuple[float, float, float, float] | None =
         images: uint8 [n, 1 or 3, H, W].
         box: left, top, right and bottom of what may be sector, as shares of the frame.
     """
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     every = max(1, min(height, width) // ENOUGH)
-    some = images[:, :, every // 2 :: every, every // 2 :: every].amax(1, keepdim=True).float()
+    some = images[:, :, every // 2 :: every, every // 2 :: every].float()
+    if channels > 1:
+        some = some.amax(1, keepdim=True)
     mean = functional.adaptive_avg_pool2d(some, CELLS).view(n, CELLS, CELLS)
     lit = mean.numpy() > DARKEST
     if box is not None:
@@ -87,9 +92,8 @@ def find_sectors(images: Tensor, box: tuple[float, float, float, float] | None =
         left, top, right, bottom = box
         lit = lit & ((middle >= left) & (middle <= right))
         lit = lit & ((middle >= top) & (middle <= bottom))[:, None]
-    # Text takes few rows, so its columns are hardly lit.
-    lit = lit & (lit.mean(1) >= LEAST_LIT[1])[:, None, :]
-    lit = lit & (lit.mean(2) >= LEAST_LIT[0])[:, :, None]
+    lit = lit & _opened(lit.mean(2) >= LEAST_LIT[0])[:, :, None]
+    lit = lit & _opened(lit.mean(1) >= LEAST_LIT[1])[:, None, :]
     lit = lit | ~lit.any((1, 2))[:, None, None]
     # What is dark between the left and the right edge, such as a vessel, is sector too.
     lit = (
@@ -108,7 +112,15 @@ def find_sectors(images: Tensor, box: tuple[float, float, float, float] | None =
     face = np.clip(face, (right - left) / 10, right - left)
     divergence = np.where(slope > STRAIGHT, slope / face, 0.0)
     probe = np.stack([(left + right) / 2, top], 1)
-    return Sectors(sums, probe, depth, face, divergence, (height, width))
+    bounds = np.stack([left, top, right, bottom], 1)
+    return Sectors(sums, bounds, probe, depth, face, divergence, (height, width))
+
+
+def _opened(lit: np.ndarray) -> np.ndarray:
+    """Removes runs of fewer than ``THINNEST`` lit cells: bool [n, CELLS]."""
+    padded = np.pad(lit, ((0, 0), (THINNEST - 1, THINNEST - 1)))
+    runs = np.lib.stride_tricks.sliding_window_view(padded, THINNEST, axis=1).all(2)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(runs, THINNEST, axis=1).any(2))
 
 
 def _edges(

@@ -27,7 +27,7 @@ from usucl.data.augmentation.options import UltrasoundAugmentation
 from usucl.data.augmentation.sector import find_sectors
 from usucl.data.augmentation.speckle import COLUMNS, ROWS, speckle_field
 
-PIXELS = 2**16  # per step, so that what the next operation reads is still in the cache
+PIXELS = 2**18  # per step: few enough for the cache, enough to make Python's share small
 WHITE = 255
 NO_CURVE = (1.0, 0.0, 0.0, 0.0)
 EDGE = 0.06  # depth over which a shadow sets in

@@ -33,6 +33,7 @@ from usucl.data.catalog.patients import (
     split_words,
     suggest,
     with_patient,
+    with_patients_of_files,
 )
 from usucl.data.catalog.scan import read_videos
 from usucl.data.catalog.search import Skipped
@@ -118,7 +119,9 @@ class VideoCatalog:
         Every video is decoded once, so everything in the catalogue can be read; further scans,
         in any process, decode what has changed since, by size and times. Hidden files and
         folders and text files are passed over; files of other kinds are skipped with a reason. A
-        video that several links lead to, symbolic or hard, counts once.
+        video that several links lead to, symbolic or hard, counts once. Patients are those of
+        ``labels.csv``, else of a pattern, else those that DICOM files name, unless they say
+        "anonymous" or the like.
 
         Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, label,
         optionally patient or group, optionally fold and source) and ``frame_labels.csv`` (video_id,
@@ -185,9 +188,11 @@ class VideoCatalog:
             for i, labels in read.items():
                 about[i]["frame_labels"] = labels
         warn_of_tables_elsewhere(root, [entry.path for entry in entries])
-        clips = (replace(entry, **about[i]) for i, entry in enumerate(entries))
+        clips = (replace(e, **about[i]) if i in about else e for i, e in enumerate(entries))
         catalog = cls(root, tuple(clips), tuple(skipped), label)
-        if patient_pattern is not None:
+        if patient_pattern is None:
+            catalog = catalog._with_patients_of_files()
+        else:
             catalog = catalog.with_patients(patient_pattern)
         of_sweeps = {i: about[len(entries) + i] for i in range(len(sweeps))}
         return catalog._joined(sweeps, of_sweeps)
@@ -254,7 +259,8 @@ class VideoCatalog:
                 f"patient_pattern must find the patient in a path such as "
                 f"{self._relative_paths()[0]!r}, got {pattern!r}, which finds none"
             )
-        named = [entry.group if entry.patient_known else "" for entry in self.entries]
+        tabled = [entry.patient_known and not entry.by_file for entry in self.entries]
+        named = [e.group if known else "" for e, known in zip(self.entries, tabled, strict=True)]
         patients, contradictions = merge(named, found)
         if contradictions:
             warnings.warn(
@@ -270,6 +276,12 @@ class VideoCatalog:
             with_patient(entry, patient)
             for entry, patient in zip(self.entries, patients, strict=True)
         )
+        return replace(self, entries=entries)._with_patients_of_files()
+
+    def _with_patients_of_files(self) -> VideoCatalog:
+        entries, told = with_patients_of_files(self.entries)
+        for sentence in told:
+            warnings.warn(f"patients: {sentence}", stacklevel=3)
         check_folds([entry.group for entry in entries], [entry.fold for entry in entries])
         return replace(self, entries=entries)
 

@@ -30,6 +30,12 @@ def label_columns(root: Path) -> list[str]:
     return list(names.values())
 
 
+def any_label(root: Path) -> str:
+    """Returns a column that may be the labels, for reading a folder whatever its labels are."""
+    known = {squeezed(name): name for name in label_columns(root)}
+    return LABEL if LABEL in known or not known else next(iter(known.values()))
+
+
 def check_label(root: Path, label: str) -> None:
     """Checks the name of the column of the labels, which one of the tables in ``root`` must have.
 
@@ -49,8 +55,8 @@ def check_label(root: Path, label: str) -> None:
             f"label must be a column of {LABELS}, got {label!r}, but there is none in {root}"
         )
     raise ValueError(
-        f"label must be a column of {' or '.join(tables)}, got {label!r}"
-        f"{did_you_mean(label, known)}; the columns are {', '.join(known) or 'none'}"
+        f"label must be a column of {' or '.join(tables)}, got {label!r}; the columns are "
+        f"{', '.join(known) or 'none'}{did_you_mean(label, known)}"
     )
 
 

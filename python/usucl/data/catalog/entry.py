@@ -33,6 +33,8 @@ class VideoEntry:
             path of a sweep is one that it could have.
         links: further paths that lead to the same video.
         summary: what its frames look like, None where nobody has looked.
+        file_patient: the patient that the file itself names, empty if none.
+        by_file: whether ``group`` is that patient, or one that it is known to be.
     """
 
     id: str
@@ -48,6 +50,8 @@ class VideoEntry:
     parts: tuple[Part, ...] = ()
     links: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     summary: Summary | None = field(default=None, repr=False, compare=False)
+    file_patient: str = field(default="", repr=False, compare=False)
+    by_file: bool = field(default=False, repr=False, compare=False)
     _video: Video | None = field(default=None, repr=False, compare=False)
     _stamp: str | None = field(default=None, repr=False, compare=False)  # until it was compared
 

@@ -10,6 +10,7 @@ table's labels holds a plus, as in ``+`` against ``-``.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -99,10 +100,10 @@ class Names:
 
 
 def _names(root: Path, path: Path) -> set[str]:
-    relative = path.relative_to(root)
-    names = {path.name, relative.as_posix()}
-    if path.is_file():
-        names |= {path.stem, relative.with_suffix("").as_posix()}
+    relative = path.as_posix().removeprefix(root.as_posix().rstrip("/") + "/")
+    names = {path.name, relative}
+    if (suffix := path.suffix) and os.path.isfile(path):
+        names |= {path.stem, relative.removesuffix(suffix)}
     return names
 
 
@@ -263,14 +264,21 @@ def warn_of_tables_elsewhere(root: Path, videos: Iterable[Path]) -> None:
 
     They are looked for above ``root``, and in the folders between it and the videos.
     """
-    folders = {root.absolute().parent: None}
-    for video in videos:
-        between = [folder for folder in video.parents if root in folder.parents]
-        folders |= dict.fromkeys([*reversed(between), *([video] if video.is_dir() else [])])
+    folders = {os.path.dirname(os.path.abspath(root)): None}
+    top, seen = str(root), {str(root)}
+    for video in map(str, videos):
+        between = [video] if os.path.isdir(video) and video != top else []
+        folder = os.path.dirname(video)
+        while folder and folder not in seen:
+            seen.add(folder)
+            between.append(folder)
+            folder = os.path.dirname(folder)
+        folders |= dict.fromkeys(reversed(between))
     for name in (LABELS, FRAME_LABELS):
         if (root / name).is_file():
             continue
-        if found := [str(f / name) for f in folders if (f / name).is_file()]:
+        tables = (os.path.join(folder, name) for folder in folders)
+        if found := [table for table in tables if os.path.isfile(table)]:
             warnings.warn(
                 f"{name}: only a table directly in {root} is read, not {some(found)}", stacklevel=3
             )

@@ -225,7 +225,8 @@ def _key(name: str, conditions: str) -> bytes:
 
 
 def _line(key: bytes, record: Mapping[str, Any]) -> bytes:
-    body = json.dumps(record, separators=(",", ":"))[1:].encode()
+    text = json.dumps(record, separators=(",", ":"), default=lambda number: number.item())
+    body = text[1:].encode()
     line = b'{"key":"%s","sum":"%s",%s' % (key, b"0" * 16, body)
     return line[: _SUM.start] + _sum(line) + line[_SUM.stop :]
 

@@ -32,6 +32,12 @@ _NO_PATIENT = re.compile(
 _NUMBERED = re.compile(
     r"(?i)(?:^|(?<=[/ _-]))(patient|pat|pt|p|subject|subj|sub|case|id)([ _-]?)\d+(?![^/ _.-])"
 )
+# What files say of everybody: anonymised archives are not of one patient.
+_NOBODY = re.compile(
+    r"(?i)anon(ym\w*)?|(de-?|pseudo)identified|removed|redacted|deleted|withheld|hidden|private|"
+    r"(no|not|un)[ _-]?(name|id|known|available|specified|identified)|unk|none|nil|null|n/?a|nan|"
+    r"(patient|subject|pat|pid)?[ _-]?(id|name)?|test|default|dummy|0+|x+"
+)
 _BY_FOLDER = (r"^([^/]+)/", r"^([^/]+/[^/]+)/")
 _BY_NAME = (
     r"([^/]+)[ _-][^/ _-]+$",
@@ -89,7 +95,45 @@ def with_patient(entry: VideoEntry, patient: str) -> VideoEntry:
     return replace(entry, group=patient or entry.id, patient_known=known, parts=parts)
 
 
-def merge(named: Sequence[str], found: Sequence[str]) -> tuple[list[str], list[str]]:
+def patient_in_file(patient: str | None) -> str:
+    """Returns the patient that a file names; empty where it says so of everybody."""
+    name = same_name(patient or "").strip()
+    return "" if _NOBODY.fullmatch(name.strip(" ^_-.*?#/()[]<>")) else name
+
+
+def with_patients_of_files(
+    entries: Sequence[VideoEntry],
+) -> tuple[tuple[VideoEntry, ...], list[str]]:
+    """Returns the videos with the patients that their files name, as far as nothing else does.
+
+    Returns:
+        The videos, and sentences about what is doubtful.
+    """
+    found = [entry.file_patient for entry in entries]
+    named = [entry.group if entry.patient_known else "" for entry in entries]
+    if not any(found):
+        return tuple(entries), []
+    patients, told = merge(named, found, by="the DICOM files", table="the table or pattern")
+    told = [f"{'; '.join(told[:5])}: the files are not followed"] if told else []
+    who = Counter(filter(None, found))
+    if len(who) == 1 and who.total() > MOST_PER_PATIENT and len({*filter(None, patients)}) == 1:
+        told.append(
+            f"all {who.total()} DICOM files are of {next(iter(who))!r}: if that stands for many "
+            "patients, name them in labels.csv or by a pattern"
+        )
+    filled = (
+        entry if table or not patient else replace(with_patient(entry, patient), by_file=True)
+        for entry, table, patient in zip(entries, named, patients, strict=True)
+    )
+    return tuple(filled), told
+
+
+def merge(
+    named: Sequence[str],
+    found: Sequence[str],
+    by: str = "the pattern",
+    table: str = "labels.csv",
+) -> tuple[list[str], list[str]]:
     """Returns the patient of each video from a table and from a pattern, and what contradicts.
 
     The table wins where it names a patient. Where it names none, the video is of the patient that
@@ -98,30 +142,31 @@ def merge(named: Sequence[str], found: Sequence[str]) -> tuple[list[str], list[s
     Args:
         named: patient by the table, empty where it names none.
         found: patient by the pattern, empty where it finds none.
+        by, table: what the contradictions call the pattern and the table.
 
     Returns:
         The patient of each video, empty where unknown, and one sentence per contradiction.
     """
     by_pattern: dict[str, dict[str, None]] = defaultdict(dict)
     by_table: dict[str, dict[str, None]] = defaultdict(dict)
-    for table, pattern in zip(named, found, strict=True):
-        if table and pattern:
-            by_pattern[pattern][table] = None
-            by_table[table][pattern] = None
+    for given, pattern in zip(named, found, strict=True):
+        if given and pattern:
+            by_pattern[pattern][given] = None
+            by_table[given][pattern] = None
     told = [
-        f"{name!r} is one patient by the pattern, but {_some(others)} by labels.csv"
+        f"{name!r} is one patient by {by}, but {_some(others)} by {table}"
         for name, others in by_pattern.items()
         if len(others) > 1
     ]
     told += [
-        f"{name!r} is one patient by labels.csv, but {_some(others)} by the pattern"
+        f"{name!r} is one patient by {table}, but {_some(others)} by {by}"
         for name, others in by_table.items()
         if len(others) > 1
     ]
 
-    def patient(table: str, pattern: str) -> str:
-        if table or not pattern:
-            return table
+    def patient(given: str, pattern: str) -> str:
+        if given or not pattern:
+            return given
         others = list(by_pattern.get(pattern, ()))
         if len(others) > 1:
             return ""  # one of several patients of the table, and nobody knows which

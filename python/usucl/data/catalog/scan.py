@@ -16,6 +16,7 @@ from usucl._progress import Stage, stage
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.identity import by_identity, same_name
 from usucl.data.catalog.manifest import Manifest
+from usucl.data.catalog.patients import patient_in_file
 from usucl.data.catalog.search import Candidate, Skipped, find_videos
 from usucl.data.catalog.stamp import stamp_of
 from usucl.data.catalog.summary import Summary, summarise
@@ -93,6 +94,7 @@ def read_videos(
             video.frame_rate,
             links=tuple(links[video.path]),
             summary=result.summary,
+            file_patient=patient_in_file(video.patient),
             _video=video,
             _stamp=candidate.stamp.key if candidate.stamp and result.known else None,
         )

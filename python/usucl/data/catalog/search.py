@@ -202,6 +202,8 @@ class _Folder:
         relative, stamp = self.name_of(name), None if status is None else stamp_of_file(status)
         if (known := manifest.get(relative, stamp, _KIND)) is not None:
             return str(known["kind"])
+        if not os.access(path, os.R_OK):
+            return "other" if status is None else "closed"
         contents = manifest.contents(relative, stamp)
         kind = "video" if is_video_file(path) else "other"
         manifest.put(relative, stamp, _KIND, {"kind": kind}, contents)
@@ -209,6 +211,7 @@ class _Folder:
 
 
 _REASONS = {
+    "closed": "cannot be read (permission denied)",
     "other": "no video or image format that is read",
     "special": "not a file that can be read",
 }

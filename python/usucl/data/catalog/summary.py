@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from usucl.data.catalog.periodicity import periodicity
 from usucl.data.video import Video
 
 # Grey levels: one frame, copied and lossily encoded, changes by up to 0.6, the stillest of 309 lung
@@ -29,11 +30,15 @@ class Summary:
             differ in few bits, whatever their size and brightness.
         change: greatest mean absolute difference between a frame and the first one, in grey
             levels; 0 for a frozen video.
+        period: of a motion that repeats, such as a heart's, in frames; None if there is none.
+        periodicity: how well it repeats, in [0, 1].
     """
 
     digest: str
     fingerprint: tuple[int, ...]
     change: float
+    period: float | None = None
+    periodicity: float = 0.0
 
     @property
     def is_static(self) -> bool:
@@ -55,6 +60,8 @@ class Summary:
             digest=fields["digest"],
             fingerprint=tuple(fields["fingerprint"]),
             change=fields["change"],
+            period=fields["period"],
+            periodicity=fields["periodicity"],
         )
 
 
@@ -63,7 +70,8 @@ class Note(NamedTuple):
 
     Attributes:
         video_id: the video.
-        kind: a word for it: "static" (nothing moves) or "duplicate" (another has the same frames).
+        kind: a word for it: "static" (nothing moves), "duplicate" (another has the same frames), or
+            one of ``usucl.data.inspection.KINDS``.
         text: what was found, in words.
     """
 
@@ -93,7 +101,9 @@ def summarise(video: Video) -> Summary | None:
         return None
     digest = hashlib.blake2b(f"{video.width}x{video.height}".encode(), digest_size=16)
     digest.update(pictures.tobytes())
-    return Summary(digest.hexdigest(), _fingerprints(pictures), _change(pictures))
+    change = _change(pictures)
+    repeats = periodicity(pictures, video.frame_rate) if change else (None, 0.0)
+    return Summary(digest.hexdigest(), _fingerprints(pictures), change, *repeats)
 
 
 def _change(pictures: np.ndarray) -> float:

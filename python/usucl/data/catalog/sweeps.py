@@ -341,9 +341,11 @@ def joined(
 def _joined(
     sweep: Sweep, clips: Sequence[VideoEntry], by_frame: bool, given: Mapping[str, Any]
 ) -> VideoEntry:
-    known = [clip.group for clip in clips if clip.patient_known]
-    known += [given["group"]] if given.get("patient_known") else []
+    tabled = given.get("patient_known")
+    known = [c.group for c in clips if c.patient_known and not (tabled and c.by_file)]
+    known += [given["group"]] if tabled else []
     patient = _one(sweep, "patient", known)
+    in_files = {clip.file_patient for clip in clips} - {""}
     folds = [clip.fold for clip in clips] + [given.get("fold")]
     labels = list(dict.fromkeys(clip.label for clip in clips if clip.label is not None))
     sources = list(dict.fromkeys(clip.source for clip in clips if clip.source is not None))
@@ -365,6 +367,8 @@ def _joined(
         frame_labels=of_frames if any(of_frames) else None,
         source=given.get("source") or (sources[0] if len(sources) == 1 else None),
         parts=tuple(map(Part, sweep.names, clips)),
+        file_patient=in_files.pop() if len(in_files) == 1 else "",
+        by_file=not tabled and all(c.by_file or not c.patient_known for c in clips),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +30,7 @@ from usucl.data.conversion.writing import (
     interruptible,
 )
 from usucl.data.phantom import is_synthetic, mark_synthetic
+from usucl.data.store.frames import resized_size
 from usucl.data.video import VideoError
 
 T = TypeVar("T")
@@ -119,10 +123,11 @@ def convert(
         if (out / name).is_file() and (out / name).read_bytes() != content:
             raise FileExistsError(f"{out / name} already exists and differs")
     page = _sheet_path(out, shard)
+    missing = [copy for copy in copies if copy.name not in finished]
+    _check_room(out, options, missing)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / OPTIONS).exists():
         write_json(out / OPTIONS, asdict(options))
-    missing = [copy for copy in copies if copy.name not in finished]
     tiles: dict[str, Tile | tuple[str, str]] = {}
     failed: list[tuple[Path, str]] = []
     frames = sum(copy.entry.num_frames for copy in missing)
@@ -220,6 +225,30 @@ def _check_options(out: Path, options: Conversion) -> None:
     if changed := [name for name, value in now.items() if before.get(name) != value]:
         said = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in changed)
         raise FileExistsError(f"{out} already exists and was made with {said}: choose another out")
+
+
+def _check_room(out: Path, options: Conversion, copies: Sequence[_Copy]) -> None:
+    """Raises OSError if stored videos will not fit on the disk, even if all of them are grey."""
+    if options.to != "store" or options.crop != "none":
+        return
+    needed = 0
+    for copy in copies:
+        try:
+            video = copy.entry.open()
+        except VideoError:  # converting it tells what is wrong
+            continue
+        size = (video.height, video.width)
+        if options.size is not None:
+            size = resized_size(video, options.size)
+        needed += len(video) * math.prod(size)
+    around = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if needed > (free := shutil.disk_usage(around).free):
+        raise OSError(
+            errno.ENOSPC,
+            f"{needed / 1e9:.1f} GB are needed at least, {free / 1e9:.1f} GB are free: "
+            "give a smaller size",
+            str(out),
+        )
 
 
 def _convert(

@@ -68,7 +68,7 @@ class Cut:
             if self.sector is not None and self.crop:
                 left, top, right, bottom = self.sector.box
                 frame = frame[:, top:bottom, left:right]
-            return frame if self.size is None else resize_short_side(frame.contiguous(), self.size)
+            return frame if self.size is None else resize_short_side(frame, self.size)
 
         return cut
 

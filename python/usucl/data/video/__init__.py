@@ -1,7 +1,14 @@
-"""Videos as random-access sequences of frames: folders of images, video files, stacks of images.
+"""Videos as random-access sequences of frames: folders and stacks of images, video files, DICOM.
 
 Opening a video decodes all of it once. Containers may misstate their number of frames and images
 may be cut short, so only decoding tells how many frames there are and that each is readable.
+
+    opening, content     a path -> what it is by its first bytes -> its class
+    base      what every video offers
+    folder, stack, image      still images as frames
+    file, container, stream, structure, seeking      video files, decoded by FFmpeg
+    dicom     DICOM files, decoded by pydicom
+    limits    what a video may cost, checked before anything is decoded
 """
 
 from usucl.data.video.base import Damaged, Video, VideoError, natural_key

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 Damaged = Literal["skip", "keep"]
+_DIGITS = re.compile(r"([0-9]+)")
 THUMBNAIL = 32  # pixels, each side
 AVideo = TypeVar("AVideo", bound="Video")
 
@@ -154,8 +155,8 @@ class Video(ABC):
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """Returns a sort key that reads digits as numbers; the text decides ties (01 before 1)."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", text)
-    return [(0, int(p), "") if p[0].isdigit() else (1, 0, p.lower()) for p in parts], text
+    parts = enumerate(_DIGITS.split(text))  # every second one is a number
+    return [(0, int(p), "") if i & 1 else (1, 0, p.lower()) for i, p in parts if p], text
 
 
 def seconds(stamps: list[float | None]) -> np.ndarray | None:

@@ -2,128 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from usucl.data.video.base import THUMBNAIL, Damaged, Video, VideoError, seconds
-from usucl.data.video.container import opened_container, survey, words
+from usucl.data.video.container import survey
 from usucl.data.video.image import over_black
-from usucl.data.video.limits import check_cost, limit
+from usucl.data.video.limits import check_cost
+from usucl.data.video.seeking import frames_at, reliable_key_frames
+from usucl.data.video.stream import (
+    DecodingError,
+    Fingerprint,
+    FrameStream,
+    KeyFrame,
+    fingerprint,
+    opened_stream,
+)
 
-_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ignore transparency
+# Older versions of PyAV cannot be told how many threads scale a picture; one is enough for each.
+_ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 _UPRIGHT = (1, 0, 0, 1)
 
 
-class _DecodingError(VideoError):
-    """A packet cannot be decoded, though the container could be read."""
+@dataclass
+class _Decoded:
+    """What decoding a file tells of its frames."""
+
+    times: list[float | None]  # seconds
+    prints: list[Fingerprint]
+    keys: list[KeyFrame]
+    corrupt: int = 0
+
+    def add(self, frame: Any, stream: FrameStream) -> None:
+        """Takes down the next frame of a stream."""
+        if frame.key_frame and frame.pts is not None:
+            place = stream.places.get(frame.pts, frame.pts)
+            self.keys.append(KeyFrame(len(self.times), place, frame.pts))
+        self.times.append(frame.time)
+        self.prints.append(fingerprint(frame))
+        self.corrupt += frame.is_corrupt
 
 
 class VideoFile(Video):
     """A video file. Its frames are turned upright, get square pixels, and lie over black."""
 
-    _FACTS = (*Video._FACTS, "_turn", "_aspect")
+    _FACTS = (*Video._FACTS, "_turn", "_aspect", "_keys")
 
     def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
         self.path = path
         self._turn = _UPRIGHT
         self._aspect = 1.0  # width of a stored pixel over its height
+        self._keys: tuple[KeyFrame, ...] = ()  # where decoding can start, beside the start
         trouble = survey(path)
-        stamps: list[float | None] = []
+        decoded = _Decoded([], [], [])
         if not trouble:
             try:
-                stamps, corrupt = self._read(strict=True)
-                if corrupt:
-                    trouble.append(f"{corrupt} of {len(stamps)} frames are corrupt")
-            except _DecodingError as error:
+                decoded = self._read(strict=True)
+                if decoded.corrupt:
+                    trouble.append(f"{decoded.corrupt} of {len(decoded.times)} frames are corrupt")
+            except DecodingError as error:
                 trouble.append(error.reason)
         if trouble:
             self.damage = "damaged: " + "; ".join(trouble)
             if damaged == "skip":
                 raise VideoError(path, self.damage)
-            stamps, _ = self._read(strict=False)
-        if not stamps:
+            decoded = self._read(strict=False)
+        if not decoded.times:
             raise VideoError(path, self.damage or "no frame could be decoded")
-        self.num_frames = len(stamps)
-        self.times = seconds(stamps)
+        self.num_frames = len(decoded.times)
+        self.times = seconds(decoded.times)
         if self.times is not None and self.num_frames > 1:
             self.frame_rate = float((self.num_frames - 1) / self.times[-1])
+        if not self.damage:
+            self._keys = reliable_key_frames(path, decoded.keys, decoded.prints)
 
-    def _read(self, *, strict: bool) -> tuple[list[float | None], int]:
-        """Decodes everything; returns the frames' times and how many FFmpeg calls corrupt."""
-        stamps: list[float | None] = []
+    @classmethod
+    def restored(cls, path: Path, facts: Mapping[str, Any]) -> VideoFile:
+        """Returns the video from the facts of an earlier opening; see :meth:`Video.restored`."""
+        video = super().restored(path, facts)
+        video._keys = tuple(KeyFrame(*key) for key in video._keys)
+        return video
+
+    def _read(self, *, strict: bool) -> _Decoded:
+        """Decodes everything."""
+        found = _Decoded([], [], [])
         thumbnails: list[np.ndarray] = []
-        corrupt = 0
+        small = VideoReformatter()
         size = (0, 0)
-        for frame in self._stream(strict=strict):
-            found = (frame.width, frame.height)
-            if not stamps:
-                size = found
-                self._turn = _turn(frame)
-                width, height = round(size[0] * self._aspect), size[1]
-                upright = self._turn[0] or self._turn[3]
-                self.width, self.height = (width, height) if upright else (height, width)
-            if found != size:
-                raise VideoError(
-                    self.path,
-                    f"frames differ in size: frame {len(stamps)} is {found[0]}x{found[1]}, "
-                    f"the frames before it are {size[0]}x{size[1]}",
-                )
-            if len(stamps) % 1024 == 0:
-                check_cost(self.path, self.width, self.height, len(stamps) + 1)
-            stamps.append(frame.time)
-            thumbnails.append(frame.to_ndarray(format="gray", width=THUMBNAIL, height=THUMBNAIL))
-            corrupt += frame.is_corrupt
+        with opened_stream(self.path, strict=strict, damaged=bool(self.damage)) as stream:
+            self.frame_rate, self._aspect = stream.rate, stream.aspect
+            for number, frame in enumerate(stream.frames()):
+                if not number:
+                    size = (frame.width, frame.height)
+                    self._turn = _turn(frame)
+                    width, height = round(size[0] * self._aspect), size[1]
+                    upright = self._turn[0] or self._turn[3]
+                    self.width, self.height = (width, height) if upright else (height, width)
+                if (frame.width, frame.height) != size:
+                    raise VideoError(
+                        self.path,
+                        f"frames differ in size: frame {number} is {frame.width}x{frame.height}, "
+                        f"the frames before it are {size[0]}x{size[1]}",
+                    )
+                if number % 1024 == 0:
+                    check_cost(self.path, self.width, self.height, number + 1)
+                found.add(frame, stream)
+                thumbnails.append(_scaled(small, frame, "gray", THUMBNAIL, THUMBNAIL))
         if thumbnails:
             self.thumbnails = np.stack([self._turned(picture) for picture in thumbnails])
-        return stamps, corrupt
-
-    def _stream(self, *, strict: bool) -> Iterator[Any]:
-        """Yields frames up to the first error if ``strict``, otherwise those that decode well."""
-        with opened_container(self.path) as (container, stream):
-            self.frame_rate = float(stream.average_rate) if stream.average_rate else None
-            self._aspect = float(stream.sample_aspect_ratio or 1)
-            decoder = _decoder(stream, strict=strict, threads=not strict and not self.damage)
-            done = 0
-            for packet in _packets(container, stream, self.damage):
-                try:
-                    frames = decoder.decode(packet)
-                except (av.error.FFmpegError, MemoryError) as error:
-                    if not self.damage:
-                        raise _DecodingError(
-                            self.path, f"frame {done} cannot be decoded ({words(error)})"
-                        ) from error
-                    continue
-                for frame in frames:
-                    if not (self.damage and frame.is_corrupt):
-                        done += 1
-                        yield frame
+        return found
 
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
-        # Decoding starts at the first frame: seeking by time is faster, but goes wrong in damaged
-        # and variable-rate files.
-        wanted = iter(indices)
-        target = next(wanted, None)
-        if target is None:
+        if not indices:
             return
-        for index, frame in enumerate(self._stream(strict=False)):
-            if index == target:
-                yield self._displayed(frame)
-                target = next(wanted, None)
-                if target is None:
-                    return
-        raise VideoError(self.path, f"frame {target} is gone: the file was changed after opening")
+        found = -1
+        damaged = self.damage is not None
+        converter = VideoReformatter()
+        for index, frame in frames_at(self.path, self._keys, indices, damaged=damaged):
+            yield self._displayed(converter, frame)
+            found = index
+        if found < indices[-1]:
+            gone = next(index for index in indices if index > found)
+            raise VideoError(self.path, f"frame {gone} is gone: the file was changed after opening")
 
-    def _displayed(self, frame: Any) -> np.ndarray:
+    def _displayed(self, converter: VideoReformatter, frame: Any) -> np.ndarray:
         """Returns uint8 [H, W, 3], writable."""
         clear = (
             any(part.is_alpha for part in frame.format.components) or frame.format.name == "pal8"
         )
-        scale = {} if self._aspect == 1 else {"width": round(frame.width * self._aspect)}
-        picture = frame.to_ndarray(format="rgba" if clear else "rgb24", **scale)
+        width = frame.width if self._aspect == 1 else round(frame.width * self._aspect)
+        picture = _scaled(converter, frame, "rgba" if clear else "rgb24", width, frame.height)
         if clear:
             picture = over_black(picture)
         return self._turned(picture)
@@ -138,39 +151,15 @@ class VideoFile(Video):
         return np.ascontiguousarray(picture)
 
 
-def _decoder(stream: Any, *, strict: bool, threads: bool) -> Any:
-    """Returns the stream's decoder, which stops at errors if ``strict``.
+def _scaled(
+    converter: VideoReformatter, frame: Any, pixels: str, width: int, height: int
+) -> np.ndarray:
+    """Returns the picture of a frame, by tables and threads that are made once per video.
 
-    Errors at the end of a file are lost where several threads decode it, so only whole files are
-    read by many.
+    A frame's own conversion makes them again each time, and takes ten times as long.
     """
-    decoder = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and decoder.name in _ALPHA_DECODERS:
-        alpha = av.CodecContext.create(_ALPHA_DECODERS[decoder.name], "r")
-        alpha.extradata = decoder.extradata
-        decoder = alpha
-    most = 2 * limit("USUCL_MAX_FRAME_PIXELS") + 2**20  # FFmpeg counts its own margins too
-    options = {"max_pixels": str(most)}
-    decoder.options = {**options, "err_detect": "explode"} if strict else options
-    if threads:
-        decoder.thread_type = "AUTO"
-    else:
-        decoder.thread_count = 1
-    return decoder
-
-
-def _packets(container: Any, stream: Any, damage: str | None) -> Iterator[Any]:
-    """Yields the stream's packets, then one that asks for the frames held back."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except (av.error.FFmpegError, OSError):
-        if not damage:  # otherwise what was read before it is enough
-            raise
-    last = av.Packet()
-    last.time_base = stream.time_base
-    yield last
+    found = converter.reformat(frame, width=width, height=height, format=pixels, **_ONE_THREAD)
+    return found.to_ndarray()
 
 
 def _turn(frame: Any) -> tuple[int, int, int, int]:

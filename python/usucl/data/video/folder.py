@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from usucl.data.video.base import Damaged, Video, VideoError
+from usucl.data.video.grey import GreyRange
 from usucl.data.video.image import check_image, displayed, frame_files, opened_image
 from usucl.data.video.limits import check_cost
 from usucl.data.video.timing import read_times
@@ -17,9 +18,12 @@ class FrameFolder(Video):
     """A folder of still images in natural order (frame2 before frame10), hidden files ignored.
 
     ``times.csv`` beside them (frame, the name of an image; seconds) gives their times.
+
+    Values of more than 8 bits become 0 to 255 by one scaling for all frames, from their least to
+    their greatest value.
     """
 
-    _FACTS = (*Video._FACTS, "_names")
+    _FACTS = (*Video._FACTS, "_names", "_range")
 
     def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
         self.path = path
@@ -27,31 +31,40 @@ class FrameFolder(Video):
         files = frame_files(path)
         if not files:
             raise VideoError(path, "no image in the folder")
-        size, broken, thumbnails = (0, 0), [], []
+        greys = GreyRange()
+        size, depth, broken, thumbnails = (0, 0), "", [], []
         for file in files:
             try:
-                found, small = check_image(file, path)
+                found = check_image(file, path, greys)
             except VideoError as error:
                 if damaged == "skip":
                     raise
                 broken.append(error.reason)
                 continue
             if not names:
-                size = found
+                size, depth = found.size, found.depth
                 check_cost(path, *size, len(files))
-            if found != size:
+            if found.size != size:
                 raise VideoError(
                     path,
                     f"frames differ in size: {names[0]} is {size[0]}x{size[1]}, "
-                    f"{file.name} is {found[0]}x{found[1]}",
+                    f"{file.name} is {found.size[0]}x{found.size[1]}",
+                )
+            if found.depth != depth:
+                raise VideoError(
+                    path,
+                    f"frames differ in depth: {names[0]} has {depth}, "
+                    f"{file.name} has {found.depth}",
                 )
             names.append(file.name)
-            thumbnails.append(small)
+            if found.small is not None:
+                thumbnails.append(found.small)
         if not names:
             raise VideoError(path, broken[0])
         if broken:
             self.damage = f"{len(broken)} of {len(files)} images are broken ({broken[0]})"
-        self.thumbnails = np.stack(thumbnails)
+        self._range = greys.found
+        self.thumbnails = np.stack(thumbnails or greys.thumbnails())
         self._names = tuple(names)
         self.num_frames = len(names)
         self.width, self.height = size
@@ -63,5 +76,5 @@ class FrameFolder(Video):
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
             with opened_image(self.path / self._names[index], self.path) as image:
-                array = displayed(image)
+                array = displayed(image, self._range)
             yield array

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from usucl.data.video.base import THUMBNAIL, VideoError, natural_key
+from usucl.data.video.grey import GreyRange, Range, spread
 from usucl.data.video.limits import check_cost, limit
 
+EIGHT_BITS = "8 bits"
+_DEEP = {"I;16": "16 bits", "I;16B": "16 bits", "I": "32 bits", "F": "floating point"}  # by mode
 IMAGE_SUFFIXES = frozenset({".apng", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _STACK_SUFFIXES = IMAGE_SUFFIXES - {".bmp", ".jpeg", ".jpg"}
 # What Pillow may take a file for, whatever its name: none of these runs other programs.
@@ -27,18 +31,40 @@ def read_image(file: Path) -> np.ndarray:
     """Returns a still image as uint8 [H, W, 3], RGB, upright, over black where transparent.
 
     Raises:
-        VideoError: the image is broken, too large, not of 8 bits, or holds several pages.
+        VideoError: the image is broken, too large, or holds several pages.
     """
     with opened_image(file, file) as image:
         if len(pages(image, file)) > 1:
             raise VideoError(file, _several(image, file))
-        return displayed(image)
+        image.load()
+        if depth(image) == EIGHT_BITS:
+            return displayed(image)
+        alone = GreyRange()
+        alone.add(np.asarray(image))
+        return displayed(image, alone.found)
 
 
-def check_image(file: Path, owner: Path) -> tuple[tuple[int, int], np.ndarray]:
-    """Decodes a still image as cheaply as it goes; returns its size and thumbnail, upright.
+class Checked(NamedTuple):
+    """A still image that could be decoded.
 
-    The size is (width, height) in pixels, the thumbnail uint8 [32, 32].
+    Attributes:
+        size: width and height in pixels, upright.
+        depth: of its values, in words.
+        small: its thumbnail, uint8 [32, 32]; None if it has more than 8 bits.
+    """
+
+    size: tuple[int, int]
+    depth: str
+    small: np.ndarray | None
+
+
+def check_image(file: Path, owner: Path, greys: GreyRange) -> Checked:
+    """Decodes a still image as cheaply as it goes.
+
+    Args:
+        file: the image.
+        owner: the path that errors name.
+        greys: takes the values if they have more than 8 bits.
 
     Raises:
         VideoError: see ``read_image``; its path is that of ``owner``.
@@ -53,12 +79,14 @@ def check_image(file: Path, owner: Path) -> tuple[tuple[int, int], np.ndarray]:
         if (turn := _orientation(image)) in _SIDEWAYS:
             width, height = height, width
         upright = image if turn == 1 else ImageOps.exif_transpose(image)
-        return (width, height), thumbnail(upright)
+        if (bits := depth(image)) != EIGHT_BITS:
+            greys.add(np.asarray(upright))
+        return Checked((width, height), bits, thumbnail(upright) if bits == EIGHT_BITS else None)
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """Returns an image in grey and squeezed to a square: uint8 [32, 32], or float32 for floats."""
-    grey = image if image.mode in ("L", "F") else image.convert("L")
+    """Returns an image in grey and squeezed to a square: uint8 [32, 32]."""
+    grey = image if image.mode == "L" else image.convert("L")
     return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
@@ -77,8 +105,6 @@ def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
             _check_webp(content, owner)
             image = Image.open(content, formats=_FORMATS)
             check_cost(owner, *image.size)
-            if image.mode.startswith(("I", "F")):
-                raise VideoError(owner, f"{name}not an 8-bit image ({image.mode})")
             yield image
     except VideoError as error:
         reason = error.reason
@@ -87,11 +113,23 @@ def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
         raise VideoError(owner, name + _trouble(file, error)) from error
 
 
-def displayed(image: Image.Image) -> np.ndarray:
-    """Returns the current page as uint8 [H, W, 3], RGB, upright, over black where transparent."""
+def depth(image: Image.Image) -> str:
+    """Returns in words how deep the values are: ``EIGHT_BITS``, or more in one channel."""
+    return _DEEP.get(image.mode, EIGHT_BITS)
+
+
+def displayed(image: Image.Image, black_white: Range | None = None) -> np.ndarray:
+    """Returns the current page as uint8 [H, W, 3], RGB, upright, over black where transparent.
+
+    Args:
+        image: the opened image.
+        black_white: what is black and white of values of more than 8 bits.
+    """
     image.load()
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
+    if black_white is not None:
+        return np.repeat(spread(np.asarray(image), black_white)[..., None], 3, axis=2)
     if not image.has_transparency_data:
         return np.array(image.convert("RGB"))
     return over_black(np.array(image.convert("RGBA")))

@@ -9,14 +9,15 @@ import numpy as np
 from PIL import Image
 
 from usucl.data.video.base import Damaged, Video, VideoError, seconds
-from usucl.data.video.image import displayed, opened_image, pages, thumbnail
+from usucl.data.video.grey import GreyRange
+from usucl.data.video.image import EIGHT_BITS, depth, displayed, opened_image, pages, thumbnail
 from usucl.data.video.limits import check_cost
 
 
 class ImageStack(Video):
     """The pictures of one image file, in their order, timed if it is an animation."""
 
-    _FACTS = (*Video._FACTS, "_pages")
+    _FACTS = (*Video._FACTS, "_pages", "_range")
 
     def __init__(self, path: Path, damaged: Damaged = "skip") -> None:
         self.path = path
@@ -25,6 +26,8 @@ class ImageStack(Video):
         self.frame_rate = None
         starts: list[float | None] = []
         thumbnails: list[np.ndarray] = []
+        greys = GreyRange()
+        deep = ""
         start: float | None = 0.0
         with opened_image(path, path) as image:
             there = pages(image, path)
@@ -34,8 +37,14 @@ class ImageStack(Video):
                 try:
                     image.seek(page)
                     check_cost(path, *image.size, len(there))
-                    picture = displayed(image)
-                    height, width = picture.shape[:2]
+                    image.load()
+                    bits = depth(image)
+                    if bits == EIGHT_BITS:
+                        picture = displayed(image)
+                        height, width = picture.shape[:2]
+                    else:
+                        width, height = image.size
+                        greys.add(np.asarray(image))
                 except VideoError:
                     raise
                 except Exception as error:  # as in opened_image
@@ -52,15 +61,23 @@ class ImageStack(Video):
                         f"frames differ in size: frame {len(kept)} is {width}x{height}, "
                         f"the frames before it are {self.width}x{self.height}",
                     )
-                self.width, self.height = width, height
+                if kept and bits != deep:
+                    raise VideoError(
+                        path,
+                        f"frames differ in depth: frame {len(kept)} has {bits}, "
+                        f"the frames before it have {deep}",
+                    )
+                self.width, self.height, deep = width, height, bits
                 kept.append(page)
-                thumbnails.append(thumbnail(Image.fromarray(picture)))
+                if bits == EIGHT_BITS:
+                    thumbnails.append(thumbnail(Image.fromarray(picture)))
                 starts.append(start)
                 duration = image.info.get("duration")  # ms
                 start = start + duration / 1000 if duration and start is not None else None
         if not kept:
             raise VideoError(path, self.damage or "no frame could be decoded")
-        self.thumbnails = np.stack(thumbnails)
+        self._range = greys.found
+        self.thumbnails = np.stack(thumbnails or greys.thumbnails())
         self._pages = tuple(kept)
         self.num_frames = len(kept)
         self.times = seconds(starts)
@@ -71,4 +88,4 @@ class ImageStack(Video):
         with opened_image(self.path, self.path) as image:
             for index in indices:
                 image.seek(self._pages[index])
-                yield displayed(image)
+                yield displayed(image, self._range)

@@ -67,7 +67,7 @@ def check_frame(path: Path, header: Header, packed: bytes) -> None:
     raw = size[0] * size[1] * samples * -(-int(dataset.BitsAllocated) // 8)
     most = 2**16 + 2 * raw  # what cannot be packed grows a little, and there may be metadata
     if header.syntax == RLELossless:
-        if len(packed) > most or (len(packed) > 2**20 and _unpacked(packed, most) > most):
+        if len(packed) > most or (len(packed) > 2**22 and _unpacked(packed, most) > most):
             raise VideoError(path, f"damaged: a frame unpacks to more than {size[0]}x{size[1]}")
         return
     found = size_of(packed)

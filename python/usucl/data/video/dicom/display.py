@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-Range: TypeAlias = tuple[float, float]
-"""What is black and what is white, of grey values."""
+from usucl.data.video.grey import Range, spread
 
 _PRIMARIES = ("Red", "Green", "Blue")
 _BEYOND = 1e12  # more than any value, for the ends of a window
@@ -27,6 +25,8 @@ def drop_impossible_tables(dataset: Dataset) -> None:
         tables = dataset.get(name)
         if not tables or not (tables[0].get("LUTDescriptor") and tables[0].get("LUTData")):
             dataset.pop(name, None)
+    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
+        dataset.pop("RescaleSlope", None)
     try:
         width, centre = (
             float(np.atleast_1d(dataset.get(name))[0]) for name in ("WindowWidth", "WindowCenter")
@@ -53,24 +53,20 @@ def stated_range(dataset: Dataset) -> Range | None:
 
 
 def grey_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Returns grey values behind the file's modality and window tables.
-
-    Raises:
-        ValueError: some are not finite.
-    """
-    values = apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
-    if values.dtype.kind == "f" and not np.isfinite([values.min(), values.max()]).all():
-        raise ValueError("there are values that are not finite")
-    return values
+    """Returns grey values behind the file's modality and window tables."""
+    return apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
 
 
 def shown_grey(values: np.ndarray, dataset: Dataset, black_white: Range) -> np.ndarray:
     """Returns grey values as uint8 of the same shape."""
-    low, high = black_white
-    if values.dtype != np.uint8 or black_white != (0.0, 255.0):
-        values = (values - low) * (255 / max(high - low, 1e-6))
-        values = values.clip(0, 255).round().astype(np.uint8)
-    return 255 - values if dataset.PhotometricInterpretation == "MONOCHROME1" else values
+    plain = values.dtype == np.uint8 and black_white == (0.0, 255.0)
+    shown = values if plain else spread(values, black_white)
+    return inverted(shown, dataset)
+
+
+def inverted(shown: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Returns the complement where a file has black for its greatest value."""
+    return 255 - shown if dataset.PhotometricInterpretation == "MONOCHROME1" else shown
 
 
 def shown_colours(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

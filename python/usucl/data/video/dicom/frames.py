@@ -19,6 +19,7 @@ Span: TypeAlias = tuple[int, int]
 """Where bytes lie in a file: their offset and number."""
 
 _ITEM, _END = 0xFFFEE000, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF  # length of compressed pixels
 _CODESTREAMS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # JPEG, JPEG 2000, JP2
 
 
@@ -51,6 +52,8 @@ def find_frames(path: Path, source: Source, header: Header) -> Frames:
         if trouble and any(len(frame) > 1 for frame in packed):
             packed = packed[:-1]  # nothing tells whether the last frame is whole
         count = len(packed)
+    elif header.length == _UNDEFINED:
+        raise VideoError(path, "damaged: its pixels are compressed, its header says they are not")
     else:
         packed = None
         count, trouble = _uncompressed(source, header)

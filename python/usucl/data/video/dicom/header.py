@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -54,12 +55,41 @@ for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg"):
 _MOST_READS = 400_000  # of a header: one of endless small elements takes minutes
 
 
+class _Silence:
+    """Ignores warnings while any thread is in it.
+
+    Threads that each save the filters of warnings, which are those of the process, and put them
+    back later, may put back those of another thread, and so ignore all warnings for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_silence = _Silence()
+
+
 @contextlib.contextmanager
 def one_sentence(path: Path) -> Iterator[None]:
     """Turns whatever damage makes pydicom raise, of any type, into a VideoError, without noise."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silence:
             yield
     except VideoError:
         raise

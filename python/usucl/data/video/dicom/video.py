@@ -13,9 +13,9 @@ from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.dicom.codestream import check_syntax
 from usucl.data.video.dicom.decoding import stored_values
 from usucl.data.video.dicom.display import (
-    Range,
     drop_impossible_tables,
     grey_values,
+    inverted,
     is_grey,
     shown_colours,
     shown_grey,
@@ -24,6 +24,7 @@ from usucl.data.video.dicom.display import (
 from usucl.data.video.dicom.frames import Frames, find_frames
 from usucl.data.video.dicom.header import Header, Source, one_sentence, opened
 from usucl.data.video.dicom.timing import frame_rate, frame_times
+from usucl.data.video.grey import GreyRange, Range
 from usucl.data.video.image import thumbnail
 
 
@@ -69,7 +70,7 @@ class DicomVideo(Video):
         grey = is_grey(dataset)
         with one_sentence(self.path):
             self._range = stated_range(dataset) if grey else None
-        low, high = np.inf, -np.inf
+        greys = GreyRange()
         small: list[np.ndarray] = []
         broken: list[int] = []
         first = ""
@@ -78,9 +79,7 @@ class DicomVideo(Video):
                 stored = stored_values(self.path, source, header, frames, number)
                 with one_sentence(self.path):
                     if grey and self._range is None:
-                        values = grey_values(stored, dataset)
-                        low, high = min(low, float(values.min())), max(high, float(values.max()))
-                        small.append(thumbnail(Image.fromarray(values.astype(np.float32))))
+                        greys.add(grey_values(stored, dataset))
                     else:
                         small.append(thumbnail(Image.fromarray(self._displayed(stored, dataset))))
             except VideoError as error:
@@ -88,9 +87,9 @@ class DicomVideo(Video):
                     raise
                 first = first or f"frame {number} {error.reason.removeprefix('damaged: ')}"
                 broken.append(number)
-        if low <= high:
-            self._range = (low, high)
-            small = [shown_grey(picture, dataset, (low, high)) for picture in small]
+        if greys.found:
+            self._range = greys.found
+            small = [inverted(picture, dataset) for picture in greys.thumbnails()]
         if small:
             self.thumbnails = np.stack(small)
         self._broken = tuple(broken)
