@@ -193,6 +193,7 @@ def _training(record: RunRecord) -> str:
         )
         words += figures.curves_legend(record)
         parts += [picture(curves, "Training curves"), paragraph(words, "note")]
+    parts.append(paragraph(facts.guarded(record), "note"))
     if record.warnings:
         parts.append(heading(f"Warnings of the training: {len(record.warnings)}"))
         parts.append(
