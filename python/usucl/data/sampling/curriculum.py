@@ -74,7 +74,8 @@ class Curriculum:
             or list(self.starts) != sorted(self.starts)
         ):
             raise ValueError(
-                f"starts must be {len(self.windows)} ascending shares from 0, got {self.starts}"
+                f"starts must be {len(self.windows)} ascending shares from 0, one per window, "
+                f"got {self.starts}"
             )
         if not 0 <= self.cross_only <= 1:
             raise ValueError(f"cross_only must be a share in [0, 1], got {self.cross_only}")

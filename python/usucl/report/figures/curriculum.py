@@ -54,11 +54,10 @@ def _figure(plan: Plan) -> Figure:
         )  # fmt: skip
     title = f"Intra-video negatives: {curriculum.kind}"
     if curriculum.kind == "hardness":
-        title += (
-            f", narrower each time that negatives are less similar than {curriculum.narrow_below:g}"
-        )
+        title += f"; the next window (dotted) once similarity is below {curriculum.narrow_below:g}"
         for later in curriculum.windows[1:]:
-            axes.hlines(later, *axes.get_xlim(), color=style.INTRA, linestyle="dotted")
+            begin = plan.cross_only + 0.5
+            axes.hlines(later, begin, epochs + 0.5, color=style.INTRA, linestyle="dotted")
     axes.set_title(title)
     axes.set(xlabel="epoch", xlim=(0.5, epochs + 0.5))
     axes.set_ylabel(f"distance ({TIME_UNITS[plan.config.sampling.time_unit]})")
