@@ -15,6 +15,7 @@ from usucl._progress import listen
 from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, check_label
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.folds import assign_folds, check_folds
+from usucl.data.catalog.identity import relative_name
 from usucl.data.catalog.labels import (
     Names,
     read_frame_labels,
@@ -29,7 +30,6 @@ from usucl.data.catalog.patients import (
     knowledge,
     merge,
     patient_of,
-    relative_path,
     split_words,
     suggest,
     with_patient,
@@ -290,7 +290,7 @@ class VideoCatalog:
         return suggest(self._relative_paths(), [entry.label for entry in self.entries])
 
     def _relative_paths(self) -> list[str]:
-        return [relative_path(self.root, entry) for entry in self.entries]
+        return [relative_name(self.root, entry.path) for entry in self.entries]
 
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
         """Returns the catalogue with a fold in [0, n) for every video, labels balanced.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
-from usucl.report.figures.curves import TIME_UNITS
+from usucl.data.sampling.clock import UNIT_WORDS
 from usucl.report.figures.drawing import panel
 from usucl.training.planning import Plan
 
@@ -60,7 +60,7 @@ def _figure(plan: Plan) -> Figure:
             axes.hlines(later, begin, epochs + 0.5, color=style.INTRA, linestyle="dotted")
     axes.set_title(title)
     axes.set(xlabel="epoch", xlim=(0.5, epochs + 0.5))
-    axes.set_ylabel(f"distance ({TIME_UNITS[plan.config.sampling.time_unit]})")
+    axes.set_ylabel(f"distance ({UNIT_WORDS[plan.config.sampling.time_unit]})")
     axes.set_ylim(0, 1.15 * max(float(np.max(windows)), 1e-9))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     return figure
