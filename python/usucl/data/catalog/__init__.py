@@ -1,5 +1,7 @@
 """What videos a folder holds: found, told apart, labelled, joined to sweeps, parted by patient.
 
+Every scan reads the folder itself, and what earlier scans have found out from the cache.
+
     catalog, entry          all videos of a folder, and one of them
     scanning                finding and opening them, with a manifest of what earlier scans found
     tables                  labels.csv and frame_labels.csv as people write them; split.csv
