@@ -316,3 +316,9 @@ def test_labels_and_patients_that_differ_in_case_are_told(videos: Path) -> None:
         "labels.csv: label: told apart by their case alone: 'Ill' and 'ill'",
         "labels.csv: patient: told apart by their case alone: 'P1' and 'p1'",
     ]
+
+
+def test_an_id_is_that_of_one_video_whatever_folders_hold(tmp_path: Path) -> None:
+    make(tmp_path, "v1", "site/v1")
+    entries, _ = scan(tmp_path, "video_id,label\nv1,here\nsite/v1,there\n")
+    assert {entry.id: entry.label for entry in entries} == {"v1": "here", "site/v1": "there"}

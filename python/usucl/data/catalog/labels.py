@@ -43,7 +43,9 @@ class Names:
         self._exact: dict[str, set[int]] = defaultdict(set)
         self._alike: dict[str, set[int]] = defaultdict(set)
         self._links: set[str] = set()
+        self._ids: dict[str, int] = {}
         for i, (name, paths) in enumerate(videos):
+            self._ids[name] = i
             own, *linked = (_names(root, path) for path in paths)
             self._links.update(*(names - own for names in linked))
             for known in own.union({name}, *linked):
@@ -57,6 +59,8 @@ class Names:
         Raises:
             ValueError: several videos have the name.
         """
+        if (own := self._ids.get(name.removeprefix("./"))) is not None:
+            return own  # whatever else lies in other folders under this name
         found = self._exact.get(name) or self._alike.get(_alike(name)) or set()
         if not found and (number := _as_whole(name)) != name:
             return self.index(number, table, line)
