@@ -13,8 +13,6 @@ from usucl._terminal import console, say, table, visible
 
 __all__ = ["console", "hint", "is_quiet", "messages", "quietly", "say", "table", "visible"]
 
-# They log every frame of a file whose header is a little wrong.
-_OF_FRAMES = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")
 _quiet = False
 
 
@@ -44,8 +42,7 @@ class _Log(logging.Handler):
     """Prints the messages of libraries that would otherwise write to standard error themselves."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.partition(".")[0] not in _OF_FRAMES:
-            say(record.getMessage(), stderr=True)
+        say(record.getMessage(), stderr=True)
 
 
 @contextlib.contextmanager

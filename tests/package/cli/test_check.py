@@ -45,7 +45,7 @@ def test_warnings_are_a_table_and_no_error(
         "copy",
         "the same frames as a, which is of another patient (P1, not P3)",
     ]
-    assert "Warnings of 1 videos: 1 duplicate." in out
+    assert "Warnings of 1 video: 1 duplicate." in out
     assert "Not looked at: " in out
 
 
