@@ -1,21 +1,27 @@
-"""The examples in README.md, docs/python.md and docs/augmentation.md run as they are written."""
+"""The examples in README.md and docs run as they are written, and the commands of docs/data.md."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from runs import make_data
+from tiny_dicom import SYNTAXES
+from tiny_dicom import write as write_dicom
 from tiny_videos import moving, write
 
+from usucl.cli import main
+from usucl.data import VideoCatalog, write_phantom
 from usucl.models import EncoderConfig, FrameEncoder, save_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/python.md", "docs/augmentation.md")
+PAGES = ("README.md", "docs/python.md", "docs/augmentation.md", "docs/data.md")
 OPTIONAL = ("lightly",)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,3 +60,41 @@ def test_the_examples_run(code: str, folder: Path, monkeypatch: pytest.MonkeyPat
     for name in ("loss", "features", "embedding"):
         if name in names:
             assert torch.as_tensor(names[name]).isfinite().all()
+
+
+def write_archive(root: Path) -> None:
+    """Writes what a device exports: loops of six patients, without suffixes, by study."""
+    phantoms = write_phantom(root / "phantoms", videos=12, frames=8, image_size=64)
+    syntaxes = list(SYNTAXES.values())
+    for i, entry in enumerate(VideoCatalog.scan(phantoms)):
+        grey = entry.open()[:][:, 0].numpy()
+        study = root / "archive" / f"ST{i // 2:04d}"
+        study.mkdir(parents=True, exist_ok=True)
+        write_dicom(
+            study / f"IM_{i:04d}",
+            np.pad(grey, ((0, 0), (12, 12), (20, 20))),
+            syntax=syntaxes[i % len(syntaxes)],
+            PatientID=f"P{i // 2}",
+            FrameTime=40.0,
+        )
+
+
+def test_the_commands_of_the_page_on_data_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_archive(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(commands) == 9
+    for program, *words in commands:
+        assert program == "usucl"
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    for made in ("sectors/sectors.html", "sectors/ST0003/IM_0007/times.csv", "curriculum.svg"):
+        assert (tmp_path / made).is_file(), made
+    for made in ("encoder.safetensors", "report.html"):
+        assert (tmp_path / "runs" / "try" / made).is_file(), made
+    sweeps = VideoCatalog.scan("archive", sweep="^(ST[0-9]+)/")
+    assert len(sweeps) == 6 and sweeps.patients == "known"
+    assert "bank.json" in [file.name for file in (tmp_path / "runs" / "try-bank").iterdir()]

@@ -152,7 +152,8 @@ def _show_notes(found: Inspection) -> None:
         table(["warning", "video", "why"], rows)
         counts = Counter(note.kind for note in found.notes)
         videos = len({note.video_id for note in found.notes})
-        say(f"Warnings of {videos} videos: {', '.join(f'{n} {k}' for k, n in counts.items())}.")
+        of = f"{videos} video{'s' * (videos != 1)}"
+        say(f"Warnings of {of}: {', '.join(f'{n} {k}' for k, n in counts.items())}.")
         if "text" in counts:
             command = "usucl data convert DATA --out NEW --crop sector --mask"
             say(f"Text may name patients: look at it. To leave it out: {command}")

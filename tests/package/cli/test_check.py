@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import JPEGBaseline8Bit
+from tiny_dicom import write as write_dicom
+from tiny_videos import moving
 
 from tests.helpers.shell import write_video
 from usucl.cli import main
@@ -43,7 +46,7 @@ def test_warnings_are_a_table_and_no_error(
         "copy",
         "the same frames as a, which is of another patient (P1, not P3)",
     ]
-    assert "Warnings of 1 videos: 1 duplicate." in out
+    assert "Warnings of 1 video: 1 duplicate." in out
     assert "Not looked at: " in out
 
 
@@ -134,3 +137,14 @@ def test_names_in_json_act_on_no_terminal(
     assert {video["id"] for video in json.loads(out)["videos"]} == {name, "b"}
     assert main(["data", "check", str(tmp_path)]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_coloured_loop_with_a_wrong_label_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = np.stack(moving(8)) // np.array([1, 8, 8], dtype=np.uint8)  # red all over
+    for name in ("a.dcm", "b.dcm"):
+        write_dicom(tmp_path / name, frames, "RGB", syntax=JPEGBaseline8Bit)  # which is YBR
+    assert main(["data", "check", str(tmp_path), "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and "e+" not in captured.out

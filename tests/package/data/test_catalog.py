@@ -160,11 +160,13 @@ def test_damaged_videos_are_taken_if_told(tmp_path: Path) -> None:
     (frames(tmp_path / "torn", 3) / "1.png").write_bytes(b"\x89PNG")
     (skipped,) = VideoCatalog.scan(tmp_path).skipped
     assert skipped.path.name == "torn" and skipped.reason.startswith("1.png: ")
+    assert len(VideoCatalog.scan(tmp_path / "good", damaged="keep")) == 1
     good, torn = VideoCatalog.scan(tmp_path, damaged="keep")
     assert good.open().damage is None and torn.num_frames == 2
     assert "1 of 3 images are broken" in str(torn.open().damage)
-    with pytest.raises(ValueError, match="damaged must be one of"):
-        VideoCatalog.scan(tmp_path, damaged="drop")  # type: ignore[arg-type]
+    for root in (tmp_path, tmp_path / "good"):  # whole videos are known from before
+        with pytest.raises(ValueError, match="damaged must be one of"):
+            VideoCatalog.scan(root, damaged="drop")  # type: ignore[arg-type]
 
 
 def test_names_that_are_not_utf8_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from tiny_videos import moving, write
 
 from usucl.data import VideoError, open_video
+from usucl.data.video import read_image
 
 FRAMES = moving(40)
 KINDS = [
@@ -89,7 +91,7 @@ def test_damaged_images_are_dropped_from_a_kept_folder(tmp_path: Path) -> None:
     for i in range(4):
         Image.fromarray(FRAMES[i]).save(tmp_path / f"{i}.png")
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:100])
-    with pytest.raises(VideoError, match=r"2\.png: cannot be decoded"):
+    with pytest.raises(VideoError, match=r"2\.png: damaged: cut short"):
         open_video(tmp_path)
     video = open_video(tmp_path, damaged="keep")
     assert len(video) == 3
@@ -134,3 +136,19 @@ def test_a_pattern_in_a_name_is_no_list_of_files(tmp_path: Path) -> None:
     path = write(tmp_path / "other.gif", FRAMES[:5], "gif", "gray")
     path = path.rename(tmp_path / "clip%d.gif")
     assert len(open_video(path)) == 5
+
+
+def test_every_flipped_bit_of_a_png_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    Image.fromarray(moving(1, 9, 12)[0]).save(path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(VideoError, match=re.escape(str(path))):
+            read_image(path)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(VideoError, match=re.escape(str(path))):
+            read_image(path)

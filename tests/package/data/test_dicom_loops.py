@@ -247,6 +247,19 @@ def test_a_still_has_one_frame_and_its_patient(tmp_path: Path) -> None:
     assert open_video(write(tmp_path / "b", GREY, PatientID="")).patient is None
 
 
+def test_doubtful_headers_are_logged_by_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a", COLOURS, "RGB", syntax=JPEGBaseline8Bit)  # which is YBR
+    caplog.clear()
+    assert len(open_video(path)[:]) == len(COLOURS) and not caplog.records
+    assert not pydicom.config.logger.disabled
+
+
+def test_a_patients_number_with_a_backslash(tmp_path: Path) -> None:
+    assert open_video(write(tmp_path / "a", GREY, PatientID=["7", "b"])).patient == r"7\b"
+
+
 def test_a_missing_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from usucl.data.video.dicom import codestream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -98,3 +99,39 @@ def test_a_catalogue_finds_videos_by_content(tmp_path: Path) -> None:
     catalog = VideoCatalog.scan(tmp_path)
     assert [entry.num_frames for entry in catalog] == [8] * 4
     assert [item.path.name for item in catalog.skipped] == ["IM_0003"]
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "loop.dcm.gz", "gzip.mp4", "loops.tar", "IM_0001"])
+def test_packed_files_are_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    loop = write_dicom(tmp_path / "loop.dcm", np.stack(FRAMES)[..., 0])
+    packed = tmp_path / name
+    if name.endswith((".zip", ".tar")):
+        shutil.make_archive(str(packed.with_suffix("")), packed.suffix[1:], tmp_path, "loop.dcm")
+    else:
+        packed.write_bytes(gzip.compress(loop.read_bytes()))
+    with pytest.raises(VideoError, match="unpack it first"):
+        open_video(packed)
+    (skipped,) = VideoCatalog.scan(tmp_path).skipped
+    assert skipped.path == packed and "unpack it first" in skipped.reason
+
+
+def test_what_desktops_leave_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", FRAMES)
+    for name in ("Thumbs.db", "desktop.ini", "frames/Thumbs.db", "__MACOSX/._a.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xd0\xcf\x11\xe0" * 9)
+    for i, frame in enumerate(FRAMES):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{i}.png")
+    catalog = VideoCatalog.scan(tmp_path)
+    assert [entry.id for entry in catalog] == ["a", "frames"] and not catalog.skipped
+
+
+def test_documents_are_told_from_archives(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", FRAMES)
+    for name in ("labels.xlsx", "letter.docx"):
+        (tmp_path / name).write_bytes(b"PK\3\4")
+    reasons = {item.path.name: item.reason for item in VideoCatalog.scan(tmp_path).skipped}
+    assert reasons == {
+        "labels.xlsx": "a spreadsheet, which is not read: save its table as .csv",
+        "letter.docx": "no video or image format that is read",
+    }

@@ -52,6 +52,7 @@ def videos(tmp_path: Path) -> Path:
         (ROWS.replace(",", ";"), "';'"),
         (ROWS.replace(",", "\t").encode("utf-16"), "utf-16-le"),
         ("sep=;\r\n" + ROWS.replace(",", ";"), "';'"),
+        ('"sep=;"\n' + ROWS.replace(",", ";"), "';'"),
         (ROWS.replace("\n", "\r\n"), ""),
         (ROWS.replace("\n", "\r"), ""),
         ("\n\n" + ROWS.replace("\n", "\n\n") + ",,\n , ,\n", ""),
@@ -60,7 +61,7 @@ def videos(tmp_path: Path) -> Path:
         (ROWS.replace("Müller", '"Müller"  '), ""),
         (ROWS.replace("v1", "\u200bv1\xa0"), ""),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_tables_of_any_spreadsheet(videos: Path, table: str | bytes, said: str) -> None:
     entries, warned = scan(videos, table)
@@ -320,3 +321,27 @@ def test_a_video_has_the_labels_of_its_links(videos: Path) -> None:
     assert sorted(str(e.label) for e in entries) == ["a", "b", "c"] and not warned
     with pytest.raises(ValueError, match="lines 2 and 3 both name"):
         scan(videos, "video_id,label\nx2,b\nv2,c\n")
+
+
+def test_whole_numbers_are_one_class_however_they_are_written(videos: Path) -> None:
+    (videos / "frame_labels.csv").write_text("video_id,frame,label\nv1,0,2.0\nv1,1,2\n")
+    entries, said = scan(videos, "video_id,label\nv1,1.0\nv2,1\nv3/,0.5\n")
+    assert [entry.label for entry in entries] == ["1", "1", "0.5"]
+    assert entries[0].frame_labels[:2] == ("2", "2")
+    assert not any("called" in sentence for sentence in said)
+
+
+def test_labels_and_patients_that_differ_in_case_are_told(videos: Path) -> None:
+    table = "video_id,label,patient\nv1,Ill,p1\nv2,ill,P1\nv3,well,p1\n"
+    entries, said = scan(videos, table)
+    assert [entry.label for entry in entries] == ["Ill", "ill", "well"]
+    assert said == [
+        "labels.csv: label: told apart by their case alone: 'Ill' and 'ill'",
+        "labels.csv: patient: told apart by their case alone: 'P1' and 'p1'",
+    ]
+
+
+def test_an_id_is_that_of_one_video_whatever_folders_hold(tmp_path: Path) -> None:
+    make(tmp_path, "v1", "site/v1")
+    entries, _ = scan(tmp_path, "video_id,label\nv1,here\nsite/v1,there\n")
+    assert {entry.id: entry.label for entry in entries} == {"v1": "here", "site/v1": "there"}

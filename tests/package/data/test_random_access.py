@@ -49,8 +49,16 @@ def test_an_index_outside_is_named(video: Video, index: int) -> None:
 
 
 def test_an_index_must_be_whole(video: Video) -> None:
-    with pytest.raises(TypeError):
-        video[1.0]  # type: ignore[call-overload]
+    for index in (1.0, "1", [1, 2], np.array([1, 2])):
+        with pytest.raises(TypeError, match=r"index must be a whole number or a slice"):
+            video[index]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("indices", [[1.5], [True, False], np.arange(12) > 3, ["1"]])
+def test_indices_must_be_whole(video: Video, indices: object) -> None:
+    for ask in (video.frames, lambda wanted: list(video.iter_frames(wanted))):
+        with pytest.raises(TypeError, match=r"indices must be whole numbers"):
+            ask(indices)  # type: ignore[arg-type]
 
 
 def test_a_video_is_iterated_over_to_its_end(video: Video) -> None:

@@ -159,7 +159,7 @@ def test_image_cut_short_is_noticed(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"0{suffix}"
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(VideoError, match="cannot be decoded"):
+    with pytest.raises(VideoError, match=r"cannot be decoded|cut short"):
         open_video(tmp_path)
 
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from usucl._patterns import one_group
 from usucl._progress import listen
@@ -152,9 +152,10 @@ class VideoCatalog:
 
         Raises:
             ValueError: ``root`` is not a folder or holds no usable video (skipped files are
-                listed); ``min_frames`` is below 1; a table is damaged, lacks a column, names a
-                video twice or ambiguously, puts a patient into two folds, or contradicts a video;
-                no table has the column ``label``; a pattern is none, or finds nothing.
+                listed); ``min_frames`` is below 1; ``damaged`` is neither "skip" nor "keep"; a
+                table is damaged, lacks a column, names a video twice or ambiguously, puts a patient
+                into two folds, or contradicts a video; no table has the column ``label``; a pattern
+                is none, or finds nothing.
 
         Warns:
             UserWarning: a table names unknown videos, labels only some frames of a video, has short
@@ -163,6 +164,8 @@ class VideoCatalog:
         """
         if min_frames < 1:
             raise ValueError(f"min_frames must be at least 1, got {min_frames}")
+        if damaged not in get_args(Damaged):
+            raise ValueError(f"damaged must be one of {get_args(Damaged)}, got {damaged!r}")
         if patient_pattern is not None:
             _compiled(patient_pattern)
         if sweep not in (None, NO_SWEEPS):

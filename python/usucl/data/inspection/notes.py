@@ -131,7 +131,7 @@ def _pictures(clip: VideoEntry, seen: Pictures) -> list[Note]:
         text = f"text or marks that do not change ({rows}: {', '.join(seen.marks.where)})"
         notes.append(Note(clip.id, "text", text))
     if seen.colours is not None:
-        share = f"{100 * seen.colours.share:.2g} % of the pixels"
+        share = f"{100 * seen.colours.share:.3g} % of the pixels"
         if seen.colours.tinted:
             text = f"most of the picture is coloured ({share}), as by a colour map"
         elif seen.colours.moving:

@@ -85,11 +85,18 @@ class Video(ABC):
 
         Raises:
             IndexError: there is no frame at ``index``, which may count from the end.
+            TypeError: ``index`` is neither a whole number nor a slice.
             VideoError: see ``frames``.
         """
         if isinstance(index, slice):
             return self.frames(range(*index.indices(len(self))))
-        number = operator.index(index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                "index must be a whole number or a slice, such as video[0] or video[:10], got "
+                f"{index!r}; video.frames([3, 1]) returns several frames"
+            ) from None
         if not -len(self) <= number < len(self):
             raise IndexError(
                 f"index must be in [-{len(self)}, {len(self)}), got {number} ({self.path})"
@@ -122,9 +129,10 @@ class Video(ABC):
 
         Raises:
             IndexError: an index is outside [0, num_frames).
+            TypeError: ``indices`` are no whole numbers.
             VideoError: the video has changed since it was opened and can no longer be read.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = whole_numbers(indices)
         if not len(wanted):
             return torch.empty(0, 3, self.height, self.width, dtype=torch.uint8)
         unique, position = np.unique(wanted, return_inverse=True)
@@ -134,10 +142,10 @@ class Video(ABC):
         """Yields uint8 [3, H, W] for strictly increasing ``indices``, with one frame in memory.
 
         Raises:
-            IndexError, VideoError: see ``frames``.
+            IndexError, TypeError, VideoError: see ``frames``.
             ValueError: ``indices`` do not increase.
         """
-        wanted = [int(i) for i in indices]
+        wanted = whole_numbers(indices).tolist()
         if any(b <= a for a, b in pairwise(wanted)):
             raise ValueError(f"indices must be strictly increasing, got {wanted}")
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
@@ -151,6 +159,18 @@ class Video(ABC):
     @abstractmethod
     def _decode(self, indices: list[int]) -> Iterator[np.ndarray]:
         """Yields uint8 [H, W, 3], writable, at the increasing ``indices``."""
+
+
+def whole_numbers(indices: Sequence[int] | np.ndarray | Tensor) -> np.ndarray:
+    """Returns int64 [n].
+
+    Raises:
+        TypeError: they are no whole numbers: a mask would be taken for the frames 0 and 1.
+    """
+    array = np.asarray(indices).reshape(-1)
+    if len(array) and array.dtype.kind not in "iu":
+        raise TypeError(f"indices must be whole numbers, got {indices!r}")
+    return array.astype(np.int64)
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from usucl.data.video.dicom.signature import first_element
 
-Kind: TypeAlias = Literal["container", "dicom", "image"]
+Kind: TypeAlias = Literal["container", "dicom", "image", "packed"]
 
 _HEAD = 4096  # bytes
 _IMAGES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|BM.{12}[\x0c\x28\x6c\x7c]\0\0\0|II\*\0|MM\0\*|"
@@ -23,6 +23,12 @@ _CONTAINERS = re.compile(
     rb"\xb7\xd8\0\x20\x37\x49\xda\x11|\.RMF\0\0",  # WTV, RealMedia
     re.DOTALL,
 )
+_PACKED = re.compile(
+    rb"PK\x03\x04|\x1f\x8b\x08|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|BZh[1-9]1AY|\xfd7zXZ\0|"
+    rb"\x28\xb5\x2f\xfd|.{257}ustar",
+    re.DOTALL,
+)
+PACKED = "an archive or a compressed file, such as .zip or .gz: unpack it first"
 _TRANSPORT = ((0, 188), (4, 192))  # MPEG-TS: the first packet's place, and the packets' length
 _OGG_VIDEO = re.compile(rb"\x80theora|\x01video\0|OVP80|BBCD")
 
@@ -41,7 +47,17 @@ def kind_of(path: Path) -> Kind | None:
         return "image"
     if _CONTAINERS.match(head) or _MP4.match(head) or _is_transport_stream(head):
         return "container"
-    return "container" if head.startswith(b"OggS") and _OGG_VIDEO.search(head) else None
+    if head.startswith(b"OggS") and _OGG_VIDEO.search(head):
+        return "container"
+    return "packed" if _PACKED.match(head) else None
+
+
+def is_packed(path: Path) -> bool:
+    """Returns whether a file is an archive of files, or a compressed one."""
+    try:
+        return path.is_file() and kind_of(path) == "packed"
+    except OSError:
+        return False
 
 
 def _is_transport_stream(head: bytes) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from usucl.data.video.base import Damaged, Video, VideoError
-from usucl.data.video.content import Kind, kind_of
+from usucl.data.video.content import PACKED, Kind, kind_of
 from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY
 from usucl.data.video.ffmpeg.container import CONTAINER_SUFFIXES
 from usucl.data.video.ffmpeg.video import VideoFile
@@ -108,6 +108,8 @@ def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
             kind = kind_of(path) or kind
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror or error})") from error
+    if kind == "packed":
+        raise VideoError(path, PACKED)
     if kind is None:
         raise VideoError(path, f"not a known video format ({path.suffix or 'no suffix'})")
     opened: Callable[[Path, Damaged], Video] = _class_of(_BY_CONTENT[kind])

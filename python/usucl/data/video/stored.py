@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from usucl._files import SEAL, UNSEALED, DamagedFileError, check_seal, replacing
-from usucl.data.video.base import THUMBNAIL, Damaged, Video, VideoError
+from usucl.data.video.base import THUMBNAIL, Damaged, Video, VideoError, whole_numbers
 from usucl.data.video.limits import check_cost
 
 SUFFIX = ".safetensors"
@@ -114,7 +114,7 @@ class StoredVideo(Video):
 
     def frames(self, indices: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """Returns frames, all at once; see :meth:`Video.frames`."""
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = whole_numbers(indices)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.num_frames:
             return super().frames(wanted)  # which tells what is wrong
         return torch.from_numpy(self._read(wanted)).expand(-1, 3, -1, -1).contiguous()

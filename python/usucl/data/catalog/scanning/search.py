@@ -15,12 +15,17 @@ from typing import Any, NamedTuple
 from usucl.data.catalog.scanning.manifest import Manifest
 from usucl.data.catalog.scanning.stamp import Stamp, is_of_frames, stamp_of_file, stamp_of_images
 from usucl.data.video import VIDEO_SUFFIXES, is_image, is_stack, is_video_file, natural_key
+from usucl.data.video.content import PACKED, is_packed
 from usucl.data.video.dicom import DIRECTORY
 
 # Files that often lie next to videos and are not meant to be one.
 TEXT_SUFFIXES = frozenset(
     {".csv", ".htm", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 )
+# What desktops leave in folders, beside what is hidden.
+_OF_DESKTOPS = frozenset({"__macosx", "desktop.ini", "ehthumbs.db", "thumbs.db"})
+_SPREADSHEETS = frozenset({".numbers", ".ods", ".xls", ".xlsm", ".xlsx"})
+_DOCUMENTS = frozenset({".doc", ".docx", ".odt", ".ppt", ".pptx"})  # zipped, as it happens
 _KIND = "kind"  # conditions of the manifest's lines about what a file is
 
 
@@ -118,7 +123,7 @@ class _Folder:
         self.subfolders: list[tuple[bool, Any, str]] = []
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or entry.name.lower() in _OF_DESKTOPS:
                     continue
                 if _is_folder(entry):
                     key = natural_key(entry.name)
@@ -200,6 +205,8 @@ class _Folder:
             return "text"
         if suffix in VIDEO_SUFFIXES:
             return "video"
+        if suffix in _SPREADSHEETS:
+            return "spreadsheet"
         relative, stamp = self.name_of(name), None if status is None else stamp_of_file(status)
         if (known := manifest.get(relative, stamp, _KIND)) is not None:
             return str(known["kind"])
@@ -207,6 +214,8 @@ class _Folder:
             return "other" if status is None else "closed"
         contents = manifest.contents(relative, stamp)
         kind = "video" if is_video_file(path) else "other"
+        if kind == "other" and suffix not in _DOCUMENTS and is_packed(path):
+            kind = "packed"
         manifest.put(relative, stamp, _KIND, {"kind": kind}, contents)
         return kind
 
@@ -214,7 +223,9 @@ class _Folder:
 _REASONS = {
     "closed": "cannot be read (permission denied)",
     "other": "no video or image format that is read",
+    "packed": PACKED,
     "special": "not a file that can be read",
+    "spreadsheet": "a spreadsheet, which is not read: save its table as .csv",
 }
 
 

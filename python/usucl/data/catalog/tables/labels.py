@@ -48,7 +48,9 @@ class Names:
         self._exact: dict[str, set[int]] = defaultdict(set)
         self._alike: dict[str, set[int]] = defaultdict(set)
         self._links: set[str] = set()
+        self._ids: dict[str, int] = {}
         for i, (name, paths) in enumerate(videos):
+            self._ids[name] = i
             own, *linked = (_names(root, path) for path in paths)
             self._links.update(*(names - own for names in linked))
             for known in own.union({name}, *linked):
@@ -62,6 +64,8 @@ class Names:
         Raises:
             ValueError: several videos have the name.
         """
+        if (own := self._ids.get(name.removeprefix("./"))) is not None:
+            return own  # whatever else lies in other folders under this name
         found = self._exact.get(name) or self._alike.get(_alike(name)) or set()
         if not found and (number := _as_whole(name)) != name:
             return self.index(number, table, line)
@@ -97,6 +101,7 @@ class Names:
     def _nearest(self, name: str) -> str:
         # Letters of another case, lost zeros and the folders of another computer are far apart.
         folded = {_bare(known): known for known in sorted(self._alike)}
+        name = _as_whole(name)
         near = folded.get(_bare(name)) or folded.get(_bare(_alike(name).rpartition("/")[2]))
         if near is None:
             known = difflib.get_close_matches(_alike(name), self._alike, n=1, cutoff=0.75)
@@ -113,7 +118,7 @@ def _names(root: Path, path: Path) -> set[str]:
 
 
 def _alike(name: str) -> str:
-    return same_name(name.replace("\\", "/").removeprefix("./"))
+    return same_name(name.replace("\\", "/").removeprefix("./").rstrip("/"))
 
 
 def _bare(name: str) -> str:
@@ -182,7 +187,7 @@ def read_labels(
                     f"{other} and {fold}: a patient must be in one"
                 )
         found[index] = {
-            "label": same_name(row.get(label, "")) or None,
+            "label": _as_whole(same_name(row.get(label, ""))) or None,
             "group": patient or ids[index],
             "patient_known": bool(patient),
             "fold": fold,
@@ -191,6 +196,8 @@ def read_labels(
     known.warn_of_unknown(table, unknown)
     _warn_of_missing(table, left_out)
     _warn_of_doubtful(table, Counter(fields["label"] or "" for fields in found.values()))
+    _warn_of_case(table, label, (fields["label"] for fields in found.values()))
+    _warn_of_case(table, "patient", (f["group"] for f in found.values() if f["patient_known"]))
     return found
 
 
@@ -240,7 +247,8 @@ def read_frame_labels(
             if row[label]:
                 left_out[label][row[label]] += 1
             continue
-        name, labels = same_name(row[label]), found.setdefault(index, [None] * lengths[index])
+        name = _as_whole(same_name(row[label]))
+        labels = found.setdefault(index, [None] * lengths[index])
         for number in range(frame, last + 1):
             if labels[number] not in (None, name):
                 raise ValueError(
@@ -250,6 +258,7 @@ def read_frame_labels(
             labels[number] = name
     known.warn_of_unknown(table, unknown)
     _warn_of_missing(table, left_out)
+    _warn_of_case(table, label, (name for labels in found.values() for name in labels))
     partial = [
         f"{ids[i]} ({len(labels) - labels.count(None)} of {len(labels)})"
         for i, labels in found.items()
@@ -338,6 +347,17 @@ def _warn_of_doubtful(table: Path, labels: Counter[str]) -> None:
             f"{table.name}: taken as a class: {spelled}; leave the cell empty if the label is "
             "unknown",
             stacklevel=4,
+        )
+
+
+def _warn_of_case(table: Path, column: str, names: Iterable[str | None]) -> None:
+    alike: dict[str, set[str]] = defaultdict(set)
+    for name in set(filter(None, names)):
+        alike[name.casefold()].add(name)
+    if differ := [sorted(spelled) for spelled in alike.values() if len(spelled) > 1]:
+        said = sorted(" and ".join(map(repr, spelled)) for spelled in differ)
+        warnings.warn(
+            f"{table.name}: {column}: told apart by their case alone: {some(said)}", stacklevel=4
         )
 
 

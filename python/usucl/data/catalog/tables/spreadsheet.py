@@ -70,7 +70,7 @@ def read_sheet(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     """
     text, encoding = _text(path)
     first, _, rest = text.partition("\n")
-    told = re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE)  # a line that Excel understands
+    told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)  # a line that Excel understands
     if told:
         text = rest
     known = {squeezed(name): name for name in (*required, *optional)}

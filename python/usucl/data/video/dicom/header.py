@@ -49,14 +49,13 @@ _WANTED: list[Any] = [
     0x7FE00001,  # ExtendedOffsetTable
     0x7FE00002,  # ExtendedOffsetTableLengths
 ]
-for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg"):
-    # They log what they raise; without a handler Python would print it to the terminal.
-    logging.getLogger(_name).addHandler(logging.NullHandler())
+# They log what they raise, and of every frame what they warn of.
+_LOGGERS = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg")]
 _MOST_READS = 400_000  # of a header: one of endless small elements takes minutes
 
 
 class _Silence:
-    """Ignores warnings while any thread is in it.
+    """Ignores warnings, and what libraries log, while any thread is in it.
 
     Threads that each save the filters of warnings, which are those of the process, and put them
     back later, may put back those of another thread, and so ignore all warnings for ever.
@@ -66,6 +65,7 @@ class _Silence:
         self._lock = threading.Lock()
         self._inside = 0
         self._filters = warnings.catch_warnings()
+        self._disabled: list[bool] = []
 
     def __enter__(self) -> None:
         with self._lock:
@@ -74,11 +74,16 @@ class _Silence:
                 self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
                 warnings.simplefilter("ignore")
+                self._disabled = [logger.disabled for logger in _LOGGERS]
+                for logger in _LOGGERS:
+                    logger.disabled = True
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
+                for logger, disabled in zip(_LOGGERS, self._disabled, strict=True):
+                    logger.disabled = disabled
                 self._filters.__exit__(None, None, None)
 
 

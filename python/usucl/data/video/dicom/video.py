@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 
 from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.dicom.codestream import check_syntax
@@ -49,7 +50,7 @@ class DicomVideo(Video):
                 drop_impossible_tables(header.dataset)
                 times = frame_times(header.dataset, frames.whole)
                 self.frame_rate = frame_rate(header.dataset, times)
-                self.patient = str(header.dataset.get("PatientID") or "").strip(" \0") or None
+                self.patient = _patient(header.dataset)
             trouble = [frames.trouble] if frames.trouble else []
             if trouble and damaged == "skip":
                 raise VideoError(path, f"damaged: {trouble[0]}")
@@ -119,3 +120,10 @@ class DicomVideo(Video):
             return np.array(shown_colours(stored, dataset))
         grey = shown_grey(grey_values(stored, dataset), dataset, self._range)
         return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _patient(dataset: Dataset) -> str | None:
+    """Returns the patient's number, which may hold the character that parts several values."""
+    number = dataset.get("PatientID") or ""
+    text = "\\".join(map(str, number)) if isinstance(number, MultiValue) else str(number)
+    return text.strip(" \0") or None

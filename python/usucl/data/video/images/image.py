@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -24,6 +25,8 @@ _STACK_SUFFIXES = IMAGE_SUFFIXES - {".bmp", ".jpeg", ".jpg"}
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _SIDEWAYS = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
 _EXIF_PLACES = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LARGEST_CHUNK = 2**31 - 1  # bytes
 _NOT_A_PAGE = 0b101  # bits of TIFF's NewSubfileType: a smaller copy, a mask
 
 
@@ -36,6 +39,7 @@ def read_image(file: Path) -> np.ndarray:
     with opened_image(file, file) as image:
         if len(pages(image, file)) > 1:
             raise VideoError(file, _several(image, file))
+        _check_png(file, file)
         image.load()
         if depth(image) == EIGHT_BITS:
             return displayed(image)
@@ -72,6 +76,7 @@ def check_image(file: Path, owner: Path, greys: GreyRange) -> Checked:
     with opened_image(file, owner) as image:
         if len(pages(image, file)) > 1:
             raise VideoError(owner, f"{file.name}: {_several(image, file)}")
+        _check_png(file, owner)
         width, height = image.size
         # JPEG decodes at an eighth of its size, which is enough to notice missing data.
         image.draft(None, (1, 1))
@@ -213,6 +218,24 @@ def _check_webp(content: BufferedReader, owner: Path) -> None:
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 30:
         width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (24, 27))
         check_cost(owner, width, height)
+
+
+def _check_png(file: Path, owner: Path) -> None:
+    """Refuses a PNG with a wrong checksum: Pillow does not look at those of the pixels."""
+    with file.open("rb") as content:
+        if content.read(len(_PNG)) != _PNG:
+            return
+        at, kind = len(_PNG), b""
+        while kind != b"IEND":
+            head = content.read(8)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            chunk = content.read(min(length, _LARGEST_CHUNK) + 4)
+            place = f"the part that begins at byte {at}"
+            if len(head) < 8 or len(chunk) < length + 4:
+                raise VideoError(owner, f"damaged: cut short in {place}")
+            if zlib.crc32(chunk[:-4], zlib.crc32(kind)) != int.from_bytes(chunk[-4:], "big"):
+                raise VideoError(owner, f"damaged: wrong checksum of {place}")
+            at += 12 + length
 
 
 def _orientation(image: Image.Image) -> int:
