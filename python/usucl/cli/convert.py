@@ -50,7 +50,7 @@ def convert(
         to: frames writes a folder of images per video; store writes one file of plain pixels per
             video, which takes more room and is read without decoding.
         size: short side of the frames in pixels (default: unchanged).
-        image_format: of frames: png, without loss, or jpeg of quality 95.
+        image_format: format of the frames: png, without loss, or jpeg of quality 95.
         crop: sector copies the box around the ultrasound sector, which is found from what moves in
             the video; sectors.html shows it for every video.
         mask: make everything outside the sector black, such as names that are burned in.

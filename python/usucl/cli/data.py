@@ -36,10 +36,10 @@ def check(
 ) -> int:
     """List the videos of a folder, the files that cannot be used, and what is doubtful.
 
-    Warnings are told of videos that do not move or repeat a motion, that show the same as others
-    (by patient and fold, where known), that have text or colours drawn into them, or a DICOM header
-    that names people. Of a header only the names of its elements are printed, and the patient's
-    number as the patient.
+    It warns of videos that do not move or repeat a motion, that show the same as others (with
+    patients and folds, where known), that have text or colours drawn into them, or a DICOM header
+    that names people. Only the names of a header's elements are printed, and the patient's number
+    as the patient.
 
     The exit code is 1 if nothing can be used, if a table of labels is damaged or contradicts the
     videos or itself, or if train would refuse the videos. Warnings are no error, and neither are

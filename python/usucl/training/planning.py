@@ -100,8 +100,8 @@ class Plan:
     def stages(self) -> list[Stage]:
         """Returns the curriculum in the order of time.
 
-        Of windows that change with every epoch a dozen are told. Where windows narrow by hardness,
-        all but the first begin at epochs that nobody knows before.
+        If windows change with every epoch, a dozen of them are given. Where they narrow by
+        hardness, all but the first begin at epochs that nobody knows before.
         """
         if self.config.curriculum.kind == "hardness" and self.cross_only < self.config.epochs:
             return self._stages_by_hardness()

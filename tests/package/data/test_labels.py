@@ -235,6 +235,7 @@ def test_any_column_can_be_the_label(videos: Path) -> None:
         ("video_id,patient\nv1,p\nv2,q\nv3,q\n", ["p", "q", "q"], [None] * 3),
         ("video_id;Group;Source\nv1;p;a\nv2;;b\n", ["p", "v2", "v3"], [None] * 3),
         ("video_id,fold\nv1,0\nv2,1\nv3,1\n", ["v1", "v2", "v3"], [0, 1, 1]),
+        ("video_id\nv1\nv2\n", ["v1", "v2", "v3"], [None] * 3),
     ],
 )
 def test_a_table_of_patients_or_folds_needs_no_labels(

@@ -34,11 +34,11 @@ _RANGES = {
 class UltrasoundAugmentation:
     """Random changes of a frame that another probe, machine or setting could have made.
 
-    A range ``(lo, hi)`` is drawn from evenly, for every view anew; an option is applied with its
-    probability. The defaults change nothing, so only what is named is applied. Crop, zoom, rotation
-    and flip are one sampling of the frame, so that it is blurred once. What depends on the beams
-    (time gain, speckle, shadow, zoom, rotation) takes them from the frame itself: the part that is
-    not black tells where the probe is and how the beams diverge.
+    For every view, each option is applied with its probability, and its value is drawn evenly from
+    its range ``(lo, hi)``. The defaults change nothing, so only what is named is applied. Crop,
+    zoom, rotation and flip are one sampling of the frame, so that it is blurred once. What depends
+    on the beams (time gain, speckle, shadow, zoom, rotation) takes them from the frame itself: the
+    part that is not black tells where the probe is and how the beams diverge.
 
     Attributes:
         crop: area of the view, as a share of the square that fits into the frame; (1, 1) is that

@@ -123,12 +123,12 @@ class VideoCatalog:
         ``labels.csv``, else of a pattern, else those that DICOM files name, unless they say
         "anonymous" or the like.
 
-        Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, then
-        label, patient or group, fold and source, of which one is enough) and ``frame_labels.csv``
-        (video_id, frame counted from 0, label, optionally last_frame, up to which the label holds).
-        They may be in UTF-8, UTF-16 or cp1252, with commas, semicolons or tabs. A video_id is an
-        entry's id, the name of a link to it, or either as a path relative to the root, with or
-        without the file's extension. Cells such as ``nan``, ``N/A``, ``-`` and ``?`` are taken as
+        Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, and
+        optionally label, patient or group, fold and source) and ``frame_labels.csv`` (video_id,
+        frame counted from 0, label, and optionally last_frame, up to which the label holds). They
+        may be in UTF-8, UTF-16 or cp1252, with commas, semicolons or tabs. A video_id is an entry's
+        id, the name of a link to it, or either as a path relative to the root, with or without the
+        file's extension. Cells such as ``nan``, ``N/A``, ``-`` and ``?`` are taken as
         empty, and so are the patients ``none`` and ``unknown``; as labels those two are classes.
 
         A third table, ``sweeps.csv``, makes one video of several clips, see :meth:`with_sweeps`.

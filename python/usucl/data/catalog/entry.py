@@ -74,7 +74,10 @@ class VideoEntry:
         return (self.path, *self.links, *(p for part in self.parts for p in part.video.paths))
 
     def part_of(self, frame: int) -> tuple[Part, int] | None:
-        """Returns the part of a sweep that a frame is in, and its number there; None if none is."""
+        """Returns the part of a sweep that a frame is in, and the frame's number in that part.
+
+        None stands for a frame that is in no part, as in any video that is no sweep.
+        """
         for part in self.parts:
             if 0 <= frame < part.video.num_frames:
                 return part, frame

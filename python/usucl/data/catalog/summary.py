@@ -1,4 +1,4 @@
-"""What a video's small grey copies tell of it: whether it moves, and what it resembles."""
+"""What the thumbnails of a video tell: whether it moves or repeats, and what it resembles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of each frame is copied: the ultrasound sector, alone or with black around it."""
+"""Which part of each frame is copied: all, or the ultrasound sector, and what becomes black."""
 
 from __future__ import annotations
 

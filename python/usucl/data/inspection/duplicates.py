@@ -68,7 +68,7 @@ def _among(entries: Sequence[VideoEntry], numbers: np.ndarray, length: int) -> l
         for row in torch.nonzero(near.any(1)).flatten().tolist():
             others = torch.nonzero(near[row]).flatten()
             i = int(rows[row])
-            # Of another patient before in another fold before any; then the most similar.
+            # One of another patient comes first, then one in another fold, then the most alike.
             rank = distance[row, others].clone()
             rank -= 200 * _differs(patients, i, others) + 100 * _differs(folds, i, others)
             other = int(others[rank.argmin()])

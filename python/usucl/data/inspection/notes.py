@@ -48,7 +48,7 @@ class Inspection:
 def inspect(catalog: VideoCatalog, *, pictures: bool = True) -> Inspection:
     """Looks at every clip of a catalogue: its motion, pictures and header, and its copies.
 
-    Of each clip a few frames are decoded, in threads. A sweep is looked at clip by clip.
+    A few frames of each clip are decoded, in threads. A sweep is looked at clip by clip.
 
     Args:
         catalog: the videos.

@@ -76,7 +76,7 @@ class FrameSampler:
     Basu et al. 2022, section 2. The anchor index is uniform in [0.2 n, 0.5 n), the positive uniform
     within ``positive_radius`` frames, the negatives uniform with replacement inside the window. One
     epoch visits every video once, in random order, spread evenly over its batches; with another
-    balance, it has as many anchors, but draws the videos of every batch anew.
+    balance, it has as many anchors, but draws videos again for every batch.
 
     Args:
         batch_videos: videos, and so anchors, per batch at most; batches of two may take a third
@@ -148,7 +148,7 @@ class FrameSampler:
         return Draw(videos.astype(np.int64), anchors, _squeezed(positives), negatives)
 
     def _count(self, num_frames: Sequence[int], traits: VideoTraits | None) -> int:
-        """Returns the videos of every batch, where they are drawn anew for each."""
+        """Returns the videos of every batch, where they are drawn again for each."""
         return min(self.batch_videos, most_videos(self.balance, num_frames, traits))
 
     def _negatives(

@@ -1,12 +1,12 @@
 """What scans of a folder have found out by reading its files, kept for the next scan.
 
-A manifest is a file of JSON lines in the user's cache, one per folder of data. Its first line says
-what reads videos: other versions start anew. Every further line is what was found out of one file
-or folder of images under one set of conditions, with a checksum; a line that does not match it, or
-what lies there now, counts for nothing.
+A manifest is a file of JSON lines in the user's cache, one per folder of data. Its first line names
+the code and the libraries that read the videos; a manifest of others is not used. Every further
+line says what was found in one file or folder of images under one set of conditions, and has a
+checksum. Lines that do not match their checksum, or what lies in the folder now, are ignored.
 
-Who writes a file twice within a tick of the file system's clock leaves its time as it was. So files
-that were new, or are of the future, are compared by their contents until they are old enough.
+A file that is written twice within one tick of the file system's clock keeps its time. So files
+that were young when they were read, or whose time is in the future, are compared by their contents.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _unique_ids(videos: list[Candidate]) -> list[str]:
     times = Counter(bases)
     relative = [video.name for video in videos]
     alike = Counter(map(same_name, relative))
-    # Of two paths that only look the same, each keeps the spelling of the file system.
+    # Where two paths only look the same, each keeps the spelling of the file system.
     shown = [same_name(r) if alike[same_name(r)] == 1 else r for r in relative]
     return [base if times[base] == 1 else r for base, r in zip(bases, shown, strict=True)]
 

@@ -74,7 +74,7 @@ def contents_of(path: Path) -> str | None:
 
 
 def images_of(folder: Path) -> dict[str, os.stat_result]:
-    """Returns the status of what :func:`is_of_frames` directly in a folder, by name.
+    """Returns the status of the images directly in a folder, and of ``times.csv``, by name.
 
     Raises:
         OSError: the folder or a file cannot be looked at.

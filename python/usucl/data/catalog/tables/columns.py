@@ -66,8 +66,7 @@ def columns_of(table: Path, label: str) -> tuple[str, ...]:
     """Returns the columns that a table must have, the first of which names the video.
 
     The column of the labels is among them unless it is another than ``label``, which only one of
-    the tables must have, or the table is ``labels.csv`` and tells nothing but patients, folds and
-    sources.
+    the tables must have, or the table is ``labels.csv`` and has no column that could be the labels.
 
     Raises:
         ValueError: the column ``label`` is missing where another one may be meant.
@@ -80,7 +79,7 @@ def columns_of(table: Path, label: str) -> tuple[str, ...]:
     others = [name for name in header if squeezed(name) and squeezed(name) not in _OTHERS]
     if table.name == LABELS:
         others = [name for name in others if squeezed(name) not in ABOUT_VIDEOS]
-        if not others and any(squeezed(name) in ABOUT_VIDEOS for name in header):
+        if any(header) and not others:
             return (VIDEO_ID,)
     if VIDEO_ID in header and others:
         raise ValueError(
