@@ -124,6 +124,11 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def existing(path: Path) -> Path:
+    """Returns a path itself if something is there, or else the nearest folder around it."""
+    return next(way for way in (path.absolute(), *path.absolute().parents) if way.exists())
+
+
 def check_writable(folder: Path) -> None:
     """Checks that files can be written to a folder, or, before it is made, to the one around it.
 
@@ -133,8 +138,7 @@ def check_writable(folder: Path) -> None:
     import tempfile
 
     try:
-        ways = (folder.absolute(), *folder.absolute().parents)
-        with tempfile.TemporaryFile(dir=next(way for way in ways if way.exists())):
+        with tempfile.TemporaryFile(dir=existing(folder)):
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error

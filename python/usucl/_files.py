@@ -88,6 +88,11 @@ def is_left_over(temporary: Path) -> bool:
     return False
 
 
+def size_in_words(size: float) -> str:
+    """Returns a number of bytes in GB, or in MB where it is less than one GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def remove(path: Path) -> None:
     """Removes a file, a link, or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():

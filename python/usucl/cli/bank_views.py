@@ -81,7 +81,7 @@ def fact_rows(known: dict[str, Any]) -> list[tuple[str, object]]:
     rows.append(("patients", known["patients"] or "none known"))
     if not known["described"]:
         return [*rows, ("made by", "something other than 'usucl bank build': no names are known")]
-    for key, what in (("labels", "label"), ("folds", "fold")):
+    for key, what in (("labels", known["label"]), ("folds", "fold")):
         counted = ", ".join(f"{name}: {count}" for name, count in known[key].items())
         rows.append((f"videos by {what}", counted or "none known"))
     return [

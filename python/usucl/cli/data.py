@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NOT_USABLE = 1
 EXAMPLES = 5  # of patients
+NAMED = 2  # videos with the same warning
 Damaged = Literal["skip", "keep"]
 
 
@@ -140,9 +141,14 @@ def _as_json(catalog: VideoCatalog, found: Inspection, doubtful: int) -> dict[st
 
 
 def _show_notes(found: Inspection) -> None:
+    from usucl.data.catalog.labels import some
+
     say()
     if found.notes:
-        rows = [(note.kind, note.video_id, note.text) for note in found.notes]
+        alike: dict[tuple[str, str], list[str]] = {}  # a whole archive may deserve one warning
+        for note in found.notes:
+            alike.setdefault((note.kind, note.text), []).append(note.video_id)
+        rows = [(kind, some(names, most=NAMED), text) for (kind, text), names in alike.items()]
         table(["warning", "video", "why"], rows)
         counts = Counter(note.kind for note in found.notes)
         videos = len({note.video_id for note in found.notes})

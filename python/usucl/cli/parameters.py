@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-from usucl._environment import check_writable
+from usucl._environment import check_writable, existing
 from usucl._patterns import one_group, sweep_groups
 from usucl._spelling import did_you_mean
 
@@ -125,7 +125,7 @@ def new_file(path: Path) -> None:
 
 
 def _can_be_written(kind: str, path: Path, folder: Path) -> None:
-    around = next(way for way in (folder.absolute(), *folder.absolute().parents) if way.exists())
+    around = existing(folder)
     if not around.is_dir():
         raise ValueError(f"must be a {kind}, got {path}, but {around} is a file")
     try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from usucl.cli.console import say, table
+from usucl.data.sampling.clock import UNIT_WORDS
 from usucl.training.planning import Plan, Stage
-
-UNITS = {"fraction": "share of the video", "frames": "frames", "seconds": "seconds"}
 
 
 def show(plan: Plan) -> None:
@@ -18,7 +17,7 @@ def show(plan: Plan) -> None:
     video = plan.batches.catalog.entries[plan.median_video]
     share = f"{plan.cross_only} of {epochs} epochs ({plan.cross_only / epochs:.0%})"
     title = f"The curriculum: {curriculum.kind}; only cross-video negatives in {share}"
-    columns = ["epochs", f"window ({UNITS[plan.config.sampling.time_unit]})"]
+    columns = ["epochs", f"window ({UNIT_WORDS[plan.config.sampling.time_unit]})"]
     columns += [f"frames of {video.num_frames}, the median video", "videos reached", "distance"]
     videos = len(plan.batches.catalog)
     table(columns, [_row(stage, videos) for stage in plan.stages()], title=title)

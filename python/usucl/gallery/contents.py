@@ -26,6 +26,7 @@ from usucl._progress import track
 from usucl.bank import NegativeBank
 from usucl.bank.versions import publishing, remove_unused
 from usucl.data import VideoEntry, VideoError, load_frames
+from usucl.data.catalog.columns import LABEL
 from usucl.data.catalog.entry import Part
 
 FORMAT = "usucl-bank-contents-1"
@@ -118,8 +119,8 @@ class StoredFrame:
 class Contents:
     """The videos of a bank in the order of their slots, and the source of the bank.
 
-    ``source`` holds run, encoder (its fingerprint), data, search, request (a digest of the build's
-    arguments).
+    ``source`` holds run, encoder (its fingerprint), data, label (the column of the labels), search,
+    request (a digest of the build's arguments).
     """
 
     videos: tuple[StoredVideo, ...]
@@ -301,6 +302,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "patients": len({video.patient for video in videos if video.patient is not None}),
         "labels": dict(sorted(labels.items())),
         "folds": {str(fold): count for fold, count in sorted(folds.items())},
+        "label": contents.source.get("label", LABEL),  # earlier versions knew no other column
         **{key: contents.source.get(key) for key in ("run", "encoder", "data")},
     }
 

@@ -137,6 +137,7 @@ class Gallery:
             "run": str(run.absolute()),
             "encoder": parts.encoder,
             "data": str(data.absolute()),
+            "label": catalog.label,
             "search": search,
             "request": request,
         }

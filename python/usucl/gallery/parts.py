@@ -15,7 +15,7 @@ from torch import Tensor
 
 from usucl._files import DamagedFileError, read_tensors, write_tensors
 from usucl.data import VideoEntry
-from usucl.data.video import frame_files
+from usucl.data.catalog.stamp import stamp_of
 from usucl.run_folder import RunFolder
 
 FORMAT = "usucl-bank-part-1"
@@ -49,9 +49,9 @@ class Parts:
         """Returns the task of embedding these frames of a video."""
         content: dict[str, Any] = {"format": FORMAT, "encoder": self.encoder}
         if entry.parts:
-            content["parts"] = [_files(part.video) for part in entry.parts]
+            content["parts"] = [_stamped(part.video) for part in entry.parts]
         else:
-            content |= _files(entry)
+            content |= _stamped(entry)
         content["frames"] = list(frames)
         part = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
         return Task(entry, tuple(frames), part)
@@ -89,13 +89,10 @@ class Parts:
         return self.folder / f"{part}.safetensors"
 
 
-def _files(entry: VideoEntry) -> dict[str, Any]:
+def _stamped(entry: VideoEntry) -> dict[str, Any]:
     """Returns where a video lies, and what changes with its content."""
-    path = entry.path.resolve()
-    files = frame_files(path) if path.is_dir() else [path]
-    stats = [(file.name, file.stat()) for file in files]
-    about = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return {"path": str(path), "files": about}
+    stamp = stamp_of(entry.path)
+    return {"path": str(entry.path.resolve()), "stamp": stamp and stamp.key}
 
 
 def is_normalised(embedding: Tensor, frames: int) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from usucl._files import read_tensors
+from usucl._files import DamagedFileError, read_tensors
 from usucl._progress import duration
 from usucl.models import usage
 from usucl.report.page import (
@@ -27,6 +27,8 @@ from usucl.run_folder import RunFolder
 
 COLLAPSED = -0.1
 """Uniformity above this: typical pairs lie within 0.22 of each other on the unit sphere."""
+
+MOST_GUARDED = 3  # videos that are named
 
 UNMOVED = 1e-5
 """Relative change of the weights below which nothing was learned: rounding, not steps."""
@@ -195,6 +197,36 @@ def held_out(record: RunRecord) -> str:
         entries.append(f"<li>{breakable(row['video_id'])}{small}</li>")
     title = f"{count(len(rows), 'held-out video')}, by name"
     return folded(title, f'<ul class="names">{"".join(entries)}</ul>', is_open=len(rows) <= 60)
+
+
+def guarded(record: RunRecord) -> Html:
+    """Returns what the pixel guard refused, in a sentence; empty for a run without one."""
+    limit = record.config.sampling.guard
+    if limit is None:
+        return Html("")
+    shares: dict[str, float] = {}  # greatest of all windows
+    for row in record.guard:
+        try:
+            share = int(row["refused"]) / int(row["pairs"])
+        except (ValueError, ZeroDivisionError) as error:
+            raise DamagedFileError(record.folder.guard, f"pairs and refused: {error}") from error
+        shares[row["video_id"]] = max(share, shares.get(row["video_id"], 0.0))
+    text = (
+        f"The pixel guard kept frames whose thumbnails correlate by more than {limit:g} from being "
+        "negatives of each other. "
+    )
+    if not record.folder.guard.is_file():
+        return escape(text.rstrip())
+    if not shares:
+        return escape(f"{text}No two frames within a window were so much alike.")
+    most = sorted(shares, key=lambda name: (-shares[name], name))[:MOST_GUARDED]
+    named = ", ".join(f"{shares[name]:.0%} in {isolated(name)}" for name in most)
+    more = len(shares) - len(most)
+    others = f" and less in {count(more, 'other video')}" if more else ""
+    file = record.folder.guard.name
+    return Html(
+        f"{escape(text)}Of the pairs within a window, it refused up to {named}{others} ({file})."
+    )
 
 
 def backbone(encoder: Mapping[str, Any]) -> str:

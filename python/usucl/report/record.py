@@ -34,7 +34,7 @@ class RunRecord:
         config, config_text: ``config.yaml``, parsed and as text.
         evaluation: content of ``evaluation.json``; None before the evaluation.
         facts: content of ``run.json``; empty for a run of an earlier version.
-        warnings: rows of ``warnings.csv``.
+        warnings, guard: rows of ``warnings.csv`` and ``guard.csv``.
     """
 
     folder: RunFolder
@@ -48,6 +48,7 @@ class RunRecord:
     evaluation: Evaluation | None
     facts: Mapping[str, Any]
     warnings: list[dict[str, str]]
+    guard: list[dict[str, str]]
 
     @classmethod
     def read(cls, run: str | Path, evaluation: str | Path | None = None) -> RunRecord:
@@ -85,6 +86,7 @@ class RunRecord:
             evaluation=_evaluation(target.evaluation),
             facts=read_json(folder.facts) if folder.facts.is_file() else {},
             warnings=_rows(folder.warnings, ("step", "warning"), growing=True),
+            guard=_rows(folder.guard, ("video_id", "pairs", "refused"), growing=True),
         )
 
     @property

@@ -9,11 +9,11 @@ from pathlib import Path
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job
 from usucl.data.catalog.columns import LABEL
+from usucl.data.sampling.clock import UNIT_WORDS
 from usucl.embedding import Embeddings
 from usucl.evaluation import Evaluation
 from usucl.report import contact_views, facts, figures, results, verdicts
 from usucl.report.contact import ContactSheet, contact_sheet
-from usucl.report.figures.curves import TIME_UNITS
 from usucl.report.page import (
     Html,
     Section,
@@ -193,6 +193,7 @@ def _training(record: RunRecord) -> str:
         )
         words += figures.curves_legend(record)
         parts += [picture(curves, "Training curves"), paragraph(words, "note")]
+    parts.append(paragraph(facts.guarded(record), "note"))
     if record.warnings:
         parts.append(heading(f"Warnings of the training: {len(record.warnings)}"))
         parts.append(
@@ -257,7 +258,7 @@ def _legend(record: RunRecord, sheet: ContactSheet) -> Html:
         words += (
             f"Intra-video negatives come from the last window of the curriculum, "
             f"{record.window[0]:.2g} to {record.window[1]:.2g} "
-            f"({TIME_UNITS[record.config.sampling.time_unit]}), kept beyond the positives. "
+            f"({UNIT_WORDS[record.config.sampling.time_unit]}), kept beyond the positives. "
         )
     words += (
         "Cross-video negatives are the hardest frame of each of the nearest "

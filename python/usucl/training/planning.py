@@ -126,7 +126,7 @@ class Plan:
         for number, window in enumerate(curriculum.windows):
             begin = f"from {first + 1}" if number == 0 else "later"
             if number < len(curriculum.windows) - 1:
-                begin += f", while similar > {curriculum.narrow_below:g}"
+                begin += f", until similarity < {curriculum.narrow_below:g}"
             stages.append(self._stage(begin, window))
         return stages
 

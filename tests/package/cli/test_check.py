@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.uid import JPEGBaseline8Bit
 from tiny_dicom import write as write_dicom
 from tiny_videos import moving
@@ -47,6 +48,26 @@ def test_warnings_are_a_table_and_no_error(
     ]
     assert "Warnings of 1 video: 1 duplicate." in out
     assert "Not looked at: " in out
+
+
+def test_one_warning_of_many_videos_is_one_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    for number in range(4):
+        folder = tmp_path / f"still_{number}"
+        folder.mkdir()
+        for name in ("0.png", "1.png"):
+            Image.fromarray(np.roll(frame, 7 * number, axis=1)).save(folder / name)
+    assert main(["data", "check", str(tmp_path), "--quick"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("static")]
+    assert "still_0, still_1 and 2 more  all 2 frames show the same" in line
+    assert "4 static" in out
+    _, found = check(capsys, str(tmp_path), "--quick")
+    assert [note["video"] for note in found["notes"] if note["kind"] == "static"] == [
+        f"still_{number}" for number in range(4)
+    ]
 
 
 def test_strict_makes_warnings_an_error(doubtful: Path) -> None:

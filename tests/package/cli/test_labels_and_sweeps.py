@@ -100,6 +100,7 @@ def test_a_run_keeps_its_label_and_sweeps(
     assert code == 0, err
     code, said, err = run(capsys, "bank", "build", out, folder, "--out", tmp_path / "bank")
     assert code == 0 and "48 frames of 8 videos" in said, err
+    assert "videos by b_lines  no: 2, yes: 6" in run(capsys, "bank", "info", tmp_path / "bank")[1]
     evaluate = ("evaluate", out, folder, "--frames-per-video", 2, "--queries-per-video", 1)
     code, said, err = run(capsys, *evaluate, "--resamples", 5)
     assert code == 0, err

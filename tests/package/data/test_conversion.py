@@ -265,7 +265,7 @@ def test_what_cannot_fit_on_the_disk_is_not_begun(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     words = ["data", "convert", str(archive), "--out", str(tmp_path / "out"), "--to", "store"]
     assert main(words) == 2
-    assert "0.0 GB are free: give a smaller size" in capsys.readouterr().err
+    assert "0.0 MB are free: give a smaller size" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*words, "--size", "8"]) == 0
 

@@ -230,6 +230,29 @@ def test_any_column_can_be_the_label(videos: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "groups", "folds"),
+    [
+        ("video_id,patient\nv1,p\nv2,q\nv3,q\n", ["p", "q", "q"], [None] * 3),
+        ("video_id;Group;Source\nv1;p;a\nv2;;b\n", ["p", "v2", "v3"], [None] * 3),
+        ("video_id,fold\nv1,0\nv2,1\nv3,1\n", ["v1", "v2", "v3"], [0, 1, 1]),
+    ],
+)
+def test_a_table_of_patients_or_folds_needs_no_labels(
+    videos: Path, table: str, groups: list[str], folds: list[int | None]
+) -> None:
+    entries, _ = scan(videos, table)
+    assert [entry.label for entry in entries] == [None] * 3
+    assert [entry.group for entry in entries] == groups
+    assert [entry.fold for entry in entries] == folds
+
+
+def test_labels_of_frames_go_with_a_table_of_patients(videos: Path) -> None:
+    (videos / "frame_labels.csv").write_text("video_id,frame,label\nv1,0,a\nv1,1,b\n")
+    entries, warned = scan(videos, "video_id,patient\nv1,p\n")
+    assert entries[0].frame_labels == ("a", "b") and entries[0].group == "p" and not warned
+
+
+@pytest.mark.parametrize(
     ("label", "message"),
     [
         (

@@ -171,7 +171,7 @@ def test_any_size_of_frames(height: int, width: int) -> None:
     assert (sector.height, sector.width) == (height, width)
 
 
-def test_masks_of_resized_frames_and_json() -> None:
+def test_masks_of_resized_frames() -> None:
     sector = Sector(100, 200, ((20.0, 10.0), (180.0, 10.0), (180.0, 90.0), (20.0, 90.0)))
     assert sector.box == (20, 10, 180, 90)
     assert sector.share == pytest.approx(0.64)
@@ -180,8 +180,6 @@ def test_masks_of_resized_frames_and_json() -> None:
     assert small.shape == (50, 100)
     assert small.sum() == 80 * 40
     assert small[5:45, 10:90].all()
-    again = Sector.from_json(sector.as_json())
-    assert again == sector
 
 
 def test_the_sector_of_a_video_in_a_folder(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_space_is_checked_before_writing(
         (tmp_path / "file").touch()
         store = FrameStore(catalog.entries, 20, 10**9, folder=tmp_path / "file" / "store")
     assert store.stored_videos == 2 and not files(folder)
-    assert "0.0 GB can be used" in caplog.text and "Not a directory" in caplog.text
+    assert "only 0.0 MB of the disk" in caplog.text and "Not a directory" in caplog.text
 
 
 def test_the_least_recently_used_files_are_removed(

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,25 @@ def test_report_before_the_evaluation_and_without_the_data(tmp_path: Path) -> No
     evaluate(run=run, data=data, frames_per_video=4, queries_per_video=2, resamples=20)
     shutil.rmtree(data)
     assert "What it finds alike" not in headings(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_report_says_what_the_pixel_guard_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", make_data(tmp_path / "data", videos=4))
+    guard = run / "guard.csv"
+    assert "pixel guard" not in write_report(run).read_text(encoding="utf-8")
+    sampling = replace(TrainingConfig().sampling, guard=0.98)
+    (run / "config.yaml").write_text(replace(TrainingConfig(), sampling=sampling).to_yaml())
+    guard.write_text("epoch,video_id,pairs,refused\n")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "correlate by more than 0.98" in html and "No two frames within a window" in html
+    rows = ["0,a,10,1", "4,a,10,4", "4,b<c,100,5", "4,d,100,4", "4,e,100,1", "4,f,100,2"]
+    guard.write_text("epoch,video_id,pairs,refused\n" + "\n".join(rows) + "\n")
+    html = write_report(run).read_text(encoding="utf-8")
+    named = "40% in <bdi>a</bdi>, 5% in <bdi>b&lt;c</bdi>, 4% in <bdi>d</bdi>"
+    assert f"up to {named} and less in 2 other videos (guard.csv)" in html
+    guard.write_text("epoch,video_id,pairs,refused\n0,a,0,1\n")
+    with pytest.raises(ValueError, match=r"guard\.csv is damaged"):
+        write_report(run)
 
 
 def test_report_after_other_frames_were_embedded(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_hardness_does_not_know_its_epochs(videos: Path, tmp_path: Path) -> None
     planned = plan(data=videos, **ALL, **hardness)
     assert [stage.epochs for stage in planned.stages()] == [
         "1-5",
-        "from 6, while similar > 0.25",
+        "from 6, until similarity < 0.25",
         "later",
     ]
     assert draw_curriculum(planned, tmp_path / "new" / "a.PDF").read_bytes().startswith(b"%PDF")

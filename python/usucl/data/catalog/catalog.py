@@ -15,6 +15,7 @@ from usucl._progress import listen
 from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, check_label
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.folds import assign_folds, check_folds
+from usucl.data.catalog.identity import relative_name
 from usucl.data.catalog.labels import (
     Names,
     read_frame_labels,
@@ -29,7 +30,6 @@ from usucl.data.catalog.patients import (
     knowledge,
     merge,
     patient_of,
-    relative_path,
     split_words,
     suggest,
     with_patient,
@@ -123,13 +123,13 @@ class VideoCatalog:
         ``labels.csv``, else of a pattern, else those that DICOM files name, unless they say
         "anonymous" or the like.
 
-        Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, label,
-        optionally patient or group, optionally fold and source) and ``frame_labels.csv`` (video_id,
-        frame counted from 0, label, optionally last_frame, up to which the label holds). They may
-        be in UTF-8, UTF-16 or cp1252, with commas, semicolons or tabs. A video_id is an entry's id,
-        the name of a link to it, or either as a path relative to the root, with or without the
-        file's extension. Cells such as ``nan``, ``N/A``, ``-`` and ``?`` are taken as empty, and so
-        are the patients ``none`` and ``unknown``; as labels those two are classes.
+        Two tables directly in ``root`` are read if they exist: ``labels.csv`` (video_id, then
+        label, patient or group, fold and source, of which one is enough) and ``frame_labels.csv``
+        (video_id, frame counted from 0, label, optionally last_frame, up to which the label holds).
+        They may be in UTF-8, UTF-16 or cp1252, with commas, semicolons or tabs. A video_id is an
+        entry's id, the name of a link to it, or either as a path relative to the root, with or
+        without the file's extension. Cells such as ``nan``, ``N/A``, ``-`` and ``?`` are taken as
+        empty, and so are the patients ``none`` and ``unknown``; as labels those two are classes.
 
         A third table, ``sweeps.csv``, makes one video of several clips, see :meth:`with_sweeps`.
         The other two may then name sweeps as well as clips.
@@ -293,7 +293,7 @@ class VideoCatalog:
         return suggest(self._relative_paths(), [entry.label for entry in self.entries])
 
     def _relative_paths(self) -> list[str]:
-        return [relative_path(self.root, entry) for entry in self.entries]
+        return [relative_name(self.root, entry.path) for entry in self.entries]
 
     def with_folds(self, n: int = 5, seed: int = 0) -> VideoCatalog:
         """Returns the catalogue with a fold in [0, n) for every video, labels balanced.

@@ -12,6 +12,8 @@ LABELS = "labels.csv"
 FRAME_LABELS = "frame_labels.csv"
 VIDEO_ID = "video_id"
 LABEL = "label"
+ABOUT_VIDEOS = ("patient", "group", "fold", "source")
+"""Columns that ``labels.csv`` may have besides the label."""
 # What these say of a video is not what it shows.
 _OTHERS = frozenset(map(squeezed, (VIDEO_ID, "frame", "last_frame", "patient", "group", "fold")))
 
@@ -64,7 +66,8 @@ def columns_of(table: Path, label: str) -> tuple[str, ...]:
     """Returns the columns that a table must have, the first of which names the video.
 
     The column of the labels is among them unless it is another than ``label``, which only one of
-    the tables must have.
+    the tables must have, or the table is ``labels.csv`` and tells nothing but patients, folds and
+    sources.
 
     Raises:
         ValueError: the column ``label`` is missing where another one may be meant.
@@ -75,6 +78,10 @@ def columns_of(table: Path, label: str) -> tuple[str, ...]:
     if squeezed(label) != LABEL:
         return (VIDEO_ID,)
     others = [name for name in header if squeezed(name) and squeezed(name) not in _OTHERS]
+    if table.name == LABELS:
+        others = [name for name in others if squeezed(name) not in ABOUT_VIDEOS]
+        if not others and any(squeezed(name) in ABOUT_VIDEOS for name in header):
+            return (VIDEO_ID,)
     if VIDEO_ID in header and others:
         raise ValueError(
             f"{table.name} must have the columns {VIDEO_ID}, {LABEL}; missing: {LABEL} (its "

@@ -25,6 +25,11 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def relative_name(root: Path, path: Path) -> str:
+    """Returns the path of a video in its folder, with slashes, in one spelling."""
+    return same_name(path.relative_to(root).as_posix())
+
+
 def by_identity(paths: Mapping[Path, Hashable]) -> dict[Path, list[Path]]:
     """Returns each video once, in the order of ``paths``, with the other paths that lead to it.
 

@@ -18,11 +18,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, VIDEO_ID, columns_of
+from usucl.data.catalog.columns import (
+    ABOUT_VIDEOS,
+    FRAME_LABELS,
+    LABEL,
+    LABELS,
+    VIDEO_ID,
+    columns_of,
+)
 from usucl.data.catalog.identity import same_name, without_suffix
 from usucl.data.catalog.spreadsheet import read_rows
-
-ABOUT_VIDEOS = ("patient", "group", "fold", "source")
 
 MISSING = re.compile(r"-?nan|<?na>?|n/a|n\.a\.|nat|null|nil|#(n/?[ad]|nv|\S*[!?])", re.IGNORECASE)
 MISSING_UNLESS_A_CLASS = frozenset({"none", "unknown", "unk", "missing", "not available"})
@@ -356,8 +361,8 @@ def _warn_of_case(table: Path, column: str, names: Iterable[str | None]) -> None
         )
 
 
-def some(names: Sequence[str], total: int | None = None) -> str:
-    """Returns the first five of ``names`` and how many more there are, of ``total``."""
+def some(names: Sequence[str], total: int | None = None, most: int = 5) -> str:
+    """Returns the first ``most`` of ``names``, and how many more there are of ``total``."""
     total = len(names) if total is None else total
-    more = f" and {total - 5} more" if total > 5 else ""
-    return ", ".join(names[:5]) + more
+    more = f" and {total - most} more" if total > most else ""
+    return ", ".join(names[:most]) + more

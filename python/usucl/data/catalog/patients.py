@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.identity import same_name
+from usucl.data.catalog.identity import relative_name, same_name
 from usucl.data.catalog.labels import some
 from usucl.data.catalog.sweeps import without_sweeps
 
@@ -70,15 +70,10 @@ def find_patient(pattern: re.Pattern[str], path: str) -> str:
     return same_name(found[1] or "").strip() if found else ""
 
 
-def relative_path(root: Path, entry: VideoEntry) -> str:
-    """Returns the path of a video in its folder, with slashes."""
-    return same_name(entry.path.relative_to(root).as_posix())
-
-
 def patient_of(root: Path, entry: VideoEntry, pattern: re.Pattern[str]) -> str:
     """Returns the patient that a pattern finds in the path of a video, or of a sweep's clips."""
     clips = without_sweeps([entry])
-    found = {clip.id: find_patient(pattern, relative_path(root, clip)) for clip in clips}
+    found = {clip.id: find_patient(pattern, relative_name(root, clip.path)) for clip in clips}
     patients = sorted(set(found.values()) - {""})
     if len(patients) > 1:
         raise ValueError(

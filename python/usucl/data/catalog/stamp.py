@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from usucl.data.video import IMAGE_SUFFIXES
+from usucl.data.video import is_image
 from usucl.data.video.timing import TIMES
 
 
@@ -90,8 +90,3 @@ def images_of(folder: Path) -> dict[str, os.stat_result]:
 def is_of_frames(name: str) -> bool:
     """Returns whether a file of this name may be a frame of a folder, or the table of times."""
     return is_image(name) or name == TIMES
-
-
-def is_image(name: str) -> bool:
-    """Returns whether a file of this name may hold a still image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

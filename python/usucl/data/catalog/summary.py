@@ -11,6 +11,7 @@ import numpy as np
 
 from usucl.data.catalog.periodicity import periodicity
 from usucl.data.video import Video
+from usucl.data.video.base import THUMBNAIL
 
 # Grey levels: one frame, copied and lossily encoded, changes by up to 0.6, the stillest of 309 lung
 # videos by 1.1.
@@ -132,4 +133,4 @@ def _cosines(size: int) -> np.ndarray:
     return np.rint(np.cos(angles) * 1024)
 
 
-_COSINES = _cosines(32)
+_COSINES = _cosines(THUMBNAIL)

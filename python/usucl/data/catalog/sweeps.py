@@ -18,7 +18,7 @@ import numpy as np
 
 from usucl._patterns import PART, sweep_groups
 from usucl.data.catalog.entry import Part, VideoEntry
-from usucl.data.catalog.identity import same_name
+from usucl.data.catalog.identity import relative_name, same_name
 from usucl.data.catalog.labels import Names, some
 from usucl.data.catalog.spreadsheet import read_rows
 from usucl.data.video import Video, natural_key
@@ -156,7 +156,7 @@ def find_sweeps(
 def _by_pattern(root: Path, clips: Sequence[VideoEntry], pattern: str) -> list[Sweep]:
     compiled = sweep_pattern(pattern)
     part = compiled.groupindex.get(PART)
-    paths = [same_name(clip.path.relative_to(root).as_posix()) for clip in clips]
+    paths = [relative_name(root, clip.path) for clip in clips]
     together: dict[tuple[str, ...], list[tuple[int, str, str]]] = {}
     for i, (clip, path) in enumerate(zip(clips, paths, strict=True)):
         bare = path.removesuffix(clip.path.suffix) if clip.path.is_file() else path

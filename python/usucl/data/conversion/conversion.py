@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from usucl._files import read_json, write_atomically, write_json
+from usucl._environment import existing
+from usucl._files import read_json, size_in_words, write_atomically, write_json
 from usucl._progress import Stage, stage
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.sweeps import without_sweeps
 from usucl.data.conversion.cropping import MARK, Crop, Cut, Tile, sheet
 from usucl.data.conversion.layout import Shard, names, places
 from usucl.data.conversion.tables import renamed_tables
@@ -210,7 +210,7 @@ def _copies(
     catalog: VideoCatalog, out: Path, writer: Writer, shard: Shard | None
 ) -> tuple[list[VideoEntry], list[_Copy]]:
     """Returns all videos, and the copies that are to be made."""
-    entries = list(without_sweeps(catalog.entries))
+    entries = list(catalog.clips)
     copies = [
         _Copy(entry, name, writer.file(out / place))
         for entry, (place, name) in zip(entries, _named(catalog.root, entries), strict=True)
@@ -241,11 +241,10 @@ def _check_room(out: Path, options: Conversion, copies: Sequence[_Copy]) -> None
         if options.size is not None:
             size = resized_size(video, options.size)
         needed += len(video) * math.prod(size)
-    around = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if needed > (free := shutil.disk_usage(around).free):
+    if needed > (free := shutil.disk_usage(existing(out)).free):
         raise OSError(
             errno.ENOSPC,
-            f"{needed / 1e9:.1f} GB are needed at least, {free / 1e9:.1f} GB are free: "
+            f"at least {size_in_words(needed)} are needed, {size_in_words(free)} are free: "
             "give a smaller size",
             str(out),
         )

@@ -119,22 +119,25 @@ def sheet(title: str, tiles: Iterable[Tile | tuple[str, str]]) -> bytes:
     for tile in tiles:
         if isinstance(tile, Tile):
             pictures = "".join(
-                f'<img src="data:image/jpeg;base64,{picture}" alt="">'
-                for picture in (tile.before, tile.after)
+                f'<img src="data:image/jpeg;base64,{picture}" alt="{what}">'
+                for picture, what in ((tile.before, "frame"), (tile.after, "copy"))
             )
             name, text = tile.name, tile.text
         else:
             (name, text), pictures = tile, ""
         caption = f"<b>{html.escape(name)}</b><br>{html.escape(text)}"
-        rows.append(f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>\n")
+        rows.append(f"<figure><div>{pictures}</div><figcaption>{caption}</figcaption></figure>\n")
     page = (
         f'{MARK}<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title>\n"
-        "<style>body{background:#111;color:#ddd;font:13px sans-serif}"
-        "figure{display:inline-block;margin:8px;vertical-align:top;max-width:500px}"
-        "img{max-width:240px;margin-right:6px}b{color:#fff}</style>\n"
+        '<meta name="viewport" content="width=device-width">'
+        "<style>body{background:#111;color:#ddd;font:13px sans-serif;margin:16px}"
+        "main{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(490px,100%),1fr))}"
+        f"main{{gap:20px}}figure{{margin:0}}div{{display:grid;gap:6px;align-items:start;"
+        f"grid-template-columns:repeat(2,minmax(0,{TILE}px))}}img{{max-width:100%}}"
+        "figcaption{overflow-wrap:anywhere;margin-top:4px}b{color:#fff}</style>\n"
         f"<h1>{html.escape(title)}</h1>\n<p>Left: the middle frame with the sector (blue) and the "
-        f"box around it (yellow). Right: what is copied.</p>\n{''.join(rows)}"
+        f"box around it (yellow). Right: what is copied.</p>\n<main>{''.join(rows)}</main>\n"
     )
     return page.encode("utf-8", "backslashreplace")
 

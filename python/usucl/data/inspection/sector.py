@@ -8,9 +8,8 @@ belong to it, and a little black above the curved face of a convex probe does to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -81,25 +80,6 @@ class Sector:
         height, width = height or self.height, width or self.width
         scale = np.array([width / self.width, height / self.height])
         return _polygon_mask(np.array(self.polygon) * scale, height, width)
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the fields, and for the reader the box, as JSON."""
-        return {
-            "height": self.height,
-            "width": self.width,
-            "polygon": [[round(x, 2), round(y, 2)] for x, y in self.polygon],
-            "box": list(self.box),
-        }
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Sector:
-        """Returns the sector with these fields.
-
-        Raises:
-            KeyError: one is missing.
-        """
-        polygon = tuple((float(x), float(y)) for x, y in fields["polygon"])
-        return cls(int(fields["height"]), int(fields["width"]), polygon)
 
 
 def find_sector(video: Video, frames: int = FRAMES) -> Sector | None:

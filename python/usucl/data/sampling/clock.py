@@ -9,7 +9,8 @@ import numpy as np
 from usucl.data.catalog.catalog import VideoCatalog
 
 TimeUnit = Literal["fraction", "frames", "seconds"]
-MISSING = -1  # the index of a frame that there is not
+UNIT_WORDS = {"fraction": "share of the video", "frames": "frames", "seconds": "seconds"}
+MISSING = -1  # in place of the index of a frame where there is none
 MOST_NAMES = 20  # of videos, in a message
 UNEVEN = 0.5  # frames: videos whose frames are nowhere farther from even spacing count as even
 

@@ -39,13 +39,16 @@ class Curriculum:
                     mean similarity is below ``narrow_below``
 
     Args:
-        kind: how the windows change over the run, see above.
+        kind: how the windows change over the run; :class:`usucl.data.Curriculum` has the formulas.
         epochs: E, the length of the run. Later epochs keep the window of the last one.
         windows: (lo, hi) pairs, 0 <= lo <= hi, in the unit of the frames' times (in the paper, a
-            fraction of the video's length).
-        starts: for ``step``, where each window begins, as a share of the run, ascending from 0.
+            fraction of the video's length). ``cosine`` and ``linear`` go from the first to the
+            last, and ``constant`` and ``paper-code`` use the first alone.
+        starts: where each window begins, as a share of the run, ascending from 0. Only ``step``
+            uses it.
         cross_only: share of the run without intra-video negatives, in [0, 1].
-        narrow_below: for ``hardness``, the similarity, in [-1, 1], below which negatives are easy.
+        narrow_below: the similarity, in [-1, 1], below which negatives are easy, so that the next
+            window begins. Only ``hardness`` uses it.
 
     Raises:
         ValueError: a value is outside the ranges above.
@@ -71,7 +74,8 @@ class Curriculum:
             or list(self.starts) != sorted(self.starts)
         ):
             raise ValueError(
-                f"starts must be {len(self.windows)} ascending shares from 0, got {self.starts}"
+                f"starts must be {len(self.windows)} ascending shares from 0, one per window, "
+                f"got {self.starts}"
             )
         if not 0 <= self.cross_only <= 1:
             raise ValueError(f"cross_only must be a share in [0, 1], got {self.cross_only}")

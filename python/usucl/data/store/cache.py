@@ -10,13 +10,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from usucl._environment import cache_folder
-from usucl.data.video import Video, frame_files, video_facts
+from usucl._files import size_in_words
+from usucl.data.catalog.stamp import stamp_of
+from usucl.data.video import Video, video_facts
 from usucl.data.video.stored import SUFFIX
 
 LIMIT = 50.0  # GB of all stored frames, unless USUCL_STORE_GB says otherwise
@@ -53,9 +55,8 @@ def place(folder: Path, video: Video, short_side: int) -> Path | None:
     The name depends on the path, size and modification time of each of its files, on what opening
     it found out, on the short side, and on the libraries that decode and resize.
     """
-    try:
-        files = _files(video)
-    except OSError:
+    files = _stamps(video)
+    if not all(key for _, key in files):
         return None
     about = [files, _facts(video), short_side, _versions()]
     name = hashlib.sha256(json.dumps(about, default=str).encode(errors="surrogateescape"))
@@ -63,15 +64,11 @@ def place(folder: Path, video: Video, short_side: int) -> Path | None:
     return folder / key[:2] / f"{key}{SUFFIX}"
 
 
-def _files(video: Video) -> list[list[Any]]:
-    """Returns name, size and modification time of all files of a video."""
-    if parts := getattr(video, "parts", ()):  # several videos, one after the other
-        return [each for part in parts for each in _files(part)]
-    path = video.path.resolve()
-    found = [(path, path.stat())]
-    if path.is_dir():
-        found = [(file, file.stat()) for file in frame_files(path)]
-    return [[str(file), about.st_size, about.st_mtime_ns] for file, about in found]
+def _stamps(video: Video) -> list[tuple[str, str | None]]:
+    """Returns path and stamp of a video, or of each clip of a sweep; None for one that is gone."""
+    clips: Sequence[Video] = getattr(video, "parts", ()) or (video,)
+    stamps = [(clip.path.resolve(), stamp_of(clip.path)) for clip in clips]
+    return [(str(path), stamp and stamp.key) for path, stamp in stamps]
 
 
 def _facts(video: Video) -> Any:
@@ -117,7 +114,7 @@ def make_room(folder: Path, needed: int, keep: Collection[Path]) -> str | None:
             file.unlink()
             size -= about.st_size
     if needed > free:
-        return f"of the disk of {folder}, only {free / 1e9:.1f} GB can be used"
+        return f"only {size_in_words(free)} of the disk of {folder} can be used"
     return f"{folder} may hold {limit / 1e9:g} GB, by USUCL_STORE_GB"
 
 

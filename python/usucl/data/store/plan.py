@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from usucl._files import size_in_words
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.store.cache import place, store_folder
 from usucl.data.store.frames import resized_size
@@ -103,7 +104,7 @@ class StorePlan:
         return hashlib.sha256("\n".join(map(str, self.places)).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        least, most = map(_in_words, self.bytes)
+        least, most = map(size_in_words, self.bytes)
         size = least if least == most else f"{least} (if all are grey) to {most}"
         every = self.videos == len(self.entries)
         which = f"{len(self.entries)}" if every else f"{self.videos} of {len(self.entries)}"
@@ -112,10 +113,6 @@ class StorePlan:
         rest = "" if every else "; the others are decoded each time"
         where = f" in {self.folder}" if self.folder is not None and any(self.bytes) else ""
         return f"{which} videos at {self.short_side} px{earlier}: {size}{where}{rest}"
-
-
-def _in_words(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def is_direct(video: Video, short_side: int) -> bool:

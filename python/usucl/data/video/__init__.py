@@ -15,6 +15,7 @@ from usucl.data.video.base import Damaged, Video, VideoError, natural_key
 from usucl.data.video.image import (
     IMAGE_SUFFIXES,
     frame_files,
+    is_image,
     is_stack,
     read_image,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "VideoError",
     "check_cost",
     "frame_files",
+    "is_image",
     "is_stack",
     "is_video_file",
     "natural_key",

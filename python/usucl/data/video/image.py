@@ -171,6 +171,11 @@ def pages(image: Image.Image, path: Path) -> list[int]:
     return kept or [0]
 
 
+def is_image(name: str) -> bool:
+    """Returns whether a file of this name may hold a still image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
 def is_stack(file: Path) -> bool:
     """Returns whether an image file holds several pictures; False if it cannot be read."""
     if file.suffix.lower() not in _STACK_SUFFIXES:
@@ -190,9 +195,7 @@ def frame_files(folder: Path) -> list[Path]:
         names = [
             entry.name
             for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-            and not entry.name.startswith(".")
-            and entry.is_file()
+            if is_image(entry.name) and not entry.name.startswith(".") and entry.is_file()
         ]
     return [folder / name for name in sorted(names, key=natural_key)]
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
-from usucl.report.figures.curves import TIME_UNITS
+from usucl.data.sampling.clock import UNIT_WORDS
 from usucl.report.figures.drawing import panel
 from usucl.training.planning import Plan
 
@@ -54,14 +54,13 @@ def _figure(plan: Plan) -> Figure:
         )  # fmt: skip
     title = f"Intra-video negatives: {curriculum.kind}"
     if curriculum.kind == "hardness":
-        title += (
-            f", narrower each time that negatives are less similar than {curriculum.narrow_below:g}"
-        )
+        title += f"; the next window (dotted) once similarity is below {curriculum.narrow_below:g}"
         for later in curriculum.windows[1:]:
-            axes.hlines(later, *axes.get_xlim(), color=style.INTRA, linestyle="dotted")
+            begin = plan.cross_only + 0.5
+            axes.hlines(later, begin, epochs + 0.5, color=style.INTRA, linestyle="dotted")
     axes.set_title(title)
     axes.set(xlabel="epoch", xlim=(0.5, epochs + 0.5))
-    axes.set_ylabel(f"distance ({TIME_UNITS[plan.config.sampling.time_unit]})")
+    axes.set_ylabel(f"distance ({UNIT_WORDS[plan.config.sampling.time_unit]})")
     axes.set_ylim(0, 1.15 * max(float(np.max(windows)), 1e-9))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     return figure

@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
+from usucl.data.sampling.clock import UNIT_WORDS
 from usucl.evaluation.metrics import FloatArray
 from usucl.report.figures.drawing import panel, rendered
 from usucl.report.page import Drawing
 from usucl.report.record import RunRecord
 
-TIME_UNITS = {"fraction": "share of the video", "frames": "frames", "seconds": "seconds"}
 HEIGHT, LEFT, RIGHT, TITLE, FOOT = 2.6, 0.78, 0.12, 0.38, 0.52  # inches of a panel
 SMOOTHED = 25
 """Steps that a running mean leaves of a long run."""
@@ -154,7 +154,7 @@ def _window(axes: Axes, record: RunRecord) -> None:
     axes.fill_between(steps, lo, hi, step="post", color=style.INTRA, alpha=0.25, linewidth=0)
     axes.step(steps, np.c_[lo, hi], where="post", color=style.INTRA)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel(TIME_UNITS[record.config.sampling.time_unit])
+    axes.set_ylabel(UNIT_WORDS[record.config.sampling.time_unit])
 
 
 def _time_shares(axes: Axes, record: RunRecord) -> None:
