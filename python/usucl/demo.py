@@ -14,7 +14,7 @@ import torch
 from usucl._progress import job, listening
 from usucl._terminal import say
 from usucl.data import Augmentation, VideoCatalog, write_phantom
-from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.evaluation import Evaluation, evaluate
 from usucl.models import EncoderConfig, FrameEncoder
 from usucl.report import write_report

@@ -18,7 +18,7 @@ from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.catalog.identity import known_as, same_name
 from usucl.data.catalog.patients import Patients, knowledge
 from usucl.data.catalog.rescan import scan_like
-from usucl.data.catalog.split_table import (
+from usucl.data.catalog.tables.split_table import (
     HELD_OUT,
     PATIENT_KNOWN,
     SPLIT,

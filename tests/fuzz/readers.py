@@ -22,8 +22,8 @@ from tests.helpers.tiny_videos import moving, write
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
 from usucl.data.video import read_image
+from usucl.data.video.images.times import TIMES
 from usucl.data.video.stored import write_stored
-from usucl.data.video.timing import TIMES
 from usucl.embedding import Embeddings
 from usucl.gallery import Gallery
 from usucl.gallery.parts import Parts

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from tiny_videos import write
 
-from usucl.data.catalog import entry, scan, search
+from usucl.data.catalog import entry
+from usucl.data.catalog.scanning import scan, search
 
 
 def moving(count: int, height: int, width: int, seed: int = 0) -> list[np.ndarray]:

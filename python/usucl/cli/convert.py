@@ -65,7 +65,7 @@ def convert(
             all videos).
     """
     from usucl.data import VideoCatalog, conversion
-    from usucl.data.catalog.columns import any_label
+    from usucl.data.catalog.tables.columns import any_label
 
     options = conversion.Conversion(to, size, image_format, crop, mask)
     part = None if shard is None else conversion.Shard.parse(shard)

@@ -141,7 +141,7 @@ def _as_json(catalog: VideoCatalog, found: Inspection, doubtful: int) -> dict[st
 
 
 def _show_notes(found: Inspection) -> None:
-    from usucl.data.catalog.labels import some
+    from usucl.data.catalog.tables.labels import some
 
     say()
     if found.notes:
@@ -163,9 +163,9 @@ def _show_notes(found: Inspection) -> None:
 
 
 def _show(catalog: VideoCatalog, sweep: str | None) -> None:
-    from usucl.data.catalog.columns import label_columns
-    from usucl.data.catalog.labels import some
     from usucl.data.catalog.sweeps import SWEEPS
+    from usucl.data.catalog.tables.columns import label_columns
+    from usucl.data.catalog.tables.labels import some
 
     rows = []
     for entry in catalog:
@@ -219,7 +219,7 @@ def _show_patients(
     catalog: VideoCatalog, pattern: str | None, given: Mapping[str, str | None]
 ) -> None:
     """Shows whom a pattern finds, or patterns that the names suggest where none is given."""
-    from usucl.data.catalog.labels import some
+    from usucl.data.catalog.tables.labels import some
 
     say()
     if pattern is not None:

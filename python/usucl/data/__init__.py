@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from usucl.data.augmentation import Augmentation, UltrasoundAugmentation
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.scanning.search import Skipped
 from usucl.data.catalog.summary import Note, Summary
 from usucl.data.inspection import Inspection, Sector, find_sector, inspect
 from usucl.data.phantom import write_phantom

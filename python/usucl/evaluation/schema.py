@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 from usucl._environment import Machine
 from usucl.data import Skipped
-from usucl.data.catalog.columns import LABEL
 from usucl.data.catalog.patients import Patients
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.simultaneous import Comparison
 

@@ -26,8 +26,8 @@ from usucl._progress import track
 from usucl.bank import NegativeBank
 from usucl.bank.versions import publishing, remove_unused
 from usucl.data import VideoEntry, VideoError, load_frames
-from usucl.data.catalog.columns import LABEL
 from usucl.data.catalog.entry import Part
+from usucl.data.catalog.tables.columns import LABEL
 
 FORMAT = "usucl-bank-contents-1"
 UNFINISHED = "unfinished"

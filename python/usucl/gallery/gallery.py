@@ -13,7 +13,7 @@ import numpy as np
 
 from usucl._progress import job
 from usucl.bank import NegativeBank
-from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.embedding import evenly_spaced
 from usucl.gallery import contents
 from usucl.gallery.build import DType, clean, embed, fill, new_bank

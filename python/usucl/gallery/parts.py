@@ -15,7 +15,7 @@ from torch import Tensor
 
 from usucl._files import DamagedFileError, read_tensors, write_tensors
 from usucl.data import VideoEntry
-from usucl.data.catalog.stamp import stamp_of
+from usucl.data.catalog.scanning.stamp import stamp_of
 from usucl.run_folder import RunFolder
 
 FORMAT = "usucl-bank-part-1"

@@ -14,7 +14,7 @@ from torch import Tensor
 from usucl.data import Video, normalise, open_video
 from usucl.data.transforms import MEAN, STD, centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
-from usucl.data.video.image import displayed, over_black
+from usucl.data.video.images.image import displayed, over_black
 
 Picture: TypeAlias = "str | Path | Image | np.ndarray | Tensor | Video | Sequence[Picture]"
 """An image, a batch of images, or a file of either."""

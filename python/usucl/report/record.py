@@ -11,7 +11,7 @@ import numpy as np
 
 from usucl._files import DamagedFileError, read_json
 from usucl._tables import read_table
-from usucl.data.catalog.split_table import SPLIT
+from usucl.data.catalog.tables.split_table import SPLIT
 from usucl.data.phantom import is_synthetic
 from usucl.evaluation import Evaluation
 from usucl.evaluation.metrics import FloatArray

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import job
-from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.data.sampling.clock import UNIT_WORDS
 from usucl.embedding import Embeddings
 from usucl.evaluation import Evaluation

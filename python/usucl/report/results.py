@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.evaluation import Evaluation
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.embed import ENCODERS

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from usucl._ranges import check_range
 from usucl.data import Curriculum
-from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
 

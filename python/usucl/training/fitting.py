@@ -21,15 +21,15 @@ from usucl._terminal import say, table
 from usucl.data import FrameBatches, VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
+from usucl.training.callbacks.guard import GuardTable
+from usucl.training.callbacks.hardness import NarrowingWindows
+from usucl.training.callbacks.health import Health, WarningsTable
+from usucl.training.callbacks.monitor import MetricsTable, Monitor, SaveAfterEpoch
+from usucl.training.callbacks.progress import ProgressCallback, summary
+from usucl.training.callbacks.record import RunRecord
 from usucl.training.checkpoint import ADVICE, Checkpoints
 from usucl.training.config import NothingLearnedError, TrainingConfig
-from usucl.training.guarding import GuardTable
-from usucl.training.hardness import NarrowingWindows
-from usucl.training.health import Health, WarningsTable
 from usucl.training.module import ContrastiveTraining
-from usucl.training.monitor import MetricsTable, Monitor, SaveAfterEpoch
-from usucl.training.progress import ProgressCallback, summary
-from usucl.training.record import RunRecord
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
 

@@ -59,7 +59,7 @@ class Plan:
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns what is trained on and how, by name."""
-        from usucl.training.progress import data_rows
+        from usucl.training.callbacks.progress import data_rows
 
         config, steps = self.config, len(self.batches)
         encoder = config.encoder

@@ -15,7 +15,7 @@ from typing import Any
 from usucl._progress import job
 from usucl._terminal import say
 from usucl.data import VideoCatalog
-from usucl.data.catalog.columns import LABELS
+from usucl.data.catalog.tables.columns import LABELS
 from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig
 from usucl.training.presets import read_config

@@ -20,8 +20,8 @@ from torchvision.transforms import v2
 
 from usucl.data import Augmentation, UltrasoundAugmentation, normalise
 from usucl.data.augmentation import RECIPES
+from usucl.data.augmentation.beams import find_sectors
 from usucl.data.augmentation.draws import Draws, draw_geometry, draw_tones
-from usucl.data.augmentation.sector import find_sectors
 from usucl.data.augmentation.speckle import speckle_field
 from usucl.data.transforms import MEAN, STD, centre_view
 

@@ -24,7 +24,7 @@ from usucl.data import VideoCatalog, VideoError, open_video
 from usucl.data.conversion import Conversion, Shard, convert
 from usucl.data.conversion.layout import names, places
 from usucl.data.transforms import resize_short_side
-from usucl.data.video.timing import read_times
+from usucl.data.video.images.times import read_times
 
 
 def write_folder(folder: Path, *, frames: int = 3, shade: int = 0) -> None:

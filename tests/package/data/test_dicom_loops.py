@@ -22,7 +22,7 @@ from usucl import open_video
 from usucl.data import VideoError
 from usucl.data.video import restore_video, video_facts
 from usucl.data.video.dicom.video import DicomVideo
-from usucl.data.video.image import thumbnail
+from usucl.data.video.images.image import thumbnail
 
 COLOURS = np.stack(moving(5, 36, 52))
 COLOURS = np.stack([COLOURS[..., 0], COLOURS[..., 1] // 2, 255 - COLOURS[..., 2]], axis=-1)

@@ -17,7 +17,7 @@ from tiny_videos import write
 
 import usucl
 from usucl.data import Video, VideoCatalog, VideoError, open_video
-from usucl.data.catalog import manifest, scan, search
+from usucl.data.catalog.scanning import manifest, scan, search
 from usucl.data.video import video_facts
 
 

@@ -14,7 +14,7 @@ from archives import small_archive, stills, told_what_is_read
 
 from usucl._environment import cache_folder
 from usucl.data import VideoCatalog
-from usucl.data.catalog import manifest, search
+from usucl.data.catalog.scanning import manifest, search
 
 
 @pytest.fixture(autouse=True)

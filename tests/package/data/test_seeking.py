@@ -12,8 +12,9 @@ import torch
 from tiny_videos import moving, write
 
 from usucl.data import Video, open_video
-from usucl.data.video import restore_video, seeking, video_facts
-from usucl.data.video.stream import FrameStream
+from usucl.data.video import restore_video, video_facts
+from usucl.data.video.ffmpeg import seeking
+from usucl.data.video.ffmpeg.stream import FrameStream
 
 FRAMES = moving(80)
 UNEVEN = [40 * i + 13 * (i % 3) + (500 if i > 50 else 0) for i in range(80)]

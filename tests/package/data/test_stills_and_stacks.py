@@ -12,8 +12,8 @@ from tiny_dicom import write as write_dicom
 from tiny_videos import moving, write
 
 from usucl.data import VideoCatalog, VideoError, open_video
-from usucl.data.catalog.manifest import Manifest
-from usucl.data.catalog.search import find_videos
+from usucl.data.catalog.scanning.manifest import Manifest
+from usucl.data.catalog.scanning.search import find_videos
 
 FRAMES = moving(6, 16, 24)
 PICTURES = [Image.fromarray(frame) for frame in FRAMES]

@@ -53,7 +53,7 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any) -> None:
         raise AssertionError("a frame is decoded")
 
-    monkeypatch.setattr("usucl.data.video.folder.FrameFolder._decode", forbidden)
+    monkeypatch.setattr("usucl.data.video.images.folder.FrameFolder._decode", forbidden)
 
 
 @pytest.mark.parametrize("limit", [0, 12_000, 10**9])

@@ -12,7 +12,7 @@ import tiny_dicom
 from archives import stills
 
 from usucl.data import VideoCatalog
-from usucl.data.catalog import search
+from usucl.data.catalog.scanning import search
 
 
 def reasons(root: Path) -> dict[str, str]:

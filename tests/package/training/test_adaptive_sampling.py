@@ -18,8 +18,8 @@ from usucl.data import Curriculum, DenseSampler, FrameBatches, VideoCatalog
 from usucl.losses import Selection
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
-from usucl.training.hardness import NarrowingWindows
-from usucl.training.monitor import SaveAfterEpoch
+from usucl.training.callbacks.hardness import NarrowingWindows
+from usucl.training.callbacks.monitor import SaveAfterEpoch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,7 @@ from usucl.cli import main
 from usucl.losses import Frames, LossInputs, Selection
 from usucl.models import load_encoder
 from usucl.training import NothingLearnedError, read_config, train
-from usucl.training.health import EpochFindings, Health, judge
+from usucl.training.callbacks.health import EpochFindings, Health, judge
 
 TINY: dict[str, Any] = {
     "backbone": "resnet10",

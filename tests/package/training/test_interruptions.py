@@ -19,8 +19,8 @@ from usucl._files import DamagedFileError, check_seal
 from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.training import TrainingConfig, read_config, train
+from usucl.training.callbacks.monitor import SaveAfterEpoch
 from usucl.training.checkpoint import PARTS, Checkpoints, read_checkpoint
-from usucl.training.monitor import SaveAfterEpoch
 
 TINY = {
     "backbone": "resnet10",
@@ -260,7 +260,7 @@ def test_a_full_disk_names_the_run(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("usucl.training.monitor.MetricsTable.append", full)
+    monkeypatch.setattr("usucl.training.callbacks.monitor.MetricsTable.append", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*run'"):
         train(data=videos, out=run, overwrite=True, **TINY)
 

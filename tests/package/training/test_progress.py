@@ -15,7 +15,7 @@ from usucl.cli import main
 from usucl.data import VideoCatalog
 from usucl.data.phantom import write_phantom
 from usucl.training import train
-from usucl.training.progress import _videos
+from usucl.training.callbacks.progress import _videos
 
 SETS = ["backbone=resnet10", "image_size=32", "dim=16", "pretrained=false", "log_every=1"]
 SETS += ["videos=3", "frames=4", "steps_per_epoch=2", "epochs=2"]

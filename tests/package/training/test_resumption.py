@@ -14,7 +14,7 @@ from usucl._files import read_json
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
-from usucl.training.health import Health
+from usucl.training.callbacks.health import Health
 from usucl.training.schedule import HalfCosines
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,8 +20,8 @@ from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
+from usucl.training.callbacks.monitor import COLUMNS, SaveAfterEpoch
 from usucl.training.checkpoint import PARTS, Checkpoints
-from usucl.training.monitor import COLUMNS, SaveAfterEpoch
 
 TINY = {
     "backbone": "resnet10",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from usucl.data.augmentation.beams import Sectors
 from usucl.data.augmentation.options import Range, UltrasoundAugmentation
-from usucl.data.augmentation.sector import Sectors
 
 TRIES = 10  # places for a crop
 SLIDERS = 4  # of the time-gain compensation

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from usucl.data.augmentation.beams import find_sectors
 from usucl.data.augmentation.draws import (
     Draws,
     Shadows,
@@ -24,7 +25,6 @@ from usucl.data.augmentation.draws import (
     draw_tones,
 )
 from usucl.data.augmentation.options import UltrasoundAugmentation
-from usucl.data.augmentation.sector import find_sectors
 from usucl.data.augmentation.speckle import COLUMNS, ROWS, speckle_field
 
 PIXELS = 2**18  # per step: few enough for the cache, enough to make Python's share small

@@ -12,18 +12,9 @@ from typing import Any, get_args
 
 from usucl._patterns import one_group
 from usucl._progress import listen
-from usucl.data.catalog.columns import FRAME_LABELS, LABEL, LABELS, check_label
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.folds import assign_folds, check_folds
 from usucl.data.catalog.identity import relative_name
-from usucl.data.catalog.labels import (
-    Names,
-    read_frame_labels,
-    read_labels,
-    some,
-    warn_of_tables_elsewhere,
-)
-from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.patients import (
     Patients,
     Suggestion,
@@ -35,8 +26,9 @@ from usucl.data.catalog.patients import (
     with_patient,
     with_patients_of_files,
 )
-from usucl.data.catalog.scan import read_videos
-from usucl.data.catalog.search import Skipped
+from usucl.data.catalog.scanning.manifest import Manifest
+from usucl.data.catalog.scanning.scan import read_videos
+from usucl.data.catalog.scanning.search import Skipped
 from usucl.data.catalog.summary import Note, find_notes
 from usucl.data.catalog.sweeps import (
     NO_SWEEPS,
@@ -45,6 +37,14 @@ from usucl.data.catalog.sweeps import (
     joined,
     sweep_pattern,
     without_sweeps,
+)
+from usucl.data.catalog.tables.columns import FRAME_LABELS, LABEL, LABELS, check_label
+from usucl.data.catalog.tables.labels import (
+    Names,
+    read_frame_labels,
+    read_labels,
+    some,
+    warn_of_tables_elsewhere,
 )
 from usucl.data.video import Damaged
 

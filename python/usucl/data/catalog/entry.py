@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from usucl.data.catalog.stamp import stamp_of
+from usucl.data.catalog.scanning.stamp import stamp_of
 from usucl.data.catalog.summary import Summary
 from usucl.data.video import Video, VideoError, open_video
 

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.identity import relative_name, same_name
-from usucl.data.catalog.labels import some
 from usucl.data.catalog.sweeps import without_sweeps
+from usucl.data.catalog.tables.labels import some
 
 Patients: TypeAlias = Literal["known", "partly", "unknown"]
 """Whether the patients of videos are known; "partly" means those of some videos are."""

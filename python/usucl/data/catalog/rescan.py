@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.catalog.columns import LABEL, check_label
 from usucl.data.catalog.sweeps import NoSweepError
+from usucl.data.catalog.tables.columns import LABEL, check_label
 from usucl.data.video import Damaged
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from usucl._patterns import PART, sweep_groups
 from usucl.data.catalog.entry import Part, VideoEntry
 from usucl.data.catalog.identity import relative_name, same_name
-from usucl.data.catalog.labels import Names, some
-from usucl.data.catalog.spreadsheet import read_rows
+from usucl.data.catalog.tables.labels import Names, some
+from usucl.data.catalog.tables.spreadsheet import read_rows
 from usucl.data.video import Video, natural_key
 
 SWEEPS = "sweeps.csv"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from usucl.data.catalog.entry import VideoEntry
-from usucl.data.catalog.labels import FRAME_LABELS, LABELS, Names
-from usucl.data.catalog.spreadsheet import read_sheet, tidy
 from usucl.data.catalog.sweeps import SWEEPS
+from usucl.data.catalog.tables.labels import FRAME_LABELS, LABELS, Names
+from usucl.data.catalog.tables.spreadsheet import read_sheet, tidy
 from usucl.data.video import VideoError
 
 _NAMED = {LABELS: "video_id", FRAME_LABELS: "video_id", SWEEPS: "part"}

@@ -17,8 +17,8 @@ from usucl._files import DamagedFileError, is_left_over
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.store.frames import resized_size
 from usucl.data.video import Video, VideoError
+from usucl.data.video.images.times import TIMES, write_times
 from usucl.data.video.stored import SUFFIX, stored_pixels, write_stored
-from usucl.data.video.timing import TIMES, write_times
 
 ImageFormat = Literal["png", "jpeg"]
 Frames = Callable[[], Iterable[Tensor]]

@@ -17,7 +17,7 @@ from typing import Any
 
 from usucl._environment import cache_folder
 from usucl._files import size_in_words
-from usucl.data.catalog.stamp import stamp_of
+from usucl.data.catalog.scanning.stamp import stamp_of
 from usucl.data.video import Video, video_facts
 from usucl.data.video.stored import SUFFIX
 

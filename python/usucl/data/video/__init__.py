@@ -3,16 +3,17 @@
 Opening a video decodes all of it once. Containers may misstate their number of frames and images
 may be cut short, so only decoding tells how many frames there are and that each is readable.
 
-    opening, content                                from a path to its class, by its first bytes
-    base                                            what every video offers
-    folder, stack, image, grey                      still images as frames
-    file, container, structure, stream, seeking     video files, decoded by FFmpeg
-    dicom                                           DICOM files, decoded by pydicom
-    limits                                          what a video may cost, before it is decoded
+    opening, content    from a path to its class, by its suffix and its first bytes
+    base                what every video offers
+    images              still images as frames
+    ffmpeg              video files, decoded by FFmpeg
+    dicom               DICOM files, decoded by pydicom
+    stored              files of plain pixels, which need no decoding
+    limits              what a video may cost, checked before it is decoded
 """
 
 from usucl.data.video.base import Damaged, Video, VideoError, natural_key
-from usucl.data.video.image import (
+from usucl.data.video.images.image import (
     IMAGE_SUFFIXES,
     frame_files,
     is_image,

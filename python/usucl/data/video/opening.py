@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from usucl.data.video.base import Damaged, Video, VideoError
-from usucl.data.video.container import CONTAINER_SUFFIXES
 from usucl.data.video.content import PACKED, Kind, kind_of
 from usucl.data.video.dicom import DICOM_SUFFIXES, DIRECTORY
-from usucl.data.video.file import VideoFile
-from usucl.data.video.folder import FrameFolder
-from usucl.data.video.image import IMAGE_SUFFIXES
-from usucl.data.video.stack import ImageStack
+from usucl.data.video.ffmpeg.container import CONTAINER_SUFFIXES
+from usucl.data.video.ffmpeg.video import VideoFile
+from usucl.data.video.images.folder import FrameFolder
+from usucl.data.video.images.image import IMAGE_SUFFIXES
+from usucl.data.video.images.stack import ImageStack
 from usucl.data.video.stored import SUFFIX, StoredVideo, is_stored
 
 _BY_CONTENT: dict[Kind, str] = {

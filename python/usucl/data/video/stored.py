@@ -312,6 +312,6 @@ def _made_header(video: Video, notes: Mapping[str, Any], shape: tuple[int, ...])
 def _thumbnail(frame: Tensor) -> np.ndarray:
     from PIL import Image
 
-    from usucl.data.video.image import thumbnail
+    from usucl.data.video.images.image import thumbnail
 
     return thumbnail(Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()))

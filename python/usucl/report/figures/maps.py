@@ -17,7 +17,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from usucl import _style as style
-from usucl.data.catalog.columns import LABEL
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.embedding import Embeddings, evenly_spaced, numbered
 from usucl.evaluation.metrics import FloatArray
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered

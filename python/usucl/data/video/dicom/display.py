@@ -8,7 +8,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-from usucl.data.video.grey import Range, spread
+from usucl.data.video.images.grey import Range, spread
 
 _PRIMARIES = ("Red", "Green", "Blue")
 _BEYOND = 1e12  # more than any value, for the ends of a window

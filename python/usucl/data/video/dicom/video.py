@@ -25,8 +25,8 @@ from usucl.data.video.dicom.display import (
 from usucl.data.video.dicom.frames import Frames, find_frames
 from usucl.data.video.dicom.header import Header, Source, one_sentence, opened
 from usucl.data.video.dicom.timing import frame_rate, frame_times
-from usucl.data.video.grey import GreyRange, Range
-from usucl.data.video.image import thumbnail
+from usucl.data.video.images.grey import GreyRange, Range
+from usucl.data.video.images.image import thumbnail
 
 
 class DicomVideo(Video):

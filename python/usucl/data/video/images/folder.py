@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from usucl.data.video.base import Damaged, Video, VideoError
-from usucl.data.video.grey import GreyRange
-from usucl.data.video.image import check_image, displayed, frame_files, opened_image
+from usucl.data.video.images.grey import GreyRange
+from usucl.data.video.images.image import check_image, displayed, frame_files, opened_image
+from usucl.data.video.images.times import read_times
 from usucl.data.video.limits import check_cost
-from usucl.data.video.timing import read_times
 
 
 class FrameFolder(Video):

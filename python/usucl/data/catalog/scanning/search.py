@@ -12,8 +12,8 @@ from os.path import splitext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from usucl.data.catalog.manifest import Manifest
-from usucl.data.catalog.stamp import Stamp, is_of_frames, stamp_of_file, stamp_of_images
+from usucl.data.catalog.scanning.manifest import Manifest
+from usucl.data.catalog.scanning.stamp import Stamp, is_of_frames, stamp_of_file, stamp_of_images
 from usucl.data.video import VIDEO_SUFFIXES, is_image, is_stack, is_video_file, natural_key
 from usucl.data.video.content import PACKED, is_packed
 from usucl.data.video.dicom import DIRECTORY

@@ -11,11 +11,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from usucl.data.video.base import THUMBNAIL, Damaged, Video, VideoError, seconds
-from usucl.data.video.container import survey
-from usucl.data.video.image import over_black
-from usucl.data.video.limits import check_cost
-from usucl.data.video.seeking import frames_at, reliable_key_frames
-from usucl.data.video.stream import (
+from usucl.data.video.ffmpeg.container import survey
+from usucl.data.video.ffmpeg.seeking import frames_at, reliable_key_frames
+from usucl.data.video.ffmpeg.stream import (
     DecodingError,
     Fingerprint,
     FrameStream,
@@ -23,6 +21,8 @@ from usucl.data.video.stream import (
     fingerprint,
     opened_stream,
 )
+from usucl.data.video.images.image import over_black
+from usucl.data.video.limits import check_cost
 
 # Older versions of PyAV cannot be told how many threads scale a picture; one is enough for each.
 _ONE_THREAD = {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from usucl._progress import Stage, stage
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.identity import by_identity, same_name, without_suffix
-from usucl.data.catalog.manifest import Manifest
 from usucl.data.catalog.patients import patient_in_file
-from usucl.data.catalog.search import Candidate, Skipped, find_videos
-from usucl.data.catalog.stamp import stamp_of
+from usucl.data.catalog.scanning.manifest import Manifest
+from usucl.data.catalog.scanning.search import Candidate, Skipped, find_videos
+from usucl.data.catalog.scanning.stamp import stamp_of
 from usucl.data.catalog.summary import Summary, summarise
 from usucl.data.video import (
     Damaged,

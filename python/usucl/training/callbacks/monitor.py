@@ -19,8 +19,8 @@ from usucl.data import FrameBatch
 from usucl.losses import Frames, positive_similarities, share_above_margin
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
+from usucl.training.callbacks.progress import num_images
 from usucl.training.module import ContrastiveTraining, StepOutput, batches_of
-from usucl.training.progress import num_images
 
 COLUMNS = (
     "step",

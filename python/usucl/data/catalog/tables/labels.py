@@ -18,7 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from usucl.data.catalog.columns import (
+from usucl.data.catalog.identity import same_name, without_suffix
+from usucl.data.catalog.tables.columns import (
     ABOUT_VIDEOS,
     FRAME_LABELS,
     LABEL,
@@ -26,8 +27,7 @@ from usucl.data.catalog.columns import (
     VIDEO_ID,
     columns_of,
 )
-from usucl.data.catalog.identity import same_name, without_suffix
-from usucl.data.catalog.spreadsheet import read_rows
+from usucl.data.catalog.tables.spreadsheet import read_rows
 
 MISSING = re.compile(r"-?nan|<?na>?|n/a|n\.a\.|nat|null|nil|#(n/?[ad]|nv|\S*[!?])", re.IGNORECASE)
 MISSING_UNLESS_A_CLASS = frozenset({"none", "unknown", "unk", "missing", "not available"})

@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from usucl._progress import Stage, duration
 from usucl._terminal import say
 from usucl.data import FrameBatch, FrameBatches, VideoCatalog
-from usucl.data.catalog.columns import LABEL
 from usucl.data.catalog.sweeps import SWEEPS
+from usucl.data.catalog.tables.columns import LABEL
 from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
 from usucl.training.config import TrainingConfig

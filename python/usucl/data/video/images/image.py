@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from usucl.data.video.base import THUMBNAIL, VideoError, natural_key
-from usucl.data.video.grey import GreyRange, Range, spread
+from usucl.data.video.images.grey import GreyRange, Range, spread
 from usucl.data.video.limits import check_cost, limit
 
 EIGHT_BITS = "8 bits"

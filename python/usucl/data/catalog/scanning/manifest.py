@@ -24,7 +24,7 @@ from typing import Any
 
 from usucl._environment import cache_folder, version_of
 from usucl._files import write_atomically
-from usucl.data.catalog.stamp import Stamp, contents_of
+from usucl.data.catalog.scanning.stamp import Stamp, contents_of
 
 FORMAT = "usucl manifest 1"
 PACKAGES = (
@@ -208,7 +208,7 @@ def _code() -> str:
     """Returns a hash of the code that reads videos, which may change without the version."""
     digest = hashlib.blake2b(digest_size=16)
     for package in ("catalog", "video"):
-        for file in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+        for file in sorted((Path(__file__).parents[2] / package).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from usucl.data.video import is_image
-from usucl.data.video.timing import TIMES
+from usucl.data.video.images.times import TIMES
 
 
 class Stamp(NamedTuple):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from usucl.data.video.base import VideoError
-from usucl.data.video.stream import Fingerprint, KeyFrame, fingerprint, opened_stream
+from usucl.data.video.ffmpeg.stream import Fingerprint, KeyFrame, fingerprint, opened_stream
 
 _WORTH = 64  # frames of a video; shorter ones are as soon read from the start
 _APART = 8  # frames between key frames that are kept: nearer ones save less than they cost

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from usucl._spelling import did_you_mean
-from usucl.data.catalog.spreadsheet import read_sheet, squeezed
+from usucl.data.catalog.tables.spreadsheet import read_sheet, squeezed
 
 LABELS = "labels.csv"
 FRAME_LABELS = "frame_labels.csv"
@@ -22,7 +22,7 @@ def label_columns(root: Path) -> list[str]:
     """Returns the names of all columns of the tables in ``root`` that may be the labels.
 
     Raises:
-        ValueError: see :func:`usucl.data.catalog.spreadsheet.read_sheet`.
+        ValueError: see :func:`usucl.data.catalog.tables.spreadsheet.read_sheet`.
     """
     names: dict[str, str] = {}
     for table in (root / LABELS, root / FRAME_LABELS):

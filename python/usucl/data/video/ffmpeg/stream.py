@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from usucl.data.video.base import VideoError
-from usucl.data.video.container import opened_container, words
+from usucl.data.video.ffmpeg.container import opened_container, words
 from usucl.data.video.limits import limit
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ignore transparency

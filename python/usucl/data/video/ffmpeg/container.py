@@ -10,8 +10,8 @@ from typing import Any
 import av
 
 from usucl.data.video.base import VideoError
+from usucl.data.video.ffmpeg.structure import hole
 from usucl.data.video.limits import check_cost
-from usucl.data.video.structure import hole
 
 # Names that leave no doubt. Others, such as .ts and .ogg, are of other kinds of files too.
 _SUFFIXES = (

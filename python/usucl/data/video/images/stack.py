@@ -9,8 +9,15 @@ import numpy as np
 from PIL import Image
 
 from usucl.data.video.base import Damaged, Video, VideoError, seconds
-from usucl.data.video.grey import GreyRange
-from usucl.data.video.image import EIGHT_BITS, depth, displayed, opened_image, pages, thumbnail
+from usucl.data.video.images.grey import GreyRange
+from usucl.data.video.images.image import (
+    EIGHT_BITS,
+    depth,
+    displayed,
+    opened_image,
+    pages,
+    thumbnail,
+)
 from usucl.data.video.limits import check_cost
 
 

@@ -1,7 +1,8 @@
 """Where a frame shows tissue, and the beams that show it, from the frame alone.
 
-Frames are looked at on a grid of 32 x 32 cells. Lengths are in pixels of the frame; the left and
-upper edges of the frame are 0.
+It is done for each view of a batch, so it is coarser than ``usucl.data.inspection.sector``, which
+finds the sector of a whole video from what moves in it. Frames are looked at on a grid of 32 x 32
+cells. Lengths are in pixels of the frame; the left and upper edges of the frame are 0.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Finding the videos of a folder and opening those that no earlier scan has opened."""

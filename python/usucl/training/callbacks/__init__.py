@@ -1,0 +1,1 @@
+"""What goes on beside the steps of a training: what is measured, watched, told and recorded."""
