@@ -65,7 +65,7 @@ class FrameStream:
         self.places: dict[int, int] = {}
 
     def survey(self) -> Survey:
-        """Reads all packets; see :func:`usucl.data.video.container.survey`."""
+        """Reads all packets; see :func:`usucl.data.video.ffmpeg.container.survey`."""
         return survey(self._path, self._container, self._stream)
 
     def frames(self, packets: Iterable[Any] | None = None) -> Iterator[Any]:
