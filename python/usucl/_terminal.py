@@ -39,7 +39,7 @@ def console(*, stderr: bool = False) -> Console:
     """
     from rich.console import Console
 
-    return Console(
+    made = Console(
         stderr=stderr,
         markup=False,
         emoji=False,
@@ -47,6 +47,13 @@ def console(*, stderr: bool = False) -> Console:
         soft_wrap=True,
         width=_width(sys.stderr if stderr else sys.stdout),
     )
+    # Rich would stop the program as after an error, where the reader has only seen enough.
+    made.on_broken_pipe = _broken_pipe  # type: ignore[method-assign]
+    return made
+
+
+def _broken_pipe() -> None:
+    raise BrokenPipeError
 
 
 def _width(stream: TextIO) -> int:

@@ -164,3 +164,11 @@ def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None
     name_user()
     assert getpass.getuser() == f"user-{os.getuid()}"
     monkeypatch.delenv("USER")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert run(monkeypatch, lambda: table(["a"], [["b"]])) == 0

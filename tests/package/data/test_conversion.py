@@ -364,3 +364,27 @@ def test_a_video_without_a_sector_is_not_copied(
     assert f"not converted: {root / 'black'}: no ultrasound sector was found in it" in said.err
     assert "1 videos written" in said.out and not (out / "black").exists()
     assert "no ultrasound sector" in (out / "sectors.html").read_text()
+
+
+@pytest.mark.parametrize("to", ["frames", "store"])
+def test_what_headers_say_of_everybody_stays_no_patient(tmp_path: Path, to: str) -> None:
+    (tmp_path / "in").mkdir()
+    loop = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+    for number, patient in enumerate(["ANONYMOUS", "ANONYMOUS", "0", "7"]):
+        write_dicom(tmp_path / "in" / f"{number}.dcm", loop + number, PatientID=patient)
+    source, out = VideoCatalog.scan(tmp_path / "in"), tmp_path / "out"
+    convert(source, out, Conversion(to=to))  # type: ignore[arg-type]
+    patients = [(entry.group, entry.patient_known) for entry in VideoCatalog.scan(out)]
+    assert patients == [(entry.group, entry.patient_known) for entry in source]
+    assert patients == [("0", False), ("1", False), ("2", False), ("7", True)]
+
+
+def test_a_table_that_would_change_is_told_with_a_way_out(archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert(VideoCatalog.scan(archive), out)
+    table = archive / "labels.csv"
+    table.write_text(table.read_text().replace("alone,x", "alone,y"))
+    with pytest.raises(FileExistsError, match=r"labels\.csv already exists .* remove it"):
+        convert(VideoCatalog.scan(archive), out)
+    (out / "labels.csv").unlink()
+    assert convert(VideoCatalog.scan(archive), out).written == 0

@@ -72,8 +72,9 @@ def _pixels(frames: np.ndarray) -> np.ndarray:
     start = max(0, (len(frames) - MOST_FRAMES) // 2)
     frames = frames[start : start + MOST_FRAMES]
     height, width = (side // 2 * 2 for side in frames.shape[1:])
-    even = frames[:, :height, :width].reshape(len(frames), height // 2, 2, width // 2, 2)
-    pixels = even.mean((2, 4), dtype=np.float32).reshape(len(frames), -1)
+    even = frames[:, :height, :width]
+    rows = even[:, ::2].astype(np.uint16) + even[:, 1::2]  # sums are exact, and fast in this order
+    pixels = (rows[..., ::2] + rows[..., 1::2]).reshape(len(frames), -1) / np.float32(4)
     return pixels - pixels.mean(0)
 
 
@@ -97,7 +98,8 @@ def _candidates(pixels: np.ndarray) -> dict[int, float]:
     valleys = inner[(mean[inner] < mean[inner - 1]) & (mean[inner] <= mean[inner + 1])]
     deep = valleys[depth[valleys] >= _DEEP * depth[valleys].max(initial=0)]
     return {
-        int(lags[i]): float(lags[i] + _lowest(*mean[i - 1 : i + 2])) for i in deep[:_CANDIDATES]
+        int(lags[i]): int(lags[i]) + _lowest(*mean[i - 1 : i + 2].tolist())
+        for i in deep[:_CANDIDATES]
     }
 
 
@@ -110,10 +112,19 @@ def _strength(difference: np.ndarray, sums: np.ndarray, lag: int) -> float:
     between = sums[first, end] - sums[first, begin] + sums[last, end] - sums[last, begin]
     between = between / (2 * (end - begin))
     votes = 1 - (difference[first, last] + STILL) / (between + STILL)
-    return float(np.quantile(votes, _CONSISTENT))
+    return _quantile(votes, _CONSISTENT)
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """Returns the bits of ``np.quantile``, which takes 20 times as long for a few values."""
+    ordered = np.sort(values)
+    whole, part = divmod(share * (len(ordered) - 1), 1)
+    left, right = ordered[int(whole)], ordered[min(int(whole) + 1, len(ordered) - 1)]
+    step = right - left
+    return float(left + step * part if part < 0.5 else right - step * (1 - part))
 
 
 def _lowest(left: float, middle: float, right: float) -> float:
     """Returns where a parabola through three values one apart has its lowest point."""
     bend = left - 2 * middle + right
-    return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend > 0 else 0.0
+    return min(max(0.5 * (left - right) / bend, -0.5), 0.5) if bend > 0 else 0.0

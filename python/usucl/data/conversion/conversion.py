@@ -121,7 +121,10 @@ def convert(
     tables = renamed_tables(catalog.root, entries, own_names)
     for name, content in tables.items():
         if (out / name).is_file() and (out / name).read_bytes() != content:
-            raise FileExistsError(f"{out / name} already exists and differs")
+            raise FileExistsError(
+                f"{out / name} already exists and differs from what the videos have now: remove it "
+                "to have it written anew"
+            )
     page = _sheet_path(out, shard)
     missing = [copy for copy in copies if copy.name not in finished]
     _check_room(out, options, missing)

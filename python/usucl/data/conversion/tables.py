@@ -13,7 +13,6 @@ from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.catalog.tables.labels import FRAME_LABELS, LABELS, Names
 from usucl.data.catalog.tables.spreadsheet import read_sheet, tidy
-from usucl.data.video import VideoError
 
 _NAMED = {LABELS: "video_id", FRAME_LABELS: "video_id", SWEEPS: "part"}
 _PATIENT = ("patient", "group")
@@ -41,7 +40,7 @@ def renamed_tables(
         names: the new name of each.
     """
     known = Names(root, [(entry.id, entry.paths) for entry in entries], [])
-    patients = {i: named for i, entry in enumerate(entries) if (named := _patient(entry))}
+    patients = {i: entry.group for i, entry in enumerate(entries) if entry.patient_known}
     made: dict[str, bytes] = {}
     for name, column in _NAMED.items():
         if (root / name).is_file():
@@ -59,15 +58,6 @@ def renamed_tables(
         writer.writerows(table.rows)
         made[name] = text.getvalue().encode()
     return made
-
-
-def _patient(entry: VideoEntry) -> str | None:
-    if entry.patient_known:
-        return entry.group
-    try:
-        return entry.open().patient
-    except VideoError:  # converting it tells what is wrong
-        return None
 
 
 def _read(path: Path, column: str, known: Names, names: Sequence[str]) -> _Table:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.encaps import encapsulate
@@ -11,25 +13,49 @@ from pydicom.uid import RLELossless
 
 from usucl.data.video.base import VideoError
 from usucl.data.video.dicom.codestream import advice, check_frame
-from usucl.data.video.dicom.frames import Frames, is_halved
+from usucl.data.video.dicom.frames import Frames, Span, is_halved
 from usucl.data.video.dicom.header import Header, Source, one_sentence
 
 
-def stored_values(
-    path: Path, source: Source, header: Header, frames: Frames, number: int
-) -> np.ndarray:
-    """Returns one frame as it is stored, [H, W] or [H, W, 3]; YBR becomes RGB.
+class StoredValues:
+    """The frames of an opened file as they are stored, by number."""
 
-    Raises:
-        VideoError: it cannot be decoded.
-    """
-    with one_sentence(path):
-        if frames.packed is None:
-            return _uncompressed(source, header, frames.whole, number)
+    def __init__(self, path: Path, source: Source, header: Header, frames: Frames) -> None:
+        self._path = path
+        self._source = source
+        self._header = header
+        self._frames = frames
+        # pydicom takes longer to begin than to decode grey, so it goes on while numbers increase by
+        # one. In colours it may take the second frame for another kind than the first.
+        self._goes_on = header.dataset.get("SamplesPerPixel") == 1
+        self._next = -1
+        self._uncompressed: Iterator[tuple[np.ndarray, dict[str, Any]]] = iter(())
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Returns one frame, [H, W] or [H, W, 3]; YBR becomes RGB.
+
+        Raises:
+            VideoError: it cannot be decoded.
+        """
+        with one_sentence(self._path):
+            if self._frames.packed is not None:
+                return self._decompressed(self._frames.packed[number])
+            if number != self._next:
+                numbers = range(number, self._frames.whole)
+                self._uncompressed = _uncompressed(self._source, self._header, numbers)
+            self._next = -1  # unless it is decoded
+            self._source.seek(self._header.begin)
+            pixels, _ = next(self._uncompressed)
+            self._next = number + 1 if self._goes_on else -1
+            shift = _shift(self._header)
+            return pixels >> shift if shift > 0 else pixels
+
+    def _decompressed(self, fragments: list[Span]) -> np.ndarray:
+        path, header = self._path, self._header
         parts = []
-        for offset, length in frames.packed[number]:
-            source.seek(offset)
-            parts.append(source.read(length))
+        for offset, length in fragments:
+            self._source.seek(offset)
+            parts.append(self._source.read(length))
         packed = b"".join(parts)
         check_frame(path, header, packed)
         try:
@@ -50,16 +76,21 @@ def _decompressed(header: Header, packed: bytes) -> np.ndarray:
     return decoder.as_array(alone, index=0, **options)[0]
 
 
-def _uncompressed(source: Source, header: Header, count: int, number: int) -> np.ndarray:
-    options = header.options | {"number_of_frames": count}
+def _uncompressed(
+    source: Source, header: Header, numbers: range
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Yields frames up to the last; the source has to be where the pixels begin."""
+    options = header.options | {"number_of_frames": numbers.stop}
     dataset = header.dataset
     if dataset.get("PhotometricInterpretation") == "YBR_FULL_422" and not is_halved(header):
         options["photometric_interpretation"] = "YBR_FULL"
-    stored, high = dataset.get("BitsStored"), dataset.get("HighBit")
-    shift = int(high) + 1 - int(stored) if high and stored else 0
-    if shift > 0:  # the values stand in the high bits of their words
-        options["bits_stored"] = int(stored) + shift
-    source.seek(header.begin)
+    if (shift := _shift(header)) > 0:
+        options["bits_stored"] = int(dataset.BitsStored) + shift
     decoder = get_decoder(header.syntax)
-    pixels, _ = decoder.as_array(source, index=number, **options)  # type: ignore[arg-type]
-    return pixels >> shift if shift > 0 else pixels
+    return decoder.iter_array(source, indices=numbers, **options)  # type: ignore[arg-type]
+
+
+def _shift(header: Header) -> int:
+    """Returns how far the values stand in the high bits of their words."""
+    stored, high = header.dataset.get("BitsStored"), header.dataset.get("HighBit")
+    return int(high) + 1 - int(stored) if high and stored else 0

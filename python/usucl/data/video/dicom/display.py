@@ -11,6 +11,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 from usucl.data.video.images.grey import Range, spread
 
 _PRIMARIES = ("Red", "Green", "Blue")
+_TABLES = ("ModalityLUTSequence", "RescaleSlope", "VOILUTSequence", "WindowWidth")
 _BEYOND = 1e12  # more than any value, for the ends of a window
 
 
@@ -54,6 +55,8 @@ def stated_range(dataset: Dataset) -> Range | None:
 
 def grey_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Returns grey values behind the file's modality and window tables."""
+    if not any(name in dataset for name in _TABLES):  # which pydicom finds out more slowly
+        return stored
     return apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
 
 

@@ -12,7 +12,7 @@ from pydicom.multival import MultiValue
 
 from usucl.data.video.base import Damaged, Video, VideoError
 from usucl.data.video.dicom.codestream import check_syntax
-from usucl.data.video.dicom.decoding import stored_values
+from usucl.data.video.dicom.decoding import StoredValues
 from usucl.data.video.dicom.display import (
     drop_impossible_tables,
     grey_values,
@@ -75,14 +75,15 @@ class DicomVideo(Video):
         small: list[np.ndarray] = []
         broken: list[int] = []
         first = ""
+        values = StoredValues(self.path, source, header, frames)
         for number in range(frames.whole):
             try:
-                stored = stored_values(self.path, source, header, frames, number)
+                stored = values[number]
                 with one_sentence(self.path):
                     if grey and self._range is None:
                         greys.add(grey_values(stored, dataset))
                     else:
-                        small.append(thumbnail(Image.fromarray(self._displayed(stored, dataset))))
+                        small.append(thumbnail(Image.fromarray(self._shown(stored, dataset))))
             except VideoError as error:
                 if damaged == "skip":
                     raise
@@ -102,12 +103,13 @@ class DicomVideo(Video):
                 frames = find_frames(self.path, source, header)
                 drop_impossible_tables(header.dataset)
             kept = np.setdiff1d(np.arange(frames.whole), self._broken)
+            values = StoredValues(self.path, source, header, frames)
             for index in indices:
                 if index >= len(kept):
                     raise VideoError(
                         self.path, f"frame {index} is gone: the file was changed after opening"
                     )
-                stored = stored_values(self.path, source, header, frames, int(kept[index]))
+                stored = values[int(kept[index])]
                 with one_sentence(self.path):
                     picture = self._displayed(stored, header.dataset)
                 if picture.shape[:2] != (self.height, self.width):
@@ -116,10 +118,16 @@ class DicomVideo(Video):
 
     def _displayed(self, stored: np.ndarray, dataset: Dataset) -> np.ndarray:
         """Returns uint8 [H, W, 3], writable."""
+        shown = self._shown(stored, dataset)
+        return np.array(shown) if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
+
+    def _shown(self, stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+        """Returns uint8 [H, W, 3], or [H, W] if it is grey."""
         if self._range is None:
-            return np.array(shown_colours(stored, dataset))
-        grey = shown_grey(grey_values(stored, dataset), dataset, self._range)
-        return np.repeat(grey[..., None], 3, axis=2)
+            return shown_colours(stored, dataset)
+        if stored.ndim != 2:
+            raise ValueError(f"grey frames have two dimensions, these have {stored.ndim}")
+        return shown_grey(grey_values(stored, dataset), dataset, self._range)
 
 
 def _patient(dataset: Dataset) -> str | None:

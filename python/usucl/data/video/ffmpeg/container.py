@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 
@@ -26,6 +26,9 @@ _OPTIONS = {
     "mpegvideo,mxf,nut,ogg,rm,wtv,yuv4mpegpipe",
     "protocol_whitelist": "file",
 }
+# Packets of a small file are kept from the survey until they are decoded.
+_SMALL = 2**23  # bytes
+_FEW = 1024  # packets
 
 
 @contextmanager
@@ -43,6 +46,8 @@ def opened_container(path: Path) -> Iterator[tuple[Any, Any]]:
             stream = opened.streams.best("video")  # a cover picture only if nothing else is there
             if stream is None or "attached_pic" in str(stream.disposition):
                 raise VideoError(path, "the file holds no video stream")
+            if stream.codec_context is None:
+                raise VideoError(path, "its video is of a codec that FFmpeg does not decode")
             yield opened, stream
     except VideoError:
         raise
@@ -50,8 +55,22 @@ def opened_container(path: Path) -> Iterator[tuple[Any, Any]]:
         raise VideoError(path, f"cannot be decoded ({words(error)})") from error
 
 
-def survey(path: Path) -> list[str]:
-    """Reads all packets of a file, without decoding; returns signs that some are missing or broken.
+class Survey(NamedTuple):
+    """What reading all packets of a file has told, without decoding.
+
+    Attributes:
+        trouble: signs that some are missing or broken.
+        total: how many packets of the video stream there are.
+        packets: these, None if they are too many to be kept.
+    """
+
+    trouble: list[str]
+    total: int
+    packets: list[Any] | None
+
+
+def survey(path: Path, container: Any, stream: Any) -> Survey:
+    """Reads all packets of a file that was just opened, up to its end.
 
     Videos that would cost too much to decode are refused on the way.
 
@@ -62,42 +81,45 @@ def survey(path: Path) -> list[str]:
     last: dict[int, float] = {}  # by stream, seconds
     gap = end = 0.0
     trouble: list[str] = []
-    with opened_container(path) as (container, stream):
-        size = stream.codec_context.width or 1, stream.codec_context.height or 1
-        check_cost(path, *size)
-        timed = [s for s in container.streams if s.type in ("audio", "video")]
-        units = {s.index: float(s.time_base or 0) for s in timed}  # seconds
-        try:
-            for packet in container.demux(timed):
-                if not packet.size:
-                    continue
-                broken += packet.is_corrupt
-                if packet.stream_index == stream.index:
-                    packets += 1
-                    if packets % 1024 == 0:
-                        check_cost(path, *size, packets)
-                if packet.pts is None:
-                    continue
-                unit = units[packet.stream_index]
-                time = (packet.pts if packet.dts is None else packet.dts) * unit
-                length = (packet.duration or 0) * unit
-                gap = max(gap, length, time - last.get(packet.stream_index, time))
-                last[packet.stream_index] = time
-                end = max(end, packet.pts * unit + length)
-        except (av.error.FFmpegError, OSError) as error:
-            trouble.append(f"cannot be read after {packets} frames ({words(error)})")
-        check_cost(path, *size, packets)
-        if broken:
-            trouble.append(f"{broken} packets are broken")
-        promised = _promised_packets(container, stream)
-        if packets < promised:
-            trouble.append(f"{packets} of {promised} frames are there")
-        promised_end = _promised_end(container)
-        if promised_end is not None and end < promised_end - 1.5 * gap - 0.01:
-            trouble.append(f"it ends after {end:.4g} of {promised_end:.4g} s")
-        if broken_off := hole(path, container.format.name):
-            trouble.append(broken_off)
-    return trouble
+    kept: list[Any] = []
+    most = _FEW if container.size <= _SMALL else 0
+    size = stream.codec_context.width or 1, stream.codec_context.height or 1
+    check_cost(path, *size)
+    timed = [s for s in container.streams if s.type in ("audio", "video")]
+    units = {s.index: float(s.time_base or 0) for s in timed}  # seconds
+    try:
+        for packet in container.demux(timed):
+            if not packet.size:
+                continue
+            broken += packet.is_corrupt
+            if packet.stream_index == stream.index:
+                packets += 1
+                if len(kept) < most:
+                    kept.append(packet)
+                if packets % 1024 == 0:
+                    check_cost(path, *size, packets)
+            if packet.pts is None:
+                continue
+            unit = units[packet.stream_index]
+            time = (packet.pts if packet.dts is None else packet.dts) * unit
+            length = (packet.duration or 0) * unit
+            gap = max(gap, length, time - last.get(packet.stream_index, time))
+            last[packet.stream_index] = time
+            end = max(end, packet.pts * unit + length)
+    except (av.error.FFmpegError, OSError) as error:
+        trouble.append(f"cannot be read after {packets} frames ({words(error)})")
+    check_cost(path, *size, packets)
+    if broken:
+        trouble.append(f"{broken} packets are broken")
+    promised = _promised_packets(container, stream)
+    if packets < promised:
+        trouble.append(f"{packets} of {promised} frames are there")
+    promised_end = _promised_end(container)
+    if promised_end is not None and end < promised_end - 1.5 * gap - 0.01:
+        trouble.append(f"it ends after {end:.4g} of {promised_end:.4g} s")
+    if broken_off := hole(path, container.format.name):
+        trouble.append(broken_off)
+    return Survey(trouble, packets, kept if len(kept) == packets else None)
 
 
 def words(error: Exception) -> str:

@@ -23,6 +23,11 @@ _OPENING = 24  # frames that could be decoded while a file is opened at a key fr
 _BACK = 3  # frames; where places are guessed, only what lies before them is found
 
 
+def is_worth_seeking(count: int) -> bool:
+    """Returns whether a video of so many frames is ever decoded from a key frame."""
+    return count >= _WORTH
+
+
 def reliable_key_frames(
     path: Path, keys: Sequence[KeyFrame], prints: Sequence[Fingerprint]
 ) -> tuple[KeyFrame, ...]:
@@ -34,7 +39,7 @@ def reliable_key_frames(
         prints: those of every frame, as decoded from the start.
     """
     stamps = [frame.stamp for frame in prints if frame.stamp is not None]
-    if len(prints) < _WORTH or len(set(stamps)) < len(prints):
+    if not is_worth_seeking(len(prints)) or len(set(stamps)) < len(prints):
         return ()
     apart = max(_APART, -(-len(prints) // _MOST))
     chosen: list[KeyFrame] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from usucl.data.video.base import VideoError
-from usucl.data.video.ffmpeg.container import opened_container, words
+from usucl.data.video.ffmpeg.container import Survey, opened_container, survey, words
 from usucl.data.video.limits import limit
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own ignore transparency
@@ -64,14 +64,21 @@ class FrameStream:
         self.aspect = float(stream.sample_aspect_ratio or 1)
         self.places: dict[int, int] = {}
 
-    def frames(self) -> Iterator[Any]:
+    def survey(self) -> Survey:
+        """Reads all packets; see :func:`usucl.data.video.ffmpeg.container.survey`."""
+        return survey(self._path, self._container, self._stream)
+
+    def frames(self, packets: Iterable[Any] | None = None) -> Iterator[Any]:
         """Yields all frames from the first; of damaged files those that decode well.
+
+        Args:
+            packets: all of the stream's packets, where they have been read already.
 
         Raises:
             DecodingError: a whole file has a frame that cannot be decoded.
         """
         done = 0
-        for packet in self._packets():
+        for packet in self._packets(packets):
             try:
                 frames = self._decoder.decode(packet)
             except (av.error.FFmpegError, MemoryError) as error:
@@ -104,10 +111,10 @@ class FrameStream:
                 elif frame.pts is None or frame.pts > key.stamp:
                     return
 
-    def _packets(self) -> Iterator[Any]:
+    def _packets(self, packets: Iterable[Any] | None = None) -> Iterator[Any]:
         """Yields the stream's packets, then one that asks for the frames held back."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(self._stream) if packets is None else packets:
                 if packet.size:
                     if packet.is_keyframe and packet.pts is not None:
                         self.places[packet.pts] = packet.pts if packet.dts is None else packet.dts

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from usucl.data.video.base import THUMBNAIL, Damaged, Video, VideoError, seconds
-from usucl.data.video.ffmpeg.container import survey
-from usucl.data.video.ffmpeg.seeking import frames_at, reliable_key_frames
+from usucl.data.video.ffmpeg.seeking import frames_at, is_worth_seeking, reliable_key_frames
 from usucl.data.video.ffmpeg.stream import (
     DecodingError,
     Fingerprint,
@@ -31,20 +30,26 @@ _UPRIGHT = (1, 0, 0, 1)
 
 @dataclass
 class _Decoded:
-    """What decoding a file tells of its frames."""
+    """What decoding a file tells of its frames.
 
-    times: list[float | None]  # seconds
-    prints: list[Fingerprint]
-    keys: list[KeyFrame]
+    Attributes:
+        seekable: whether it is taken down what seeking needs: the key frames, and all prints.
+    """
+
+    seekable: bool = False
+    times: list[float | None] = field(default_factory=list)  # seconds
+    prints: list[Fingerprint] = field(default_factory=list)
+    keys: list[KeyFrame] = field(default_factory=list)
     corrupt: int = 0
 
     def add(self, frame: Any, stream: FrameStream) -> None:
         """Takes down the next frame of a stream."""
-        if frame.key_frame and frame.pts is not None:
-            place = stream.places.get(frame.pts, frame.pts)
-            self.keys.append(KeyFrame(len(self.times), place, frame.pts))
+        if self.seekable:
+            if frame.key_frame and frame.pts is not None:
+                place = stream.places.get(frame.pts, frame.pts)
+                self.keys.append(KeyFrame(len(self.times), place, frame.pts))
+            self.prints.append(fingerprint(frame))
         self.times.append(frame.time)
-        self.prints.append(fingerprint(frame))
         self.corrupt += frame.is_corrupt
 
 
@@ -58,20 +63,13 @@ class VideoFile(Video):
         self._turn = _UPRIGHT
         self._aspect = 1.0  # width of a stored pixel over its height
         self._keys: tuple[KeyFrame, ...] = ()  # where decoding can start, beside the start
-        trouble = survey(path)
-        decoded = _Decoded([], [], [])
-        if not trouble:
-            try:
-                decoded = self._read(strict=True)
-                if decoded.corrupt:
-                    trouble.append(f"{decoded.corrupt} of {len(decoded.times)} frames are corrupt")
-            except DecodingError as error:
-                trouble.append(error.reason)
+        trouble, decoded = self._read_strictly()
         if trouble:
             self.damage = "damaged: " + "; ".join(trouble)
             if damaged == "skip":
                 raise VideoError(path, self.damage)
-            decoded = self._read(strict=False)
+            with opened_stream(path, damaged=True) as stream:
+                decoded = self._read(stream, stream.frames())
         if not decoded.times:
             raise VideoError(path, self.damage or "no frame could be decoded")
         self.num_frames = len(decoded.times)
@@ -88,31 +86,52 @@ class VideoFile(Video):
         video._keys = tuple(KeyFrame(*key) for key in video._keys)
         return video
 
-    def _read(self, *, strict: bool) -> _Decoded:
-        """Decodes everything."""
-        found = _Decoded([], [], [])
+    def _read_strictly(self) -> tuple[list[str], _Decoded]:
+        """Returns signs of damage, and what decoding everything has told if there are none."""
+        with opened_stream(self.path, strict=True) as stream:
+            trouble, total, packets = stream.survey()
+            decoded = _Decoded()
+            seekable = is_worth_seeking(total)
+            if trouble:
+                return trouble, decoded
+            try:
+                if packets is not None:
+                    decoded = self._read(stream, stream.frames(packets), seekable=seekable)
+                else:
+                    with opened_stream(self.path, strict=True) as anew:
+                        decoded = self._read(anew, anew.frames(), seekable=seekable)
+            except DecodingError as error:
+                return [error.reason], decoded
+        if decoded.corrupt:
+            trouble.append(f"{decoded.corrupt} of {len(decoded.times)} frames are corrupt")
+        return trouble, decoded
+
+    def _read(
+        self, stream: FrameStream, frames: Iterable[Any], *, seekable: bool = False
+    ) -> _Decoded:
+        """Takes down what all frames of a stream tell."""
+        found = _Decoded(seekable)
         thumbnails: list[np.ndarray] = []
         small = VideoReformatter()
         size = (0, 0)
-        with opened_stream(self.path, strict=strict, damaged=bool(self.damage)) as stream:
-            self.frame_rate, self._aspect = stream.rate, stream.aspect
-            for number, frame in enumerate(stream.frames()):
-                if not number:
-                    size = (frame.width, frame.height)
-                    self._turn = _turn(frame)
-                    width, height = round(size[0] * self._aspect), size[1]
-                    upright = self._turn[0] or self._turn[3]
-                    self.width, self.height = (width, height) if upright else (height, width)
-                if (frame.width, frame.height) != size:
-                    raise VideoError(
-                        self.path,
-                        f"frames differ in size: frame {number} is {frame.width}x{frame.height}, "
-                        f"the frames before it are {size[0]}x{size[1]}",
-                    )
-                if number % 1024 == 0:
-                    check_cost(self.path, self.width, self.height, number + 1)
-                found.add(frame, stream)
-                thumbnails.append(_scaled(small, frame, "gray", THUMBNAIL, THUMBNAIL))
+        self.frame_rate, self._aspect = stream.rate, stream.aspect
+        for number, frame in enumerate(frames):
+            if not number:
+                size = (frame.width, frame.height)
+                self._turn = _turn(frame)
+                width, height = round(size[0] * self._aspect), size[1]
+                upright = self._turn[0] or self._turn[3]
+                self.width, self.height = (width, height) if upright else (height, width)
+            if (frame.width, frame.height) != size:
+                raise VideoError(
+                    self.path,
+                    f"frames differ in size: frame {number} is {frame.width}x{frame.height}, "
+                    f"the frames before it are {size[0]}x{size[1]}",
+                )
+            if number % 1024 == 0:
+                check_cost(self.path, self.width, self.height, number + 1)
+            found.add(frame, stream)
+            thumbnails.append(_small(small, frame))
         if thumbnails:
             self.thumbnails = np.stack([self._turned(picture) for picture in thumbnails])
         return found
@@ -160,6 +179,15 @@ def _scaled(
     """
     found = converter.reformat(frame, width=width, height=height, format=pixels, **_ONE_THREAD)
     return found.to_ndarray()
+
+
+def _small(converter: VideoReformatter, frame: Any) -> np.ndarray:
+    """Returns the picture of a frame as uint8 [32, 32], grey."""
+    found = converter.reformat(
+        frame, width=THUMBNAIL, height=THUMBNAIL, format="gray", **_ONE_THREAD
+    )
+    plane: Any = found.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(THUMBNAIL, -1)[:, :THUMBNAIL].copy()
 
 
 def _turn(frame: Any) -> tuple[int, int, int, int]:
