@@ -16,7 +16,7 @@ from torch import Tensor
 
 from usucl.data import VideoCatalog, VideoError, open_video
 from usucl.data.video import Video, is_video_file, restore_video, video_facts
-from usucl.data.video.stored import StoredVideo, write_stored
+from usucl.data.video.stored import PixelFile, write_stored
 
 SHAPE = (3, 20, 30)
 
@@ -54,7 +54,7 @@ def test_a_stored_video_is_the_video(tmp_path: Path, coloured: int | None) -> No
     source, path = Source(coloured), tmp_path / "v.safetensors"
     write_stored(path, source.all, source)
     video = open_video(path)
-    assert isinstance(video, StoredVideo) and is_video_file(path)
+    assert isinstance(video, PixelFile) and is_video_file(path)
     assert video.pixels.shape[1] == (1 if coloured is None else 3)
     assert torch.equal(video[:], source.pixels) and torch.equal(video[-2], source.pixels[-2])
     assert torch.equal(video.frames([3, 0, 3]), source.pixels[[3, 0, 3]])

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.catalog.sweeps import SWEEPS
-from usucl.data.catalog.tables.labels import FRAME_LABELS, LABELS, Names
+from usucl.data.catalog.tables.columns import FRAME_LABELS, LABEL, LABELS, VIDEO_ID
+from usucl.data.catalog.tables.labels import Names
 from usucl.data.catalog.tables.spreadsheet import read_sheet, tidy
 
-_NAMED = {LABELS: "video_id", FRAME_LABELS: "video_id", SWEEPS: "part"}
+_NAMED = {LABELS: VIDEO_ID, FRAME_LABELS: VIDEO_ID, SWEEPS: "part"}
 _PATIENT = ("patient", "group")
 
 
@@ -46,7 +47,7 @@ def renamed_tables(
         if (root / name).is_file():
             table = _read(root / name, column, known, names)
         elif name == LABELS and patients:
-            columns = ["video_id", "label"]
+            columns = [VIDEO_ID, LABEL]
             table = _Table(columns, columns.copy(), [], [])
         else:
             continue
@@ -98,6 +99,6 @@ def _add_patients(table: _Table, patients: dict[int, str], names: Sequence[str])
             cells[given[0]] = missing[index]
     for index in sorted(missing.keys() - set(table.videos)):
         cells = [""] * len(table.header)
-        cells[table.columns.index("video_id")] = names[index]
+        cells[table.columns.index(VIDEO_ID)] = names[index]
         cells[given[0]] = missing[index]
         table.rows.append(cells)

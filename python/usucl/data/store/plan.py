@@ -14,7 +14,7 @@ from usucl.data.store.cache import place, store_folder
 from usucl.data.store.frames import resized_size
 from usucl.data.video import Video
 from usucl.data.video.base import THUMBNAIL
-from usucl.data.video.stored import StoredVideo
+from usucl.data.video.stored import PixelFile
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,4 @@ class StorePlan:
 
 def is_direct(video: Video, short_side: int) -> bool:
     """Returns whether a video is stored with the short side already, so no copy would be faster."""
-    return isinstance(video, StoredVideo) and min(video.height, video.width) == short_side
+    return isinstance(video, PixelFile) and min(video.height, video.width) == short_side

@@ -23,7 +23,7 @@ from usucl.data.store.cache import make_room, mark_as_used, one_at_a_time
 from usucl.data.store.frames import grey_as_one_channel, resize_each, resized, resized_size
 from usucl.data.store.plan import StorePlan, is_direct
 from usucl.data.video import Video, VideoError
-from usucl.data.video.stored import Pixels, StoredVideo, stored_pixels, write_stored
+from usucl.data.video.stored import PixelFile, Pixels, stored_pixels, write_stored
 
 THREADS = 8
 _log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class FrameStore:
     def _stored(self, plan: StorePlan, index: int) -> Pixels | Tensor:
         video = self.entries[index].open()
         if is_direct(video, plan.short_side):
-            assert isinstance(video, StoredVideo)
+            assert isinstance(video, PixelFile)
             return video.pixels
         if (file := plan.places[index]) is not None:
             if (found := _whole(file, video, plan.short_side)) is not None:

@@ -14,7 +14,7 @@ from usucl.data.video.ffmpeg.video import VideoFile
 from usucl.data.video.images.folder import FrameFolder
 from usucl.data.video.images.image import IMAGE_SUFFIXES
 from usucl.data.video.images.stack import ImageStack
-from usucl.data.video.stored import SUFFIX, StoredVideo, is_stored
+from usucl.data.video.stored import SUFFIX, PixelFile, is_stored
 
 _BY_CONTENT: dict[Kind, str] = {
     "container": "VideoFile",
@@ -40,7 +40,7 @@ def _class_of(kind: str) -> type[Video]:
         from usucl.data.video.dicom.video import DicomVideo
 
         return DicomVideo
-    return {k.__name__: k for k in (FrameFolder, ImageStack, StoredVideo, VideoFile)}[kind]
+    return {k.__name__: k for k in (FrameFolder, ImageStack, PixelFile, VideoFile)}[kind]
 
 
 def video_facts(video: Video) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def open_video(path: str | Path, *, damaged: Damaged = "skip") -> Video:
     if not path.is_file():
         raise VideoError(path, "no such file or folder")
     if path.suffix.lower() == SUFFIX:
-        return StoredVideo(path, damaged)
+        return PixelFile(path, damaged)
     kind = _kind_by_suffix(path)
     try:
         if not (kind == "container" and path.suffix.lower() in _SEVERAL_JPEGS):

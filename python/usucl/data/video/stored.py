@@ -84,7 +84,7 @@ def _mapped(path: Path, start: int, shape: tuple[int, ...], version: tuple[int, 
     return np.memmap(path, np.uint8, "r", start, shape)
 
 
-class StoredVideo(Video):
+class PixelFile(Video):
     """A video of plain pixels in one file, as ``usucl data convert --to store`` writes it."""
 
     _FACTS = (*Video._FACTS, "_channels", "_start", "_size")

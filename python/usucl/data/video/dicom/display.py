@@ -54,7 +54,7 @@ def stated_range(dataset: Dataset) -> Range | None:
 
 
 def grey_values(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Returns grey values behind the file's modality and window tables."""
+    """Returns grey values [H, W]: the stored ones [H, W] after the modality and window tables."""
     if not any(name in dataset for name in _TABLES):  # which pydicom finds out more slowly
         return stored
     return apply_voi_lut(apply_modality_lut(stored, dataset), dataset)

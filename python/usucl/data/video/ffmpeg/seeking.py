@@ -2,7 +2,7 @@
 
 Seeking goes wrong without a word in files with open groups of pictures, edit lists or odd times, so
 key frames are tried when a video is opened. As what FFmpeg finds depends on what it read before,
-the file is opened anew for every key frame, then and later.
+the file is opened again for every key frame, then and later.
 """
 
 from __future__ import annotations
