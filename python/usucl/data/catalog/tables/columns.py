@@ -85,7 +85,7 @@ def columns_of(table: Path, label: str) -> tuple[str, ...]:
         raise ValueError(
             f"{table.name} must have the columns {VIDEO_ID}, {LABEL}; missing: {LABEL} (its "
             f"columns are {', '.join(filter(None, header))}): name the column of the labels by "
-            "label="
+            f"label=, or add an empty column {LABEL} if none of them is"
         )
     return VIDEO_ID, label
 
