@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from usucl.data import open_video, write_phantom
-from usucl.data.catalog.periodicity import PERIODIC, periodicity
+from usucl.data.catalog.periodicity import PERIODIC, _quantile, periodicity
 
 SIDE = 32
 
@@ -114,3 +116,8 @@ def test_long_videos_are_read_in_their_middle() -> None:
     found, strength = periodicity(heart(phase, noise=2))
     assert found == pytest.approx(40, abs=1)
     assert strength >= PERIODIC
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=50), st.floats(0, 1))
+def test_quantiles_are_those_of_numpy_to_the_bit(values: list[float], share: float) -> None:
+    assert _quantile(np.array(values), share) == np.quantile(values, share)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from usucl.data import VideoError, open_video
-from usucl.data.video import natural_key
+from usucl.data.video import container, natural_key, video_facts
 
 # (frames, Hz) as the table that came with the files has them; the mpeg states no count itself.
 ORIGINALS = {
@@ -201,3 +201,22 @@ def test_a_colon_in_a_relative_name_is_no_protocol(
     monkeypatch.chdir(tmp_path)
     video = open_video("study:7.mp4")
     assert len(video) == 3 and video.frames([1]).shape == (1, 3, 48, 48)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mpg", ".gif"])
+@pytest.mark.parametrize("frames", [20, 70])
+def test_files_that_are_read_once_and_twice_give_the_same(
+    suffix: str, frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / f"v{suffix}", [3 * i for i in range(frames)])
+    opened = []
+    whole = av.open
+    monkeypatch.setattr(av, "open", lambda *a, **k: opened.append(a) or whole(*a, **k))
+    once = open_video(path)
+    first = len(opened)
+    monkeypatch.setattr(container, "_SMALL", 0)  # bytes
+    twice = open_video(path)
+    assert len(opened) == 2 * first + 1
+    assert video_facts(once) == video_facts(twice) and len(once) >= frames - 1
+    assert once.thumbnails is not None and twice.thumbnails is not None
+    assert np.array_equal(once.thumbnails, twice.thumbnails)

@@ -102,7 +102,6 @@ def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
     Raises:
         VideoError: Pillow cannot read the file, for whatever reason.
     """
-    name = "" if file == owner else f"{file.name}: "
     try:
         if (most := limit("USUCL_MAX_FRAME_PIXELS")) > (Image.MAX_IMAGE_PIXELS or most):
             Image.MAX_IMAGE_PIXELS = most  # Pillow's own limit
@@ -112,10 +111,9 @@ def opened_image(file: Path, owner: Path) -> Iterator[Image.Image]:
             check_cost(owner, *image.size)
             yield image
     except VideoError as error:
-        reason = error.reason
-        raise VideoError(owner, reason if reason.startswith(name) else name + reason) from error
+        raise VideoError(owner, _of_file(file, owner, error.reason)) from error
     except Exception as error:  # Pillow's plugins raise errors of any kind for broken files
-        raise VideoError(owner, name + _trouble(file, error)) from error
+        raise VideoError(owner, _of_file(file, owner, _trouble(file, error))) from error
 
 
 def depth(image: Image.Image) -> str:
@@ -247,6 +245,12 @@ def _orientation(image: Image.Image) -> int:
 
 def _several(image: Image.Image, file: Path) -> str:
     return f"holds {len(pages(image, file))} images: it is a video of its own, not one frame"
+
+
+def _of_file(file: Path, owner: Path, reason: str) -> str:
+    """Returns a reason that names the file, unless it is the one that errors name anyway."""
+    name = "" if file == owner else f"{file.name}: "
+    return reason if reason.startswith(name) else name + reason
 
 
 def _trouble(file: Path, error: Exception) -> str:
