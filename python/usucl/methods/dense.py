@@ -48,7 +48,7 @@ method: dense
 epochs: 50
 encoder: {backbone: resnet18, image_size: 64, dim: 128, head: mlp-bn}
 sampling: {videos: 8, frames: 8, positive_radius: 3, augmentation: crop-flip-jitter}
-curriculum: {kind: cosine, windows: [[0.3, 1.0], [0.15, 0.5]], cross_only: 0.1}
+curriculum: {kind: cosine, windows: [[0.3, 1.0], [0.15, 0.5]], starts: [0, 0.5], cross_only: 0.1}
 loss: {intra_k: 8, cross_k: 64, temperature: 0.1}
 key: {bank: 0}
 optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from usucl.cli import main
+from usucl.data.sampling.curriculum import Schedule
 from usucl.run_folder import MARK
 from usucl.training import TrainingConfig, presets, read_config
 from usucl.training.explained import explained
@@ -217,3 +218,10 @@ def test_an_error_names_the_file_that_changes_a_preset(
     file.write_text(text)
     with pytest.raises(ValueError, match=re.escape(f"{file}: {said}")):
         read_config(file, {})
+
+
+@pytest.mark.parametrize("preset", ["dense", "paper", "paper-code"])
+@pytest.mark.parametrize("kind", get_args(Schedule))
+def test_every_preset_takes_every_kind_of_curriculum(preset: str, kind: str) -> None:
+    curriculum = read_config(preset, {"data": "x", "curriculum.kind": kind}).curriculum
+    assert curriculum.kind == kind and curriculum.window(0) == curriculum.windows[0]
