@@ -213,6 +213,14 @@ def _pictures(folder: Path) -> Path:
     return folder / TIMES
 
 
+def _timed_pictures(folder: Path) -> Path:
+    return _pictures(folder / "v")
+
+
+def _shown_with_times(table: Path) -> object:
+    return _shown(table.parent)
+
+
 def _pixels(folder: Path) -> Path:
     video = open_video(_pictures(folder / "frames").parent)
     write_stored(folder / "v.safetensors", lambda: video.iter_frames(range(len(video))), video)
@@ -244,7 +252,7 @@ READERS: dict[str, Reader] = {
     **{f"dicom-{n}": Reader(partial(_dicom, uid), _shown) for n, uid in SYNTAXES.items()},
     **{f"dicom-{n}": Reader(partial(_packed_dicom, f), _shown) for n, f in _BUNDLED.items()},
     "stored-video": Reader(_pixels, _shown, sealed=True),
-    TIMES: Reader(lambda folder: _pictures(folder / "v"), lambda path: _shown(path.parent)),
+    TIMES: Reader(_timed_pictures, _shown_with_times),
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
     "config.yaml": Reader(_config, _options),
     "checkpoint": Reader(_checkpoint, _checkpoint_content, sealed=True),

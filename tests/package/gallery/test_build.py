@@ -85,7 +85,7 @@ def test_killed_at_any_moment(
     # a server that has imported everything forks the children: no threads, and fast
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["usucl.gallery"])
+    context.set_forkserver_preload(["usucl.gallery", "torchvision.models"])
     rng = np.random.default_rng(0)
     arguments = {"run": run, "data": videos, "out": out, "overwrite": True}
 
