@@ -31,6 +31,7 @@ _WHOLE = re.compile(rb"sealed by usucl, sha256 ([0-9a-f]{64})")
 # Damage in several places must not make a sealed file look like one from before there were seals.
 _FRAGMENT = re.compile(rb"sealed by |by usucl, |usucl, sha256|, sha256 |sha256 [0-9a-f]{16}")
 _KEY = "seal"  # of the text, in JSON and in the metadata of safetensors
+_LONG = 200  # bytes of a name; most file systems take 255
 _TAIL = 1 << 16  # bytes: a seal that is not in the header of safetensors stands at the end
 
 
@@ -59,7 +60,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; names ``path``, and the earlier version is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{short_name(path)}.{os.getpid()}.tmp")
     try:
         try:
             yield temporary
@@ -72,6 +73,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def short_name(path: Path) -> str:
+    """Returns the name of a path or, if a file system may not take a longer one, a short form."""
+    name = os.fsencode(path.name)
+    return path.name if len(name) <= _LONG else hashlib.sha256(name).hexdigest()
 
 
 def is_left_over(temporary: Path) -> bool:

@@ -352,3 +352,10 @@ def test_large_frames_are_reduced_before() -> None:
     stripes = (torch.arange(400) % 2 * 200).to(torch.uint8).expand(1, 400, 400)
     view = one(stripes, 40)
     assert view.std() < 5 and view.mean() == pytest.approx(100, abs=5)
+
+
+@pytest.mark.parametrize("name", ["crop", "crop-flip-jitter", "global", "local"])
+def test_images_smaller_than_a_view_are_enlarged(name: str) -> None:
+    images = [torch.randint(0, 256, shape, dtype=torch.uint8) for shape in ((1, 8, 8), (3, 9, 70))]
+    views = Augmentation(name, 32)(images, [1, 2])  # type: ignore[arg-type]
+    assert views.shape == (2, 3, 32, 32) and bool(torch.isfinite(views).all())

@@ -388,3 +388,12 @@ def test_a_table_that_would_change_is_told_with_a_way_out(archive: Path, tmp_pat
         convert(VideoCatalog.scan(archive), out)
     (out / "labels.csv").unlink()
     assert convert(VideoCatalog.scan(archive), out).written == 0
+
+
+@pytest.mark.parametrize("to", ["frames", "store"])
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path, to: str) -> None:
+    write_mp4(tmp_path / "in" / f"{'x' * 235}.mp4")
+    source, out = VideoCatalog.scan(tmp_path / "in"), tmp_path / "out"
+    assert convert(source, out, Conversion(to=to)).written == 1  # type: ignore[arg-type]
+    assert convert(source, out, Conversion(to=to)).before == 1  # type: ignore[arg-type]
+    same(source, VideoCatalog.scan(out))

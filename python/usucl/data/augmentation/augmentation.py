@@ -111,6 +111,8 @@ class Augmentation:
         views = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
         with _private_randomness() as random:
             for view, image, seed in zip(views, images, seeds, strict=True):
+                if self.name == "crop" and min(image.shape[-2:]) < size:
+                    image = resize_short_side(image[None], size)[0]
                 random.manual_seed(seed)
                 made = self.transform(image)
                 if made.dtype != torch.uint8 or made.shape[-2:] != (size, size):
