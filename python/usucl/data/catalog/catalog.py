@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -180,14 +181,15 @@ class VideoCatalog:
         unusable = [item.path for item in skipped]
         sweeps = find_sweeps(root, entries, sweep, unusable)
         named = [(e.id, e.paths) for e in entries] + [(s.id, (s.path,)) for s in sweeps]
-        ids, known = [name for name, _ in named], Names(root, named, unusable)
+        ids = [name for name, _ in named]
+        known = functools.cache(lambda: Names(root, named, unusable))  # for tables only
         about: dict[int, dict[str, Any]] = defaultdict(dict)
         if (table := root / LABELS).is_file():
-            about |= read_labels(table, known, ids, missing, label)
+            about |= read_labels(table, known(), ids, missing, label)
         if (table := root / FRAME_LABELS).is_file():
             lengths = [entry.num_frames for entry in entries]
             lengths += [sum(lengths[i] for i in s.clips) for s in sweeps]
-            read = read_frame_labels(table, known, ids, lengths, missing, label)
+            read = read_frame_labels(table, known(), ids, lengths, missing, label)
             for i, labels in read.items():
                 about[i]["frame_labels"] = labels
         warn_of_tables_elsewhere(root, [entry.path for entry in entries])

@@ -171,7 +171,7 @@ def pages(image: Image.Image, path: Path) -> list[int]:
 
 def is_image(name: str) -> bool:
     """Returns whether a file of this name may hold a still image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and name[0] != "."
 
 
 def is_stack(file: Path) -> bool:
