@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from usucl.data import VideoError, open_video
-from usucl.data.video import container, natural_key, video_facts
+from usucl.data.video import natural_key, video_facts
+from usucl.data.video.ffmpeg import container
 
 # (frames, Hz) as the table that came with the files has them; the mpeg states no count itself.
 ORIGINALS = {
