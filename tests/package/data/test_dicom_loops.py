@@ -20,6 +20,7 @@ from tiny_videos import moving
 
 from usucl import open_video
 from usucl.data import VideoError
+from usucl.data.dicom import dicom_frame
 from usucl.data.video import restore_video, video_facts
 from usucl.data.video.dicom.video import DicomVideo
 from usucl.data.video.images.image import thumbnail
@@ -289,3 +290,16 @@ def test_the_shared_loop_of_clinical_ultrasound(data_root: Path) -> None:
     loop = open_video(data_root / "dicom" / "examples_ybr_color.dcm")
     assert len(loop) == 30 and loop.patient == "204"
     assert loop.frame_rate == pytest.approx(30, rel=1e-3)
+
+
+def test_single_frames_of_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "loop", np.arange(5 * 64, dtype=np.uint8).reshape(5, 8, 8))
+    video = open_video(path)
+    frame, number = dicom_frame(path)
+    assert number == 2 and frame.equal(video[2])
+    assert dicom_frame(path, 4)[0].equal(video[-1])
+    with pytest.raises(IndexError, match="has 5 frames, got @-1"):
+        dicom_frame(path, -1)
+    (tmp_path / "other").write_text("no picture")
+    with pytest.raises(VideoError, match="not a DICOM file"):
+        dicom_frame(tmp_path / "other")
