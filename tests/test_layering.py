@@ -2,7 +2,8 @@
 
 csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data
 -> usucl.run_folder -> usucl.models -> usucl.methods, usucl.embedding
--> usucl.training, usucl.evaluation, usucl.gallery -> usucl.report -> usucl.demo -> usucl.cli
+-> usucl.evaluation, usucl.gallery -> usucl.training -> usucl.finetuning
+-> usucl.report -> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl.run_folder"}),
     frozenset({"usucl.models"}),
     frozenset({"usucl.methods", "usucl.embedding"}),
-    frozenset({"usucl.training", "usucl.evaluation", "usucl.gallery"}),
+    frozenset({"usucl.evaluation", "usucl.gallery"}),
+    frozenset({"usucl.training"}),
+    frozenset({"usucl.finetuning"}),
     frozenset({"usucl.report"}),
     frozenset({"usucl.demo"}),
     frozenset({"usucl.cli"}),

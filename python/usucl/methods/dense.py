@@ -10,7 +10,7 @@ from torch import Tensor
 from usucl._ranges import check_range
 from usucl.data import DenseSampler, FrameBatch
 from usucl.losses import Frames, LossInputs, dense_inputs
-from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig
+from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,7 @@ class Dense(Method[DenseSampling, KeyConfig]):
     sampling_options = DenseSampling
     key_options = KeyConfig
     bank_has_times = True
-    preset = """
-method: dense
-epochs: 50
-encoder: {backbone: resnet18, image_size: 64, dim: 128, head: mlp-bn}
-sampling: {videos: 8, frames: 8, positive_radius: 3, augmentation: crop-flip-jitter}
-curriculum: {kind: cosine, windows: [[0.3, 1.0], [0.15, 0.5]], starts: [0, 0.5], cross_only: 0.1}
-loss: {intra_k: 8, cross_k: 64, temperature: 0.1}
-key: {bank: 0}
-optimiser: {kind: adamw, lr: 1.0e-3, weight_decay: 1.0e-4}
-"""
+    preset = text_of("dense")
 
     def sampler(self) -> DenseSampler:
         """Returns a sampler of many anchors per video, without sampled negatives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
@@ -110,6 +111,11 @@ class KeyConfig:
             value = getattr(self, option.name)
             if self.bank == 0 and value != option.default:
                 raise ValueError(f"key.{option.name} is for a bank, got {value!r} and key.bank 0")
+
+
+def text_of(preset: str) -> str:
+    """Returns the YAML text of a preset that comes with the package."""
+    return Path(__file__).with_name(f"{preset}.yaml").read_text(encoding="utf-8")
 
 
 Sampling = TypeVar("Sampling", bound=SamplingConfig)

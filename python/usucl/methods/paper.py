@@ -11,7 +11,7 @@ from torch import Tensor
 from usucl._ranges import check_range
 from usucl.data import FrameBatch, FrameSampler
 from usucl.losses import Frames, LossInputs, paper_code_inputs, paper_inputs
-from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig
+from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,7 @@ class Paper(Method[PaperSampling, PaperKeys]):
     name = "paper"
     sampling_options = PaperSampling
     key_options = PaperKeys
-    preset = """
-method: paper
-epochs: 60
-log_every: 1
-encoder: {backbone: resnet50, image_size: 224, dim: 128, pretrained: true}
-sampling: {videos: 32, negatives: 3, positive_radius: 3, augmentation: crop}
-curriculum: {kind: step}
-loss: {intra_k: 3, cross_k: 4, temperature: 0.07, soft_nn_temperature: 0.07}
-key: {bank: 1024, momentum: 0.999, negatives: query}
-optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
-"""
+    preset = text_of("paper")
 
     @property
     def momentum(self) -> float:
@@ -134,17 +124,7 @@ class PaperCode(Paper):
     """
 
     name = "paper-code"
-    preset = """
-method: paper-code
-epochs: 60
-log_every: 1
-encoder: {backbone: resnet50, image_size: 224, dim: 128, pretrained: true}
-sampling: {videos: 32, negatives: 3, positive_radius: 3, augmentation: crop}
-curriculum: {kind: paper-code}
-loss: {intra_k: 3, cross_k: 4, temperature: 0.07, soft_nn_temperature: 0.07}
-key: {momentum: 0.999, negatives: query}
-optimiser: {kind: sgd, lr: 0.003, momentum: 0.9, weight_decay: 1.0e-4}
-"""
+    preset = text_of("paper-code")
 
     def _arranged(
         self, batch: FrameBatch, anchors: Tensor, positives: Tensor, negatives: Tensor

@@ -1,14 +1,9 @@
 """Encoders of frames: networks, what they see of an image, their files, their use elsewhere."""
 
-from usucl.models.encoder import (
-    Backbone,
-    EncoderConfig,
-    FrameEncoder,
-    Head,
-    MomentumEncoder,
-)
+from usucl.models.encoder import Backbone, EncoderConfig, FrameEncoder, Head
 from usucl.models.exports import export, export_usage
 from usucl.models.files import load_encoder, save_encoder
+from usucl.models.momentum import MomentumEncoder
 from usucl.models.usage import usage
 
 __all__ = [

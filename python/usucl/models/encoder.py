@@ -1,8 +1,7 @@
-"""The frame encoder, a torchvision ResNet and a projection head, and its momentum copy."""
+"""The frame encoder, a torchvision ResNet and a projection head."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -273,36 +272,3 @@ def _head(kind: str, width: int, dim: int) -> nn.Module:
             nn.BatchNorm1d(dim, affine=False),
         )
     raise ValueError(f"head must be one of {', '.join(get_args(Head))}, got {kind!r}")
-
-
-class MomentumEncoder(nn.Module):
-    """An encoder whose parameters follow another's: ``own = m own + (1 - m) other``.
-
-    Buffers, that is the running statistics of batch normalisation, do not follow: they belong to
-    the activations of these averaged weights, so this encoder's own forward passes gather them. It
-    therefore follows ``train()`` and ``eval()`` like any module: in training the keys are
-    normalised by their own batch. Source: He et al., CVPR 2020 (momentum contrast).
-
-    Args:
-        encoder: encoder to copy, with its buffers; the copy needs no gradient.
-        momentum: m, in [0, 1].
-    """
-
-    def __init__(self, encoder: nn.Module, momentum: float) -> None:
-        super().__init__()
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"momentum must be in [0, 1], got {momentum}")
-        self.momentum = momentum
-        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, encoder: nn.Module) -> None:
-        """Moves the parameters one step towards those of ``encoder``."""
-        for own, other in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
-            own.lerp_(other, 1.0 - self.momentum)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns embeddings without gradient; see :meth:`FrameEncoder.forward`."""
-        embedding: Tensor = self.encoder(images)
-        return embedding

@@ -3,81 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from usucl._ranges import check_range
 from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
+from usucl.training.options import LossConfig, OptimiserConfig
 
 MOST = 2**31  # epochs or steps
 
 
 class NothingLearnedError(RuntimeError):
     """A run ended in which no step could change the encoder; its files are written all the same."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Options of :func:`usucl.losses.hard_negative_nce`; see there.
-
-    Attributes:
-        intra_k: number of hardest negatives from the anchor's own video.
-        cross_k: number of hardest negatives from other videos.
-        intra_skip, cross_skip: number of still harder negatives that are left out.
-        temperature: what the similarities are divided by.
-        soft_nn_temperature: if given, the negatives from other videos count as one, their soft
-            nearest neighbour at this temperature.
-        max_similarity: negatives that are more similar than this are left out.
-        margin: so are those more similar than the anchor's positive by more than this.
-    """
-
-    intra_k: int = 3
-    cross_k: int = 32
-    intra_skip: int = 0
-    cross_skip: int = 0
-    temperature: float = 0.1
-    soft_nn_temperature: float | None = None
-    max_similarity: float | None = None
-    margin: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("intra_k", "cross_k", "intra_skip", "cross_skip"):
-            check_range(f"loss.{name}", getattr(self, name), 0)
-        for name in ("temperature", "soft_nn_temperature"):
-            check_range(f"loss.{name}", getattr(self, name), 0, above=True)
-        for name in ("max_similarity", "margin"):
-            if (value := getattr(self, name)) is not None and math.isnan(value):
-                raise ValueError(f"loss.{name} must be a number, got {value}")
-
-
-@dataclass(frozen=True)
-class OptimiserConfig:
-    """The optimiser, whose learning rate falls from ``lr`` to 0 along a half cosine over all steps.
-
-    Epochs that are added to a run have a half cosine of their own, from ``lr`` again.
-
-    Attributes:
-        kind: ``"sgd"`` or ``"adamw"``.
-        lr: learning rate at the start.
-        momentum: momentum of SGD.
-        weight_decay: weight decay.
-    """
-
-    kind: Literal["sgd", "adamw"] = "adamw"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-
-    def __post_init__(self) -> None:
-        check_range("optimiser.lr", self.lr, 0)
-        check_range("optimiser.momentum", self.momentum, 0, 1)
-        check_range("optimiser.weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True)

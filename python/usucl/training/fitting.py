@@ -10,28 +10,24 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import listening, stage
 from usucl._terminal import say, table
-from usucl.data import FrameBatches, VideoCatalog, VideoDataModule
+from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
-from usucl.training.callbacks.guard import GuardTable
-from usucl.training.callbacks.hardness import NarrowingWindows
-from usucl.training.callbacks.health import Health, WarningsTable
-from usucl.training.callbacks.monitor import MetricsTable, Monitor, SaveAfterEpoch
-from usucl.training.callbacks.progress import ProgressCallback, summary
+from usucl.training.callbacks.health import WarningsTable
+from usucl.training.callbacks.monitor import MetricsTable
+from usucl.training.callbacks.progress import summary
 from usucl.training.callbacks.record import RunRecord
-from usucl.training.checkpoint import ADVICE, Checkpoints
+from usucl.training.checkpoint import ADVICE
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.module import ContrastiveTraining
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
+from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
 
 
 def fit(
@@ -137,16 +133,6 @@ def _report_skipped(catalog: VideoCatalog) -> None:
         table(["path", "reason"], catalog.skipped, title=title, stderr=True)
 
 
-def _for_options(batches: FrameBatches, run: RunFolder) -> list[Callback]:
-    """Returns the callbacks of options that not every run has."""
-    callbacks: list[Callback] = []
-    if batches.curriculum.kind == "hardness":
-        callbacks.append(NarrowingWindows(batches))
-    if batches.guard is not None:
-        callbacks.append(GuardTable(run.guard, batches))
-    return callbacks
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silences Lightning's advice on what this package has already decided."""
@@ -175,30 +161,9 @@ def _fit(
     record: RunRecord,
 ) -> None:
     config = module.config
-    monitor = Monitor(run.metrics, config.log_every)
-    health = Health(run.warnings)
-    callbacks: list[Callback] = [
-        health,
-        monitor,
-        *_for_options(datamodule.batches, run),
-        record,
-        SaveAfterEpoch(run),
-        ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
-    ]
+    callbacks = Callbacks(run, config, datamodule.batches, record)
     bar = stage("Training", unit="steps")
-    if listening():
-        callbacks.append(ProgressCallback(bar))
-    trainer = Trainer(
-        devices=1,
-        max_epochs=config.epochs,
-        precision=config.precision,
-        callbacks=callbacks,
-        plugins=[Checkpoints()],
-        logger=TensorBoardLogger(run.path, name=run.tensorboard.name, version=""),
-        default_root_dir=run.path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)])
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
@@ -209,7 +174,7 @@ def _fit(
         with bar:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
-            health.check(config)
+            callbacks.health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -225,7 +190,7 @@ def _fit(
     except (MemoryError, DamagedFileError, NothingLearnedError):
         raise
     except Exception as error:
-        if done and not monitor.started:
+        if done and not callbacks.monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise

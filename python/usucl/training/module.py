@@ -17,6 +17,7 @@ from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
+from usucl.training.optimiser import make_optimiser
 from usucl.training.schedule import HalfCosines
 
 # Seconds that a process waits for the others' parts of a bank while rank 0 writes checkpoints.
@@ -147,20 +148,7 @@ class ContrastiveTraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns the optimiser and its half cosines over all steps."""
-        config = self.config.optimiser
-        parameters = self.encoder.parameters()
-        optimiser: torch.optim.Optimizer
-        if config.kind == "sgd":
-            optimiser = torch.optim.SGD(
-                parameters,
-                lr=config.lr,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-            )
-        else:
-            optimiser = torch.optim.AdamW(
-                parameters, lr=config.lr, weight_decay=config.weight_decay
-            )
+        optimiser = make_optimiser(self.encoder, self.config.optimiser)
         steps = int(self.trainer.estimated_stepping_batches)
         ends = [steps * end // self.config.epochs for end in self.config.ends]
         self.schedule = HalfCosines(optimiser, ends)

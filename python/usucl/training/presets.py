@@ -23,6 +23,7 @@ from usucl.training.config import TrainingConfig, method_of, parser_of
 LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has 2,000
 MOST_VALUES = 10_000  # in a YAML file
 DEEPEST = 8  # files, each with the next as its preset
+_ALWAYS = {"encoder", "sampling", "curriculum", "loss", "key", "optimiser"}  # of every version
 _OLD_AUGMENTATIONS = {"dense": "crop-flip-jitter", "paper": "crop"}
 _UNIT, _WINDOWS = "sampling.time_unit", "curriculum.windows"
 _EXAMPLES = {
@@ -123,9 +124,7 @@ def _layers(
 
 def _is_whole(text: str, content: Mapping[str, Any]) -> bool:
     """Returns whether a file is the config of a run, of this version or an earlier one."""
-    return text.startswith(MARK) and content.keys() >= {
-        name for name, value in vars(TrainingConfig()).items() if is_dataclass(value)
-    }
+    return text.startswith(MARK) and content.keys() >= _ALWAYS
 
 
 def _read(source: Path) -> str:

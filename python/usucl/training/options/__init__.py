@@ -1,0 +1,6 @@
+"""The sections of a run's configuration that are training's own, one file each."""
+
+from usucl.training.options.loss import LossConfig
+from usucl.training.options.optimiser import OptimiserConfig
+
+__all__ = ["LossConfig", "OptimiserConfig"]

@@ -1,0 +1,79 @@
+"""Lightning's trainer of a run: its devices, callbacks and loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from usucl._progress import Stage, listening
+from usucl.data import FrameBatches
+from usucl.run_folder import RunFolder
+from usucl.training.callbacks.guard import GuardTable
+from usucl.training.callbacks.hardness import NarrowingWindows
+from usucl.training.callbacks.health import Health
+from usucl.training.callbacks.monitor import Monitor, SaveAfterEpoch
+from usucl.training.callbacks.progress import ProgressCallback
+from usucl.training.callbacks.record import RunRecord
+from usucl.training.checkpoint import Checkpoints
+from usucl.training.config import TrainingConfig
+
+
+class Callbacks:
+    """What acts beside the steps of a run, in the order in which Lightning calls it.
+
+    Args:
+        run: the run folder.
+        config: the options.
+        batches: the batches that are trained on.
+        record: keeps ``run.json``.
+
+    Attributes:
+        health: tells what goes wrong without an error.
+        monitor: writes the metrics.
+    """
+
+    def __init__(
+        self, run: RunFolder, config: TrainingConfig, batches: FrameBatches, record: RunRecord
+    ) -> None:
+        self.health = Health(run.warnings)
+        self.monitor = Monitor(run.metrics, config.log_every)
+        self._all: list[Callback] = [self.health, self.monitor]
+        if batches.curriculum.kind == "hardness":
+            self._all.append(NarrowingWindows(batches))
+        if batches.guard is not None:
+            self._all.append(GuardTable(run.guard, batches))
+        self._all += [
+            record,
+            SaveAfterEpoch(run),
+            ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
+        ]
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self._all)
+
+
+def progress_callbacks(bar: Stage) -> list[Callback]:
+    """Returns what moves the bar, if anybody watches it."""
+    return [ProgressCallback(bar)] if listening() else []
+
+
+def make_trainer(run: RunFolder, config: TrainingConfig, callbacks: Sequence[Callback]) -> Trainer:
+    """Returns the trainer of a run."""
+    return Trainer(
+        devices=1,
+        max_epochs=config.epochs,
+        precision=config.precision,
+        callbacks=list(callbacks),
+        plugins=[Checkpoints()],
+        logger=_loggers(run),
+        default_root_dir=run.path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _loggers(run: RunFolder) -> list[Logger]:
+    return [TensorBoardLogger(run.path, name=run.tensorboard.name, version="")]
