@@ -25,6 +25,7 @@ from usucl.training.callbacks.record import RunRecord
 from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.explained import RUN_HEAD, explain
 from usucl.training.module import ContrastiveTraining
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
@@ -65,7 +66,7 @@ def fit(
         run.set_aside()
     record, earlier = RunRecord(run, module.start), run.has_earlier
     try:
-        run.write_config(config.to_yaml(), run_id)
+        run.write_config(explain(config, RUN_HEAD), run_id)
         run.write_split(*parts)
         if not resume:
             run.write_skipped(catalog)
