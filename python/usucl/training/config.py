@@ -95,6 +95,11 @@ class TrainingConfig:
                 f"because another bank hands over its hardest keys before the margin is known, "
                 f"got {margin}"
             )
+        if self.loss.positive_decay is not None and self.sampling.positives == 1:
+            raise ValueError(
+                "loss.positive_decay must be None unless sampling.positives is 2 or more, because "
+                f"it weights several positives, got {self.loss.positive_decay}"
+            )
         method = method_of(self.method)
         for name, options in (("sampling", method.sampling_options), ("key", method.key_options)):
             if not isinstance(getattr(self, name), options):

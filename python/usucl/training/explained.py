@@ -19,7 +19,7 @@ from usucl.training.presets import read_config
 WIDTH = 100
 HEAD = "# Every option. Change any by --set NAME=VALUE, or in a file that is given to --preset.\n"
 RUN_HEAD = (
-    "# Every option of this run. --preset takes this file, to start another with the same options.\n"
+    "# Every option of this run. To start another with them, give this file to --preset.\n"
     "# Change a copy of it, never the file itself: the run reads it when it is resumed.\n"
 )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from usucl.bank import NegativeBank, ShardedBank
 from usucl.data import FrameBatch, FrameBatches, VideoDataModule
-from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
+from usucl.losses import Frames, LossInputs, Selection, contrastive_loss
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
@@ -134,12 +134,8 @@ class ContrastiveTraining(LightningModule):
         if self.bank is not None:
             inputs = inputs._replace(negatives=(*inputs.negatives, self._bank_keys(inputs)))
         self.stopwatch.lap("encoder")
-        loss, selection = hard_negative_nce(
-            *inputs[:3],
-            window=inputs.window,
-            return_selection=True,
-            **vars(replace(self.config.loss, intra_k=self._intra_k())),
-        )
+        options = replace(self.config.loss, intra_k=self._intra_k())
+        loss, selection = contrastive_loss(inputs, **vars(options))
         self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.stopwatch.lap("loss")

@@ -9,7 +9,7 @@ import torch
 
 from usucl.bank import NegativeBank
 from usucl.data import FrameBatch, FrameBatches
-from usucl.losses import Frames, hard_negative_nce
+from usucl.losses import Frames, LossInputs, contrastive_loss
 from usucl.models import FrameEncoder
 from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
@@ -72,9 +72,10 @@ def _rehearse_loss(config: TrainingConfig) -> None:
     embedding = torch.eye(2)
     frames = Frames(embedding, torch.arange(2), torch.zeros(2))
     loss = config.loss
+    inputs = LossInputs(frames, embedding, (frames,), torch.tensor([0.0, 1.0]), torch.ones(2, 1))
     few = replace(loss, intra_k=min(loss.intra_k, MANY), cross_k=min(loss.cross_k, MANY))
     try:
-        hard_negative_nce(frames, embedding, (frames,), window=(0.0, 1.0), **vars(few))
+        contrastive_loss(inputs, **vars(few))
     except (ValueError, TypeError) as error:
         raise type(error)(f"loss.{error}") from error
 
