@@ -27,6 +27,7 @@ from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
 from usucl.training.module import ContrastiveTraining
+from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
@@ -64,7 +65,7 @@ def fit(
         done = check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
-    record, earlier = RunRecord(run, module.start), run.has_earlier
+    record, earlier = RunRecord(run, module.start, data_facts(catalog)), run.has_earlier
     try:
         run.write_config(explain(config, RUN_HEAD), run_id)
         run.write_split(*parts)
