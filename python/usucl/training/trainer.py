@@ -66,6 +66,8 @@ def make_trainer(run: RunFolder, config: TrainingConfig, callbacks: Sequence[Cal
         devices=1,
         max_epochs=config.epochs,
         precision=config.precision,
+        accumulate_grad_batches=config.optimiser.accumulate,
+        gradient_clip_val=config.optimiser.clip,
         callbacks=list(callbacks),
         plugins=[Checkpoints()],
         logger=_loggers(run),

@@ -19,6 +19,7 @@ from usucl.data import FrameBatch
 from usucl.losses import Frames, positive_similarities, share_above_margin
 from usucl.models import save_encoder
 from usucl.run_folder import RunFolder
+from usucl.training.accumulation import ends_step
 from usucl.training.callbacks.progress import num_images
 from usucl.training.module import ContrastiveTraining, StepOutput, batches_of
 
@@ -97,7 +98,7 @@ class MetricsTable:
 
 
 class Monitor(Callback):
-    """Writes a row of metrics at the first step and every ``log_every`` steps.
+    """Writes a row of metrics at the first step and every ``log_every`` steps, of its last batch.
 
     Only those steps wait for the GPU and pay for the slower metrics. ``data_share`` is the share of
     time spent waiting for batches since the previous row; the rest is divided between encoder (with
@@ -125,7 +126,7 @@ class Monitor(Callback):
         self.waited += time.perf_counter() - self.idle_since
         self.images += num_images(batch)
         step = trainer.global_step + 1
-        if step == 1 or step % self.log_every == 0:
+        if (step == 1 or step % self.log_every == 0) and ends_step(trainer, batch_idx):
             pl_module.stopwatch.start()
 
     def on_train_batch_end(

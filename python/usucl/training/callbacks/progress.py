@@ -16,6 +16,7 @@ from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
+from usucl.training.accumulation import ends_step
 from usucl.training.config import TrainingConfig
 from usucl.training.module import ContrastiveTraining
 
@@ -58,8 +59,10 @@ class ProgressCallback(Callback):
         batch_idx: int,
     ) -> None:
         """Counts a step."""
-        self._steps += 1
         self._images += num_images(batch)
+        if not ends_step(trainer, batch_idx):
+            return
+        self._steps += 1
         self.bar.update(per_item=(self._images / self._steps, "images"))
         self.bar.advance()
         now = time.perf_counter()
@@ -87,7 +90,7 @@ def summary(
 ) -> list[tuple[str, str]]:
     """Returns what a run, of which ``done`` epochs are finished, is going to do: its rows."""
     config, training = module.config, batches.catalog
-    steps, epochs = len(batches), config.epochs
+    steps, epochs = config.optimiser.steps(len(batches)), config.epochs
     weights = sum(parameter.numel() for parameter in module.encoder.parameters())
     device = trainer.strategy.root_device
     name = f"CPU ({build_info()['cpu_capability']})"
