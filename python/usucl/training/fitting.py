@@ -26,6 +26,7 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
 from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
@@ -167,7 +168,10 @@ def _fit(
     config = module.config
     callbacks = Callbacks(run, config, datamodule.batches, record)
     bar = stage("Training", unit="steps")
-    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)])
+    run_id = None if module.run is None else module.run["id"]
+    loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
+    shown = progress_callbacks(bar, callbacks.probe)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
@@ -201,5 +205,6 @@ def _fit(
         raise
     finally:
         record.stop()
+        close_loggers(loggers)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)
