@@ -59,4 +59,3 @@ def _facts(run: RunFolder) -> dict[str, Any]:
         return read_json(run.facts)
     except (FileNotFoundError, DamagedFileError):  # an earlier version's run has none
         return {}
-
