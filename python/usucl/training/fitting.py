@@ -26,6 +26,7 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.finished import show_summary
 from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
 from usucl.training.provenance import data_facts
@@ -183,6 +184,8 @@ def _fit(
         with bar, settings(config.computing):
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
+            if listening() and trainer.is_global_zero:
+                show_summary(run)
             callbacks.health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)
