@@ -12,7 +12,12 @@ from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
-from usucl.training.options import ComputingConfig, LossConfig, OptimiserConfig
+from usucl.training.options import (
+    ComputingConfig,
+    LossConfig,
+    OptimiserConfig,
+    WatchingConfig,
+)
 
 MOST = 2**31  # epochs or steps
 
@@ -55,6 +60,7 @@ class TrainingConfig:
         key: the negative bank and the momentum encoder, of the type that the method needs.
         optimiser: the optimiser.
         computing: how the encoders are computed.
+        watching: what is measured and shown meanwhile.
     """
 
     data: str = ""
@@ -76,6 +82,7 @@ class TrainingConfig:
     key: KeyConfig = field(default_factory=Dense.key_options)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     computing: ComputingConfig = field(default_factory=ComputingConfig)
+    watching: WatchingConfig = field(default_factory=WatchingConfig)
 
     def __post_init__(self) -> None:
         for name, least, most in (("epochs", 1, MOST), ("log_every", 1, MOST), ("seed", 0, 2**63)):

@@ -26,7 +26,9 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
+from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
@@ -64,7 +66,7 @@ def fit(
         done = check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
-    record, earlier = RunRecord(run, module.start), run.has_earlier
+    record, earlier = RunRecord(run, module.start, data_facts(catalog)), run.has_earlier
     try:
         run.write_config(explain(config, RUN_HEAD), run_id)
         run.write_split(*parts)
@@ -166,7 +168,10 @@ def _fit(
     config = module.config
     callbacks = Callbacks(run, config, datamodule.batches, record)
     bar = stage("Training", unit="steps")
-    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)])
+    run_id = None if module.run is None else module.run["id"]
+    loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
+    shown = progress_callbacks(bar, callbacks.probe)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
@@ -200,5 +205,6 @@ def _fit(
         raise
     finally:
         record.stop()
+        close_loggers(loggers)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)
