@@ -31,7 +31,12 @@ def explained(preset: str | Path, overrides: Mapping[str, Any]) -> str:
     Raises:
         ValueError: see there.
     """
-    return HEAD + "\n".join(_lines(read_config(preset, overrides), "")) + "\n"
+    return explained_options(read_config(preset, overrides))
+
+
+def explained_options(options: Any) -> str:
+    """Returns the same for the options of any dataclass that its docstring explains."""
+    return HEAD + "\n".join(_lines(options, "")) + "\n"
 
 
 def _lines(options: Any, indent: str) -> Iterator[str]:
