@@ -25,6 +25,8 @@ from usucl.training.callbacks.record import RunRecord
 from usucl.training.checkpoint import ADVICE
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.module import ContrastiveTraining
+from usucl.training.processes.together import LostRankError, Together
+from usucl.training.processes.world import World
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
@@ -37,6 +39,7 @@ def fit(
     parts: tuple[VideoCatalog, VideoCatalog],
     *,
     resume: bool,
+    together: Together | None = None,
 ) -> None:
     """Trains an encoder and writes the run folder.
 
@@ -46,10 +49,14 @@ def fit(
         catalog: all videos, of which the skipped are reported.
         parts: the videos to train on, and those held out.
         resume: go on from the run's checkpoint.
+        together: the processes that train together, of which rank 0 alone writes; None for one.
 
     Raises:
         See :func:`usucl.train`.
     """
+    if together is not None and not together.world.is_first:
+        _fit_besides(run, config, parts, resume, together)
+        return
     datamodule = make_datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
     module = _module(config, restored=resume)
@@ -73,7 +80,7 @@ def fit(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, run.path)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, done, record)
+        _fit(module, datamodule, parts[1], run, done, record, together)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -83,6 +90,22 @@ def fit(
             if not (resume or earlier):
                 run.discard()
         raise
+
+
+def _fit_besides(
+    run: RunFolder,
+    config: TrainingConfig,
+    parts: tuple[VideoCatalog, VideoCatalog],
+    resume: bool,
+    together: Together,
+) -> None:
+    """Trains in a process that writes nothing."""
+    datamodule = make_datamodule(parts[0], config)
+    module = _module(config, restored=resume)
+    torch.manual_seed(config.seed + together.world.rank)
+    done = check_checkpoint(run, config, parts[0]) if resume else 0
+    record = RunRecord(run, module.start)
+    _fit(module, datamodule, parts[1], run, done, record, together)
 
 
 def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
@@ -112,6 +135,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         num_workers=sampling.num_workers,
         multiprocessing_context=sampling.multiprocessing_context,
         seed=config.seed,
+        split=True,
     )
 
 
@@ -159,11 +183,13 @@ def _fit(
     run: RunFolder,
     done: int,
     record: RunRecord,
+    together: Together | None,
 ) -> None:
     config = module.config
-    callbacks = Callbacks(run, config, datamodule.batches, record)
+    world = World() if together is None else together.world
+    callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
-    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)])
+    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)], world)
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
@@ -171,7 +197,9 @@ def _fit(
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done else None
-        with bar:
+        if together is not None:
+            together.wait_for_all("decoded")
+        with bar, contextlib.nullcontext() if together is None else together.naming("a step"):
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
             callbacks.health.check(config)
@@ -187,10 +215,10 @@ def _fit(
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(run.path)) from error
         raise
-    except (MemoryError, DamagedFileError, NothingLearnedError):
+    except (MemoryError, DamagedFileError, NothingLearnedError, LostRankError):
         raise
     except Exception as error:
-        if done and not callbacks.monitor.started:
+        if done and world.is_first and not callbacks.monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise

@@ -2,5 +2,6 @@
 
 from usucl.training.options.loss import LossConfig
 from usucl.training.options.optimiser import OptimiserConfig
+from usucl.training.options.running import RunningConfig
 
-__all__ = ["LossConfig", "OptimiserConfig"]
+__all__ = ["LossConfig", "OptimiserConfig", "RunningConfig"]
