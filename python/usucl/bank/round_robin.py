@@ -64,6 +64,15 @@ class RoundRobinBank:
         """Number of filled slots of all parts."""
         return min(self.enqueued, self.capacity)
 
+    @property
+    def max_age(self) -> int | None:
+        """Greatest age of a frame that is used."""
+        return self.local.max_age
+
+    def ages(self) -> Tensor:
+        """Returns the ages in this rank's part, in frames enqueued since into all parts."""
+        return self.local.ages()
+
     def enqueue(self, frames: Frames) -> None:
         """Puts frames, the same on all ranks, into the parts; see :meth:`NegativeBank.enqueue`."""
         number = torch.arange(self.enqueued, self.enqueued + len(frames.video))

@@ -16,10 +16,12 @@ from usucl.bank import NegativeBank
 from usucl.bank.exchange import Exchange
 from usucl.bank.round_robin import RoundRobinBank
 from usucl.data import BatchPart, FrameBatch, FrameBatches, VideoDataModule
-from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
+from usucl.losses import Frames, LossInputs, Selection, contrastive_loss
 from usucl.methods.method import Encode
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
+from usucl.training.accumulation import batches_in_step, begins_step
+from usucl.training.computing import compile_encoder
 from usucl.training.config import TrainingConfig
 from usucl.training.optimiser import make_optimiser
 from usucl.training.processes.step import SharedEncoder, SharedLoss
@@ -96,6 +98,8 @@ class ContrastiveTraining(LightningModule):
         self.run: dict[str, str | None] | None = None
         self.encoder = FrameEncoder(untrained(config.encoder) if restored else config.encoder)
         self.encoder.config = config.encoder
+        if not config.computing.channels_last:
+            self.encoder.use_layout(torch.contiguous_format)
         self.start = self.encoder.start
         self.method = config.make_method()
         self.momentum_encoder: MomentumEncoder | None = None
@@ -106,7 +110,7 @@ class ContrastiveTraining(LightningModule):
         self.stopwatch = Stopwatch()
 
     def setup(self, stage: str) -> None:
-        """Makes the bank on the training device."""
+        """Makes the bank on the training device, and has the encoders compiled."""
         config, key = self.config, self.config.key
         device = self.trainer.strategy.root_device
         if self.trainer.world_size > 1 and self.exchange is None:
@@ -115,6 +119,10 @@ class ContrastiveTraining(LightningModule):
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)
                 if self.momentum_encoder is not None:
                     nn.SyncBatchNorm.convert_sync_batchnorm(self.momentum_encoder)
+        if config.computing.compile:
+            compile_encoder(self.encoder)
+            if self.momentum_encoder is not None:
+                compile_encoder(self.momentum_encoder.encoder)
         if key.bank > 0 and self.bank is None:
             options: dict[str, Any] = {
                 "search": key.search,
@@ -147,6 +155,9 @@ class ContrastiveTraining(LightningModule):
 
     def training_step(self, batch: FrameBatch | BatchPart, batch_idx: int) -> StepOutput:
         """Returns the loss of one batch, with the inputs and selection for the monitor."""
+        if self.momentum_encoder is not None and begins_step(self.trainer, batch_idx):
+            # Once per step of the optimiser: in between, the encoder stays the same.
+            self.momentum_encoder.update(self.encoder)
         inputs = self._inputs(batch)
         self._enqueue(self.method.bank_before(inputs))
         share = None if self.exchange is None else SharedLoss(inputs, self.exchange)
@@ -156,27 +167,34 @@ class ContrastiveTraining(LightningModule):
             own = own._replace(negatives=(*own.negatives, keys))
             inputs = inputs._replace(negatives=own.negatives)
         self.stopwatch.lap("encoder")
-        loss, selection = hard_negative_nce(
-            *own[:3],
-            window=own.window,
-            return_selection=True,
-            reduction="mean" if share is None else "none",
-            **vars(replace(self.config.loss, intra_k=self._intra_k())),
-        )
-        if share is not None:
-            loss, selection = share.together(loss, selection)
+        options = replace(self.config.loss, intra_k=self._intra_k())
+        if share is None:
+            loss, selection = contrastive_loss(own, **vars(options))
+        else:
+            losses, found = contrastive_loss(own, reduction="none", **vars(options))
+            loss, selection = share.together(losses, found, own.negatives)
         self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.stopwatch.lap("loss")
         self._lap_in_backward(loss, inputs.anchors.embedding)
+        self._batches = batches_in_step(self.trainer, batch_idx)
+        if self.trainer.accumulate_grad_batches > 1:
+            # Lightning divides by this number, even in the last step of an epoch, which may have
+            # fewer batches, and hands the quotient to the callbacks: `backward` divides instead.
+            loss = loss * self.trainer.accumulate_grad_batches
         return {"loss": loss, "inputs": inputs, "selection": selection}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Adds a batch's share of the gradient of its step, which is the mean of its batches'."""
+        super().backward(loss / self._batches if self._batches > 1 else loss, *args, **kwargs)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns the optimiser and its half cosines over all steps."""
         optimiser = make_optimiser(self.encoder, self.config.optimiser)
         steps = int(self.trainer.estimated_stepping_batches)
         ends = [steps * end // self.config.epochs for end in self.config.ends]
-        self.schedule = HalfCosines(optimiser, ends)
+        warmup = round(steps * self.config.optimiser.warmup / self.config.epochs)
+        self.schedule = HalfCosines(optimiser, ends, min(warmup, ends[0] - 1))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": self.schedule, "interval": "step"},
@@ -196,10 +214,8 @@ class ContrastiveTraining(LightningModule):
         batches = batches_of(self.trainer)
         window = batches.windows(batch.video, self.current_epoch, batch.frame)
         momentum = self.momentum_encoder
-        if momentum is not None:
-            momentum.update(self.encoder)
-            if self._keys_normalised == "frozen":
-                momentum.freeze_statistics(self.encoder)
+        if momentum is not None and self._keys_normalised == "frozen":
+            momentum.freeze_statistics(self.encoder)
         encode: Encode = self.encoder
         encode_keys: Encode = self.encoder if momentum is None else momentum
         if isinstance(part, BatchPart):

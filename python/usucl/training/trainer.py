@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from usucl._progress import Stage, listening
@@ -17,6 +17,8 @@ from usucl.training.callbacks.guard import GuardTable
 from usucl.training.callbacks.hardness import NarrowingWindows
 from usucl.training.callbacks.health import Health
 from usucl.training.callbacks.monitor import Monitor, SaveAfterEpoch
+from usucl.training.callbacks.negatives import NegativesSheet
+from usucl.training.callbacks.probe import ProbeCallback
 from usucl.training.callbacks.progress import ProgressCallback
 from usucl.training.callbacks.record import RunRecord
 from usucl.training.checkpoint import Checkpoints
@@ -42,6 +44,7 @@ class Callbacks:
     Attributes:
         health: tells what goes wrong without an error.
         monitor: writes the metrics.
+        probe: probes the encoder; None without probes.
     """
 
     def __init__(
@@ -53,8 +56,16 @@ class Callbacks:
         world: World,
     ) -> None:
         self.health = Health(run.warnings)
-        self.monitor = Monitor(run.metrics, config.log_every)
+        watching = config.watching
+        histograms = run.hardness if watching.histograms else None
+        self.monitor = Monitor(run.metrics, config.log_every, histograms)
+        self.probe: ProbeCallback | None = None
         self._all: list[Callback] = [self.health, self.monitor]
+        if watching.images_every:
+            self._all.append(NegativesSheet(run, watching.images_every, watching.images))
+        if watching.probe_every:
+            self.probe = ProbeCallback(run.probe, batches.catalog, config)
+            self._all.append(self.probe)
         if batches.curriculum.kind == "hardness":
             self._all.append(NarrowingWindows(batches))
         if batches.guard is not None:
@@ -73,13 +84,17 @@ class Callbacks:
         return iter([c for c in self._all if first or not isinstance(c, ON_RANK_0)])
 
 
-def progress_callbacks(bar: Stage) -> list[Callback]:
+def progress_callbacks(bar: Stage, probe: ProbeCallback | None = None) -> list[Callback]:
     """Returns what moves the bar, if anybody watches it."""
-    return [ProgressCallback(bar)] if listening() else []
+    return [ProgressCallback(bar, probe)] if listening() else []
 
 
 def make_trainer(
-    run: RunFolder, config: TrainingConfig, callbacks: Sequence[Callback], world: World
+    run: RunFolder,
+    config: TrainingConfig,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    world: World,
 ) -> Trainer:
     """Returns the trainer of a run in this process."""
     together: dict[str, Any] = {"devices": 1, "plugins": [Checkpoints()]}
@@ -97,13 +112,11 @@ def make_trainer(
         accelerator=accelerator,
         max_epochs=config.epochs,
         precision=config.precision,
+        accumulate_grad_batches=config.optimiser.accumulate,
+        gradient_clip_val=config.optimiser.clip,
         callbacks=list(callbacks),
-        logger=_loggers(run),
+        logger=list(loggers),
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _loggers(run: RunFolder) -> list[Logger]:
-    return [TensorBoardLogger(run.path, name=run.tensorboard.name, version="")]

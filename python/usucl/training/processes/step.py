@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from usucl.bank.exchange import Exchange
 from usucl.data import BatchPart
 from usucl.data.sampling.balance import generator
-from usucl.losses import LossInputs, Selection
+from usucl.losses import Frames, LossInputs, Selection
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -114,16 +114,26 @@ class SharedLoss:
         own = slice(ends[exchange.rank], ends[exchange.rank + 1])
         self.inputs = anchors_of(inputs, own)
 
-    def together(self, own: Tensor, found: Selection) -> tuple[Tensor, Selection]:
+    def together(
+        self, own: Tensor, found: Selection, keys: Sequence[Frames]
+    ) -> tuple[Tensor, Selection]:
         """Returns the mean loss of the batch, with this share's gradient, and all negatives.
 
         Args:
             own: the loss of each anchor of this process.
             found: the negatives behind it.
+            keys: the blocks of keys that they were found in.
         """
         share = own.sum() * (self.exchange.size / sum(self.counts))
         every = self._all(own.detach())
         selection = Selection(*(self._all(column) for column in found))
+        # The candidates of a bank are others for the anchors of other processes: their indices
+        # only tell that there is a negative.
+        last = sum(len(block.video) for block in keys) - 1
+        selection = selection._replace(
+            intra_index=selection.intra_index.clamp(max=last),
+            cross_index=selection.cross_index.clamp(max=last),
+        )
         return _Valued.apply(share, every.mean()), selection
 
     def _all(self, column: Tensor) -> Tensor:
