@@ -60,15 +60,24 @@ def progress_callbacks(bar: Stage) -> list[Callback]:
     return [ProgressCallback(bar)] if listening() else []
 
 
-def make_trainer(run: RunFolder, config: TrainingConfig, callbacks: Sequence[Callback]) -> Trainer:
-    """Returns the trainer of a run."""
+def make_trainer(
+    run: RunFolder,
+    config: TrainingConfig,
+    callbacks: Sequence[Callback],
+    *,
+    steps: int | None = None,
+) -> Trainer:
+    """Returns the trainer of a run; of so many ``steps`` alone, it logs and writes nothing."""
+    whole = steps is None
     return Trainer(
         devices=1,
-        max_epochs=config.epochs,
+        max_epochs=config.epochs if whole else -1,
+        max_steps=-1 if steps is None else steps,
         precision=config.precision,
         callbacks=list(callbacks),
         plugins=[Checkpoints()],
-        logger=_loggers(run),
+        logger=_loggers(run) if whole else False,
+        enable_checkpointing=whole,
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_model_summary=False,
