@@ -163,7 +163,7 @@ def _report_skipped(catalog: VideoCatalog) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences Lightning's advice on what this package has already decided."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -181,7 +181,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@_quiet()
+@quiet()
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,

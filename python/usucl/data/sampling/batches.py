@@ -151,12 +151,18 @@ class FrameBatches(Dataset[FrameBatch]):
             f"{self.sampler})"
         )
 
-    def decode(self) -> None:
-        """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done."""
+    def decode(self, store: FrameStore | None = None) -> None:
+        """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done.
+
+        Args:
+            store: frames of these videos to take instead, at the short side of the augmentation.
+        """
         if self._store is not None:
             return
         plan, short_side = self.store_plan(), self.augmentation.short_side
-        self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes, plan=plan)
+        self._store = store or FrameStore(
+            self.catalog.entries, short_side, self.cache_bytes, plan=plan
+        )
         if self.guard is not None:
             guard = PixelGuard(self.guard, map(self._thumbnails, range(len(self.catalog))))
             self.traits = self.traits._replace(guard=guard)
