@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from usucl.data.augmentation import Augment, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.sampling.batches import FrameBatch, FrameBatches
+from usucl.data.sampling.batch import BatchPart, FrameBatch
+from usucl.data.sampling.batches import FrameBatches
 from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
-from usucl.data.sampling.sharing import BatchPart
 
 
 class VideoDataModule(lightning.LightningDataModule):
