@@ -300,7 +300,7 @@ def in_words(kind: Any) -> str:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
         inner, rest = get_args(kind)[0], get_args(kind)[1:]
-        if get_origin(inner):
+        if get_origin(inner) is tuple:
             return "a list of pairs (lo, hi)"
         how_many = "a pair" if len(rest) == 1 and rest[0] is not Ellipsis else "a list"
         article, _, noun = in_words(inner).partition(" ")

@@ -13,6 +13,7 @@ from usucl.losses import Frames, LossInputs, contrastive_loss
 from usucl.models import FrameEncoder
 from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
+from usucl.training.loggers import check_loggers
 
 MANY = 64  # negatives, more than a rehearsal has
 STATES = 4  # copies of the weights: themselves, their gradients, and two of the optimiser
@@ -25,6 +26,7 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
         ValueError, TypeError: an option is out of its range, does not go with the others or with
             the data, or needs more memory than this machine has; the message names it.
     """
+    check_loggers(config.watching)
     encoder = empty_encoder(config)
     _rehearse_memory(config, data, encoder)
     _rehearse_loss(config)
