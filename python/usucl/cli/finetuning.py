@@ -101,9 +101,9 @@ def finetune(
     options = changes | flags
     if print_config:
         from usucl.finetuning import read_config
-        from usucl.training.explained import explained_options
+        from usucl.training.explained import explain
 
-        for line in explained_options(read_config(preset, options)).splitlines():
+        for line in explain(read_config(preset, options)).splitlines():
             say(line)
         return
     assert out is not None

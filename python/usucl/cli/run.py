@@ -155,6 +155,7 @@ def train(
     from usucl import training
     from usucl.cli import finished
     from usucl.run_folder import RunFolder
+    from usucl.training.finished import show_summary
 
     checkpoint = RunFolder(out).checkpoint
     before = _written(checkpoint)
@@ -176,6 +177,8 @@ def train(
             progress=not no_progress,
             **options,
         )
+    if no_progress:
+        show_summary(RunFolder(out))
     for line in finished.of_training(out):
         say(line)
     for line in finished.next_steps(out, data):

@@ -18,7 +18,7 @@ from usucl._spelling import did_you_mean
 from usucl.data import UltrasoundAugmentation
 from usucl.data.augmentation import AugmentationName, check_augmentation
 from usucl.data.catalog.tables.columns import LABEL
-from usucl.training.presets import DEEPEST, load_yaml, read_yaml, words_of
+from usucl.training.presets import DEEPEST, in_words, load_yaml, read_yaml
 
 MOST = 2**31
 PRESETS = ("default", "gbcu", "pocus")
@@ -239,7 +239,7 @@ def _parsed(values: Mapping[str, Any]) -> FinetuningConfig:
             value = value.options()
         given[name] = str(value) if isinstance(value, Path) else value
         if value is None and NoneType not in get_args(kinds[name]):
-            raise ValueError(f"{name} must be {words_of(kinds[name])}, got null")
+            raise ValueError(f"{name} must be {in_words(kinds[name])}, got null")
     parser = _parser()
     try:
         return FinetuningConfig(**vars(parser.parse_object(given)))
@@ -248,7 +248,7 @@ def _parsed(values: Mapping[str, Any]) -> FinetuningConfig:
             try:
                 parser.parse_object({name: value})
             except ArgumentError as error:
-                words = words_of(kinds[name])
+                words = in_words(kinds[name])
                 raise ValueError(f"{name} must be {words}, got {value!r}") from error
         raise
 

@@ -23,8 +23,13 @@ from usucl.training.callbacks.monitor import MetricsTable
 from usucl.training.callbacks.progress import summary
 from usucl.training.callbacks.record import RunRecord
 from usucl.training.checkpoint import ADVICE
+from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.finished import show_summary
+from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
+from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
@@ -62,9 +67,9 @@ def fit(
         done = check_checkpoint(run, config, parts[0])
     else:
         run.set_aside()
-    record, earlier = RunRecord(run, module.start), run.has_earlier
+    record, earlier = RunRecord(run, module.start, data_facts(catalog)), run.has_earlier
     try:
-        run.write_config(config.to_yaml(), run_id)
+        run.write_config(explain(config, RUN_HEAD), run_id)
         run.write_split(*parts)
         if not resume:
             run.write_skipped(catalog)
@@ -144,6 +149,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
             warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
             yield
@@ -163,17 +169,23 @@ def _fit(
     config = module.config
     callbacks = Callbacks(run, config, datamodule.batches, record)
     bar = stage("Training", unit="steps")
-    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)])
+    run_id = None if module.run is None else module.run["id"]
+    loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
+    shown = progress_callbacks(bar, callbacks.probe)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
         table(["", ""], rows, title=str(run.path))
+    check_device(config, trainer.strategy.root_device)
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done else None
-        with bar:
+        with bar, settings(config.computing):
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
+            if listening() and trainer.is_global_zero:
+                show_summary(run)
             callbacks.health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)
@@ -196,5 +208,6 @@ def _fit(
         raise
     finally:
         record.stop()
+        close_loggers(loggers)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)

@@ -13,7 +13,7 @@ from usucl.cli import main
 from usucl.finetuning import presets, read_config
 from usucl.finetuning.fold import last_block
 from usucl.models import EncoderConfig, FrameEncoder
-from usucl.training.explained import explained_options
+from usucl.training.explained import explain
 
 
 def test_presets_are_the_published_recipes() -> None:
@@ -25,7 +25,7 @@ def test_presets_are_the_published_recipes() -> None:
     for name in presets():
         config = read_config(name, {})
         assert config == read_config(name, {"seed": 0})
-        assert explained_options(config).count("\n# ") >= len(vars(config))
+        assert explain(config).count("\n# ") >= len(vars(config))
 
 
 def test_a_config_reads_what_it_wrote(tmp_path: Path) -> None:
