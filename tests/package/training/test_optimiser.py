@@ -240,7 +240,13 @@ def test_accumulated_batches_make_one_step_of_their_mean(
 def test_warm_up_clipping_lars_and_accumulation_together_and_resumed(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {**SMALL, "optimiser.kind": "lars", "lr": 0.5, "warmup": 1.0, "clip": 1e-2}
+    options: dict[str, Any] = {
+        **SMALL,
+        "optimiser.kind": "lars",
+        "lr": 0.5,
+        "warmup": 1.0,
+        "clip": 1e-2,
+    }
     options |= {"accumulate": 2, "key.momentum": 0.5}
     run = watched(data, tmp_path / "run", monkeypatch, **options)
     assert run.rates == pytest.approx([0, 0.5 / 3, 1 / 3, 0.5, 0.375, 0.125])
