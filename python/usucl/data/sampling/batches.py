@@ -52,6 +52,7 @@ class FrameBatches(Dataset[FrameBatch]):
         catalog: the videos to train on.
         sampler: draws the frames; by default ``DenseSampler()``.
         image_size: side of the views in pixels.
+        channels: 3, or 1 for grey views.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
         augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
@@ -83,6 +84,7 @@ class FrameBatches(Dataset[FrameBatch]):
         sampler: Sampler | None = None,
         *,
         image_size: int = 64,
+        channels: int = 3,
         curriculum: Curriculum | None = None,
         augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
@@ -102,7 +104,7 @@ class FrameBatches(Dataset[FrameBatch]):
         self.catalog = catalog
         self.sampler = DenseSampler() if sampler is None else sampler
         self.curriculum = curriculum or Curriculum()
-        self.augmentation = Augmentation(augmentation, image_size)
+        self.augmentation = Augmentation(augmentation, image_size, channels)
         self.cache_bytes = int(cache_gb * 1e9)
         self.seed = seed
         self.num_frames = [entry.num_frames for entry in catalog]
