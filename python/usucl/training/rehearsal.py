@@ -63,7 +63,7 @@ def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: in
             f"running.devices must be at most {gpus}, the number of GPUs here, got "
             f"{running.devices}: give fewer, or running.accelerator=cpu"
         )
-    if getattr(config.encoder, "norm", None) == "sync" and accelerator == "cpu":
+    if config.encoder.norm == "sync" and accelerator == "cpu":
         raise ValueError(
             "encoder.norm must be another than 'sync' for several processes on the CPU, where "
             "PyTorch has no synchronised batch normalisation: take 'group'"
