@@ -17,6 +17,7 @@ from usucl._progress import listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
+from usucl.models.weights import left_out_in_words
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.health import WarningsTable
 from usucl.training.callbacks.monitor import MetricsTable
@@ -26,6 +27,7 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.finished import show_summary
 from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
 from usucl.training.processes.together import LostRankError, Together
@@ -130,6 +132,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         catalog,
         config.make_method().sampler(),
         image_size=config.encoder.image_size,
+        channels=config.encoder.channels,
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,
@@ -147,7 +150,7 @@ def _report_start(module: ContrastiveTraining) -> None:
     start = module.start
     if start is not None:
         head = f"{start['head']} of its head" if start["head"] else "a new head"
-        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
+        left = f"; left out: {words}" if (words := left_out_in_words(start)) else ""
         say(
             f"The encoder starts from {start['backbone']} tensors of the backbone in "
             f"{start['file']} and {head}{left}",
@@ -162,7 +165,7 @@ def _report_skipped(catalog: VideoCatalog) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences Lightning's advice on what this package has already decided."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -180,7 +183,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@_quiet()
+@quiet()
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
@@ -212,6 +215,8 @@ def _fit(
         with bar, settings(config.computing), watched:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
+            if listening() and trainer.is_global_zero:
+                show_summary(run)
             callbacks.health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)

@@ -93,10 +93,13 @@ def make_trainer(
     run: RunFolder,
     config: TrainingConfig,
     callbacks: Sequence[Callback],
-    loggers: Sequence[Logger],
-    world: World,
+    loggers: Sequence[Logger] = (),
+    world: World | None = None,
+    *,
+    steps: int | None = None,
 ) -> Trainer:
-    """Returns the trainer of a run in this process."""
+    """Returns the trainer of a run in this process; of ``steps`` alone, it saves nothing."""
+    world, whole = world or World(), steps is None
     together: dict[str, Any] = {"devices": 1, "plugins": [Checkpoints()]}
     accelerator: str = config.running.accelerator
     if world.size > 1:
@@ -110,12 +113,14 @@ def make_trainer(
     return Trainer(
         **together,
         accelerator=accelerator,
-        max_epochs=config.epochs,
+        max_epochs=config.epochs if whole else -1,
+        max_steps=-1 if steps is None else steps,
         precision=config.precision,
         accumulate_grad_batches=config.optimiser.accumulate,
         gradient_clip_val=config.optimiser.clip,
         callbacks=list(callbacks),
         logger=list(loggers),
+        enable_checkpointing=whole,
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_model_summary=False,
