@@ -1,4 +1,4 @@
-"""Two processes from end to end: started by ``usucl.train`` and by torchrun, and one that is lost."""
+"""Two processes from end to end: started by ``usucl.train`` or torchrun, and one that is lost."""
 
 from __future__ import annotations
 

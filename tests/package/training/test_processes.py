@@ -37,14 +37,12 @@ IN_FLOAT64 = {
     "augmentation": "crop",
 }
 DENSE = {"epochs": 4, "frames": 2, "steps_per_epoch": 5, "cross_k": 4}
-PAPER = {"epochs": 10}
+PAPER = {"epochs": 10, "key.momentum": 0.9}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", DENSE),
-    "dense, bank": ("dense", {**DENSE, "bank": 50}),
+    "dense, bank": ("dense", {**DENSE, "bank": 50, "max_age": 30}),
     "dense, sharded": ("dense", {**DENSE, "bank": 50, "sharded": True, "max_age": 40}),
-    "dense, sharded, less than a batch": ("dense", {**DENSE, "bank": 11, "sharded": True}),
-    "paper, bank": ("paper", {**PAPER, "bank": 21, "max_age": 16}),
-    "paper, sharded": ("paper", {**PAPER, "bank": 21, "sharded": True}),
+    "paper, sharded, less than a batch": ("paper", {**PAPER, "bank": 4, "sharded": True}),
     "paper-code": ("paper-code", PAPER),
 }
 
