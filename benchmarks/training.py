@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.harness import ROOT, OtherPrograms, describe_run, in_words
 from benchmarks.rows import OURS, Result, Row, read, write
-from benchmarks.training_turns import PARTS, Turns, lightly_steps
+from benchmarks.training_turns import PARTS, Clock, Turns, lightly_steps
 from usucl import train
 from usucl.data import write_phantom
 
@@ -193,6 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu", action="store_true", help="ResNet-50 at 224 px, on a GPU")
     parser.add_argument("--steps", type=int, help="steps with the loss, and as many with a stub")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="measure the time of the processor, which other programs hardly change; one thread",
+    )
     parser.add_argument("--out", type=Path, help="JSON file; by default by date")
     parser.add_argument("--show", type=Path, help="only show this JSON file")
     options = parser.parse_args(arguments)
@@ -201,8 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.gpu and not torch.cuda.is_available():
         parser.error("--gpu needs a GPU, and PyTorch finds none")
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads or before)
+    before, clock = torch.get_num_threads(), Clock.seconds
+    torch.set_num_threads(1 if options.processor_time else options.threads or before)
+    if options.processor_time:
+        Clock.seconds = staticmethod(time.process_time)
     start, others, about = time.perf_counter(), OtherPrograms(), describe_run()
     if torch.cuda.is_available():
         about["machine"]["gpu"] = torch.cuda.get_device_name()
@@ -226,8 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{case.name}: measured", file=sys.stderr)
     finally:
         torch.set_num_threads(before)
+        Clock.seconds = staticmethod(clock)
     about |= {"quick": options.quick, "seconds": round(time.perf_counter() - start)}
     about |= {"cores_of_others": others.cores(), "steps": steps}
+    about |= {"clock": "processor" if options.processor_time else "wall"}
     what = {OURS: "usucl.train, with its monitors", STUB: "the same, with a stub for the loss"}
     what |= {r.provider: "its modules in a plain loop" for r in rows if r.provider not in what}
     providers = {n: {"what": w, "cannot": "", "skipped": ""} for n, w in what.items()}

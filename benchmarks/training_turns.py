@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 import usucl.training.module as of_training
+from usucl.bank import NegativeBank
 from usucl.data import FrameBatch, FrameBatches
+from usucl.losses import Frames
 
 PARTS = (
     "data",
@@ -28,17 +31,36 @@ PARTS = (
     "monitors",
     "rest",
 )
+CHUNK, OTHER_VIDEOS = 65536, 10**6
 BEFORE = 3  # steps that are not counted: memory is allocated, and algorithms chosen
 _HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step")
 
 Step = Callable[[FrameBatch], None]
 
 
+class Clock:
+    """What measures: the time that passes, or that of the processor, in ``seconds``."""
+
+    seconds = staticmethod(time.perf_counter)
+
+
 def now() -> float:
     """Returns seconds, when all that was started on a GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return Clock.seconds()
+
+
+def fill(bank: NegativeBank) -> None:
+    """Fills a bank with random directions, each of another video than those of the run."""
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, bank.capacity, CHUNK):
+        count = min(CHUNK, bank.capacity - start)
+        embedding = torch.randn(count, bank.dim, generator=generator)
+        video = OTHER_VIDEOS + torch.arange(start, start + count)
+        frames = Frames(F.normalize(embedding, dim=1), video, torch.full((count,), torch.nan))
+        device = bank.device
+        bank.enqueue(Frames(*(column.to(device) for column in frames[:3])))
 
 
 class Profile:
@@ -164,6 +186,8 @@ class Turns(Callback):
             places += [(averages, "forward", "momentum encoder")]
             places += [(averages, "update", "momentum update")]
         if bank is not None:
+            assert isinstance(bank, NegativeBank)
+            fill(bank)
             places += [(bank, name, "bank") for name in ("enqueue", "frames", "candidates")]
         places += [(module, "log", "monitors"), (trainer.optimizers[0], "step", "optimiser")]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -172,6 +196,11 @@ class Turns(Callback):
         for owner, name, part in places:
             setattr(owner, name, timed(getattr(owner, name), part))
         module.backward = timed(timed_backward, "encoder, backward")  # type: ignore[method-assign]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the time between epochs, in which the run is saved."""
+        self.profile.taken()
+        self._since = now()
 
     def on_train_batch_end(
         self,
