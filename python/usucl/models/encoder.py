@@ -135,7 +135,12 @@ class FrameEncoder(nn.Module):
         if config.weights is not None:
             self.start = load_weights(self, config.weights, left_out=made.classifier)
         # Convolutions are fastest in this layout, also on the CPU; the results stay the same.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.use_layout(torch.channels_last)
+
+    def use_layout(self, layout: torch.memory_format) -> None:
+        """Keeps weights and images in this layout of their memory from now on."""
+        self._layout = layout
+        self.to(memory_format=layout)  # type: ignore[call-overload]
 
     def preprocess(self, image: Picture) -> Tensor:
         """Returns what the encoder sees of an image or of several, as in training and evaluation.
@@ -192,7 +197,7 @@ class FrameEncoder(nn.Module):
         """Returns :meth:`features` of what is known to be images, without a check."""
         if self.colours is not None:
             images = self.colours(images)
-        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.backbone(images.contiguous(memory_format=self._layout))
         return features
 
     def forward(self, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from usucl.methods import METHODS
 from usucl.run_folder import MARK
 from usucl.training.config import TrainingConfig, method_of, parser_of
 
-LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has 2,000
+LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has about 8,000
 MOST_VALUES = 10_000  # in a YAML file
 DEEPEST = 8  # files, each with the next as its preset
 _ALWAYS = {"encoder", "sampling", "curriculum", "loss", "key", "optimiser"}  # of every version
@@ -92,7 +92,7 @@ def _layers(
 ) -> Iterator[Layer]:
     """Yields the options of a preset or file, after those of the presets that it changes."""
     if str(source) in METHODS:
-        content = _load(source, METHODS[str(source)].preset)
+        content = load_yaml(source, METHODS[str(source)].preset)
         yield Layer(str(source), _flat(source, content, known))
         return
     path = Path(source)
@@ -104,8 +104,8 @@ def _layers(
         )
     if path.resolve() in within or len(within) == DEEPEST:
         raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
-    text = _read(path)
-    content = _load(path, text)
+    text = read_yaml(path)
+    content = load_yaml(path, text)
     base = content.pop("preset", None)
     if base is not None and not isinstance(base, str):
         raise ValueError(f"{path}: preset must be a name or a file, got {base!r}")
@@ -127,7 +127,12 @@ def _is_whole(text: str, content: Mapping[str, Any]) -> bool:
     return text.startswith(MARK) and content.keys() >= _ALWAYS
 
 
-def _read(source: Path) -> str:
+def read_yaml(source: Path) -> str:
+    """Returns the text of a YAML file, which may not be long.
+
+    Raises:
+        ValueError: it is too long, or not in UTF-8.
+    """
     if source.stat().st_size > LONGEST_TEXT:
         raise ValueError(f"{source} must be a YAML file of at most {LONGEST_TEXT} bytes")
     try:
@@ -136,7 +141,12 @@ def _read(source: Path) -> str:
         raise ValueError(f"{source} must be a YAML file in UTF-8: {error}") from error
 
 
-def _load(source: str | Path, text: str) -> dict[str, Any]:
+def load_yaml(source: str | Path, text: str) -> dict[str, Any]:
+    """Returns the options in a YAML text; ``source`` names it in messages.
+
+    Raises:
+        ValueError: it is no YAML, too large, or holds no options by name.
+    """
     try:
         # In Python, for a text that is nested too deeply ends the process in C.
         if _values(yaml.compose(text, yaml.SafeLoader), {}) > MOST_VALUES:
@@ -187,7 +197,7 @@ def _flat(
             pairs = {name: value}
         else:
             if isinstance(value, str):
-                value = _load(name if source is None else f"{name} of {source}", value)
+                value = load_yaml(name if source is None else f"{name} of {source}", value)
             if not isinstance(value, dict):
                 raise ValueError(f"{place}{name} must hold options by name, got {value!r}")
             pairs = {f"{name}.{option}": inner for option, inner in value.items()}
@@ -262,7 +272,7 @@ def _parsed(method: str, values: Mapping[str, Any]) -> TrainingConfig:
     for option, value in values.items():
         kind = _kind(option, defaults)
         if value is None and NoneType not in get_args(kind):  # the parser would let it pass
-            raise ValueError(f"{option} must be {_words(kind)}, got null")
+            raise ValueError(f"{option} must be {in_words(kind)}, got null")
     try:
         parsed = parser.parse_object(_nested(values))
     except ArgumentError as error:
@@ -285,7 +295,7 @@ def _said(error: ArgumentError, defaults: Mapping[str, Any], values: Mapping[str
     found = re.search(r'Parser key "([\w.]+)"', str(error))
     if not found or found[1] not in values:
         return " ".join(str(error).split())
-    return f"{found[1]} must be {_words(_kind(found[1], defaults))}, got {values[found[1]]!r}"
+    return f"{found[1]} must be {in_words(_kind(found[1], defaults))}, got {values[found[1]]!r}"
 
 
 def _kind(name: str, defaults: Mapping[str, Any]) -> Any:
@@ -293,17 +303,23 @@ def _kind(name: str, defaults: Mapping[str, Any]) -> Any:
     return get_type_hints(type(defaults[section]) if section else TrainingConfig)[option]
 
 
-def _words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """Returns the type of an option, as a sentence about it says it."""
     plain = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        return "a list of pairs (lo, hi)" if get_origin(inner) else f"a list, each {_words(inner)}"
+        inner, rest = get_args(kind)[0], get_args(kind)[1:]
+        if get_origin(inner) is tuple:
+            return "a list of pairs (lo, hi)"
+        how_many = "a pair" if len(rest) == 1 and rest[0] is not Ellipsis else "a list"
+        article, _, noun = in_words(inner).partition(" ")
+        plain_noun = article in ("a", "an")
+        return f"{how_many} of {noun}s" if plain_noun else f"{how_many}, each {in_words(inner)}"
     if get_origin(kind) is dict:
         return "options by name"
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_words(k) if k is not NoneType else "null" for k in get_args(kind))
+        return " or ".join(in_words(k) if k is not NoneType else "null" for k in get_args(kind))
     return plain.get(kind, str(kind))
 
 
