@@ -162,6 +162,8 @@ def train(
     from usucl import training
     from usucl.cli import finished
     from usucl.run_folder import RunFolder
+    from usucl.training.finished import show_summary
+    from usucl.training.processes.world import World
 
     checkpoint = RunFolder(out).checkpoint
     before = _written(checkpoint)
@@ -183,6 +185,10 @@ def train(
             progress=not no_progress,
             **options,
         )
+    if not World.here().is_first:
+        return
+    if no_progress:
+        show_summary(RunFolder(out))
     for line in finished.of_training(out):
         say(line)
     for line in finished.next_steps(out, data):
