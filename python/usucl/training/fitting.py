@@ -17,6 +17,7 @@ from usucl._progress import listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
+from usucl.models.weights import left_out_in_words
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.health import WarningsTable
 from usucl.training.callbacks.monitor import MetricsTable
@@ -29,6 +30,8 @@ from usucl.training.explained import RUN_HEAD, explain
 from usucl.training.finished import show_summary
 from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
+from usucl.training.processes.together import LostRankError, Together
+from usucl.training.processes.world import World
 from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
@@ -42,6 +45,7 @@ def fit(
     parts: tuple[VideoCatalog, VideoCatalog],
     *,
     resume: bool,
+    together: Together | None = None,
 ) -> None:
     """Trains an encoder and writes the run folder.
 
@@ -51,10 +55,14 @@ def fit(
         catalog: all videos, of which the skipped are reported.
         parts: the videos to train on, and those held out.
         resume: go on from the run's checkpoint.
+        together: the processes that train together, of which rank 0 alone writes; None for one.
 
     Raises:
         See :func:`usucl.train`.
     """
+    if together is not None and not together.world.is_first:
+        _fit_besides(run, config, parts, resume, together)
+        return
     datamodule = make_datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
     module = _module(config, restored=resume)
@@ -78,7 +86,7 @@ def fit(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, run.path)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, done, record)
+        _fit(module, datamodule, parts[1], run, done, record, together)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -88,6 +96,22 @@ def fit(
             if not (resume or earlier):
                 run.discard()
         raise
+
+
+def _fit_besides(
+    run: RunFolder,
+    config: TrainingConfig,
+    parts: tuple[VideoCatalog, VideoCatalog],
+    resume: bool,
+    together: Together,
+) -> None:
+    """Trains in a process that writes nothing."""
+    datamodule = make_datamodule(parts[0], config)
+    module = _module(config, restored=resume)
+    torch.manual_seed(config.seed + together.world.rank)
+    done = check_checkpoint(run, config, parts[0]) if resume else 0
+    record = RunRecord(run, module.start)
+    _fit(module, datamodule, parts[1], run, done, record, together)
 
 
 def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
@@ -108,6 +132,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         catalog,
         config.make_method().sampler(),
         image_size=config.encoder.image_size,
+        channels=config.encoder.channels,
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,
@@ -117,6 +142,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         num_workers=sampling.num_workers,
         multiprocessing_context=sampling.multiprocessing_context,
         seed=config.seed,
+        split=True,
     )
 
 
@@ -124,7 +150,7 @@ def _report_start(module: ContrastiveTraining) -> None:
     start = module.start
     if start is not None:
         head = f"{start['head']} of its head" if start["head"] else "a new head"
-        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
+        left = f"; left out: {words}" if (words := left_out_in_words(start)) else ""
         say(
             f"The encoder starts from {start['backbone']} tensors of the backbone in "
             f"{start['file']} and {head}{left}",
@@ -139,7 +165,7 @@ def _report_skipped(catalog: VideoCatalog) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences Lightning's advice on what this package has already decided."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -157,7 +183,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@_quiet()
+@quiet()
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
@@ -165,14 +191,16 @@ def _fit(
     run: RunFolder,
     done: int,
     record: RunRecord,
+    together: Together | None,
 ) -> None:
     config = module.config
-    callbacks = Callbacks(run, config, datamodule.batches, record)
+    world = World() if together is None else together.world
+    callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
     run_id = None if module.run is None else module.run["id"]
     loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
     shown = progress_callbacks(bar, callbacks.probe)
-    trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
@@ -181,7 +209,10 @@ def _fit(
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done else None
-        with bar, settings(config.computing):
+        if together is not None:
+            together.wait_for_all("decoded")
+        watched = contextlib.nullcontext() if together is None else together.naming("a step")
+        with bar, settings(config.computing), watched:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
             if listening() and trainer.is_global_zero:
@@ -199,10 +230,10 @@ def _fit(
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(run.path)) from error
         raise
-    except (MemoryError, DamagedFileError, NothingLearnedError):
+    except (MemoryError, DamagedFileError, NothingLearnedError, LostRankError):
         raise
     except Exception as error:
-        if done and not callbacks.monitor.started:
+        if done and world.is_first and not callbacks.monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from usucl.bank import NegativeBank, ShardedBank
+from usucl.bank import NegativeBank
+from usucl.bank.round_robin import RoundRobinBank
 from usucl.losses import LossInputs, Selection, positive_similarities, share_above
 
 NEAR_DUPLICATE = 0.98
@@ -61,7 +62,7 @@ def _greatest_weight(cross: Tensor, temperature: float | None) -> float:
     return float(torch.softmax(cross / temperature, dim=1).amax(1).mean())
 
 
-def bank_ages(bank: NegativeBank | ShardedBank | None, steps: int) -> dict[str, float]:
+def bank_ages(bank: NegativeBank | RoundRobinBank | None, steps: int) -> dict[str, float]:
     """Returns the mean and the greatest age of the bank's frames, in steps since they came.
 
     The frames of this step have age 0. A step counts as the mean number of frames that came in
@@ -71,7 +72,6 @@ def bank_ages(bank: NegativeBank | ShardedBank | None, steps: int) -> dict[str, 
         bank: the bank, or this process's part of one.
         steps: how many steps have filled it.
     """
-    bank = bank.local if isinstance(bank, ShardedBank) else bank
     if bank is None or bank.enqueued == 0 or steps == 0:
         return {"bank_age": math.nan, "bank_age_oldest": math.nan}
     ages = bank.ages()

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from usucl._files import DamagedFileError
 from usucl._spread import effective_rank, uniformity
 from usucl._tables import read_table, table_line, write_table
-from usucl.bank import ShardedBank
+from usucl.bank.round_robin import RoundRobinBank
 from usucl.data import FrameBatch
 from usucl.losses import Frames, positive_similarities, share_above_margin
 from usucl.models import save_encoder
@@ -290,5 +290,5 @@ class SaveAfterEpoch(Callback):
         if trainer.is_global_zero:
             save_encoder(pl_module.encoder, self.run.path)
         bank = pl_module.bank
-        if bank is not None and (trainer.is_global_zero or isinstance(bank, ShardedBank)):
+        if bank is not None and (trainer.is_global_zero or isinstance(bank, RoundRobinBank)):
             bank.save(self.run.bank)

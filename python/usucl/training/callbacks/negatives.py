@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from usucl import _style as style
-from usucl.data import FrameBatch, FrameBatches, VideoError, load_frames
+from usucl.data import BatchPart, FrameBatch, FrameBatches, VideoError, load_frames
 from usucl.data.transforms import MEAN, STD
 from usucl.losses import Frames, positive_similarities
 from usucl.run_folder import RunFolder
@@ -208,7 +208,7 @@ class NegativesSheet(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: FrameBatch,
+        batch: FrameBatch | BatchPart,
         batch_idx: int,
     ) -> None:
         """Draws a sheet after the last batch of an epoch that gets one."""
@@ -217,6 +217,8 @@ class NegativesSheet(Callback):
         if not (trainer.is_last_batch and epoch % self.every == 0 and trainer.is_global_zero):
             return
         batches, has_bank = batches_of(trainer), pl_module.bank is not None
+        if isinstance(batch, BatchPart):
+            batch = batches[trainer.current_epoch, batch_idx]  # with the images of all processes
         unit = UNITS[pl_module.config.sampling.time_unit]
         rows = list(Step(batch, outputs, batches, unit, has_bank).rows(self.anchors))
         path = self.run.negatives_sheet(epoch)
