@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from usucl._files import DamagedFileError, write_atomically
@@ -198,7 +199,9 @@ def _fit(
     callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
     run_id = None if module.run is None else module.run["id"]
-    loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
+    loggers: list[Logger] = []
+    if world.is_first:
+        loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
     shown = progress_callbacks(bar, callbacks.probe)
     trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
     interrupt = signal.getsignal(signal.SIGINT)

@@ -27,7 +27,7 @@ from usucl.training.processes.environment import Started
 from usucl.training.processes.together import StopTogether
 from usucl.training.processes.world import World
 
-ON_RANK_0 = (GuardTable, Health, Monitor, RunRecord)
+ON_RANK_0 = (GuardTable, Health, Monitor, NegativesSheet, RunRecord)
 """What writes files and exchanges nothing. Everything else acts in every process."""
 
 
