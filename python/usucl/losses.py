@@ -29,6 +29,7 @@ __all__ = [
     "paper_code_inputs",
     "paper_inputs",
     "positive_similarities",
+    "share_above",
     "share_above_margin",
 ]
 
@@ -369,9 +370,14 @@ def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
     """
     if margin is None:
         return math.nan
+    return share_above(inputs, positive_similarities(inputs).amax(1, keepdim=True) + margin)
+
+
+@torch.no_grad()
+def share_above(inputs: LossInputs, limit: Tensor) -> float:
+    """Returns the share of the possible negatives of all anchors above a limit ``[N, 1]``."""
     anchors, possible, struck = inputs.anchors, 0, 0
     query = anchors.embedding.float()
-    limit = positive_similarities(inputs).amax(1, keepdim=True) + margin
     window = inputs.window.expand(len(query), 2)
     for block in inputs.negatives:
         rows = max(1, _PAIRS_AT_ONCE // max(1, len(block.video)))

@@ -184,6 +184,10 @@ class NegativeBank:
         """
         self._ring.enqueue(frames)
 
+    def count_elsewhere(self, frames: int) -> None:
+        """Sets how many frames other parts of the same bank were given, which ages count too."""
+        self._ring.elsewhere = frames
+
     def reembed(self, slots: Tensor, embedding: Tensor) -> None:
         """Replaces the embeddings of the frames in ``slots``, whose age becomes 0.
 

@@ -18,6 +18,7 @@ from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
 from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
+from usucl.data.sampling.sharing import BatchPart
 from usucl.data.store import FrameStore, StorePlan, load_frames
 from usucl.data.transforms import normalise
 from usucl.data.video import Video, VideoError, open_video
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Augmentation",
+    "BatchPart",
     "Curriculum",
     "DenseSampler",
     "Frame",

@@ -12,7 +12,13 @@ from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
-from usucl.training.options import ComputingConfig, LossConfig, OptimiserConfig
+from usucl.training.options import (
+    ComputingConfig,
+    LossConfig,
+    OptimiserConfig,
+    RunningConfig,
+    WatchingConfig,
+)
 
 MOST = 2**31  # epochs or steps
 
@@ -46,7 +52,8 @@ class TrainingConfig:
             the first, learning rate and curriculum are those of a run of that length; from each
             on, the learning rate begins another half cosine, and the curriculum's last window
             stays.
-        precision: precision of the encoder: float32, or mixed with bfloat16 or float16 by autocast.
+        precision: precision of the encoder: float32, mixed with bfloat16 or float16 by autocast,
+            or float64 on the CPU, which is slow and shows what is rounding.
         log_every: steps between two rows of ``metrics.csv``.
         encoder: the network.
         sampling: the choice of a batch's frames, of the type that the method needs.
@@ -54,7 +61,9 @@ class TrainingConfig:
         loss: the loss.
         key: the negative bank and the momentum encoder, of the type that the method needs.
         optimiser: the optimiser.
+        running: the processes that train together.
         computing: how the encoders are computed.
+        watching: what is measured and shown meanwhile.
     """
 
     data: str = ""
@@ -67,7 +76,7 @@ class TrainingConfig:
     method: str = Dense.name
     epochs: int = 50
     extended: tuple[int, ...] = ()
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     log_every: int = 10
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     sampling: SamplingConfig = field(default_factory=Dense.sampling_options)
@@ -75,7 +84,9 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     key: KeyConfig = field(default_factory=Dense.key_options)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    running: RunningConfig = field(default_factory=RunningConfig)
     computing: ComputingConfig = field(default_factory=ComputingConfig)
+    watching: WatchingConfig = field(default_factory=WatchingConfig)
 
     def __post_init__(self) -> None:
         for name, least, most in (("epochs", 1, MOST), ("log_every", 1, MOST), ("seed", 0, 2**63)):

@@ -26,7 +26,11 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.finished import show_summary
+from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
+from usucl.training.processes.together import LostRankError, Together
+from usucl.training.processes.world import World
 from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import check_checkpoint, new_id
@@ -40,6 +44,7 @@ def fit(
     parts: tuple[VideoCatalog, VideoCatalog],
     *,
     resume: bool,
+    together: Together | None = None,
 ) -> None:
     """Trains an encoder and writes the run folder.
 
@@ -49,10 +54,14 @@ def fit(
         catalog: all videos, of which the skipped are reported.
         parts: the videos to train on, and those held out.
         resume: go on from the run's checkpoint.
+        together: the processes that train together, of which rank 0 alone writes; None for one.
 
     Raises:
         See :func:`usucl.train`.
     """
+    if together is not None and not together.world.is_first:
+        _fit_besides(run, config, parts, resume, together)
+        return
     datamodule = make_datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
     module = _module(config, restored=resume)
@@ -76,7 +85,7 @@ def fit(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, run.path)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, done, record)
+        _fit(module, datamodule, parts[1], run, done, record, together)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -86,6 +95,22 @@ def fit(
             if not (resume or earlier):
                 run.discard()
         raise
+
+
+def _fit_besides(
+    run: RunFolder,
+    config: TrainingConfig,
+    parts: tuple[VideoCatalog, VideoCatalog],
+    resume: bool,
+    together: Together,
+) -> None:
+    """Trains in a process that writes nothing."""
+    datamodule = make_datamodule(parts[0], config)
+    module = _module(config, restored=resume)
+    torch.manual_seed(config.seed + together.world.rank)
+    done = check_checkpoint(run, config, parts[0]) if resume else 0
+    record = RunRecord(run, module.start)
+    _fit(module, datamodule, parts[1], run, done, record, together)
 
 
 def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
@@ -115,6 +140,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         num_workers=sampling.num_workers,
         multiprocessing_context=sampling.multiprocessing_context,
         seed=config.seed,
+        split=True,
     )
 
 
@@ -137,7 +163,7 @@ def _report_skipped(catalog: VideoCatalog) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences Lightning's advice on what this package has already decided."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -155,7 +181,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@_quiet()
+@quiet()
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
@@ -163,11 +189,16 @@ def _fit(
     run: RunFolder,
     done: int,
     record: RunRecord,
+    together: Together | None,
 ) -> None:
     config = module.config
-    callbacks = Callbacks(run, config, datamodule.batches, record)
+    world = World() if together is None else together.world
+    callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
-    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)])
+    run_id = None if module.run is None else module.run["id"]
+    loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
+    shown = progress_callbacks(bar, callbacks.probe)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
     interrupt = signal.getsignal(signal.SIGINT)
     if listening():
         rows = summary(module, datamodule.batches, held_out, trainer, done)
@@ -176,9 +207,14 @@ def _fit(
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done else None
-        with bar, settings(config.computing):
+        if together is not None:
+            together.wait_for_all("decoded")
+        watched = contextlib.nullcontext() if together is None else together.naming("a step")
+        with bar, settings(config.computing), watched:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
+            if listening() and trainer.is_global_zero:
+                show_summary(run)
             callbacks.health.check(config)
     except SIGTERMException:  # an exit of the whole program, with the code of success
         say("usucl: terminated (SIGTERM)", stderr=True)
@@ -192,14 +228,15 @@ def _fit(
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(run.path)) from error
         raise
-    except (MemoryError, DamagedFileError, NothingLearnedError):
+    except (MemoryError, DamagedFileError, NothingLearnedError, LostRankError):
         raise
     except Exception as error:
-        if done and not callbacks.monitor.started:
+        if done and world.is_first and not callbacks.monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise
     finally:
         record.stop()
+        close_loggers(loggers)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)

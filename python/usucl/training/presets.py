@@ -92,7 +92,7 @@ def _layers(
 ) -> Iterator[Layer]:
     """Yields the options of a preset or file, after those of the presets that it changes."""
     if str(source) in METHODS:
-        content = _load(source, METHODS[str(source)].preset)
+        content = load_yaml(source, METHODS[str(source)].preset)
         yield Layer(str(source), _flat(source, content, known))
         return
     path = Path(source)
@@ -104,8 +104,8 @@ def _layers(
         )
     if path.resolve() in within or len(within) == DEEPEST:
         raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
-    text = _read(path)
-    content = _load(path, text)
+    text = read_yaml(path)
+    content = load_yaml(path, text)
     base = content.pop("preset", None)
     if base is not None and not isinstance(base, str):
         raise ValueError(f"{path}: preset must be a name or a file, got {base!r}")
@@ -127,7 +127,12 @@ def _is_whole(text: str, content: Mapping[str, Any]) -> bool:
     return text.startswith(MARK) and content.keys() >= _ALWAYS
 
 
-def _read(source: Path) -> str:
+def read_yaml(source: Path) -> str:
+    """Returns the text of a YAML file, which may not be long.
+
+    Raises:
+        ValueError: it is too long, or not in UTF-8.
+    """
     if source.stat().st_size > LONGEST_TEXT:
         raise ValueError(f"{source} must be a YAML file of at most {LONGEST_TEXT} bytes")
     try:
@@ -136,7 +141,12 @@ def _read(source: Path) -> str:
         raise ValueError(f"{source} must be a YAML file in UTF-8: {error}") from error
 
 
-def _load(source: str | Path, text: str) -> dict[str, Any]:
+def load_yaml(source: str | Path, text: str) -> dict[str, Any]:
+    """Returns the options in a YAML text; ``source`` names it in messages.
+
+    Raises:
+        ValueError: it is no YAML, too large, or holds no options by name.
+    """
     try:
         # In Python, for a text that is nested too deeply ends the process in C.
         if _values(yaml.compose(text, yaml.SafeLoader), {}) > MOST_VALUES:
@@ -187,7 +197,7 @@ def _flat(
             pairs = {name: value}
         else:
             if isinstance(value, str):
-                value = _load(name if source is None else f"{name} of {source}", value)
+                value = load_yaml(name if source is None else f"{name} of {source}", value)
             if not isinstance(value, dict):
                 raise ValueError(f"{place}{name} must hold options by name, got {value!r}")
             pairs = {f"{name}.{option}": inner for option, inner in value.items()}
@@ -300,7 +310,7 @@ def in_words(kind: Any) -> str:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
         inner, rest = get_args(kind)[0], get_args(kind)[1:]
-        if get_origin(inner):
+        if get_origin(inner) is tuple:
             return "a list of pairs (lo, hi)"
         how_many = "a pair" if len(rest) == 1 and rest[0] is not Ellipsis else "a list"
         article, _, noun = in_words(inner).partition(" ")

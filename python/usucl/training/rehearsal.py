@@ -13,6 +13,7 @@ from usucl.losses import Frames, LossInputs, contrastive_loss
 from usucl.models import FrameEncoder
 from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
+from usucl.training.loggers import check_loggers
 
 MANY = 64  # negatives, more than a rehearsal has
 STATES = 4  # copies of the weights: themselves, their gradients, and two of the optimiser
@@ -25,11 +26,50 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
         ValueError, TypeError: an option is out of its range, does not go with the others or with
             the data, or needs more memory than this machine has; the message names it.
     """
+    check_loggers(config.watching)
     encoder = empty_encoder(config)
     _rehearse_memory(config, data, encoder)
     _rehearse_loss(config)
     _rehearse_bank(config)
     _rehearse_batch(config, data, encoder)
+
+
+def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: int) -> None:
+    """Checks that several processes can train so together.
+
+    Raises:
+        ValueError: there are too many for the batches, the bank or this machine; the message names
+            the option.
+    """
+    running, gpus = config.running, torch.cuda.device_count()
+    if running.accelerator == "gpu" and not gpus:
+        raise ValueError("running.accelerator must be cpu or auto, as no GPU is found, got gpu")
+    if processes == 1:
+        return
+    wanted = f"{processes} processes"
+    draws = [data.draw(0, step, guarded=False).video for step in (0, len(data) - 1)]
+    videos = min(len(set(draw.tolist())) for draw in draws)
+    if processes > videos:
+        raise ValueError(
+            f"running.devices must be at most {videos}, the number of videos in the smallest "
+            f"batch, of which every process takes its share, got {wanted}: give more "
+            "sampling.videos, or fewer processes"
+        )
+    if config.key.sharded and processes > config.key.bank:
+        raise ValueError(f"key.bank must hold a frame for each of {wanted}, got {config.key.bank}")
+    accelerator = running.chosen_accelerator()
+    if accelerator == "gpu" and running.devices > gpus:
+        raise ValueError(
+            f"running.devices must be at most {gpus}, the number of GPUs here, got "
+            f"{running.devices}: give fewer, or running.accelerator=cpu"
+        )
+    if getattr(config.encoder, "norm", None) == "sync" and accelerator == "cpu":
+        raise ValueError(
+            "encoder.norm must be another than 'sync' for several processes on the CPU, where "
+            "PyTorch has no synchronised batch normalisation: take 'group'"
+        )
+    rows = len(draws[-1]) // videos * (videos // processes)
+    _rehearse_batch(config, data, empty_encoder(config), rows)
 
 
 def empty_encoder(config: TrainingConfig) -> FrameEncoder:
@@ -97,8 +137,13 @@ def _rehearse_bank(config: TrainingConfig) -> None:
             raise type(error)(f"key.{error}") from error
 
 
-def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
-    """Encodes the smallest batch, the last of an epoch, with each window, without numbers."""
+def _rehearse_batch(
+    config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder, rows: int | None = None
+) -> None:
+    """Encodes the smallest batch, the last of an epoch, with each window, without numbers.
+
+    Of several processes, the one with the fewest has ``rows`` of it.
+    """
     size = config.encoder.image_size
     for window in config.curriculum.windows:
         try:
@@ -108,6 +153,7 @@ def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEn
                 f"curriculum.windows must be smaller for these videos, got {window}"
             ) from error
     n, k = draw.negatives.shape
+    n = n if rows is None else rows
     further = draw.positive.shape[1:]
     with torch.device("meta"):
         view, ids, time = torch.empty(n, 3, size, size), torch.empty(n).long(), torch.empty(n)
@@ -123,5 +169,5 @@ def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEn
             f"data must hold more videos{patients} to train on for method {config.method!r} with "
             f"encoder.backbone {config.encoder.backbone!r} and encoder.image_size {size}, whose "
             f"batch normalisation needs more than one value, got {len(data.catalog)} videos and "
-            f"sampling.videos {sampling.videos}"
+            f"sampling.videos {sampling.videos}{'' if rows is None else ' for all processes'}"
         ) from error

@@ -24,6 +24,7 @@ from usucl.data.sampling.curriculum import Curriculum, Window
 from usucl.data.sampling.guard import PixelGuard, thumbnails, without_conflict
 from usucl.data.sampling.parts import PartBounds
 from usucl.data.sampling.samplers import DenseSampler, Draw, Sampler, anchor_conflicts
+from usucl.data.sampling.sharing import BatchPart
 from usucl.data.sampling.steps import EpochSteps, Key, ShareOfBatches
 from usucl.data.sampling.workers import check_context, report_errors
 from usucl.data.store import FrameStore, StorePlan
@@ -150,12 +151,18 @@ class FrameBatches(Dataset[FrameBatch]):
             f"{self.sampler})"
         )
 
-    def decode(self) -> None:
-        """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done."""
+    def decode(self, store: FrameStore | None = None) -> None:
+        """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done.
+
+        Args:
+            store: frames of these videos to take instead, at the short side of the augmentation.
+        """
         if self._store is not None:
             return
         plan, short_side = self.store_plan(), self.augmentation.short_side
-        self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes, plan=plan)
+        self._store = store or FrameStore(
+            self.catalog.entries, short_side, self.cache_bytes, plan=plan
+        )
         if self.guard is not None:
             guard = PixelGuard(self.guard, map(self._thumbnails, range(len(self.catalog))))
             self.traits = self.traits._replace(guard=guard)
@@ -172,7 +179,8 @@ class FrameBatches(Dataset[FrameBatch]):
         rank: int = 0,
         world: int = 1,
         split: bool = False,
-    ) -> DataLoader[FrameBatch]:
+        whole: bool = False,
+    ) -> DataLoader[Any]:
         """Returns the batches of one process, epoch by epoch.
 
         Call ``loader.sampler.set_epoch(epoch)`` before each epoch, as with PyTorch's
@@ -192,6 +200,8 @@ class FrameBatches(Dataset[FrameBatch]):
                 be defined at the top of a module.
             rank, world: number of this process, and of all.
             split: share every batch instead of taking turns.
+            whole: with ``split``, give every process a ``BatchPart``, which says what the whole
+                batch is.
 
         Raises:
             ValueError: workers cannot be started so, the sampler or the augmentation cannot be sent
@@ -201,11 +211,11 @@ class FrameBatches(Dataset[FrameBatch]):
             own = {"sampler": self.sampler, "augmentation": self.augmentation.transform}
             check_context(multiprocessing_context, **own)
         self.decode()  # before any worker starts, so that they share the memory
-        data: Dataset[FrameBatch] = self
+        data: Dataset[Any] = self
         if split:
             last = self.draw(0, len(self) - 1, guarded=False)  # samplers have no smaller batch
             _check_shares(len(np.unique(last.video)), world)
-            data = ShareOfBatches(self, rank, world)
+            data = ShareOfBatches(self, rank, world, whole=whole)
         return DataLoader(
             data,
             batch_size=None,
@@ -293,12 +303,20 @@ class FrameBatches(Dataset[FrameBatch]):
         """Returns the batch of ``(epoch, step)``; a third number is ``narrowed`` at that time."""
         return self.share(key, 0, 1)
 
-    def share(self, key: Key, rank: int, world: int) -> FrameBatch:
+    def part(self, key: Key, rank: int, world: int) -> BatchPart:
+        """Returns the images of :meth:`share`, and what the whole batch is; the same arguments."""
+        whole = self.share(key, 0, 1, images=False)
+        video = whole.video.numpy()
+        rows = [torch.from_numpy(_rows_of(video, other, world)) for other in range(world)]
+        return BatchPart.of(whole, self.share(key, rank, world), rows, rank)
+
+    def share(self, key: Key, rank: int, world: int, *, images: bool = True) -> FrameBatch:
         """Returns what one of several processes has of a batch: every ``world``-th of its videos.
 
         Args:
             key: see :meth:`__getitem__`.
             rank, world: number of the process, and of all.
+            images: make the images; otherwise they have no pixels.
         """
         self.decode()
         epoch, step, *rest = key
@@ -319,7 +337,9 @@ class FrameBatches(Dataset[FrameBatch]):
             seeds = seeds.reshape(frames.shape)[rows].reshape(-1)
             frames, time, offset, n = frames[rows], time[rows], offset[rows], len(rows)
             draw = Draw(*(column[rows] for column in draw))
-        views = self.augmentation(self._images(draw, frames), seeds.tolist())
+        views = torch.empty(frames.size, 3, 0, 0)
+        if images:
+            views = self.augmentation(self._images(draw, frames), seeds.tolist())
         views = views.reshape(*frames.shape, *views.shape[1:])
         negative_time = self.clock.times(np.repeat(draw.video, k), draw.negatives.reshape(-1))
         first = 1 + positives.shape[1]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import lightning
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -12,6 +16,7 @@ from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
+from usucl.data.sampling.sharing import BatchPart
 
 
 class VideoDataModule(lightning.LightningDataModule):
@@ -22,6 +27,8 @@ class VideoDataModule(lightning.LightningDataModule):
             cache_gb, seed: see :class:`FrameBatches`.
         num_workers: processes that make batches; 0 makes them in the training process.
         multiprocessing_context: how they are started, see :meth:`FrameBatches.loader`.
+        split: several processes share every batch, and get each a :class:`BatchPart` of it; by
+            default they take turns at the steps.
 
     Attributes:
         batches: the :class:`FrameBatches`.
@@ -45,6 +52,7 @@ class VideoDataModule(lightning.LightningDataModule):
         num_workers: int = 0,
         multiprocessing_context: str | None = None,
         seed: int = 0,
+        split: bool = False,
     ) -> None:
         super().__init__()
         self.batches = FrameBatches(
@@ -61,6 +69,7 @@ class VideoDataModule(lightning.LightningDataModule):
         )
         self.num_workers = num_workers
         self.multiprocessing_context = multiprocessing_context
+        self.split = split
 
     def __repr__(self) -> str:
         return f"VideoDataModule({self.batches!r})"
@@ -72,12 +81,25 @@ class VideoDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[FrameBatch]:
         """Returns the batches of this process, epoch by epoch; see :meth:`FrameBatches.loader`."""
         trainer = self.trainer
+        split = self.split and trainer is not None and trainer.world_size > 1
         return self.batches.loader(
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
+            split=split,
+            whole=split,
         )
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Leaves the numbers of images on the CPU, which needs them to know what to exchange."""
+        move = partial(super().transfer_batch_to_device, device=device, dataloader_idx=0)
+        if not isinstance(batch, BatchPart):
+            return move(batch)
+        whole = FrameBatch(*batch.whole[:3], *move(batch.whole[3:]))
+        return batch._replace(whole=whole, images=move(batch.images))
 
     @property
     def steps_per_epoch(self) -> int:
