@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from usucl._ranges import check_range
@@ -159,8 +160,7 @@ class FinetuningConfig:
 
     def to_yaml(self) -> str:
         """Returns the text that :func:`read_config` reads."""
-        parser = _parser()
-        return str(parser.dump(parser.parse_object(asdict(self))))
+        return str(yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True))
 
 
 def presets() -> list[str]:
@@ -241,13 +241,16 @@ def _parsed(values: Mapping[str, Any]) -> FinetuningConfig:
         if value is None and NoneType not in get_args(kinds[name]):
             raise ValueError(f"{name} must be {in_words(kinds[name])}, got null")
     parser = _parser()
-    for name, value in given.items():
-        try:
-            parser.parse_object({name: value})
-        except ArgumentError as error:
-            words = in_words(kinds[name])
-            raise ValueError(f"{name} must be {words}, got {value!r}") from error
-    return FinetuningConfig(**vars(parser.parse_object(given)))
+    try:
+        return FinetuningConfig(**vars(parser.parse_object(given)))
+    except ArgumentError:
+        for name, value in given.items():  # the parser's own words name no option for sure
+            try:
+                parser.parse_object({name: value})
+            except ArgumentError as error:
+                words = in_words(kinds[name])
+                raise ValueError(f"{name} must be {words}, got {value!r}") from error
+        raise
 
 
 _NAMES = tuple(inspect.signature(FinetuningConfig).parameters)

@@ -17,6 +17,7 @@ from usucl._progress import listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.models import save_encoder
+from usucl.models.weights import left_out_in_words
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.health import WarningsTable
 from usucl.training.callbacks.monitor import MetricsTable
@@ -131,6 +132,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         catalog,
         config.make_method().sampler(),
         image_size=config.encoder.image_size,
+        channels=config.encoder.channels,
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,
@@ -148,7 +150,7 @@ def _report_start(module: ContrastiveTraining) -> None:
     start = module.start
     if start is not None:
         head = f"{start['head']} of its head" if start["head"] else "a new head"
-        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
+        left = f"; left out: {words}" if (words := left_out_in_words(start)) else ""
         say(
             f"The encoder starts from {start['backbone']} tensors of the backbone in "
             f"{start['file']} and {head}{left}",

@@ -98,7 +98,7 @@ def make_trainer(
     *,
     steps: int | None = None,
 ) -> Trainer:
-    """Returns the trainer of a run in this process; of so many ``steps`` alone, it saves nothing."""
+    """Returns the trainer of a run in this process; of ``steps`` alone, it saves nothing."""
     world, whole = world or World(), steps is None
     together: dict[str, Any] = {"devices": 1, "plugins": [Checkpoints()]}
     accelerator: str = config.running.accelerator

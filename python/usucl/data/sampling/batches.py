@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from usucl.data.augmentation import Augment, Augmentation, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.sampling.balance import generator
+from usucl.data.sampling.batch import BatchPart, FrameBatch, check_shares, rows_of
 from usucl.data.sampling.candidates import (
     VideoTraits,
     anchor_windows,
@@ -24,32 +25,11 @@ from usucl.data.sampling.curriculum import Curriculum, Window
 from usucl.data.sampling.guard import PixelGuard, thumbnails, without_conflict
 from usucl.data.sampling.parts import PartBounds
 from usucl.data.sampling.samplers import DenseSampler, Draw, Sampler, anchor_conflicts
-from usucl.data.sampling.sharing import BatchPart
 from usucl.data.sampling.steps import EpochSteps, Key, ShareOfBatches
 from usucl.data.sampling.workers import check_context, report_errors
 from usucl.data.store import FrameStore, StorePlan
 
 FRAMES_AT_ONCE = 256  # of a video, for the thumbnails of the pixel guard
-
-
-class FrameBatch(NamedTuple):
-    """One training batch of N anchors with k sampled intra-video negatives each.
-
-    Views are normalised float32 images. Where a video has no frame inside the window, the
-    negative's time is NaN, which no temporal window contains, and its view shows the anchor.
-    The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives; the
-    offset of its positives is known all the same.
-    """
-
-    anchor_view: Tensor  # float32 [N, 3, S, S]
-    positive_view: Tensor  # float32 [N, 3, S, S], a near frame; [N, R, 3, S, S] for R > 1 of them
-    negative_view: Tensor  # float32 [N, k, 3, S, S]
-    video: Tensor  # int64 [N], index in the catalogue
-    time: Tensor  # float32 [N], of the anchor, in ``time_unit``
-    patient: Tensor  # int64 [N], -1 where unknown
-    frame: Tensor  # int64 [N], index of the anchor's frame
-    negative_time: Tensor  # float32 [N, k]
-    positive_offset: Tensor | None = None  # float32 [N] or [N, R], time since that of the anchor
 
 
 class FrameBatches(Dataset[FrameBatch]):
@@ -72,6 +52,7 @@ class FrameBatches(Dataset[FrameBatch]):
         catalog: the videos to train on.
         sampler: draws the frames; by default ``DenseSampler()``.
         image_size: side of the views in pixels.
+        channels: 3, or 1 for grey views.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
         augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
@@ -103,6 +84,7 @@ class FrameBatches(Dataset[FrameBatch]):
         sampler: Sampler | None = None,
         *,
         image_size: int = 64,
+        channels: int = 3,
         curriculum: Curriculum | None = None,
         augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
@@ -122,7 +104,7 @@ class FrameBatches(Dataset[FrameBatch]):
         self.catalog = catalog
         self.sampler = DenseSampler() if sampler is None else sampler
         self.curriculum = curriculum or Curriculum()
-        self.augmentation = Augmentation(augmentation, image_size)
+        self.augmentation = Augmentation(augmentation, image_size, channels)
         self.cache_bytes = int(cache_gb * 1e9)
         self.seed = seed
         self.num_frames = [entry.num_frames for entry in catalog]
@@ -214,7 +196,7 @@ class FrameBatches(Dataset[FrameBatch]):
         data: Dataset[Any] = self
         if split:
             last = self.draw(0, len(self) - 1, guarded=False)  # samplers have no smaller batch
-            _check_shares(len(np.unique(last.video)), world)
+            check_shares(len(np.unique(last.video)), world)
             data = ShareOfBatches(self, rank, world, whole=whole)
         return DataLoader(
             data,
@@ -307,7 +289,7 @@ class FrameBatches(Dataset[FrameBatch]):
         """Returns the images of :meth:`share`, and what the whole batch is; the same arguments."""
         whole = self.share(key, 0, 1, images=False)
         video = whole.video.numpy()
-        rows = [torch.from_numpy(_rows_of(video, other, world)) for other in range(world)]
+        rows = [torch.from_numpy(rows_of(video, other, world)) for other in range(world)]
         return BatchPart.of(whole, self.share(key, rank, world), rows, rank)
 
     def share(self, key: Key, rank: int, world: int, *, images: bool = True) -> FrameBatch:
@@ -332,8 +314,8 @@ class FrameBatches(Dataset[FrameBatch]):
         offset = (shown.reshape(positives.shape) - time[:, None]).reshape(draw.positive.shape)
         time[self._without_time(draw, window)] = np.nan
         if world > 1:
-            _check_shares(len(np.unique(draw.video)), world)
-            rows = _rows_of(draw.video, rank, world)
+            check_shares(len(np.unique(draw.video)), world)
+            rows = rows_of(draw.video, rank, world)
             seeds = seeds.reshape(frames.shape)[rows].reshape(-1)
             frames, time, offset, n = frames[rows], time[rows], offset[rows], len(rows)
             draw = Draw(*(column[rows] for column in draw))
@@ -407,17 +389,3 @@ class FrameBatches(Dataset[FrameBatch]):
             for place, image in zip(places, wanted, strict=True):
                 images[place] = image
         return images
-
-
-def _check_shares(videos: int, world: int) -> None:
-    if videos < world:
-        raise ValueError(
-            f"world must be at most {videos}, the number of videos in the smallest batch, where "
-            f"processes share it, got {world}"
-        )
-
-
-def _rows_of(video: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """Returns the rows of every ``world``-th video of a batch, from the ``rank``-th on."""
-    distinct = list(dict.fromkeys(video.tolist()))
-    return np.flatnonzero(np.isin(video, distinct[rank::world]))

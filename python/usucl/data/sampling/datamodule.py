@@ -12,19 +12,19 @@ from torch.utils.data import DataLoader
 
 from usucl.data.augmentation import Augment, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
-from usucl.data.sampling.batches import FrameBatch, FrameBatches
+from usucl.data.sampling.batch import BatchPart, FrameBatch
+from usucl.data.sampling.batches import FrameBatches
 from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
-from usucl.data.sampling.sharing import BatchPart
 
 
 class VideoDataModule(lightning.LightningDataModule):
     """Training batches from a catalogue of videos, for Lightning.
 
     Args:
-        catalog, sampler, image_size, curriculum, augmentation, time_unit, min_gap, guard,
-            cache_gb, seed: see :class:`FrameBatches`.
+        catalog, sampler, image_size, channels, curriculum, augmentation, time_unit, min_gap,
+            guard, cache_gb, seed: see :class:`FrameBatches`.
         num_workers: processes that make batches; 0 makes them in the training process.
         multiprocessing_context: how they are started, see :meth:`FrameBatches.loader`.
         split: several processes share every batch, and get each a :class:`BatchPart` of it; by
@@ -43,6 +43,7 @@ class VideoDataModule(lightning.LightningDataModule):
         sampler: Sampler | None = None,
         *,
         image_size: int = 64,
+        channels: int = 3,
         curriculum: Curriculum | None = None,
         augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
@@ -59,6 +60,7 @@ class VideoDataModule(lightning.LightningDataModule):
             catalog,
             sampler,
             image_size=image_size,
+            channels=channels,
             curriculum=curriculum,
             augmentation=augmentation,
             time_unit=time_unit,

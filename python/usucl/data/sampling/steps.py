@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch.utils.data import Dataset, DistributedSampler
 
 if TYPE_CHECKING:
-    from usucl.data.sampling.batches import FrameBatch, FrameBatches
-    from usucl.data.sampling.sharing import BatchPart
+    from usucl.data.sampling.batch import BatchPart, FrameBatch
+    from usucl.data.sampling.batches import FrameBatches
 
 Key: TypeAlias = "tuple[int, int] | tuple[int, int, tuple[int, ...]]"
 """(epoch, step), and what the curriculum has learned of the run, if it learns."""

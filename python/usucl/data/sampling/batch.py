@@ -1,15 +1,33 @@
-"""A batch that several processes share: each has some of the images, and knows what all are."""
+"""A batch; and one that several processes share, of which each has some of the images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from usucl.data.sampling.batches import FrameBatch
+
+class FrameBatch(NamedTuple):
+    """One training batch of N anchors with k sampled intra-video negatives each.
+
+    Views are normalised float32 images. Where a video has no frame inside the window, the
+    negative's time is NaN, which no temporal window contains, and its view shows the anchor.
+    The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives; the
+    offset of its positives is known all the same.
+    """
+
+    anchor_view: Tensor  # float32 [N, 3, S, S]
+    positive_view: Tensor  # float32 [N, 3, S, S], a near frame; [N, R, 3, S, S] for R > 1 of them
+    negative_view: Tensor  # float32 [N, k, 3, S, S]
+    video: Tensor  # int64 [N], index in the catalogue
+    time: Tensor  # float32 [N], of the anchor, in ``time_unit``
+    patient: Tensor  # int64 [N], -1 where unknown
+    frame: Tensor  # int64 [N], index of the anchor's frame
+    negative_time: Tensor  # float32 [N, k]
+    positive_offset: Tensor | None = None  # float32 [N] or [N, R], time since that of the anchor
 
 
 class BatchPart(NamedTuple):
@@ -66,3 +84,18 @@ class BatchPart(NamedTuple):
             number[rows[rank]].flatten(),
             owner.repeat_interleave(sum(counts)),
         )
+
+
+def check_shares(videos: int, world: int) -> None:
+    """Raises ValueError if there are fewer videos than processes to share them."""
+    if videos < world:
+        raise ValueError(
+            f"world must be at most {videos}, the number of videos in the smallest batch, where "
+            f"processes share it, got {world}"
+        )
+
+
+def rows_of(video: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Returns the rows of every ``world``-th video of a batch, from the ``rank``-th on."""
+    distinct = list(dict.fromkeys(video.tolist()))
+    return np.flatnonzero(np.isin(video, distinct[rank::world]))
