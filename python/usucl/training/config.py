@@ -12,7 +12,7 @@ from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
-from usucl.training.options import LossConfig, OptimiserConfig
+from usucl.training.options import LossConfig, OptimiserConfig, SavingConfig
 
 MOST = 2**31  # epochs or steps
 
@@ -54,6 +54,7 @@ class TrainingConfig:
         loss: the loss.
         key: the negative bank and the momentum encoder, of the type that the method needs.
         optimiser: the optimiser.
+        saving: the checkpoints.
     """
 
     data: str = ""
@@ -74,6 +75,7 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     key: KeyConfig = field(default_factory=Dense.key_options)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    saving: SavingConfig = field(default_factory=SavingConfig)
 
     def __post_init__(self) -> None:
         for name, least, most in (("epochs", 1, MOST), ("log_every", 1, MOST), ("seed", 0, 2**63)):

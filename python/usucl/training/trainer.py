@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from usucl._progress import Stage, listening
 from usucl.data import FrameBatches
 from usucl.run_folder import RunFolder
+from usucl.training.callbacks.finite import FiniteLoss
 from usucl.training.callbacks.guard import GuardTable
 from usucl.training.callbacks.hardness import NarrowingWindows
 from usucl.training.callbacks.health import Health
-from usucl.training.callbacks.monitor import Monitor, SaveAfterEpoch
+from usucl.training.callbacks.monitor import Monitor
 from usucl.training.callbacks.progress import ProgressCallback
 from usucl.training.callbacks.record import RunRecord
+from usucl.training.callbacks.saving import Saving
+from usucl.training.callbacks.stopping import Stopping
 from usucl.training.checkpoint import Checkpoints
 from usucl.training.config import TrainingConfig
 
@@ -31,6 +35,7 @@ class Callbacks:
         record: keeps ``run.json``.
 
     Attributes:
+        stopping: listens to signals that end the run.
         health: tells what goes wrong without an error.
         monitor: writes the metrics.
     """
@@ -38,18 +43,20 @@ class Callbacks:
     def __init__(
         self, run: RunFolder, config: TrainingConfig, batches: FrameBatches, record: RunRecord
     ) -> None:
+        self.stopping = Stopping()
         self.health = Health(run.warnings)
         self.monitor = Monitor(run.metrics, config.log_every)
-        self._all: list[Callback] = [self.health, self.monitor]
+        self._all: list[Callback] = [
+            self.stopping,
+            FiniteLoss(run),
+            self.health,
+            self.monitor,
+        ]
         if batches.curriculum.kind == "hardness":
             self._all.append(NarrowingWindows(batches))
         if batches.guard is not None:
             self._all.append(GuardTable(run.guard, batches))
-        self._all += [
-            record,
-            SaveAfterEpoch(run),
-            ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
-        ]
+        self._all += [record, Saving(run, config.saving, self.stopping, record)]
 
     def __iter__(self) -> Iterator[Callback]:
         return iter(self._all)
@@ -60,20 +67,23 @@ def progress_callbacks(bar: Stage) -> list[Callback]:
     return [ProgressCallback(bar)] if listening() else []
 
 
-def make_trainer(run: RunFolder, config: TrainingConfig, callbacks: Sequence[Callback]) -> Trainer:
-    """Returns the trainer of a run."""
+def make_trainer(
+    run: RunFolder, config: TrainingConfig, callbacks: Sequence[Callback], first_step: int = 1
+) -> Trainer:
+    """Returns the trainer of a run, whose loggers forget what they know from ``first_step`` on."""
     return Trainer(
         devices=1,
         max_epochs=config.epochs,
         precision=config.precision,
         callbacks=list(callbacks),
         plugins=[Checkpoints()],
-        logger=_loggers(run),
+        logger=_loggers(run, first_step),
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
-def _loggers(run: RunFolder) -> list[Logger]:
-    return [TensorBoardLogger(run.path, name=run.tensorboard.name, version="")]
+def _loggers(run: RunFolder, first_step: int) -> list[Logger]:
+    purge: dict[str, Any] = {"purge_step": first_step} if first_step > 1 else {}
+    return [TensorBoardLogger(run.path, name=run.tensorboard.name, version="", **purge)]

@@ -12,6 +12,7 @@ from usucl.data.sampling.batches import FrameBatch, FrameBatches
 from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
+from usucl.data.sampling.steps import EpochSteps
 
 
 class VideoDataModule(lightning.LightningDataModule):
@@ -25,6 +26,7 @@ class VideoDataModule(lightning.LightningDataModule):
 
     Attributes:
         batches: the :class:`FrameBatches`.
+        first: epoch and batch, of this process, with which a run begins or goes on.
 
     Raises:
         ValueError: see :class:`FrameBatches`.
@@ -61,6 +63,7 @@ class VideoDataModule(lightning.LightningDataModule):
         )
         self.num_workers = num_workers
         self.multiprocessing_context = multiprocessing_context
+        self.first = (0, 0)
 
     def __repr__(self) -> str:
         return f"VideoDataModule({self.batches!r})"
@@ -72,12 +75,15 @@ class VideoDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[FrameBatch]:
         """Returns the batches of this process, epoch by epoch; see :meth:`FrameBatches.loader`."""
         trainer = self.trainer
-        return self.batches.loader(
+        loader = self.batches.loader(
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
         )
+        assert isinstance(loader.sampler, EpochSteps)
+        loader.sampler.go_on(*self.first)
+        return loader
 
     @property
     def steps_per_epoch(self) -> int:

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "numpy", "faiss-cpu", "faiss-gp
 
 
 class RunRecord(Callback):
-    """Keeps ``run.json`` up to date: before the first step, after each epoch and at the end.
+    """Keeps ``run.json`` up to date: before the first step, after each checkpoint and at the end.
 
     Args:
         run: folder of the run.
@@ -70,6 +70,11 @@ class RunRecord(Callback):
         """Writes that all epochs are done."""
         self.facts["finished"] = _now()
         self._update(trainer)
+
+    def saved(self, epochs: int, steps: int) -> None:
+        """Writes what the checkpoint that has just been written holds."""
+        self.facts |= {"epochs_done": epochs, "steps_done": steps}
+        self._write()
 
     def stop(self) -> None:
         """Writes the time until the end, however the run ended."""

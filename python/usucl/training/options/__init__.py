@@ -2,5 +2,6 @@
 
 from usucl.training.options.loss import LossConfig
 from usucl.training.options.optimiser import OptimiserConfig
+from usucl.training.options.saving import SavingConfig
 
-__all__ = ["LossConfig", "OptimiserConfig"]
+__all__ = ["LossConfig", "OptimiserConfig", "SavingConfig"]
