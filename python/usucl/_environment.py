@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 def name_user() -> None:
@@ -65,21 +66,50 @@ def commit_of(file: str) -> str | None:
         The commit, with ``+changes`` if files of the checkout differ from it; None if the file is
         not in a checkout's history, as where the package is installed.
     """
-    folder = str(Path(file).resolve().parent)
+    source = Path(file).resolve()
+    if _git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
+        return None
+    state = git_state(source.parent)
+    return None if state is None else state["commit"] + ("+changes" if state["changes"] else "")
 
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Returns the commit of the checkout that a folder is in, and whether files differ from it.
+
+    Nothing is written, and no network is used.
+
+    Returns:
+        ``commit``, and ``changes``, which is None if that takes too long to find out; None where
+        there is no git, no checkout, no commit yet, or a checkout of another user, which git
+        refuses.
+    """
+    commit = _git(folder, "rev-parse", "--short=12", "--verify", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changes": None if changed is None else bool(changed)}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """Returns what a git command prints; None if it fails or takes too long, or without git."""
     import subprocess
 
-    def git(*words: str) -> str:
-        command = ["git", "-C", folder, *words]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return found.stdout.strip()
-
+    # A file system monitor is a program of the checkout's choice; a lazy fetch uses the network.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words]
     try:
-        git("ls-files", "--error-unmatch", Path(file).name)
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+        found = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=10,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1"},
+        )
     except (OSError, subprocess.SubprocessError):
         return None
+    return found.stdout.strip()
 
 
 # The extra that brings a module. What the base installation brings is in all of them.

@@ -7,9 +7,10 @@ anchors, positives and keys, and in their ids and times: the mask of the loss do
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from usucl_ext import Frames, HardNegativeNCE, Selection, build_info, hard_negative_nce
@@ -21,11 +22,14 @@ __all__ = [
     "LossInputs",
     "Selection",
     "build_info",
+    "contrastive_loss",
     "dense_inputs",
     "hard_negative_nce",
+    "momentum_inputs",
     "paper_code_inputs",
     "paper_inputs",
     "positive_similarities",
+    "share_above",
     "share_above_margin",
 ]
 
@@ -41,16 +45,23 @@ class LossInputs(NamedTuple):
         positives: ``[N, D]``, or ``[N, R, D]`` for several per anchor.
         negatives: key blocks, in the order in which the indices of a ``Selection`` count.
         window: ``[2]`` or ``[N, 2]`` float32, distances in time of intra-video negatives.
+        positive_distance: ``[N, R]`` float32, distance in time from each anchor to each of its
+            positives; None where it is not known.
     """
 
     anchors: Frames
     positives: Tensor
     negatives: tuple[Frames, ...]
     window: Tensor
+    positive_distance: Tensor | None = None
 
 
 def dense_inputs(
-    first: Frames, second: Tensor, window: Tensor, bank: Frames | None = None
+    first: Frames,
+    second: Tensor,
+    window: Tensor,
+    bank: Frames | None = None,
+    offset: Tensor | None = None,
 ) -> LossInputs:
     """Makes every frame an anchor, a positive and, where the mask allows it, a negative of others.
 
@@ -65,6 +76,7 @@ def dense_inputs(
             begin beyond that distance.
         window: ``[N, 2]`` float32, (lo, hi) of each frame in the unit of ``first.time``.
         bank: further keys, usually without gradient.
+        offset: ``[N]`` or ``[N, R]`` float32, times of the further views from those of ``first``.
     """
     views = [first.embedding, *(second.unbind(1) if second.dim() == 3 else [second])]
     number = len(views)
@@ -77,7 +89,57 @@ def dense_inputs(
     others = [views[:i] + views[i + 1 :] for i in range(number)]
     positives = [other[0] if second.dim() == 2 else torch.stack(other, dim=1) for other in others]
     negatives = (every,) if bank is None else (every, bank)
-    return LossInputs(every, torch.cat(positives), negatives, window.repeat(number, 1))
+    distance = None
+    if offset is not None:
+        times = F.pad(offset.reshape(len(offset), number - 1), (1, 0))  # of all views
+        others_of = [[j for j in range(number) if j != i] for i in range(number)]
+        apart = [(times[:, of] - times[:, i, None]).abs() for i, of in enumerate(others_of)]
+        distance = torch.cat(apart)
+    return LossInputs(every, torch.cat(positives), negatives, window.repeat(number, 1), distance)
+
+
+def momentum_inputs(
+    anchors: Frames,
+    positives: Tensor,
+    window: Tensor,
+    *,
+    query_negatives: bool,
+    offset: Tensor | None = None,
+) -> LossInputs:
+    """Makes every frame an anchor whose positives come from a momentum encoder.
+
+    The intra-video negatives are other frames of the batch as one of the two encoders sees them,
+    by ``query_negatives``; the frames of other videos count in every view that is there. Source of
+    the momentum encoder: He et al., CVPR 2020 (arXiv 1911.05722).
+
+    Args:
+        anchors: N frames by the query encoder, with gradient.
+        positives: ``[N, D]`` or ``[N, R, D]``, further views by the momentum encoder.
+        window: ``[N, 2]`` float32, (lo, hi) of each frame in the unit of ``anchors.time``.
+        query_negatives: take the intra-video negatives from ``anchors``, so that they have a
+            gradient; else from ``positives``.
+        offset: ``[N]`` or ``[N, R]`` float32, times of the positives from those of the anchors.
+    """
+    keys = momentum_keys(anchors, positives, with_times=not query_negatives)
+    blocks = (anchors, keys) if query_negatives else (keys,)
+    distance = None if offset is None else offset.reshape(len(offset), -1).abs()
+    return LossInputs(anchors, positives, blocks, window, distance)
+
+
+def momentum_keys(anchors: Frames, positives: Tensor, *, with_times: bool) -> Frames:
+    """Returns positives ``[N, D]`` or ``[N, R, D]`` as frames of their anchors' videos.
+
+    They have the times of their anchors, or else none (NaN), which keeps them out of the
+    intra-video negatives.
+    """
+    number = positives[..., 0].numel() // max(1, len(positives))
+    time = anchors.time if with_times else torch.full_like(anchors.time, torch.nan)
+    return Frames(
+        positives.flatten(0, -2),
+        anchors.video.repeat_interleave(number),
+        time.repeat_interleave(number),
+        None if anchors.patient is None else anchors.patient.repeat_interleave(number),
+    )
 
 
 def paper_inputs(
@@ -151,14 +213,152 @@ def paper_code_inputs(
     return LossInputs(Frames(anchors, row, time, patient), positives, (intra, cross), window)
 
 
+def contrastive_loss(
+    inputs: LossInputs,
+    *,
+    label_smoothing: float = 0.0,
+    positive_decay: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, Selection]:
+    r"""Returns the hard-negative loss of one step, and the negatives behind it.
+
+    Without the first two options it is :func:`hard_negative_nce` of the inputs, to the bit.
+
+    ``positive_decay`` weights the positives of an anchor by their distance dt in time: as
+    ``exp(-|dt| / positive_decay)``, over the sum of these. A positive that is farther than the
+    nearest by ``positive_decay`` has 37 % of its weight. After VanBerlo et al., 2024 (arXiv
+    2403.07715), who weight pairs of near frames by their distance.
+
+    ``label_smoothing`` softens the target. With the K + 1 logits l of :func:`hard_negative_nce`, of
+    which ``l_0`` is the positive's and K the number of negatives found (the soft nearest
+    neighbour counts as one), it is the cross-entropy to the target ``1 - e + e / (K + 1)`` for the
+    positive and ``e / (K + 1)`` for each negative, as ``torch.nn.CrossEntropyLoss`` has it::
+
+        loss_i = logsumexp(l) - l_0 + e (l_0 - mean(l_0, ..., l_K))
+               = logsumexp(l) - l_0 + e (K s_p - s_1 - ... - s_K) / ((K + 1) temperature)
+
+    So a negative that is already far is not pushed further away: the gradient by a negative's logit
+    is 0 where its probability is ``e / (K + 1)``. Of several positives it is the same mean as that
+    of the losses. The loss is then not 0 at its least. After HiCo, Zhang et al., ACCV 2022
+    (arXiv 2210.04477), who smooth hard labels because images of other classes look alike.
+
+    Args:
+        inputs: N anchors, their positives and the key blocks of one step. Gradients go to all
+            that require them, as without these options.
+        label_smoothing: e, in ``[0, 1)``.
+        positive_decay: in the unit of time, > 0; None for equal weights. It needs
+            ``inputs.positive_distance``, and has no effect on a single positive.
+        options: those of :func:`hard_negative_nce` but for the window, which is that of
+            ``inputs``, the weights of the positives, and ``return_selection``.
+
+    Returns:
+        The loss as ``options["reduction"]`` has it, and the :class:`Selection`.
+
+    Raises:
+        ValueError: an option is out of its range, or ``inputs.positive_distance`` is missing.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    weights = None
+    if positive_decay is not None:
+        weights = _weights_by_distance(inputs.positive_distance, positive_decay)
+    loss, selection = hard_negative_nce(
+        *inputs[:3],
+        window=inputs.window,
+        positive_weights=weights,
+        return_selection=True,
+        **options,
+    )
+    if label_smoothing == 0:
+        return loss, selection
+    row = _above_mean_logit(
+        inputs,
+        selection,
+        options.get("temperature", 0.07),
+        options.get("soft_nn_temperature"),
+        weights,
+    )
+    reduction = options.get("reduction", "mean")
+    if reduction != "none":
+        row = row.sum() / (max(1, len(row)) if reduction == "mean" else 1)
+    return loss + label_smoothing * row, selection
+
+
+def _weights_by_distance(distance: Tensor | None, decay: float) -> Tensor | None:
+    if not (decay > 0 and math.isfinite(decay)):
+        raise ValueError(f"positive_decay must be finite and > 0, got {decay}")
+    if distance is None:
+        raise ValueError("inputs.positive_distance must be given for positive_decay, got None")
+    if distance.shape[1] == 1:
+        return None
+    # Only ratios matter, and the greatest weight is 1 however far all of them are.
+    return (-(distance - distance.amin(1, keepdim=True)) / decay).exp()
+
+
+def _above_mean_logit(
+    inputs: LossInputs,
+    selection: Selection,
+    temperature: float | Tensor,
+    soft_nn_temperature: float | Tensor | None,
+    weights: Tensor | None,
+) -> Tensor:
+    """Returns ``l_0 - mean(l)`` per anchor, ``[N]``, with gradients; 0 without negatives."""
+    intra_taken, cross_taken = selection.intra_index >= 0, selection.cross_index >= 0
+    # A row without negatives may be one that is not finite: it must not reach the keys' gradients.
+    found = (intra_taken.any(1) | cross_taken.any(1))[:, None]
+    query = inputs.anchors.embedding.to(selection.intra_similarity.dtype)
+    query = query.masked_fill(~found, 0.0)
+    positives = inputs.positives.reshape(len(query), -1, query.shape[1]).to(query.dtype)
+    positive = (query[:, None] * positives.masked_fill(~found[..., None], 0.0)).sum(2)
+    shares = torch.ones_like(positive) if weights is None else weights
+    positive = (positive * shares).sum(1) / shares.sum(1)
+    intra, cross = (
+        _similarities(query, inputs.negatives, index)
+        for index in (selection.intra_index, selection.cross_index)
+    )
+    if soft_nn_temperature is not None:
+        cross, cross_taken = _soft_nearest_neighbour(cross, cross_taken, soft_nn_temperature)
+    count = intra_taken.sum(1) + cross_taken.sum(1)
+    excess = count * positive - intra.sum(1) - cross.sum(1)
+    return excess / ((count + 1) * temperature)
+
+
+def _similarities(query: Tensor, blocks: tuple[Frames, ...], index: Tensor) -> Tensor:
+    """Returns ``q_i . k_j`` of pairs ``[N, k]``, 0 where the index is -1, with gradients."""
+    keys = query.new_zeros(*index.shape, query.shape[1])
+    first = 0
+    for block in blocks:
+        rows, table = len(block.video), block.embedding
+        if rows > 0:
+            inside = (index >= first) & (index < first + rows)
+            if table.requires_grad:  # before, so that gradients are summed in float32
+                table = table.to(query.dtype)
+            safe = (index - first).clamp(0, rows - 1)
+            # Deterministic gradients: on a CPU those of embedding, on a GPU those of indexing.
+            taken = table[safe] if table.is_cuda else F.embedding(safe, table)
+            # Keys that are not finite are never selected, and 0 * inf must not arise.
+            keys = torch.where(inside[..., None], taken.to(query.dtype), keys)
+        first += rows
+    return (query[:, None] * keys).sum(2)
+
+
+def _soft_nearest_neighbour(
+    similarity: Tensor, taken: Tensor, temperature: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns ``sum_j softmax(s / temperature)_j s_j`` over the taken keys, ``[N, 1]``."""
+    present = taken.any(1, keepdim=True)
+    logits = (similarity / temperature).masked_fill(~taken & present, -math.inf)
+    return (logits.softmax(1) * similarity).sum(1, keepdim=True), present
+
+
 @torch.no_grad()
 def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
     """Returns the share of the possible negatives that ``margin`` strikes out, over all anchors.
 
     A possible negative of anchor i is a key that the mask makes an intra-video or cross-video
     negative of it; struck out are those with ``s_ij > s_p + margin``, where ``s_p`` is that of the
-    most similar positive. The pairs are compared part
-    by part, so the matrix of all N x M similarities is never in memory.
+    most similar positive. The pairs are compared part by part, so the matrix of all N x M
+    similarities is never in memory.
 
     Args:
         inputs: N anchors, their positives and the key blocks of one step.
@@ -169,9 +369,14 @@ def share_above_margin(inputs: LossInputs, margin: float | None) -> float:
     """
     if margin is None:
         return math.nan
+    return share_above(inputs, positive_similarities(inputs).amax(1, keepdim=True) + margin)
+
+
+@torch.no_grad()
+def share_above(inputs: LossInputs, limit: Tensor) -> float:
+    """Returns the share of the possible negatives of all anchors above a limit ``[N, 1]``."""
     anchors, possible, struck = inputs.anchors, 0, 0
     query = anchors.embedding.float()
-    limit = positive_similarities(inputs).amax(1, keepdim=True) + margin
     window = inputs.window.expand(len(query), 2)
     for block in inputs.negatives:
         rows = max(1, _PAIRS_AT_ONCE // max(1, len(block.video)))

@@ -46,14 +46,18 @@ class RunFolder:
         skipped: table of the files that could not be read, and why.
         metrics: table of the metrics of training.
         warnings: table of what was wrong in training, and the step when it was first seen.
+        hardness: table of histograms of the similarities, of positives and selected negatives.
+        probe: table of what the probes of the encoder measured in training.
         guard: table of the pairs of frames that the pixel guard refuses, per video.
+        negatives: folder with sheets of mined negatives, see :meth:`negatives_sheet`.
+        loggers: folder of the other loggers, with the identities that the run has there.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
         backbone_weights, exported: the encoder in torchvision's names; folder of other formats.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
         best: folder with the encoder that a watched metric has found best, see
-            :attr:`best_metric`.
+            :attr:`best_facts`.
         failed_batch: the batch whose loss was not finite, with which training has ended.
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
@@ -74,7 +78,11 @@ class RunFolder:
         self.skipped = path / "skipped.csv"
         self.metrics = path / "metrics.csv"
         self.warnings = path / "warnings.csv"
+        self.hardness = path / "hardness.csv"
+        self.probe = path / "probe.csv"
         self.guard = path / "guard.csv"
+        self.negatives = path / "negatives"
+        self.loggers = path / "loggers"
         self.encoder_config = path / "encoder.json"
         self.encoder_weights = path / "encoder.safetensors"
         self.backbone_weights = path / "backbone.safetensors"
@@ -84,6 +92,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.checkpoint = self.checkpoints / "last.ckpt"
         self.best = path / "best"
+        self.best_facts = self.best / "best.json"
         self.failed_batch = path / "failed_batch.safetensors"
         self.tensorboard = path / "tensorboard"
         self.evaluation = path / "evaluation.json"
@@ -225,31 +234,19 @@ class RunFolder:
 
     @property
     def _results(self) -> tuple[Path, ...]:
-        """Everything that a new run replaces."""
-        return (
-            self.encoder_weights,
-            self.encoder_config,
-            self.backbone_weights,
-            self.exported,
-            self.initial,
-            self.metrics,
-            self.warnings,
-            self.guard,
-            self.facts,
-            self.split,
-            self.skipped,
-            self.checkpoints,
-            self.bank,
-            self.best,
-            self.failed_batch,
-            self.tensorboard,
-            self.embeddings,
-            self.embedded,
-            self.figures,
-            self.evaluation,
-            self.evaluations,
-            self.report,
-        )
+        """Everything that a new run replaces: all but the config, which is written over."""
+        others = ("path", "config")
+        own = (path for name, path in vars(self).items() if name not in others)
+        return tuple(path for path in own if path.parent == self.path)
+
+    def negatives_sheet(self, epoch: int) -> Path:
+        """Returns the path of the sheet of negatives that were mined in ``epoch``, from 1."""
+        return (self.negatives / f"epoch_{epoch:04}").with_suffix(".png")
+
+    @property
+    def last_negatives(self) -> Path | None:
+        """The latest sheet of mined negatives, if there is one."""
+        return max(self.negatives.glob("epoch_*.png"), key=_number_in, default=None)
 
     def scan(
         self,
@@ -383,6 +380,11 @@ class RunFolder:
                 if row["part"] == TRAIN or not only_trained
             ]
         )
+
+
+def _number_in(sheet: Path) -> tuple[int, str]:
+    digits = sheet.stem.removeprefix("epoch_")
+    return int(digits) if digits.isdecimal() else -1, sheet.name
 
 
 def different_videos(run: Path, **differences: Sequence[str]) -> None:

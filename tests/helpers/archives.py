@@ -67,3 +67,9 @@ def told_what_is_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ):
         monkeypatch.setattr(module, name, telling(getattr(module, name)))
     return names
+
+
+def lines_of_manifest(cache: Path) -> tuple[Path, list[bytes]]:
+    """The one manifest in a cache folder, and its lines."""
+    (file,) = (cache / "catalogs").iterdir()
+    return file, file.read_bytes().splitlines(keepends=True)

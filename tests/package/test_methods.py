@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from usucl.data import DenseSampler, FrameBatch, FrameSampler
-from usucl.losses import Frames
+from usucl.losses import Frames, hard_negative_nce
 from usucl.methods import METHODS, Method
 from usucl.training import TrainingConfig, read_config
 
@@ -77,6 +77,81 @@ def test_dense_keeps_the_second_views_for_later_steps() -> None:
         assert torch.equal(column, expected)
 
 
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("negatives", ["query", "momentum"])
+def test_dense_with_a_momentum_encoder(negatives: str, several: bool) -> None:
+    """Anchors and their gradient are the query encoder's, positives the momentum encoder's."""
+    data, query, momentum = batch(6, 0), Encoder(1.0), Encoder(2.0)
+    number, dense = 2 if several else 1, method("dense", momentum=0.9, negatives=negatives)
+    if several:
+        views = torch.stack([data.positive_view, data.positive_view.flip(0)], dim=1)
+        offset = torch.rand(6, 2) - 0.5
+        data = data._replace(positive_view=views, positive_offset=offset)
+        dense = METHODS["dense"](replace(dense.sampling, positives=2), dense.key)
+    window = torch.tensor([0.1, 0.5]).repeat(6, 1)
+    inputs = dense.inputs(data, query, momentum, window)
+    assert dense.momentum == 0.9 and (query.calls, momentum.calls) == (6, 6 * number)
+    assert torch.equal(inputs.anchors.embedding, query(data.anchor_view))
+    keys = momentum(data.positive_view.flatten(0, -4))
+    shape = (6, 2, 8) if several else (6, 8)
+    assert torch.equal(inputs.positives, keys.reshape(shape))
+    if several:
+        assert torch.equal(inputs.positive_distance, offset.abs())
+
+    first, last = inputs.negatives[0], inputs.negatives[-1]
+    rows = torch.arange(6).repeat_interleave(number)
+    assert torch.equal(last.embedding, keys) and torch.equal(last.video, data.video[rows])
+    if negatives == "query":
+        assert torch.equal(first.embedding, inputs.anchors.embedding)
+        assert torch.equal(first.time, data.time) and bool(last.time.isnan().all())
+    else:
+        assert len(inputs.negatives) == 1 and torch.equal(last.time, data.time[rows])
+    options = {"window": window, "intra_k": 12, "cross_k": 12, "return_selection": True}
+    _, selection = hard_negative_nce(*inputs[:3], **options)
+    for i, (intra, cross) in enumerate(
+        zip(selection.intra_index.tolist(), selection.cross_index.tolist(), strict=True)
+    ):
+        own = {j for j in range(6) if j // 2 == i // 2 and j != i}  # two anchors per video
+        others = {j for j in range(6) if data.patient[j] != data.patient[i]}
+        from_keys = {6 + j for j in range(6 * number) if int(rows[j]) in others}
+        if negatives == "query":
+            assert set(intra) - {-1} == own and set(cross) - {-1} == others | from_keys
+        else:
+            assert {int(rows[j]) for j in intra if j >= 0} == own
+            assert {j + 6 for j in cross if j >= 0} == from_keys
+
+    kept = dense.bank_after(inputs)
+    assert dense.bank_before(inputs) is None and kept is not None
+    assert torch.equal(kept.embedding, keys) and torch.equal(kept.patient, data.patient[rows])
+    assert dense.bank_has_times == (negatives == "momentum")
+    assert bool(kept.time.isnan().all()) == (negatives == "query")
+
+
+def test_a_pixel_guard_keeps_earlier_frames_from_being_intra_video_negatives() -> None:
+    for key in ({}, {"momentum": 0.9, "negatives": "momentum"}):
+        plain = method("dense", **key)
+        guarded = METHODS["dense"](replace(plain.sampling, guard=0.98), plain.key)
+        window = torch.tensor([0.1, 0.5]).repeat(6, 1)
+        inputs = guarded.inputs(batch(6, 0), Encoder(1.0), Encoder(2.0), window)
+        assert plain.bank_has_times and not guarded.bank_has_times
+        kept = guarded.bank_after(inputs)
+        assert kept is not None and bool(kept.time.isnan().all())
+        assert torch.equal(inputs.negatives[0].time[:6], batch(6, 0).time)
+
+
+def test_weights_of_positives_follow_the_batch() -> None:
+    data = batch(4, 3)
+    data = data._replace(
+        positive_view=torch.stack([data.positive_view] * 2, dim=1),
+        positive_offset=torch.tensor([[0.1, -0.2]]).repeat(4, 1),
+    )
+    for name in ("paper", "paper-code"):
+        kind = METHODS[name]
+        made = kind(kind.sampling_options(positives=2), kind.key_options())
+        inputs = made.inputs(data, Encoder(1.0), Encoder(2.0), torch.empty(4, 2))
+        assert torch.equal(inputs.positive_distance, torch.tensor([[0.1, 0.2]]).repeat(4, 1))
+
+
 @pytest.mark.parametrize(("negatives", "by_query"), [("query", True), ("momentum", False)])
 def test_paper_takes_positives_from_the_momentum_encoder(negatives: str, by_query: bool) -> None:
     data, query, momentum = batch(4, 3), Encoder(1.0), Encoder(2.0)
@@ -103,8 +178,22 @@ def test_options_of_another_method_are_refused() -> None:
     message = r"steps_per_epoch is for method 'dense' only: 'paper' has no such option, got 3"
     with pytest.raises(ValueError, match=message):
         read_config("paper", {"steps_per_epoch": 3})
-    with pytest.raises(ValueError, match=r"key\.momentum is for method 'paper' or 'paper-code' on"):
-        read_config("dense", {"key.momentum": 0.9})
+    message = r"sampling\.negatives is for method 'paper' or 'paper-code' only"
+    with pytest.raises(ValueError, match=message):
+        read_config("dense", {"sampling.negatives": 3})
+    with pytest.raises(
+        ValueError, match=r"key\.negatives must be 'query' where key\.momentum is nu"
+    ):
+        read_config("dense", {"key.negatives": "momentum"})
+    with pytest.raises(ValueError, match=r"key\.momentum must be in \[0, 1\], got 1\.5"):
+        read_config("dense", {"key.momentum": 1.5})
+    with pytest.raises(
+        ValueError, match=r"loss\.positive_decay must be None unless sampling\.posi"
+    ):
+        read_config("dense", {"positive_decay": 0.1})
+    for name, value in (("positive_decay", 0.0), ("label_smoothing", 1.0)):
+        with pytest.raises(ValueError, match=rf"loss\.{name} must be .*, got {value}"):
+            read_config("dense", {name: value, "sampling.positives": 2})
     with pytest.raises(ValueError, match=r"method must be one of dense, paper, .*got 'x'"):
         read_config("dense", {"method": "x"})
     with pytest.raises(TypeError, match="sampling must be PaperSampling for method 'paper'"):
@@ -128,9 +217,8 @@ def test_files_from_before_methods_had_options_still_read(tmp_path: Path) -> Non
     assert config.key == METHODS["paper"].key_options(bank=8, momentum=0.99, negatives="momentum")
     dense = read_config(stored, {"method": "dense", "augmentation": "dense"})
     assert dense.sampling.augmentation == "crop-flip-jitter"
-    assert "momentum" not in {option.name for option in fields(dense.key)}
-    text = dense.to_yaml()
-    assert "negatives" not in text and "augmentation: crop-flip-jitter" in text
+    assert "negatives" not in {option.name for option in fields(dense.sampling)}
+    assert "augmentation: crop-flip-jitter" in dense.to_yaml()
     for text in ("- 1", "just words", "a: ["):
         stored.write_text(text)
         with pytest.raises(ValueError, match=r"config\.yaml"):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FIRST_LINE = 3.0  # seconds until a pipe has its first line
 BETWEEN_LINES = 30.0
+LINES, SELDOM = 60, 600.0  # lines for all the time so far, but never farther apart in seconds
 WORTH_A_LINE = 2.0  # seconds that a stage must have taken for a line at its end
 BETWEEN_DRAWINGS = 0.08  # seconds
 WIDEST_BAR, NARROWEST_BAR = 40, 8  # columns
@@ -48,7 +49,10 @@ class Display:
 
 
 class Lines(Display):
-    """A line every 30 seconds at most, and one at the end of every longer stage."""
+    """A line every 30 seconds at most, and one at the end of every longer stage.
+
+    After an hour the lines are a minute apart, after ten hours and later, ten minutes.
+    """
 
     period = 1.0
 
@@ -62,11 +66,12 @@ class Lines(Display):
                 return
         else:
             first = BETWEEN_LINES if stage.parts else FIRST_LINE  # a job says little of itself
-            due = job.begun + first if self._last is None else self._last + BETWEEN_LINES
-            if now < due:
+            # Lines become rarer in work that takes hours: a log of days is still read.
+            later = min(max(BETWEEN_LINES, job.spent(now) / LINES), max(SELDOM, BETWEEN_LINES))
+            if now < (job.begun + first if self._last is None else self._last + later):
                 return
         self._last = now
-        parts = [*_count(stage), *_rate(stage, now), *_note(stage)]
+        parts = [*_alarm(stage), *_count(stage), *_rate(stage, now), *_note(stage)]
         parts += [f"finished in {duration(stage.spent(now))}"] if ended else []
         left = None if ended and job is stage else job.remaining(now)
         if left is not None and (left.seconds >= 1 or not ended):
@@ -167,12 +172,14 @@ class Bar(Display):
         width = shown.width - 1  # a full line would wrap
         what = visible(stage.what)
         count, rate, note = _count(stage), _rate(stage, now), _note(stage)
+        alarm = _alarm(stage)
         share = [f"{min(stage.done / stage.total, 1):.0%}"] if stage.total else []
         left = [_eta(job.remaining(now))]
         for parts in (
-            [*count, *rate, *note, *left],
-            [*count, *rate, *left],
-            [*count, *left],
+            [*alarm, *count, *rate, *note, *left],
+            [*alarm, *count, *rate, *left],
+            [*alarm, *count, *left],
+            [*alarm, *share, *left],
             [*share, *left],
             left,
             [],
@@ -245,7 +252,8 @@ class Notebook(Display):
         """Replaces the line."""
         if ended:
             return
-        parts = [*_count(stage), *_rate(stage, now), *_note(stage), _eta(job.remaining(now))]
+        told = [*_alarm(stage), *_count(stage), *_rate(stage, now), *_note(stage)]
+        parts = [*told, _eta(job.remaining(now))]
         self._show(f"{stage.what}: {', '.join(parts)}")
 
     def close(self) -> None:
@@ -299,6 +307,10 @@ def _rate(stage: Stage, now: float) -> list[str]:
         return [f"{1 / rate:.0f} s each"]
     figure = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
     return [f"{figure} {unit}/s" if unit else f"{figure}/s"]
+
+
+def _alarm(stage: Stage) -> list[str]:
+    return [f"ALARM: {stage.alarm}"] if stage.alarm else []
 
 
 def _note(stage: Stage) -> list[str]:

@@ -42,6 +42,7 @@ class Stage:
         total, unit: number of items, and their plural name.
         done: number of finished items.
         note: anything else to show, such as the loss.
+        alarm: what is wrong, shown until it is replaced or emptied.
         per_item: things that an item consists of, with their plural name: their rate is shown.
         parts: expected seconds of the pieces of the work.
         parent: the work that it is a piece of.
@@ -56,7 +57,7 @@ class Stage:
         parts: Mapping[str, float | None] | None = None,
     ) -> None:
         self.name = self.what = what  # ``what`` may change; its place in ``parts`` is by name
-        self.total, self.unit, self.note = total, unit, ""
+        self.total, self.unit, self.note, self.alarm = total, unit, "", ""
         self.done = 0.0
         self.per_item = 1.0, unit
         self.parts = dict(parts or {})
@@ -68,6 +69,7 @@ class Stage:
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
         self._first = 0.0, 0.0  # when it began to count, and from what number
         self._last = 0.0, 0.0  # when items were finished, and how many
+        self._expected: tuple[float, float, float] | None = None  # see expect()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Stage:
@@ -105,6 +107,7 @@ class Stage:
         what: str | None = None,
         total: float | None = None,
         note: str | None = None,
+        alarm: str | None = None,
         per_item: tuple[float, str] | None = None,
         parts: Mapping[str, float | None] | None = None,
     ) -> None:
@@ -114,8 +117,20 @@ class Stage:
         self.what = self.what if what is None else what
         self.total = self.total if total is None else total
         self.note = self.note if note is None else note
+        self.alarm = self.alarm if alarm is None else alarm
         self.per_item = self.per_item if per_item is None else per_item
         self.parts |= parts or {}
+
+    def expect(self, seconds: float, until_next: float) -> None:
+        """Says how long the work still takes, where that is known better than by its rate.
+
+        Args:
+            seconds: remaining time from now on.
+            until_next: greatest part of it that may pass until it is said again: work that takes
+                longer than expected does not come nearer to its end meanwhile.
+        """
+        if self._listener is not None:
+            self._expected = seconds, min(until_next, seconds), self._listener.clock()
 
     def enter(self, now: float, parent: Stage | None) -> None:
         """Starts the work within ``parent``."""
@@ -167,6 +182,9 @@ class Stage:
             left = max(self.total - self.done, 0.0)
             if left == 0:
                 return Remaining(0.0, whole=True)
+            if self._expected is not None:
+                seconds, until_next, since = self._expected
+                return Remaining(seconds - min(now - since, until_next), whole=True)
             if rate is not None:
                 last, by = self._last
                 begun = min((now - last) * rate, by, left)  # of the items that come next

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from usucl._ranges import check_range
 from usucl.data import DenseSampler, FrameBatch
-from usucl.losses import Frames, LossInputs, dense_inputs
+from usucl.losses import Frames, LossInputs, dense_inputs, momentum_inputs, momentum_keys
 from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
 
 
@@ -31,19 +32,61 @@ class DenseSampling(SamplingConfig):
         check_range("sampling.steps_per_epoch", self.steps_per_epoch, 1)
 
 
-class Dense(Method[DenseSampling, KeyConfig]):
+@dataclass(frozen=True)
+class DenseKeys(KeyConfig):
+    """The bank, and the encoders of positives and keys.
+
+    Attributes:
+        momentum: m of a momentum encoder, in [0, 1], which then embeds the positives and fills the
+            bank; null for none, so that one encoder embeds all views and has all gradients. A bank
+            of many steps needs one (0.99 for short runs to 0.999), for else its frames age fast.
+        negatives: encoder of the intra-video negatives where there is a momentum encoder:
+            ``"query"`` with gradient, from the anchors of the batch alone, or ``"momentum"``
+            without, from the positives of the batch and those in the bank.
+    """
+
+    momentum: float | None = None
+    negatives: Literal["query", "momentum"] = "query"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("key.momentum", self.momentum, 0, 1)
+        if self.negatives == "momentum" and self.momentum is None:
+            raise ValueError(
+                "key.negatives must be 'query' where key.momentum is null, because there is no "
+                "momentum encoder then, got 'momentum'"
+            )
+
+
+class Dense(Method[DenseSampling, DenseKeys]):
     """Every frame of a batch is anchor, positive and, through the mask, negative of the others.
 
-    Both views go through one encoder with gradient. The preset has no bank: keys that lag behind,
-    from a momentum encoder or a bank, contracted the embeddings of small data sets to a point (with
-    the plain mlp head; this has not been tried again with mlp-bn).
+    Without a momentum encoder all views go through one encoder with gradient: each is an anchor,
+    a positive of the other views of its frame, and a key. With one, the first views are the anchors
+    and the momentum encoder embeds the positives; see :func:`usucl.losses.momentum_inputs`.
+
+    A bank adds the positives of earlier steps to the keys: as cross-video negatives, and as
+    intra-video negatives too unless ``key.negatives`` leaves those to the query encoder.
     """
 
     name = "dense"
     sampling_options = DenseSampling
-    key_options = KeyConfig
-    bank_has_times = True
+    key_options = DenseKeys
     preset = text_of("dense")
+
+    @property
+    def momentum(self) -> float | None:
+        """Momentum of the encoder of the positives; None for none."""
+        return self.key.momentum
+
+    @property
+    def bank_has_times(self) -> bool:
+        """Whether frames of earlier steps can be intra-video negatives.
+
+        With a pixel guard they cannot: it compares the frames of a batch only.
+        """
+        with_gradient = self.key.momentum is not None and self.key.negatives == "query"
+        return self.sampling.guard is None and not with_gradient
 
     def sampler(self) -> DenseSampler:
         """Returns a sampler of many anchors per video, without sampled negatives."""
@@ -66,24 +109,33 @@ class Dense(Method[DenseSampling, KeyConfig]):
     def inputs(
         self, batch: FrameBatch, encode: Encode, encode_keys: Encode, window: Tensor
     ) -> LossInputs:
-        """Makes all views of every frame anchors, each with the others as its positives."""
-        further = batch.positive_view
-        if further.dim() == 5:  # several: all first positives, then all second ones
-            further = further.transpose(0, 1).flatten(0, 1)
+        """Makes every frame an anchor, and the other frames of the batch its negatives."""
+        several, offset = batch.positive_view.dim() == 5, batch.positive_offset
         n = len(batch.video)
+        if self.momentum is not None:
+            query = encode(batch.anchor_view)
+            positives = encode_keys(batch.positive_view.flatten(0, -4))
+            return momentum_inputs(
+                Frames(query, batch.video, batch.time, batch.patient),
+                positives.unflatten(0, (n, -1)) if several else positives,
+                window,
+                query_negatives=self.key.negatives == "query",
+                offset=offset,
+            )
+        further = batch.positive_view
+        if several:  # all first positives, then all second ones
+            further = further.transpose(0, 1).flatten(0, 1)
         first, *others = encode(torch.cat([batch.anchor_view, further])).split(n)
         frames = Frames(first, batch.video, batch.time, batch.patient)
         second = others[0] if len(others) == 1 else torch.stack(others, dim=1)
-        return dense_inputs(frames, second, window)
+        return dense_inputs(frames, second, window, offset=offset)
 
     def bank_after(self, inputs: LossInputs) -> Frames:
-        """Returns the further views. In their own step they are already among the batch's keys.
-
-        With a pixel guard they have no time: it compares the frames of a batch only, so a frame of
-        an earlier step is no intra-video negative.
-        """
+        """Returns the further views. In their own step they are already among the batch's keys."""
+        if self.momentum is not None:
+            return momentum_keys(inputs.anchors, inputs.positives, with_times=self.bank_has_times)
         n = len(inputs.anchors.video) // (1 + self.sampling.positives)
         later = inputs.anchors.take(slice(n, None))
-        if self.sampling.guard is None:
+        if self.bank_has_times:
             return later
         return later._replace(time=torch.full_like(later.time, torch.nan))

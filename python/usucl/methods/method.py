@@ -130,8 +130,6 @@ class Method(ABC, Generic[Sampling, Key]):
         preset: YAML text of a :class:`usucl.training.TrainingConfig`; what it leaves out keeps its
             default.
         sampling_options, key_options: the types of the config's ``sampling`` and ``key``.
-        bank_has_times: whether frames enter the bank with their times, so that they can be
-            intra-video negatives.
         sampling, key: the options of this run.
     """
 
@@ -139,7 +137,6 @@ class Method(ABC, Generic[Sampling, Key]):
     preset: ClassVar[str]
     sampling_options: type[Sampling]
     key_options: type[Key]
-    bank_has_times: ClassVar[bool] = False
 
     def __init__(self, sampling: Sampling, key: Key) -> None:
         self.sampling = sampling
@@ -149,6 +146,11 @@ class Method(ABC, Generic[Sampling, Key]):
     def momentum(self) -> float | None:
         """Momentum of the momentum encoder; None for a method without one."""
         return None
+
+    @property
+    def bank_has_times(self) -> bool:
+        """Whether frames enter the bank with their times, and so can be intra-video negatives."""
+        return False
 
     @abstractmethod
     def sampler(self) -> Sampler:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from usucl._ranges import check_range
 from usucl.data import FrameBatch, FrameSampler
-from usucl.losses import Frames, LossInputs, paper_code_inputs, paper_inputs
+from usucl.losses import Frames, LossInputs, momentum_keys, paper_code_inputs, paper_inputs
 from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
 
 
@@ -99,21 +98,15 @@ class Paper(Method[PaperSampling, PaperKeys]):
         self, batch: FrameBatch, anchors: Tensor, positives: Tensor, negatives: Tensor
     ) -> LossInputs:
         frames = Frames(anchors, batch.video, batch.time, batch.patient)
-        return paper_inputs(frames, positives, negatives, batch.negative_time)
+        inputs = paper_inputs(frames, positives, negatives, batch.negative_time)
+        return inputs._replace(positive_distance=_distance(batch))
 
     def bank_before(self, inputs: LossInputs) -> Frames | None:
         """Returns the positives, so that those of the batch's other videos are keys in this step.
 
         They have no time, which keeps them out of the intra-video negatives: those are sampled.
         """
-        number = self.sampling.positives
-        patient = inputs.anchors.patient
-        return Frames(
-            inputs.positives.flatten(0, -2),
-            inputs.anchors.video.repeat_interleave(number),
-            torch.full_like(inputs.anchors.time, torch.nan).repeat_interleave(number),
-            None if patient is None else patient.repeat_interleave(number),
-        )
+        return momentum_keys(inputs.anchors, inputs.positives, with_times=False)
 
 
 class PaperCode(Paper):
@@ -129,7 +122,14 @@ class PaperCode(Paper):
     def _arranged(
         self, batch: FrameBatch, anchors: Tensor, positives: Tensor, negatives: Tensor
     ) -> LossInputs:
-        return paper_code_inputs(anchors, positives, negatives, batch.negative_time.isfinite())
+        found = batch.negative_time.isfinite()
+        inputs = paper_code_inputs(anchors, positives, negatives, found)
+        return inputs._replace(positive_distance=_distance(batch))
 
     def bank_before(self, inputs: LossInputs) -> None:
         """Returns None: the released code compares within the batch."""
+
+
+def _distance(batch: FrameBatch) -> Tensor | None:
+    offset = batch.positive_offset
+    return None if offset is None else offset.reshape(len(offset), -1).abs()

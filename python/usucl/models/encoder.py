@@ -137,7 +137,12 @@ class FrameEncoder(nn.Module):
         self.head = _head(config.head, width, config.dim)
         self.start = None if config.weights is None else load_weights(self, config.weights)
         # Convolutions are fastest in this layout, also on the CPU; the results stay the same.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.use_layout(torch.channels_last)
+
+    def use_layout(self, layout: torch.memory_format) -> None:
+        """Keeps weights and images in this layout of their memory from now on."""
+        self._layout = layout
+        self.to(memory_format=layout)  # type: ignore[call-overload]
 
     def preprocess(self, image: Picture) -> Tensor:
         """Returns what the encoder sees of an image or of several, as in training and evaluation.
@@ -175,7 +180,7 @@ class FrameEncoder(nn.Module):
             UserWarning: the images are of another size than those of the training.
         """
         self._check(images)
-        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.backbone(images.contiguous(memory_format=self._layout))
         return features
 
     def forward(self, images: Tensor) -> Tensor:

@@ -31,8 +31,13 @@ class MomentumEncoder(nn.Module):
     @torch.no_grad()
     def update(self, encoder: nn.Module) -> None:
         """Moves the parameters one step towards those of ``encoder``."""
-        for own, other in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
-            own.lerp_(other, 1.0 - self.momentum)
+        pairs = list(zip(self.encoder.parameters(), encoder.parameters(), strict=True))
+        own, other = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        # One call for all: on a GPU a few kernels instead of one for every parameter.
+        torch._foreach_lerp_(own, other, 1.0 - self.momentum)
+        for counts, counts_of_other in pairs:
+            if not counts.is_floating_point():
+                counts.copy_(counts_of_other)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

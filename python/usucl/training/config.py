@@ -12,7 +12,13 @@ from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
 from usucl.models import EncoderConfig
-from usucl.training.options import LossConfig, OptimiserConfig, SavingConfig
+from usucl.training.options import (
+    ComputingConfig,
+    LossConfig,
+    OptimiserConfig,
+    SavingConfig,
+    WatchingConfig,
+)
 
 MOST = 2**31  # epochs or steps
 
@@ -54,7 +60,9 @@ class TrainingConfig:
         loss: the loss.
         key: the negative bank and the momentum encoder, of the type that the method needs.
         optimiser: the optimiser.
-        saving: the checkpoints.
+        computing: how the encoders are computed.
+        saving: when the run is saved.
+        watching: what is measured and shown meanwhile.
     """
 
     data: str = ""
@@ -75,7 +83,9 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     key: KeyConfig = field(default_factory=Dense.key_options)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    computing: ComputingConfig = field(default_factory=ComputingConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
+    watching: WatchingConfig = field(default_factory=WatchingConfig)
 
     def __post_init__(self) -> None:
         for name, least, most in (("epochs", 1, MOST), ("log_every", 1, MOST), ("seed", 0, 2**63)):
@@ -90,12 +100,22 @@ class TrainingConfig:
                 f"extended must be ascending numbers of epochs below epochs {self.epochs}, "
                 f"got {list(self.extended)}"
             )
+        if self.optimiser.warmup >= self.ends[0]:
+            raise ValueError(
+                f"optimiser.warmup must be less than the run's {self.ends[0]} epochs, so that the "
+                f"learning rate has a time to fall, got {self.optimiser.warmup}"
+            )
         key, margin = self.key, self.loss.margin
         if margin is not None and key.bank > 0 and (key.search != "exact" or key.sharded):
             raise ValueError(
                 "loss.margin must be None unless key.search is 'exact' and key.sharded is False, "
                 f"because another bank hands over its hardest keys before the margin is known, "
                 f"got {margin}"
+            )
+        if self.loss.positive_decay is not None and self.sampling.positives == 1:
+            raise ValueError(
+                "loss.positive_decay must be None unless sampling.positives is 2 or more, because "
+                f"it weights several positives, got {self.loss.positive_decay}"
             )
         method = method_of(self.method)
         for name, options in (("sampling", method.sampling_options), ("key", method.key_options)):

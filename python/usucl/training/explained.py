@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -13,10 +13,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 import yaml
 
+from usucl.training.config import TrainingConfig
 from usucl.training.presets import read_config
 
 WIDTH = 100
 HEAD = "# Every option. Change any by --set NAME=VALUE, or in a file that is given to --preset.\n"
+RUN_HEAD = (
+    "# Every option of this run. To start another with them, give this file to --preset.\n"
+    "# Change a copy of it, never the file itself: the run reads it when it is resumed.\n"
+)
 
 
 def explained(preset: str | Path, overrides: Mapping[str, Any]) -> str:
@@ -31,17 +36,22 @@ def explained(preset: str | Path, overrides: Mapping[str, Any]) -> str:
     Raises:
         ValueError: see there.
     """
-    return HEAD + "\n".join(_lines(read_config(preset, overrides), "")) + "\n"
+    return explain(read_config(preset, overrides))
+
+
+def explain(config: TrainingConfig, head: str = HEAD) -> str:
+    """Returns the YAML text of a configuration in which a comment explains every option."""
+    return head + "\n".join(_lines(config, "")) + "\n"
 
 
 def _lines(options: Any, indent: str) -> Iterator[str]:
-    meanings, types = _meanings(type(options)), get_type_hints(type(options))
+    told, types = meanings(type(options)), get_type_hints(type(options))
     for name in (field.name for field in fields(options)):
         if indent and name == "epochs":
             continue  # the curriculum's are those of the run
         value, mark = getattr(options, name), f"{indent}# "
         yield from textwrap.wrap(
-            meanings[name] + _choices(types[name], meanings[name]),
+            told[name] + _choices(types[name], told[name]),
             WIDTH,
             initial_indent=mark,
             subsequent_indent=mark,
@@ -51,12 +61,13 @@ def _lines(options: Any, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:"
             yield from _lines(value, indent + "  ")
         else:
-            text = yaml.safe_dump(_as_list(value), default_flow_style=True, width=10**6)
+            text = yaml.safe_dump(as_list(value), default_flow_style=True, width=10**6)
             yield f"{indent}{name}: {text.split(chr(10))[0]}"
 
 
-def _as_list(value: Any) -> Any:
-    return [_as_list(item) for item in value] if isinstance(value, tuple) else value
+def as_list(value: Any) -> Any:
+    """Returns a value with lists in place of its tuples, as YAML has them."""
+    return [as_list(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _choices(kind: Any, meaning: str) -> str:
@@ -64,17 +75,23 @@ def _choices(kind: Any, meaning: str) -> str:
     return "" if all(str(c) in meaning for c in choices) else f" One of: {', '.join(choices)}."
 
 
-def _meanings(options: type) -> dict[str, str]:
-    """Returns what the docstrings say of each option of a dataclass, in plain words."""
-    meanings = {}
+def meanings(options: type, form: Callable[[str], str] | None = None) -> dict[str, str]:
+    """Returns what the docstrings say of each option of a dataclass, as :func:`sentence` or so."""
+    told = {}
     for source in reversed(options.__mro__):
         for entry in docstring_parser.parse(inspect.getdoc(source) or "").params:
             for name in entry.arg_name.split(", "):
-                meanings[name] = _plain(entry.description or "")
-    return meanings
+                told[name] = (form or sentence)(entry.description or "")
+    return told
 
 
-def _plain(text: str) -> str:
-    """Returns a text without the marks of a docstring, as a sentence."""
-    text = re.sub(r":\w+:`~?([\w.]+)`|``(.+?)``", lambda m: m[1] or m[2], " ".join(text.split()))
-    return text[:1].upper() + text[1:]
+def sentence(text: str, code: str = r"\1\2") -> str:
+    """Returns a text of a docstring as a sentence about YAML, in which null stands for None.
+
+    Args:
+        text: the text.
+        code: what becomes of the names in it, as a replacement for a regular expression.
+    """
+    text = re.sub(r":\w+:`~?([\w.]+)`|``(.+?)``", code, " ".join(text.split()))
+    text = re.sub(r"\bNone\b", "null", text)
+    return text if re.match(r"\w\b", text) else text[:1].upper() + text[1:]

@@ -27,8 +27,12 @@ from usucl.training.callbacks.record import RunRecord
 from usucl.training.callbacks.saving import random_states, restore_random
 from usucl.training.callbacks.stopping import Stopped
 from usucl.training.checkpoint import ADVICE
+from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
+from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
+from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import Position, check_checkpoint, new_id
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
@@ -72,9 +76,9 @@ def fit(
             )
     else:
         run.set_aside()
-    record, earlier = RunRecord(run, module.start), run.has_earlier
+    record, earlier = RunRecord(run, module.start, data_facts(catalog)), run.has_earlier
     try:
-        run.write_config(config.to_yaml(), run_id)
+        run.write_config(explain(config, RUN_HEAD), run_id)
         run.write_split(*parts)
         if not resume:
             run.write_skipped(catalog)
@@ -156,6 +160,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # it is
             warnings.filterwarnings("ignore", ".*Please add the following callbacks.*ModelCheck.*")
             warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
             warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
             yield
@@ -175,16 +180,19 @@ def _fit(
     config = module.config
     callbacks = Callbacks(run, config, datamodule.batches, record)
     bar = stage("Training", unit="steps")
-    first_step = 1 if done is None else done.steps + 1
-    trainer = make_trainer(run, config, [*callbacks, *progress_callbacks(bar)], first_step)
+    run_id = None if module.run is None else module.run["id"]
+    loggers = make_loggers(run, config.watching, run_id, done=0 if done is None else done.steps)
+    shown = progress_callbacks(bar, callbacks.probe)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
     if listening():
         epochs = 0 if done is None else done.epochs
         rows = summary(module, datamodule.batches, held_out, trainer, epochs)
         table(["", ""], rows, title=str(run.path))
+    check_device(config, trainer.strategy.root_device)
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done is not None else None
-        with bar, _seeded(config.seed):
+        with bar, _seeded(config.seed), settings(config.computing):
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
             callbacks.health.check(config)
@@ -211,6 +219,7 @@ def _fit(
         raise
     finally:
         record.stop()
+        close_loggers(loggers)
         callbacks.stopping.restore()
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from usucl.bank import NegativeBank, ShardedBank
 from usucl.data import FrameBatch, FrameBatches, VideoDataModule
-from usucl.losses import Frames, LossInputs, Selection, hard_negative_nce
+from usucl.losses import Frames, LossInputs, Selection, contrastive_loss
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
+from usucl.training.accumulation import batches_in_step, begins_step
+from usucl.training.computing import compile_encoder
 from usucl.training.config import TrainingConfig
 from usucl.training.optimiser import make_optimiser
 from usucl.training.schedule import HalfCosines
@@ -89,6 +91,8 @@ class ContrastiveTraining(LightningModule):
         self.run: dict[str, str | None] | None = None
         self.encoder = FrameEncoder(untrained(config.encoder) if restored else config.encoder)
         self.encoder.config = config.encoder
+        if not config.computing.channels_last:
+            self.encoder.use_layout(torch.contiguous_format)
         self.start = self.encoder.start
         self.method = config.make_method()
         self.momentum_encoder: MomentumEncoder | None = None
@@ -98,7 +102,11 @@ class ContrastiveTraining(LightningModule):
         self.stopwatch = Stopwatch()
 
     def setup(self, stage: str) -> None:
-        """Makes the bank on the training device."""
+        """Makes the bank on the training device, and has the encoders compiled."""
+        if self.config.computing.compile:
+            compile_encoder(self.encoder)
+            if self.momentum_encoder is not None:
+                compile_encoder(self.momentum_encoder.encoder)
         key = self.config.key
         if key.bank > 0 and self.bank is None:
             bank = NegativeBank(
@@ -129,29 +137,38 @@ class ContrastiveTraining(LightningModule):
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> StepOutput:
         """Returns the loss of one batch, with the inputs and selection for the monitor."""
+        if self.momentum_encoder is not None and begins_step(self.trainer, batch_idx):
+            # Once per step of the optimiser: in between, the encoder stays the same.
+            self.momentum_encoder.update(self.encoder)
         inputs = self._inputs(batch)
         self._enqueue(self.method.bank_before(inputs))
         if self.bank is not None:
             inputs = inputs._replace(negatives=(*inputs.negatives, self._bank_keys(inputs)))
         self.stopwatch.lap("encoder")
-        loss, selection = hard_negative_nce(
-            *inputs[:3],
-            window=inputs.window,
-            return_selection=True,
-            **vars(replace(self.config.loss, intra_k=self._intra_k())),
-        )
+        options = replace(self.config.loss, intra_k=self._intra_k())
+        loss, selection = contrastive_loss(inputs, **vars(options))
         self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.stopwatch.lap("loss")
         self._lap_in_backward(loss, inputs.anchors.embedding)
+        self._batches = batches_in_step(self.trainer, batch_idx)
+        if self.trainer.accumulate_grad_batches > 1:
+            # Lightning divides by this number, even in the last step of an epoch, which may have
+            # fewer batches, and hands the quotient to the callbacks: `backward` divides instead.
+            loss = loss * self.trainer.accumulate_grad_batches
         return {"loss": loss, "inputs": inputs, "selection": selection}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Adds a batch's share of the gradient of its step, which is the mean of its batches'."""
+        super().backward(loss / self._batches if self._batches > 1 else loss, *args, **kwargs)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns the optimiser and its half cosines over all steps."""
         optimiser = make_optimiser(self.encoder, self.config.optimiser)
         steps = int(self.trainer.estimated_stepping_batches)
         ends = [steps * end // self.config.epochs for end in self.config.ends]
-        self.schedule = HalfCosines(optimiser, ends)
+        warmup = round(steps * self.config.optimiser.warmup / self.config.epochs)
+        self.schedule = HalfCosines(optimiser, ends, min(warmup, ends[0] - 1))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": self.schedule, "interval": "step"},
@@ -166,7 +183,6 @@ class ContrastiveTraining(LightningModule):
         window = batches.windows(batch.video, self.current_epoch, batch.frame)
         if self.momentum_encoder is None:
             return self.method.inputs(batch, self.encoder, self.encoder, window)
-        self.momentum_encoder.update(self.encoder)
         return self.method.inputs(batch, self.encoder, self.momentum_encoder, window)
 
     def _enqueue(self, frames: Frames | None) -> None:

@@ -20,7 +20,7 @@ from usucl.methods import METHODS
 from usucl.run_folder import MARK
 from usucl.training.config import TrainingConfig, method_of, parser_of
 
-LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has 2,000
+LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has about 8,000
 MOST_VALUES = 10_000  # in a YAML file
 DEEPEST = 8  # files, each with the next as its preset
 _ALWAYS = {"encoder", "sampling", "curriculum", "loss", "key", "optimiser"}  # of every version
@@ -262,7 +262,7 @@ def _parsed(method: str, values: Mapping[str, Any]) -> TrainingConfig:
     for option, value in values.items():
         kind = _kind(option, defaults)
         if value is None and NoneType not in get_args(kind):  # the parser would let it pass
-            raise ValueError(f"{option} must be {_words(kind)}, got null")
+            raise ValueError(f"{option} must be {in_words(kind)}, got null")
     try:
         parsed = parser.parse_object(_nested(values))
     except ArgumentError as error:
@@ -285,7 +285,7 @@ def _said(error: ArgumentError, defaults: Mapping[str, Any], values: Mapping[str
     found = re.search(r'Parser key "([\w.]+)"', str(error))
     if not found or found[1] not in values:
         return " ".join(str(error).split())
-    return f"{found[1]} must be {_words(_kind(found[1], defaults))}, got {values[found[1]]!r}"
+    return f"{found[1]} must be {in_words(_kind(found[1], defaults))}, got {values[found[1]]!r}"
 
 
 def _kind(name: str, defaults: Mapping[str, Any]) -> Any:
@@ -293,17 +293,23 @@ def _kind(name: str, defaults: Mapping[str, Any]) -> Any:
     return get_type_hints(type(defaults[section]) if section else TrainingConfig)[option]
 
 
-def _words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """Returns the type of an option, as a sentence about it says it."""
     plain = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        return "a list of pairs (lo, hi)" if get_origin(inner) else f"a list, each {_words(inner)}"
+        inner, rest = get_args(kind)[0], get_args(kind)[1:]
+        if get_origin(inner) is tuple:
+            return "a list of pairs (lo, hi)"
+        how_many = "a pair" if len(rest) == 1 and rest[0] is not Ellipsis else "a list"
+        article, _, noun = in_words(inner).partition(" ")
+        plain_noun = article in ("a", "an")
+        return f"{how_many} of {noun}s" if plain_noun else f"{how_many}, each {in_words(inner)}"
     if get_origin(kind) is dict:
         return "options by name"
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_words(k) if k is not NoneType else "null" for k in get_args(kind))
+        return " or ".join(in_words(k) if k is not NoneType else "null" for k in get_args(kind))
     return plain.get(kind, str(kind))
 
 

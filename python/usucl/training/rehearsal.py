@@ -9,10 +9,11 @@ import torch
 
 from usucl.bank import NegativeBank
 from usucl.data import FrameBatch, FrameBatches
-from usucl.losses import Frames, hard_negative_nce
+from usucl.losses import Frames, LossInputs, contrastive_loss
 from usucl.models import FrameEncoder
 from usucl.models.encoder import untrained
 from usucl.training.config import TrainingConfig
+from usucl.training.loggers import check_loggers
 
 MANY = 64  # negatives, more than a rehearsal has
 STATES = 4  # copies of the weights: themselves, their gradients, and two of the optimiser
@@ -25,6 +26,7 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
         ValueError, TypeError: an option is out of its range, does not go with the others or with
             the data, or needs more memory than this machine has; the message names it.
     """
+    check_loggers(config.watching)
     encoder = empty_encoder(config)
     _rehearse_memory(config, data, encoder)
     _rehearse_loss(config)
@@ -72,9 +74,10 @@ def _rehearse_loss(config: TrainingConfig) -> None:
     embedding = torch.eye(2)
     frames = Frames(embedding, torch.arange(2), torch.zeros(2))
     loss = config.loss
+    inputs = LossInputs(frames, embedding, (frames,), torch.tensor([0.0, 1.0]), torch.ones(2, 1))
     few = replace(loss, intra_k=min(loss.intra_k, MANY), cross_k=min(loss.cross_k, MANY))
     try:
-        hard_negative_nce(frames, embedding, (frames,), window=(0.0, 1.0), **vars(few))
+        contrastive_loss(inputs, **vars(few))
     except (ValueError, TypeError) as error:
         raise type(error)(f"loss.{error}") from error
 

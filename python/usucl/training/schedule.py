@@ -15,27 +15,36 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 class HalfCosines(CosineAnnealingLR):
     """A half cosine from the optimiser's learning rate to 0 up to each of several steps.
 
-    With one end this is PyTorch's own schedule, to the bit, and has its state. The first cosine is
-    the same whether others follow or not, so a run that is extended goes on as if it had been
-    planned so. Source of the restarts: Loshchilov and Hutter, ICLR 2017 (SGDR).
+    The first may begin later, after a warm-up in which the learning rate of step s, counted from 0,
+    is the share ``s / warmup`` of the optimiser's.
+
+    Without a warm-up and with one end this is PyTorch's own schedule, to the bit, and has its
+    state. The first cosine is the same whether others follow or not, so a run that is extended goes
+    on as if it had been planned so. Source of the restarts: Loshchilov and Hutter, ICLR 2017
+    (SGDR).
 
     Args:
         optimiser: has the learning rates at the start.
         ends: numbers of steps at which the learning rate reaches 0, ascending.
+        warmup: number of steps of the warm-up, less than the first end.
     """
 
-    def __init__(self, optimiser: Optimizer, ends: Sequence[int]) -> None:
+    def __init__(self, optimiser: Optimizer, ends: Sequence[int], warmup: int = 0) -> None:
         self.ends = tuple(ends)
+        self.warmup = warmup
         super().__init__(optimiser, T_max=self.ends[0])
 
     def get_lr(self) -> list[float | Tensor]:
         """Returns the learning rates of the current step."""
         step, ends = self.last_epoch, self.ends
-        if len(ends) == 1 or step < ends[0]:
-            return super().get_lr()
         part = min(bisect.bisect_right(ends, step), len(ends) - 1)
-        begin, end = ends[part - 1], ends[part]
-        share = (1 + math.cos(math.pi * (step - begin) / (end - begin))) / 2
+        if part == 0 and self.warmup == 0:
+            return super().get_lr()
+        begin, end = ends[part - 1] if part else self.warmup, ends[part]
+        if step < begin:
+            share = step / begin
+        else:
+            share = (1 + math.cos(math.pi * (step - begin) / (end - begin))) / 2
         return [share * float(rate) for rate in self.base_lrs]
 
     def resume(self) -> None:
@@ -49,9 +58,10 @@ class HalfCosines(CosineAnnealingLR):
             self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state without the ends, which the config has."""
-        return {name: value for name, value in super().state_dict().items() if name != "ends"}
+        """Returns the state without the ends and the warm-up, which the config has."""
+        state = super().state_dict()
+        return {name: value for name, value in state.items() if name not in ("ends", "warmup")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state of this schedule or of PyTorch's."""
-        super().load_state_dict({**state_dict, "ends": self.ends})
+        super().load_state_dict({**state_dict, "ends": self.ends, "warmup": self.warmup})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from usucl._progress import Stage, listening
 from usucl.data import FrameBatches
@@ -17,6 +16,8 @@ from usucl.training.callbacks.guard import GuardTable
 from usucl.training.callbacks.hardness import NarrowingWindows
 from usucl.training.callbacks.health import Health
 from usucl.training.callbacks.monitor import Monitor
+from usucl.training.callbacks.negatives import NegativesSheet
+from usucl.training.callbacks.probe import ProbeCallback
 from usucl.training.callbacks.progress import ProgressCallback
 from usucl.training.callbacks.record import RunRecord
 from usucl.training.callbacks.saving import Saving
@@ -38,6 +39,7 @@ class Callbacks:
         stopping: listens to signals that end the run.
         health: tells what goes wrong without an error.
         monitor: writes the metrics.
+        probe: probes the encoder; None without probes.
     """
 
     def __init__(
@@ -45,45 +47,53 @@ class Callbacks:
     ) -> None:
         self.stopping = Stopping()
         self.health = Health(run.warnings)
-        self.monitor = Monitor(run.metrics, config.log_every)
+        watching = config.watching
+        histograms = run.hardness if watching.histograms else None
+        self.monitor = Monitor(run.metrics, config.log_every, histograms)
+        self.probe: ProbeCallback | None = None
         self._all: list[Callback] = [
             self.stopping,
             FiniteLoss(run),
             self.health,
             self.monitor,
         ]
+        if watching.images_every:
+            self._all.append(NegativesSheet(run, watching.images_every, watching.images))
+        if watching.probe_every:
+            self.probe = ProbeCallback(run.probe, batches.catalog, config)
+            self._all.append(self.probe)
         if batches.curriculum.kind == "hardness":
             self._all.append(NarrowingWindows(batches))
         if batches.guard is not None:
             self._all.append(GuardTable(run.guard, batches))
-        self._all += [record, Saving(run, config.saving, self.stopping, record)]
+        self._all += [record, Saving(run, config, self.stopping, record)]
 
     def __iter__(self) -> Iterator[Callback]:
         return iter(self._all)
 
 
-def progress_callbacks(bar: Stage) -> list[Callback]:
+def progress_callbacks(bar: Stage, probe: ProbeCallback | None = None) -> list[Callback]:
     """Returns what moves the bar, if anybody watches it."""
-    return [ProgressCallback(bar)] if listening() else []
+    return [ProgressCallback(bar, probe)] if listening() else []
 
 
 def make_trainer(
-    run: RunFolder, config: TrainingConfig, callbacks: Sequence[Callback], first_step: int = 1
+    run: RunFolder,
+    config: TrainingConfig,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
 ) -> Trainer:
-    """Returns the trainer of a run, whose loggers forget what they know from ``first_step`` on."""
+    """Returns the trainer of a run."""
     return Trainer(
         devices=1,
         max_epochs=config.epochs,
         precision=config.precision,
+        accumulate_grad_batches=config.optimiser.accumulate,
+        gradient_clip_val=config.optimiser.clip,
         callbacks=list(callbacks),
         plugins=[Checkpoints()],
-        logger=_loggers(run, first_step),
+        logger=list(loggers),
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _loggers(run: RunFolder, first_step: int) -> list[Logger]:
-    purge: dict[str, Any] = {"purge_step": first_step} if first_step > 1 else {}
-    return [TensorBoardLogger(run.path, name=run.tensorboard.name, version="", **purge)]

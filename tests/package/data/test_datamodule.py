@@ -65,6 +65,7 @@ def test_paper_batch(catalog: VideoCatalog) -> None:
         torch.int64,
         torch.int64,
         torch.float32,
+        torch.float32,
     ]
     of_patient = dict(zip(batch.video.tolist(), batch.patient.tolist(), strict=True))
     assert of_patient == {0: 0, 1: 1, 2: -1, 3: 0, 4: -1}

@@ -12,6 +12,7 @@ import pytest
 
 from usucl.cli import main
 from usucl.data.sampling.curriculum import Schedule
+from usucl.methods import METHODS
 from usucl.run_folder import MARK
 from usucl.training import TrainingConfig, presets, read_config
 from usucl.training.explained import explained
@@ -225,3 +226,12 @@ def test_an_error_names_the_file_that_changes_a_preset(
 def test_every_preset_takes_every_kind_of_curriculum(preset: str, kind: str) -> None:
     curriculum = read_config(preset, {"data": "x", "curriculum.kind": kind}).curriculum
     assert curriculum.kind == kind and curriculum.window(0) == curriculum.windows[0]
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_preset_is_a_file_with_a_reason_for_its_values(preset: str) -> None:
+    text = METHODS[preset].preset
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert lines[0].startswith("# ") and not any("{" in line for line in lines)
+    comments = sum("#" in line for line in lines)
+    assert comments >= len(lines) / 4

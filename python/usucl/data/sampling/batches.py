@@ -36,7 +36,8 @@ class FrameBatch(NamedTuple):
 
     Views are normalised float32 images. Where a video has no frame inside the window, the
     negative's time is NaN, which no temporal window contains, and its view shows the anchor.
-    The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives.
+    The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives; the
+    offset of its positives is known all the same.
     """
 
     anchor_view: Tensor  # float32 [N, 3, S, S]
@@ -47,6 +48,7 @@ class FrameBatch(NamedTuple):
     patient: Tensor  # int64 [N], -1 where unknown
     frame: Tensor  # int64 [N], index of the anchor's frame
     negative_time: Tensor  # float32 [N, k]
+    positive_offset: Tensor | None = None  # float32 [N] or [N, R], time since that of the anchor
 
 
 class FrameBatches(Dataset[FrameBatch]):
@@ -310,12 +312,14 @@ class FrameBatches(Dataset[FrameBatch]):
         frames = np.column_stack([draw.anchor, positives, negatives])
         seeds = generator(self.seed, epoch, step, 1).integers(2**63, size=frames.size)
         time = self.clock.times(draw.video, draw.anchor)
+        shown = self.clock.times(np.repeat(draw.video, positives.shape[1]), positives.reshape(-1))
+        offset = (shown.reshape(positives.shape) - time[:, None]).reshape(draw.positive.shape)
         time[self._without_time(draw, window)] = np.nan
         if world > 1:
             _check_shares(len(np.unique(draw.video)), world)
             rows = _rows_of(draw.video, rank, world)
             seeds = seeds.reshape(frames.shape)[rows].reshape(-1)
-            frames, time, n = frames[rows], time[rows], len(rows)
+            frames, time, offset, n = frames[rows], time[rows], offset[rows], len(rows)
             draw = Draw(*(column[rows] for column in draw))
         views = self.augmentation(self._images(draw, frames), seeds.tolist())
         views = views.reshape(*frames.shape, *views.shape[1:])
@@ -330,6 +334,7 @@ class FrameBatches(Dataset[FrameBatch]):
             patient=torch.from_numpy(self.patients[draw.video]),
             frame=torch.from_numpy(draw.anchor),
             negative_time=torch.from_numpy(negative_time).float().reshape(n, k),
+            positive_offset=torch.from_numpy(offset).float(),
         )
 
     def _needed_traits(self) -> dict[str, Any]:

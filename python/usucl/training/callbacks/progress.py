@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,9 +18,14 @@ from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
+from usucl.training.accumulation import ends_step
 from usucl.training.config import TrainingConfig
 from usucl.training.module import ContrastiveTraining
 
+if TYPE_CHECKING:
+    from usucl.training.callbacks.probe import ProbeCallback
+
+RECENT = 100  # steps
 MEASURED = 5  # steps, of which the first two are slower than the rest
 WARM_UP = 2
 BETWEEN_NOTES = 1.0  # seconds: the loss has to be fetched from a GPU
@@ -30,11 +37,68 @@ def num_images(batch: FrameBatch) -> int:
     return sum(view.shape[:-3].numel() for view in views)
 
 
-class ProgressCallback(Callback):
-    """Counts the steps of a run on a bar, and says once how long it will take."""
+class Pace:
+    """How long a run still takes: steps at their recent pace, and the pauses between epochs.
 
-    def __init__(self, bar: Stage) -> None:
-        self.bar = bar
+    Saving, probing and the first batch of an epoch are pauses; as they come once per epoch, or
+    every few epochs, a rate over the last minute would make the remaining time jump.
+
+    Args:
+        clock: returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._steps: deque[float] = deque(maxlen=RECENT)
+        self._pauses: list[float] = []
+        self._seen = 0
+        self._last: float | None = None
+        self._new_epoch = True
+
+    def epoch(self) -> None:
+        """Begins an epoch: the time up to the end of its first step holds a pause."""
+        self._new_epoch = True
+
+    def step(self) -> None:
+        """Counts a step that has just ended."""
+        now = self._clock()
+        self._seen += 1
+        if self._last is not None and self._seen > WARM_UP:
+            took = now - self._last
+            if not self._new_epoch:
+                self._steps.append(took)
+            elif self._steps:
+                self._pauses.append(max(took - self.per_step, 0.0))
+        self._last, self._new_epoch = now, False
+
+    @property
+    def per_step(self) -> float:
+        """Mean seconds per recent step; 0 before any was measured."""
+        return sum(self._steps) / len(self._steps) if self._steps else 0.0
+
+    @property
+    def per_pause(self) -> float:
+        """Mean seconds between two epochs, beyond those of a step; 0 before the first."""
+        return sum(self._pauses) / len(self._pauses) if self._pauses else 0.0
+
+    def remaining(self, steps: int, epochs: int) -> float | None:
+        """Returns the seconds for so many steps and pauses; None before a step was measured."""
+        if not self._steps:
+            return None
+        return steps * self.per_step + epochs * self.per_pause
+
+
+class ProgressCallback(Callback):
+    """Counts the steps of a run on a bar, and says once how long it will take.
+
+    Args:
+        bar: the bar.
+        probe: the probes, whose last figure is shown beside the loss.
+    """
+
+    def __init__(self, bar: Stage, probe: ProbeCallback | None = None) -> None:
+        self.bar, self.probe = bar, probe
+        self.pace = Pace()
         self._images = self._steps = 0
         self._noted = -BETWEEN_NOTES
         self._since = 0.0
@@ -47,6 +111,7 @@ class ProgressCallback(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Names the epoch, counted from 1."""
+        self.pace.epoch()
         self.bar.update(what=f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_batch_end(
@@ -57,18 +122,27 @@ class ProgressCallback(Callback):
         batch: FrameBatch,
         batch_idx: int,
     ) -> None:
-        """Counts a step."""
-        self._steps += 1
+        """Counts a step; of the batches whose gradients are added up, the last one makes it."""
         self._images += num_images(batch)
+        if not ends_step(trainer, batch_idx):
+            return
+        self._steps += 1
         self.bar.update(per_item=(self._images / self._steps, "images"))
         self.bar.advance()
         now = time.perf_counter()
         if now - self._noted >= BETWEEN_NOTES:
             self._noted = now
-            self.bar.update(note=f"loss {float(outputs['loss']):.3f}")
+            probe = f", {self.probe.note}" if self.probe is not None and self.probe.note else ""
+            self.bar.update(note=f"loss {float(outputs['loss']):.3f}{probe}")
         if self._steps == WARM_UP:
             self._since = now
+        self.pace.step()
         left = self._all - trainer.global_step
+        pauses = (trainer.max_epochs or 0) - trainer.current_epoch  # the last epoch has one, too
+        remaining = self.pace.remaining(left, pauses)
+        if remaining is not None and left > 0:
+            pause = self.pace.per_pause if trainer.is_last_batch else 0.0
+            self.bar.expect(remaining, self.pace.per_step + pause)
         if self._steps == MEASURED and left > 0:
             seconds = (now - self._since) / (MEASURED - WARM_UP) * left
             end = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
@@ -87,7 +161,7 @@ def summary(
 ) -> list[tuple[str, str]]:
     """Returns what a run, of which ``done`` epochs are finished, is going to do: its rows."""
     config, training = module.config, batches.catalog
-    steps, epochs = len(batches), config.epochs
+    steps, epochs = config.optimiser.steps(len(batches)), config.epochs
     weights = sum(parameter.numel() for parameter in module.encoder.parameters())
     device = trainer.strategy.root_device
     name = f"CPU ({build_info()['cpu_capability']})"

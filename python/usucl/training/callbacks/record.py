@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import platform
+import os
 import time
-from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from usucl import __version__
-from usucl._environment import Machine, commit_of, typed_command, version_of
+from usucl._environment import commit_of, typed_command
 from usucl._files import DamagedFileError, read_json, write_json
+from usucl._terminal import say
 from usucl.models.weights import Start
 from usucl.run_folder import RunFolder
-
-PACKAGES = ("torch", "torchvision", "lightning", "numpy", "faiss-cpu", "faiss-gpu", "av")
+from usucl.training import provenance
 
 
 class RunRecord(Callback):
@@ -26,11 +25,15 @@ class RunRecord(Callback):
     Args:
         run: folder of the run.
         start: the weights that the encoder starts from; None for random or ImageNet's.
+        data: what :func:`usucl.training.provenance.data_facts` says of the videos.
     """
 
-    def __init__(self, run: RunFolder, start: Start | None = None) -> None:
+    def __init__(
+        self, run: RunFolder, start: Start | None = None, data: dict[str, Any] | None = None
+    ) -> None:
         self.run = run
         self.start = start
+        self.data = data
         self.facts: dict[str, Any] = {}
         self._before = 0.0
         self._since: float | None = None
@@ -54,10 +57,13 @@ class RunRecord(Callback):
             "command": facts.get("command", typed_command()),
             "usucl": __version__,
             "commit": commit_of(__file__),
-            "versions": _versions(),
-            "machine": asdict(Machine.here()),
+            "working_directory": provenance.working_directory(),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
             "device": str(trainer.strategy.root_device),
             "start": facts.get("start", self.start),
+            **self._of_data(facts),
             "resumed": [*facts.get("resumed", []), *([now] if resumed else [])],
         }
         self._update(trainer)
@@ -91,6 +97,20 @@ class RunRecord(Callback):
         self.facts["seconds"] = round(self._before + time.perf_counter() - self._since, 3)
         write_json(self.run.facts, self.facts)
 
+    def _of_data(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Returns what is known of the data; says what has changed since the run was started."""
+        if self.data is None:
+            return {}
+        before, earlier = facts.get("data"), list(facts.get("earlier_data", []))
+        if changed := provenance.difference(before, self.data):
+            earlier.append(before)
+            say(
+                f"The data are not as they were: {changed} have changed since this run was last "
+                f"trained; {self.run.facts} keeps the digests of both",
+                stderr=True,
+            )
+        return {"data": self.data} | ({"earlier_data": earlier} if earlier else {})
+
     def _read(self) -> dict[str, Any]:
         try:
             return read_json(self.run.facts)
@@ -101,12 +121,6 @@ class RunRecord(Callback):
         """Returns when the first weights were written, which is the start of the run."""
         first = RunFolder(self.run.initial).encoder_config
         return _text(first.stat().st_mtime) if first.is_file() else None
-
-
-def _versions() -> dict[str, str]:
-    installed = {name: version_of(name) for name in PACKAGES}
-    known = {name: version for name, version in installed.items() if version is not None}
-    return {"python": platform.python_version(), **known}
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from copy import deepcopy
@@ -13,13 +14,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from usucl._files import DamagedFileError, read_json, write_json
 from usucl.bank import ShardedBank
-from usucl.models import save_encoder
+from usucl.models import FrameEncoder, save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.record import RunRecord
 from usucl.training.callbacks.stopping import Stopped, Stopping
+from usucl.training.config import TrainingConfig
 from usucl.training.module import ContrastiveTraining
-from usucl.training.options import SavingConfig
 
 RANDOM = "random"
 """Key in a checkpoint of the states of the random generators."""
@@ -34,13 +36,13 @@ class Saving(Checkpoint):
 
     Args:
         run: the run folder.
-        config: when to save.
+        config: the options of the run.
         stopping: listens to signals.
         record: is told of checkpoints.
     """
 
     def __init__(
-        self, run: RunFolder, config: SavingConfig, stopping: Stopping, record: RunRecord
+        self, run: RunFolder, config: TrainingConfig, stopping: Stopping, record: RunRecord
     ) -> None:
         self.run = run
         self.record = record
@@ -99,6 +101,10 @@ class Saving(Checkpoint):
             bank.save(self.run.bank)
         self._within_epoch = False
         self._save(trainer, pl_module)
+        if trainer.is_global_zero and (name := self.watched) is not None:
+            value = trainer.callback_metrics.get(name, torch.tensor(math.nan))
+            position = {"epochs_done": trainer.current_epoch + 1, "step": trainer.global_step}
+            save_best(self.run, pl_module.encoder, name, float(value), position)
         if trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self.stopping.settle(trainer)
 
@@ -128,10 +134,16 @@ class Saving(Checkpoint):
             if self._callbacks:
                 checkpoint["callbacks"] = self._callbacks
 
+    @property
+    def watched(self) -> str | None:
+        """The metric by which the best encoder is kept; None if none is measured."""
+        watching = self.config.watching
+        return f"probe_{watching.probes[0]}_balanced_accuracy" if watching.probe_every else None
+
     def _is_due(self, trainer: Trainer) -> bool:
-        if (steps := self.config.steps) is not None:
+        if (steps := self.config.saving.steps) is not None:
             return trainer.global_step % steps == 0
-        if (seconds := self.config.seconds) is None:
+        if (seconds := self.config.saving.seconds) is None:
             return False
         due = time.monotonic() - self._saved_at >= seconds
         return trainer.strategy.reduce_boolean_decision(due, all=False)
@@ -152,6 +164,34 @@ class Saving(Checkpoint):
                 f"{kept(self.run.checkpoint, self.saved_step)}: try a lower optimiser.lr, or "
                 "precision='32-true', in another run"
             )
+
+
+def save_best(
+    run: RunFolder, encoder: FrameEncoder, metric: str, value: float, position: dict[str, int]
+) -> bool:
+    """Saves the encoder in ``best/`` if it is better than what is there, which is then replaced.
+
+    Args:
+        run: the run folder.
+        encoder: the encoder, of which the metric is.
+        metric: name of the metric; more is better. What another metric has found is replaced.
+        value: its value; NaN is never better.
+        position: what else is kept in ``best.json``, such as the step.
+
+    Returns:
+        Whether it was saved.
+    """
+    try:
+        before = read_json(run.best_facts)
+    except (FileNotFoundError, DamagedFileError):
+        before = {}
+    least = before["value"] if before.get("metric") == metric else -math.inf
+    if not value > least:
+        return False
+    run.best.mkdir(exist_ok=True)
+    save_encoder(encoder, run.best)
+    write_json(run.best_facts, {"metric": metric, "value": value, **position})
+    return True
 
 
 def kept(checkpoint: Path, step: int) -> str:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from archives import moving, small_archive, stills, told_what_is_read
+from archives import lines_of_manifest, moving, stills
 from PIL import Image
 from runs import make_data, make_run
 from tiny_videos import write
@@ -19,33 +19,6 @@ import usucl
 from usucl.data import Video, VideoCatalog, VideoError, open_video
 from usucl.data.catalog.scanning import manifest, scan, search
 from usucl.data.video import video_facts
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("USUCL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return told_what_is_read(monkeypatch)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    return small_archive(tmp_path / "archive")
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets scans begin long after the files were written, unless a test says otherwise."""
-    monkeypatch.setattr(manifest, "YOUNG", -3600 * 10**9)
-
-
-def lines_of(cache: Path) -> tuple[Path, list[bytes]]:
-    (file,) = (cache / "catalogs").iterdir()
-    return file, file.read_bytes().splitlines(keepends=True)
 
 
 def assert_same(a: VideoCatalog, b: VideoCatalog) -> None:
@@ -159,12 +132,12 @@ def test_new_files_become_old(
 ) -> None:
     monkeypatch.setattr(manifest, "YOUNG", 3600 * 10**9)
     VideoCatalog.scan(archive)
-    _, young = lines_of(cache)
+    _, young = lines_of_manifest(cache)
     assert all(json.loads(line)["contents"] for line in young[1:])
     monkeypatch.setattr(manifest, "YOUNG", -3600 * 10**9)
     read.clear()
     VideoCatalog.scan(archive)
-    _, old = lines_of(cache)
+    _, old = lines_of_manifest(cache)
     assert read == [] and len(old) == len(young)
     videos = [line for line in map(json.loads, old[1:]) if "video" in line["found"]]
     assert len(videos) == 5 and not any(line["contents"] for line in videos)
@@ -178,7 +151,7 @@ def test_files_of_the_future_are_compared_by_contents(
     VideoCatalog.scan(archive)
     contents = {
         record["name"]: record["contents"]
-        for record in map(json.loads, lines_of(cache)[1][1:])
+        for record in map(json.loads, lines_of_manifest(cache)[1][1:])
         if record["found"].keys() != {"stacks"}
     }
     assert [name for name, digest in contents.items() if digest] == ["clip.avi"]
@@ -266,7 +239,7 @@ def test_nothing_is_kept_of_what_may_pass(
         patched.setattr(scan, "open_video", failing)
         catalog = VideoCatalog.scan(archive)
         assert [s.reason for s in catalog.skipped].count(trouble) == 2
-    assert trouble.encode() not in b"".join(lines_of(cache)[1])
+    assert trouble.encode() not in b"".join(lines_of_manifest(cache)[1])
     assert len(VideoCatalog.scan(archive)) == 4
 
 

@@ -10,45 +10,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from archives import small_archive, stills, told_what_is_read
+from archives import lines_of_manifest, stills
 
 from usucl._environment import cache_folder
 from usucl.data import VideoCatalog
 from usucl.data.catalog.scanning import manifest, search
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("USUCL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return told_what_is_read(monkeypatch)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    return small_archive(tmp_path / "archive")
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets scans begin long after the files were written, unless a test says otherwise."""
-    monkeypatch.setattr(manifest, "YOUNG", -3600 * 10**9)
-
-
-def lines_of(cache: Path) -> tuple[Path, list[bytes]]:
-    (file,) = (cache / "catalogs").iterdir()
-    return file, file.read_bytes().splitlines(keepends=True)
-
-
 def test_damaged_and_foreign_lines_are_read_anew(
     archive: Path, read: list[str], cache: Path
 ) -> None:
     first = VideoCatalog.scan(archive)
-    file, lines = lines_of(cache)
+    file, lines = lines_of_manifest(cache)
     for index in range(len(lines)):
         for change in ("digit", "cut", "gone", "foreign"):
             line = lines[index]
@@ -63,7 +36,7 @@ def test_damaged_and_foreign_lines_are_read_anew(
             read.clear()
             assert VideoCatalog.scan(archive) == first
             assert len(read) <= 4 or index == 0, (line, read)  # a line is of one thing
-            missing = set(lines) - set(lines_of(cache)[1])
+            missing = set(lines) - set(lines_of_manifest(cache)[1])
             assert all(json.loads(line)["found"] == {} for line in missing)  # told elsewhere too
             file.write_bytes(b"".join(lines))
     file.write_bytes(b"\0" * 5000)
@@ -72,7 +45,7 @@ def test_damaged_and_foreign_lines_are_read_anew(
 
 def test_lines_that_nothing_can_be_made_of_are_read_anew(archive: Path, cache: Path) -> None:
     first = VideoCatalog.scan(archive)
-    file, lines = lines_of(cache)
+    file, lines = lines_of_manifest(cache)
     for change in (
         {"video": {}},
         {"video": {"kind": "Nothing"}, "summary": {}},
@@ -97,7 +70,7 @@ def test_two_processes_at_once(archive: Path, cache: Path) -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         counts = list(pool.map(_count, [archive] * 4))
     assert counts == [16] * 4
-    file, lines = lines_of(cache)
+    file, lines = lines_of_manifest(cache)
     assert len(lines) == len(set(lines)) and [p.name for p in file.parent.iterdir()] == [file.name]
     for line in lines[1:]:
         assert manifest._sum(line.rstrip()) == line[manifest._SUM]
