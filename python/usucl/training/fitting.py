@@ -182,7 +182,7 @@ def _fit(
     bar = stage("Training", unit="steps")
     run_id = None if module.run is None else module.run["id"]
     loggers = make_loggers(run, config.watching, run_id, done=0 if done is None else done.steps)
-    shown = progress_callbacks(bar, callbacks.probe)
+    shown = progress_callbacks(bar, callbacks)
     trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
     if listening():
         epochs = 0 if done is None else done.epochs

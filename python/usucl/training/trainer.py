@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from usucl._progress import Stage, listening
 from usucl.data import FrameBatches
 from usucl.run_folder import RunFolder
+from usucl.training.callbacks.contraction import Contraction
 from usucl.training.callbacks.finite import FiniteLoss
 from usucl.training.callbacks.guard import GuardTable
 from usucl.training.callbacks.hardness import NarrowingWindows
@@ -39,6 +40,7 @@ class Callbacks:
         stopping: listens to signals that end the run.
         health: tells what goes wrong without an error.
         monitor: writes the metrics.
+        contraction: gives an alarm when the embeddings contract.
         probe: probes the encoder; None without probes.
     """
 
@@ -50,12 +52,14 @@ class Callbacks:
         watching = config.watching
         histograms = run.hardness if watching.histograms else None
         self.monitor = Monitor(run.metrics, config.log_every, histograms)
+        self.contraction = Contraction(self.monitor, self.health.tell)
         self.probe: ProbeCallback | None = None
         self._all: list[Callback] = [
             self.stopping,
             FiniteLoss(run),
             self.health,
             self.monitor,
+            self.contraction,
         ]
         if watching.images_every:
             self._all.append(NegativesSheet(run, watching.images_every, watching.images))
@@ -72,9 +76,10 @@ class Callbacks:
         return iter(self._all)
 
 
-def progress_callbacks(bar: Stage, probe: ProbeCallback | None = None) -> list[Callback]:
+def progress_callbacks(bar: Stage, callbacks: Callbacks) -> list[Callback]:
     """Returns what moves the bar, if anybody watches it."""
-    return [ProgressCallback(bar, probe)] if listening() else []
+    shown = ProgressCallback(bar, callbacks.probe, callbacks.contraction)
+    return [shown] if listening() else []
 
 
 def make_trainer(

@@ -66,7 +66,7 @@ def content(folder: Path) -> dict[str, Any]:
     """The bytes of small files, and which version of large ones is there."""
     return {
         path.relative_to(folder).as_posix(): (
-            path.read_bytes() if path.stat().st_size < 10_000 else path.stat().st_mtime_ns
+            path.read_bytes() if path.stat().st_size < 50_000 else path.stat().st_mtime_ns
         )
         for path in sorted(folder.rglob("*"))
         if path.is_file()

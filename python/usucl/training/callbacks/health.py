@@ -209,7 +209,7 @@ class Health(Callback):
         epoch, step = trainer.current_epoch, trainer.global_step
         window = batches_of(trainer).window(epoch)
         for kind, text in judge(config, epoch, findings, counts, moved, window).items():
-            self._tell(kind, step, text)
+            self.tell(kind, step, text)
         self._tell_constant(step, counts["zero"] == findings.steps)
 
     def check(self, config: TrainingConfig) -> None:
@@ -234,9 +234,10 @@ class Health(Callback):
                     "the encoder may have collapsed to one point, or all frames be alike; look at "
                     "effective_rank among the metrics, and try a lower optimiser.lr or another seed"
                 )
-                self._tell("constant", step, text)
+                self.tell("constant", step, text)
 
-    def _tell(self, kind: str, step: int, text: str) -> None:
+    def tell(self, kind: str, step: int, text: str) -> None:
+        """Tells a warning, the first of its kind, and keeps it with its step."""
         if kind not in self.told:
             self.told.append(kind)
             self.table.append(step, text)

@@ -145,6 +145,7 @@ class Monitor(Callback):
         self.rate = math.nan
         self.waited = 0.0
         self.images = 0
+        self.row: dict[str, float] | None = None  # the last
         self.started = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -238,6 +239,7 @@ class Monitor(Callback):
             ),
             **bank_ages(module.bank, step),
         }
+        self.row = row
         self.table.append(row)
         numbers = {name: value for name, value in row.items() if not math.isnan(value)}
         for logger in trainer.loggers:
