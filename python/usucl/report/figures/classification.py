@@ -62,8 +62,9 @@ def _matrix(axes: Axes, counts: FloatArray, names: Sequence[str], cell: float) -
         for column in range(len(names)):
             colour = style.PAPER if share[row, column] > 0.45 else style.INK
             axes.text(
-                column, row - 0.08 * with_share, f"{counts[row, column]:.0f}", ha="center", va="center",
-                color=colour, fontsize=points, weight="bold" if row == column else "normal",
+                column, row - 0.08 * with_share, f"{counts[row, column]:.0f}", ha="center",
+                va="center", color=colour, fontsize=points,
+                weight="bold" if row == column else "normal",
             )  # fmt: skip
             if total[row] and with_share:
                 axes.text(
