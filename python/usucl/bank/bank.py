@@ -26,10 +26,9 @@ class NegativeBank:
 
     A plain class on purpose: DistributedDataParallel would overwrite registered buffers of a module
     with those of rank 0. Put :meth:`state_dict` into the checkpoint.
-
-    Banks may be sent to other processes and to the workers of a ``DataLoader``: a copy arrives. In a
-    child that is forked after this process has used several threads, any search may wait forever,
-    as PyTorch's own operations do: spawn it, or call ``torch.set_num_threads(1)`` first.
+    Banks may be sent to other processes and the workers of a ``DataLoader``: a copy arrives. In a
+    child that is forked after this process has used several threads, a search may wait forever, as
+    PyTorch's own operations do: spawn it, or call ``torch.set_num_threads(1)`` first.
 
     Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots have video -1.
 

@@ -188,8 +188,8 @@ def _thresholds(
         predictions, result.figures, result.classes, folder.figures / "roc.png"
     )
     words = (
-        "A curve per class, against the rest. Probabilities of the classifiers of all folds are put in one order, although no two folds "
-        "have the same classifier."
+        "A curve per class, against the rest. Probabilities of the classifiers of all folds are "
+        "put in one order, although no two folds have the same classifier."
     )
     return lines(picture(drawing, "ROC curves"), paragraph(words, "note"))
 

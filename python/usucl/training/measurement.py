@@ -95,23 +95,25 @@ def measure(config: TrainingConfig, training: VideoCatalog) -> Measurement:
     have to decode everything. Files are written to a temporary folder.
     """
     own = replace(config, sampling=replace(config.sampling, guard=None, cache_gb=0.0))
+    accumulate = config.optimiser.accumulate
+    number = -(-(WARM_UP + STEPS) // accumulate) * accumulate
     datamodule = make_datamodule(training, own)
     store = _RememberedFrames(training.entries, datamodule.batches.augmentation.short_side)
     datamodule.batches.decode(store)
     with (
-        stage("Measuring", STEPS + WARM_UP + 1, unit="steps") as bar,
+        stage("Measuring", number + 1, unit="steps") as bar,
         tempfile.TemporaryDirectory(prefix="usucl-dry-run-") as folder,
         torch.random.fork_rng(devices=[]),
         quiet(),
     ):
-        batches = _time_batches(datamodule.batches, store)
+        batches = _time_batches(datamodule.batches, number)
         frame = _time_decoding(training, datamodule.batches.augmentation.short_side)
         bar.advance()
         torch.manual_seed(config.seed)
         module = ContrastiveTraining(own, restored=True)
         steps = _TimedSteps(bar)
         run = RunFolder(folder)
-        trainer = make_trainer(run, own, [steps], steps=STEPS + WARM_UP)
+        trainer = make_trainer(run, own, [steps], (), steps=number // accumulate)
         trainer.fit(module, datamodule=datamodule)
         memory = _memory(trainer, module, steps)
         save = time.perf_counter()
@@ -220,10 +222,10 @@ def _fill(module: ContrastiveTraining) -> None:
         )
 
 
-def _time_batches(batches: FrameBatches, store: _RememberedFrames) -> tuple[float, ...]:
+def _time_batches(batches: FrameBatches, number: int) -> tuple[float, ...]:
     """Returns the seconds that each batch of the measured steps takes once it is decoded."""
     seconds = []
-    for step in range(STEPS + WARM_UP):
+    for step in range(number):
         key = divmod(step, len(batches))
         batches[key]
         since = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from usucl.bank import NegativeBank
 from usucl.bank.exchange import Exchange
@@ -20,6 +20,7 @@ from usucl.losses import Frames, LossInputs, Selection, contrastive_loss
 from usucl.methods.method import Encode
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
+from usucl.models.normalisation import synchronise
 from usucl.training.accumulation import batches_in_step, begins_step
 from usucl.training.computing import compile_encoder
 from usucl.training.config import TrainingConfig
@@ -115,10 +116,10 @@ class ContrastiveTraining(LightningModule):
         device = self.trainer.strategy.root_device
         if self.trainer.world_size > 1 and self.exchange is None:
             self.exchange = Exchange(None, timedelta(seconds=config.running.timeout), device)
-            if getattr(config.encoder, "norm", None) == "sync":
-                nn.SyncBatchNorm.convert_sync_batchnorm(self.encoder)
+            if config.encoder.norm == "sync":
+                synchronise(self.encoder)
                 if self.momentum_encoder is not None:
-                    nn.SyncBatchNorm.convert_sync_batchnorm(self.momentum_encoder)
+                    synchronise(self.momentum_encoder)
         if config.computing.compile:
             compile_encoder(self.encoder)
             if self.momentum_encoder is not None:

@@ -91,6 +91,8 @@ class Plan:
     def _steps(self) -> str:
         steps, epochs = len(self.batches), self.config.epochs
         text = f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs"
+        if (every := self.config.optimiser.accumulate) > 1:
+            text += f", the weights change at every {every}th"
         if self.done:
             text += f"; {self.done:,} are done, {self.needs.steps_left:,} are left"
         return text
@@ -235,6 +237,7 @@ def plan(
 
     batches = make_datamodule(training, config).batches
     rehearse(config, batches)
+    done = _steps_of(done, len(batches), config.optimiser.accumulate)
     left = max(len(batches) * config.epochs - done, 0)
     found = measured(config, training) if measure and left else None
     needs = Needs(config, batches, empty_encoder(config), found, left)
@@ -244,7 +247,7 @@ def plan(
 def _resumed(
     run: RunFolder, data: str | Path | None, overrides: dict[str, Any]
 ) -> tuple[TrainingConfig, int]:
-    """Returns the options of a run that goes on, and how many of its steps are done."""
+    """Returns the options of a run that goes on, and how often its weights have changed."""
     from usucl.training.checkpoint import read_checkpoint
     from usucl.training.resumption import continued
 
@@ -252,6 +255,12 @@ def _resumed(
     if data is not None:
         config = replace(config, data=str(Path(data).absolute()))
     return config, 0 if run.is_unfinished else int(read_checkpoint(run.checkpoint)["global_step"])
+
+
+def _steps_of(changes: int, per_epoch: int, accumulate: int) -> int:
+    """Returns after how many steps the weights have changed so often."""
+    epochs, rest = divmod(changes, -(-per_epoch // accumulate))
+    return epochs * per_epoch + rest * accumulate
 
 
 def _span(begin: int, end: int) -> str:

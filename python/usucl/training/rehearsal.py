@@ -63,7 +63,7 @@ def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: in
             f"running.devices must be at most {gpus}, the number of GPUs here, got "
             f"{running.devices}: give fewer, or running.accelerator=cpu"
         )
-    if getattr(config.encoder, "norm", None) == "sync" and accelerator == "cpu":
+    if config.encoder.norm == "sync" and accelerator == "cpu":
         raise ValueError(
             "encoder.norm must be another than 'sync' for several processes on the CPU, where "
             "PyTorch has no synchronised batch normalisation: take 'group'"
@@ -77,6 +77,8 @@ def empty_encoder(config: TrainingConfig) -> FrameEncoder:
     try:
         with torch.device("meta"):
             return FrameEncoder(untrained(config.encoder))
+    except ValueError as error:  # an image size that the network cannot take
+        raise ValueError(f"encoder.{error}") from error
     except RuntimeError as error:  # more numbers than an integer can count
         raise ValueError(f"encoder.dim must be smaller, got {config.encoder.dim}") from error
 
@@ -90,7 +92,7 @@ def _rehearse_memory(config: TrainingConfig, data: FrameBatches, encoder: FrameE
     for options, numbers in (
         (["encoder.dim"], STATES * weights),
         (["key.bank", "encoder.dim"], config.key.bank * config.encoder.dim),
-        (["encoder.image_size", *sampling], images * 3 * size**2),
+        (["encoder.image_size", *sampling], images * config.encoder.channels * size**2),
         (["loss.intra_k", "loss.cross_k", *sampling], images * negatives),
     ):
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -144,7 +146,7 @@ def _rehearse_batch(
 
     Of several processes, the one with the fewest has ``rows`` of it.
     """
-    size = config.encoder.image_size
+    size, channels = config.encoder.image_size, config.encoder.channels
     for window in config.curriculum.windows:
         try:
             draw = data.draw(0, len(data) - 1, window, guarded=False)
@@ -156,9 +158,10 @@ def _rehearse_batch(
     n = n if rows is None else rows
     further = draw.positive.shape[1:]
     with torch.device("meta"):
-        view, ids, time = torch.empty(n, 3, size, size), torch.empty(n).long(), torch.empty(n)
-        positives = torch.empty(n, *further, 3, size, size)
-        negatives, negative_time = torch.empty(n, k, 3, size, size), torch.empty(n, k)
+        view = torch.empty(n, channels, size, size)
+        ids, time = torch.empty(n).long(), torch.empty(n)
+        positives = torch.empty(n, *further, channels, size, size)
+        negatives, negative_time = torch.empty(n, k, channels, size, size), torch.empty(n, k)
         batch = FrameBatch(view, positives, negatives, ids, time, ids, ids, negative_time)
     try:
         config.make_method().inputs(batch, encoder, encoder, torch.empty(n, 2, device="meta"))

@@ -26,7 +26,7 @@ from usucl.data.sampling.guard import PixelGuard, thumbnails, without_conflict
 from usucl.data.sampling.parts import PartBounds
 from usucl.data.sampling.samplers import DenseSampler, Draw, Sampler, anchor_conflicts
 from usucl.data.sampling.steps import EpochSteps, Key, ShareOfBatches
-from usucl.data.sampling.workers import check_context, report_errors
+from usucl.data.sampling.workers import begin, check_context
 from usucl.data.store import FrameStore, StorePlan
 
 FRAMES_AT_ONCE = 256  # of a video, for the thumbnails of the pixel guard
@@ -52,6 +52,7 @@ class FrameBatches(Dataset[FrameBatch]):
         catalog: the videos to train on.
         sampler: draws the frames; by default ``DenseSampler()``.
         image_size: side of the views in pixels.
+        channels: 3, or 1 for grey views.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
         augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
@@ -83,6 +84,7 @@ class FrameBatches(Dataset[FrameBatch]):
         sampler: Sampler | None = None,
         *,
         image_size: int = 64,
+        channels: int = 3,
         curriculum: Curriculum | None = None,
         augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
@@ -102,7 +104,7 @@ class FrameBatches(Dataset[FrameBatch]):
         self.catalog = catalog
         self.sampler = DenseSampler() if sampler is None else sampler
         self.curriculum = curriculum or Curriculum()
-        self.augmentation = Augmentation(augmentation, image_size)
+        self.augmentation = Augmentation(augmentation, image_size, channels)
         self.cache_bytes = int(cache_gb * 1e9)
         self.seed = seed
         self.num_frames = [entry.num_frames for entry in catalog]
@@ -208,7 +210,9 @@ class FrameBatches(Dataset[FrameBatch]):
             num_workers=num_workers,
             multiprocessing_context=multiprocessing_context if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
-            worker_init_fn=report_errors,
+            worker_init_fn=begin,
+            # Of its own, for it draws a seed at each epoch, which no batch depends on.
+            generator=torch.Generator().manual_seed(self.seed % 2**63),
             pin_memory=torch.cuda.is_available(),
         )
 
