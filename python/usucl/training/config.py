@@ -8,6 +8,7 @@ from typing import Any, Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from usucl._spelling import did_you_mean
 from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
@@ -17,6 +18,7 @@ from usucl.training.options import (
     LossConfig,
     OptimiserConfig,
     RunningConfig,
+    SavingConfig,
     WatchingConfig,
 )
 
@@ -63,6 +65,7 @@ class TrainingConfig:
         optimiser: the optimiser.
         running: the processes that train together.
         computing: how the encoders are computed.
+        saving: when the run is saved.
         watching: what is measured and shown meanwhile.
     """
 
@@ -86,6 +89,7 @@ class TrainingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     running: RunningConfig = field(default_factory=RunningConfig)
     computing: ComputingConfig = field(default_factory=ComputingConfig)
+    saving: SavingConfig = field(default_factory=SavingConfig)
     watching: WatchingConfig = field(default_factory=WatchingConfig)
 
     def __post_init__(self) -> None:
@@ -155,7 +159,8 @@ def method_of(name: str) -> type[Method[Any, Any]]:
         ValueError: there is none of this name.
     """
     if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+        hint = did_you_mean(name, METHODS)
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     return METHODS[name]
 
 
