@@ -56,6 +56,9 @@ class RunFolder:
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
+        best: folder with the encoder that a watched metric has found best, see
+            :attr:`best_facts`.
+        failed_batch: the batch whose loss was not finite, with which training has ended.
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
         evaluations: folder with a folder of each evaluation on other data, see
@@ -89,6 +92,9 @@ class RunFolder:
         self.bank = path / "bank"
         self.checkpoints = path / "checkpoints"
         self.checkpoint = self.checkpoints / "last.ckpt"
+        self.best = path / "best"
+        self.best_facts = self.best / "best.json"
+        self.failed_batch = path / "failed_batch.safetensors"
         self.tensorboard = path / "tensorboard"
         self.evaluation = path / "evaluation.json"
         self.evaluations = path / "evaluations"

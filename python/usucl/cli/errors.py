@@ -22,8 +22,15 @@ EXPECTED = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryErr
 LONGEST_MESSAGE = 1000  # characters: a damaged file may hold text without end
 
 
+ENDING = (signal.SIGTERM, signal.SIGUSR1)  # the latter is what SLURM may be told to send
+
+
 class _Terminated(BaseException):
-    """SIGTERM: like KeyboardInterrupt, no error that anything but ``main`` may catch."""
+    """A signal that ends: like KeyboardInterrupt, no error that anything but ``main`` may catch."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.name = signal.Signals(signum).name
 
 
 def reported(call: Callable[[], int | None], typed: Mapping[str, str], debug: bool) -> int:
@@ -49,7 +56,9 @@ def reported(call: Callable[[], int | None], typed: Mapping[str, str], debug: bo
     except KeyboardInterrupt as error:
         return _complain(f"interrupted{_kept(error)}", debug, code=130)
     except _Terminated as error:
-        return _complain(f"terminated (SIGTERM){_kept(error)}", debug, code=128 + signal.SIGTERM)
+        return _complain(
+            f"terminated ({error.name}){_kept(error)}", debug, code=128 + signal.SIGTERM
+        )
     except Exception as error:
         message = f"{type(error).__name__}: {_without_traceback(str(error))}"
         hint = "" if debug else "; USUCL_DEBUG=1 shows where"
@@ -72,21 +81,22 @@ def _kept(stop: BaseException) -> str:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turns the first SIGTERM into an exception, so that files are closed; the second kills."""
+    """Turns the first signal that ends into an exception, to close files; the second kills."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated
+        signal.signal(signum, signal.SIG_DFL)
+        raise _Terminated(signum)
 
     main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield  # whoever has called this decides
-        return
-    signal.signal(signal.SIGTERM, stop)
+    # Of others, whoever has called this decides.
+    ours = [s for s in ENDING if main_thread and signal.getsignal(s) is signal.SIG_DFL]
+    for signum in ours:
+        signal.signal(signum, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for signum in ours:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 def _complain(message: str, debug: bool, code: int = BAD_INPUT) -> int:

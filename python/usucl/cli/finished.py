@@ -43,10 +43,14 @@ def next_steps(out: Path, data: Path) -> Iterator[str]:
     yield "  features = encoder.features(encoder.preprocess('frame.png'))"
 
 
-def last_epoch(out: Path) -> str:
-    """Returns the last finished epoch of a run, in words."""
-    done = _facts(RunFolder(out)).get("epochs_done")
-    return f"epoch {done}" if done else "its last finished epoch"
+def what_is_kept(out: Path) -> str:
+    """Returns what a run that has ended early holds, in words."""
+    facts = _facts(RunFolder(out))
+    epochs, steps = facts.get("epochs_done"), facts.get("steps_done")
+    saved = f"a checkpoint of step {steps}" if steps else "a checkpoint"
+    if epochs == 0:
+        return f"{saved} and, until the first epoch is finished, the encoder before training"
+    return f"{saved} and the encoder of {f'epoch {epochs}' if epochs else 'its last epoch'}"
 
 
 def command(name: str, *words: object) -> str:

@@ -95,7 +95,8 @@ def train(
 ) -> None:
     """Pretrain an encoder on a folder of ultrasound videos.
 
-    Ctrl-C leaves a usable encoder; the same command with --resume continues the run.
+    Ctrl-C, SIGTERM and SIGUSR1 save the run at the end of the step; the same command with --resume
+    continues it, or starts it where there is none, so that a cluster may repeat one command.
 
     Args:
         data: folder of videos: folders of frames and video files, mixed and nested.
@@ -116,8 +117,8 @@ def train(
             (default: those of the preset, or the smallest fold if it gives none).
         seed: seed of the first weights, the folds and every random draw (default: the preset's).
         overwrite: replace an earlier run in the run folder.
-        resume: continue the run in the run folder, with the configuration it was started with;
-            --set epochs=N adds epochs, also to a finished run.
+        resume: continue the run in the run folder, with the configuration it was started with, or
+            start it if there is none; --set epochs=N adds epochs, also to a finished run.
         print_config: print the configuration that would be used, with every option and what it
             means, and stop; needs neither DATA nor --out.
         dry_run: read the videos, check every option, print the configuration, the batches, the
@@ -172,9 +173,9 @@ def train(
         after = _written(checkpoint)
         if after is None or (after == before and not resume):
             earlier = "" if after is None else "; the earlier run is back"
-            return f"nothing was kept, as no epoch was finished; start again{earlier}"
+            return f"nothing was kept, as no step was finished; start again{earlier}"
         again = finished.command("train", data, "--out", out, "--resume")
-        return f"{out} is usable as after {finished.last_epoch(out)}; to go on: {again}"
+        return f"{out} has {finished.what_is_kept(out)}; to go on: {again}"
 
     with keeping(kept):
         training.train(

@@ -17,6 +17,7 @@ from usucl.training.options import (
     LossConfig,
     OptimiserConfig,
     RunningConfig,
+    SavingConfig,
     WatchingConfig,
 )
 
@@ -63,6 +64,7 @@ class TrainingConfig:
         optimiser: the optimiser.
         running: the processes that train together.
         computing: how the encoders are computed.
+        saving: when the run is saved.
         watching: what is measured and shown meanwhile.
     """
 
@@ -86,6 +88,7 @@ class TrainingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     running: RunningConfig = field(default_factory=RunningConfig)
     computing: ComputingConfig = field(default_factory=ComputingConfig)
+    saving: SavingConfig = field(default_factory=SavingConfig)
     watching: WatchingConfig = field(default_factory=WatchingConfig)
 
     def __post_init__(self) -> None:

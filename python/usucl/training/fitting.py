@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import signal
-import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import listening, stage
 from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
+from usucl.data.video import VideoError
 from usucl.models import save_encoder
 from usucl.models.weights import left_out_in_words
 from usucl.run_folder import RunFolder
@@ -23,6 +25,8 @@ from usucl.training.callbacks.health import WarningsTable
 from usucl.training.callbacks.monitor import MetricsTable
 from usucl.training.callbacks.progress import summary
 from usucl.training.callbacks.record import RunRecord
+from usucl.training.callbacks.saving import random_states, restore_random
+from usucl.training.callbacks.stopping import Stopped
 from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
@@ -34,7 +38,7 @@ from usucl.training.processes.together import LostRankError, Together
 from usucl.training.processes.world import World
 from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
-from usucl.training.resumption import check_checkpoint, new_id
+from usucl.training.resumption import Position, check_checkpoint, new_id
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
 
 
@@ -70,9 +74,15 @@ def fit(
     run_id = run.id if resume else new_id()
     module.run = {"id": run_id, "folder": str(run.path.absolute())}
     before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
-    done = 0
+    done = None
     if resume:
         done = check_checkpoint(run, config, parts[0])
+        datamodule.first = (done.epochs, done.batches or 0)
+        if done.batches is not None:
+            say(
+                f"The run goes on after step {done.steps}, within epoch {done.epochs + 1}",
+                stderr=True,
+            )
     else:
         run.set_aside()
     record, earlier = RunRecord(run, module.start, data_facts(catalog)), run.has_earlier
@@ -108,8 +118,9 @@ def _fit_besides(
     """Trains in a process that writes nothing."""
     datamodule = make_datamodule(parts[0], config)
     module = _module(config, restored=resume)
-    torch.manual_seed(config.seed + together.world.rank)
-    done = check_checkpoint(run, config, parts[0]) if resume else 0
+    done = check_checkpoint(run, config, parts[0]) if resume else None
+    if done is not None:
+        datamodule.first = (done.epochs, done.batches or 0)
     record = RunRecord(run, module.start)
     _fit(module, datamodule, parts[1], run, done, record, together)
 
@@ -174,6 +185,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*The dirpath has changed.*")
+            warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # it is
+            warnings.filterwarnings("ignore", ".*Please add the following callbacks.*ModelCheck.*")
             warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")
             warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
@@ -189,7 +202,7 @@ def _fit(
     datamodule: VideoDataModule,
     held_out: VideoCatalog,
     run: RunFolder,
-    done: int,
+    done: Position | None,
     record: RunRecord,
     together: Together | None,
 ) -> None:
@@ -198,34 +211,38 @@ def _fit(
     callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
     run_id = None if module.run is None else module.run["id"]
-    loggers = make_loggers(run, config.watching, run_id, resume=done > 0)
-    shown = progress_callbacks(bar, callbacks.probe)
+    steps = 0 if done is None else done.steps
+    loggers = make_loggers(run, config.watching, run_id, done=steps) if world.is_first else []
+    shown = progress_callbacks(bar, callbacks)
     trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
-    interrupt = signal.getsignal(signal.SIGINT)
     if listening():
-        rows = summary(module, datamodule.batches, held_out, trainer, done)
+        epochs = 0 if done is None else done.epochs
+        rows = summary(module, datamodule.batches, held_out, trainer, epochs)
         table(["", ""], rows, title=str(run.path))
     check_device(config, trainer.strategy.root_device)
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
-        checkpoint = run.checkpoint if done else None
+        checkpoint = run.checkpoint if done is not None else None
         if together is not None:
             together.wait_for_all("decoded")
         watched = contextlib.nullcontext() if together is None else together.naming("a step")
-        with bar, settings(config.computing), watched:
+        seed = config.seed + world.rank
+        with bar, _seeded(seed), settings(config.computing), watched:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
             if listening() and trainer.is_global_zero:
                 show_summary(run)
             callbacks.health.check(config)
-    except SIGTERMException:  # an exit of the whole program, with the code of success
-        say("usucl: terminated (SIGTERM)", stderr=True)
-        raise SystemExit(128 + signal.SIGTERM) from None
+        callbacks.stopping.check()  # a signal that came during the last step
+    except Stopped as stop:
+        _end(stop.signum, callbacks.stopping.handlers[stop.signum])
     except SystemExit as stop:
         # Lightning turns Ctrl-C into an exit of the whole program, and ignores it afterwards.
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except VideoError as error:
+        raise _vanished(error, run) from error
     except OSError as error:
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(run.path)) from error
@@ -233,12 +250,45 @@ def _fit(
     except (MemoryError, DamagedFileError, NothingLearnedError, LostRankError):
         raise
     except Exception as error:
-        if done and world.is_first and not callbacks.monitor.started:
+        if done is not None and world.is_first and not callbacks.monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise
     finally:
         record.stop()
         close_loggers(loggers)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, interrupt)
+        callbacks.stopping.restore()
+
+
+def _end(signum: int, handler: Any) -> NoReturn:
+    """Ends a run that has been saved, as the signal asks for."""
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt from None
+    if callable(handler):  # of a command, which says how to go on
+        handler(signum, None)
+    say(f"usucl: terminated ({signal.Signals(signum).name})", stderr=True)
+    raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _vanished(error: VideoError, run: RunFolder) -> VideoError:
+    """Returns an error of a video that cannot be read any more, with what is kept."""
+    kept = "no checkpoint was written yet"
+    if run.checkpoint.is_file():
+        kept = f"the last checkpoint is kept in {run.checkpoint}: resume once the video is back"
+    return VideoError(error.path, f"{error.reason}; {kept}")
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds what draws from global random generators, such as dropout, and restores them.
+
+    Views, batches and first weights have generators of their own.
+    """
+    before = random_states()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        restore_random(before)

@@ -33,7 +33,7 @@ def check_loggers(config: WatchingConfig) -> None:
 
 
 def make_loggers(
-    run: RunFolder, config: WatchingConfig, run_id: str | None, *, resume: bool
+    run: RunFolder, config: WatchingConfig, run_id: str | None, *, done: int
 ) -> list[Logger]:
     """Returns the loggers of a run, in the order in which they are named.
 
@@ -44,15 +44,21 @@ def make_loggers(
         run: the run folder.
         config: the options.
         run_id: identity of the run.
-        resume: whether it goes on.
+        done: number of steps after which it goes on; what TensorBoard has of later ones is hidden.
     """
     name = run.path.absolute().name
     made: list[Logger] = []
     for kind in config.loggers:
         if kind == "tensorboard":
-            folder = run.tensorboard.name
+            hidden: dict[str, Any] = {"purge_step": done + 1} if done else {}
             made.append(
-                TensorBoardLogger(run.path, name=folder, version="", default_hp_metric=False)
+                TensorBoardLogger(
+                    run.path,
+                    name=run.tensorboard.name,
+                    version="",
+                    default_hp_metric=False,
+                    **hidden,
+                )
             )
         elif kind == "wandb":
             run.loggers.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,7 @@ def make_loggers(
             )
         elif kind == "mlflow":
             run.loggers.mkdir(parents=True, exist_ok=True)
-            made.append(_mlflow(run.loggers, name, config.project, resume=resume))
+            made.append(_mlflow(run.loggers, name, config.project, resume=done > 0))
     return made
 
 

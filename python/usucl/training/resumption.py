@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from usucl._files import DamagedFileError, read_tensors
 from usucl.data import VideoCatalog
@@ -21,8 +22,22 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+CHANGEABLE = ("running", "saving", "watching", "computing")
+"""Sections of the configuration that may change when a run is resumed: none changes the encoder."""
+
+
+class Position(NamedTuple):
+    """How far a run is: finished epochs, batches of the next, and steps of the optimiser in all."""
+
+    epochs: int
+    batches: int | None  # None between two epochs
+    steps: int
+
+
 def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
-    """Returns the config of a run that goes on; only its epochs may have become more.
+    """Returns the config of a run that goes on, of which only some options may have changed.
+
+    These are those of the sections in ``CHANGEABLE``, and the epochs, which may have become more.
 
     Raises:
         ValueError: an override has another value than the run.
@@ -30,10 +45,10 @@ def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
     """
     if not (run.is_unfinished or run.checkpoint.is_file()):
         raise FileNotFoundError(
-            f"nothing to resume: {run.checkpoint} is missing; it is written after the first "
-            "epoch: start without resume"
+            f"nothing to resume: {run.checkpoint} is missing; put it back, or start without resume"
         )
     config = stored = read_config(run.config, {})
+    accepted: dict[str, Any] = {}
     for name, value in overrides.items():
         if name == "epochs":
             epochs = read_config(run.config, {name: value, "extended": []}).epochs
@@ -45,12 +60,26 @@ def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
             if epochs > stored.epochs:
                 ends = stored.extended if run.is_unfinished else stored.ends
                 config = replace(config, epochs=epochs, extended=ends)
-        elif read_config(run.config, {name: value}) != stored:
+            continue
+        changed = absolute(read_config(run.config, {**accepted, name: value}))
+        sections = {name: getattr(changed, name) for name in CHANGEABLE if hasattr(changed, name)}
+        if replace(stored, **sections) != changed:
             raise ValueError(
                 f"{name} cannot change when a run is resumed, got {value}: leave it out, or start "
-                "another run"
+                f"another run (only options of {', '.join(sections)} can, and epochs to more)"
             )
+        accepted[name] = value
+        config = replace(config, **sections)
     return config
+
+
+def absolute(config: TrainingConfig) -> TrainingConfig:
+    """Returns a config in which the path of the first weights is absolute, as runs store it."""
+    weights = config.encoder.weights
+    if weights is None:
+        return config
+    own = replace(config.encoder, weights=str(Path(weights).absolute()))
+    return replace(config, encoder=own)
 
 
 def is_finished(run: RunFolder, config: TrainingConfig) -> bool:
@@ -61,8 +90,7 @@ def is_finished(run: RunFolder, config: TrainingConfig) -> bool:
         DamagedFileError: it was changed or cut, or does not fit the encoder of the run.
     """
     checkpoint = _own_checkpoint(run, config)
-    epoch = checkpoint["epoch"]
-    if not isinstance(epoch, int) or epoch + 1 < config.epochs:
+    if _position(run, checkpoint).epochs < config.epochs:
         return False
     for name, value in read_tensors(run.encoder_weights)[0].items():
         other = checkpoint["state_dict"].get(f"encoder.{name}")
@@ -72,8 +100,8 @@ def is_finished(run: RunFolder, config: TrainingConfig) -> bool:
     return True
 
 
-def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> int:
-    """Returns how many epochs are finished.
+def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCatalog) -> Position:
+    """Returns how far the run is.
 
     Raises:
         ValueError: the run cannot go on from its checkpoint with these videos.
@@ -88,8 +116,19 @@ def check_checkpoint(run: RunFolder, config: TrainingConfig, training: VideoCata
         if then.get(name, now[name]) != now[name]
     ]
     different_videos(run.path, with_another_number_of_frames=changed)
-    epoch = checkpoint["epoch"]
-    return epoch + 1 if isinstance(epoch, int) else 0
+    return _position(run, checkpoint)
+
+
+def _position(run: RunFolder, checkpoint: dict[str, Any]) -> Position:
+    try:
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batch = (loops[f"{n}_progress"]["current"] for n in ("epoch", "epoch_loop.batch"))
+        within = int(epoch["processed"]) < int(epoch["ready"])
+        batches = int(batch["processed"]) if within else None
+        return Position(int(epoch["processed"]), batches, int(checkpoint["global_step"]))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it does not fit the run: {type(error).__name__} in its loops"
+        raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
 
 
 def _own_checkpoint(run: RunFolder, config: TrainingConfig) -> dict[str, Any]:

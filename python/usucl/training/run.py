@@ -57,9 +57,12 @@ def train(
 ) -> Path:
     """Pretrains an encoder on a folder of ultrasound videos.
 
-    The run folder is complete at any moment: Ctrl-C leaves the encoder, the bank and the checkpoint
-    of the last finished epoch, and ``resume=True`` continues from there, on the CPU with exactly
-    the numbers of an uninterrupted run. Videos that cannot be read are named and left out.
+    The run folder is complete at any moment: it has the encoder and the bank of the last finished
+    epoch, and a checkpoint, from which ``resume=True`` continues, on the CPU with exactly the
+    numbers of an uninterrupted run. Checkpoints are written after every epoch, as often in between
+    as ``saving.checkpoint_every`` says, and when Ctrl-C, SIGTERM or SIGUSR1 ends the run: it stops
+    after the step that is being done, and at once if the signal comes again. Videos that cannot be
+    read are named and left out.
 
     Args:
         data: folder of videos, see :meth:`usucl.data.VideoCatalog.scan`. With ``resume`` it may
@@ -70,10 +73,12 @@ def train(
             ends before, the earlier one is back. Files that do not belong to a run stay.
         resume: continue the run in ``out``, whose config replaces ``preset``, ``held_out`` and
             ``seed``: giving another value than it has is an error, but more ``epochs`` are added,
-            also to a run that has finished (see ``extended`` in :class:`TrainingConfig`). The
+            also to a run that has finished (see ``extended`` in :class:`TrainingConfig`), and the
+            sections ``running``, ``saving``, ``watching`` and ``computing`` may change. The
             videos and their numbers of frames must be the same; labels and patients may have been
-            corrected, which does not change what is held out. A run that ended in its first epoch
-            begins again.
+            corrected, which does not change what is held out. Where ``out`` is missing or empty, a
+            new run starts, and one that ended before its first checkpoint begins again: the same
+            call starts a run and continues it.
         held_out: folds of patients that are not trained on; ``()`` trains on all. By default those
             of the preset or, if it gives none, the smallest fold (0 unless ``labels.csv`` gives
             others); a single patient is then not held out.
@@ -88,18 +93,22 @@ def train(
         ``out``.
 
     Raises:
-        ValueError, TypeError: ``data``, ``preset`` or an override is wrong; nothing is created.
+        ValueError, TypeError: ``data``, ``preset`` or an override is wrong; nothing is created. Or
+            the loss was not finite: the batch is in ``failed_batch.safetensors``.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given,
-            or it holds no run. A run that ended in its first epoch is replaced unasked.
-        FileNotFoundError: ``resume`` is given, and ``out`` has no checkpoint.
+            or it holds no run. A run that ended before its first checkpoint is replaced unasked.
+        FileNotFoundError: ``resume`` is given, and ``out`` has a trained encoder but no checkpoint,
+            or other files and no run.
+        VideoError: a video can no longer be read; the last checkpoint is kept.
         NothingLearnedError: no step could change the encoder, for example because no frame had a
             negative; says what to change. The files of the run are written.
         RuntimeError: a process was lost, of several that train together; says which. The others
             have ended, and the last checkpoint is whole.
         KeyboardInterrupt: the run was interrupted, after everything was closed.
-        SystemExit: the run was ended by SIGTERM; the code is 143.
+        SystemExit: the run was ended by SIGTERM or SIGUSR1, and saved; the code is 143.
         DamagedFileError: with ``resume``, the checkpoint was changed or cut.
-        OSError: a file cannot be written; the files of the last finished epoch stay.
+        OSError: a file cannot be written; the last checkpoint and the files of the last finished
+            epoch stay.
 
     Warns:
         UserWarning: nothing can be held out, the folds given are all the same, the patients of
@@ -166,16 +175,22 @@ def _prepared(
 ) -> Job | None:
     """Returns what is to be done, or None if a resumed run is finished; nothing is written."""
     run, moved = RunFolder(out), False
-    if resume:
-        if overwrite:
-            raise ValueError("resume and overwrite exclude each other, got both")
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other, got both")
+    if resume and not run.is_run:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise FileNotFoundError(f"nothing to resume: {out} is not empty and holds no run")
+        say(f"{out} holds no run yet: a new one starts", stderr=True)
+        resume = False
+        config = configured(data, preset, overrides)
+    elif resume:
         from usucl.training.resumption import continued, is_finished
 
         config = continued(run, overrides)
         if data is not None:
             moved, config = config.data != _absolute(data), replace(config, data=_absolute(data))
         if run.is_unfinished:
-            say(f"{out} has no finished epoch: its run begins again", stderr=True)
+            say(f"{out} has no checkpoint yet: its run begins again", stderr=True)
             resume = False
         elif is_finished(run, config) and not moved:
             say(
@@ -227,11 +242,9 @@ def configured(
     """Returns the options of a new run, in which every path is absolute."""
     if data is None:
         raise TypeError("data must be a folder of videos, got None")
-    config = read_config(preset, overrides | {"data": _absolute(data)})
-    if config.encoder.weights is not None:
-        own = replace(config.encoder, weights=_absolute(config.encoder.weights))
-        config = replace(config, encoder=own)
-    return config
+    from usucl.training.resumption import absolute
+
+    return absolute(read_config(preset, overrides | {"data": _absolute(data)}))
 
 
 def scanned(config: TrainingConfig) -> VideoCatalog:

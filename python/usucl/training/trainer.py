@@ -6,28 +6,31 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 
 from usucl._progress import Stage, listening
 from usucl.data import FrameBatches
 from usucl.run_folder import RunFolder
+from usucl.training.callbacks.contraction import Contraction
+from usucl.training.callbacks.finite import FiniteLoss
 from usucl.training.callbacks.guard import GuardTable
 from usucl.training.callbacks.hardness import NarrowingWindows
 from usucl.training.callbacks.health import Health
-from usucl.training.callbacks.monitor import Monitor, SaveAfterEpoch
+from usucl.training.callbacks.monitor import Monitor
 from usucl.training.callbacks.negatives import NegativesSheet
 from usucl.training.callbacks.probe import ProbeCallback
 from usucl.training.callbacks.progress import ProgressCallback
 from usucl.training.callbacks.record import RunRecord
+from usucl.training.callbacks.saving import Saving
+from usucl.training.callbacks.stopping import Stopping
 from usucl.training.checkpoint import Checkpoints
 from usucl.training.config import TrainingConfig
 from usucl.training.processes.environment import Started
-from usucl.training.processes.together import StopTogether
 from usucl.training.processes.world import World
 
-ON_RANK_0 = (GuardTable, Health, Monitor, RunRecord)
+ON_RANK_0 = (Contraction, GuardTable, Health, Monitor, RunRecord)
 """What writes files and exchanges nothing. Everything else acts in every process."""
 
 
@@ -42,8 +45,10 @@ class Callbacks:
         world: the place of this process: what writes files acts on rank 0 alone.
 
     Attributes:
+        stopping: listens to signals that end the run.
         health: tells what goes wrong without an error.
         monitor: writes the metrics.
+        contraction: gives an alarm when the embeddings contract.
         probe: probes the encoder; None without probes.
     """
 
@@ -55,12 +60,20 @@ class Callbacks:
         record: RunRecord,
         world: World,
     ) -> None:
+        self.stopping = Stopping()
         self.health = Health(run.warnings)
         watching = config.watching
         histograms = run.hardness if watching.histograms else None
         self.monitor = Monitor(run.metrics, config.log_every, histograms)
+        self.contraction = Contraction(self.monitor, self.health.tell)
         self.probe: ProbeCallback | None = None
-        self._all: list[Callback] = [self.health, self.monitor]
+        self._all: list[Callback] = [
+            self.stopping,
+            FiniteLoss(run),
+            self.health,
+            self.monitor,
+            self.contraction,
+        ]
         if watching.images_every:
             self._all.append(NegativesSheet(run, watching.images_every, watching.images))
         if watching.probe_every:
@@ -70,23 +83,18 @@ class Callbacks:
             self._all.append(NarrowingWindows(batches))
         if batches.guard is not None:
             self._all.append(GuardTable(run.guard, batches))
-        self._all += [
-            record,
-            SaveAfterEpoch(run),
-            ModelCheckpoint(run.checkpoints, run.checkpoint.stem, enable_version_counter=False),
-        ]
+        self._all += [record, Saving(run, config, self.stopping, record)]
         self._world = world
-        if world.size > 1:
-            self._all.insert(0, StopTogether())
 
     def __iter__(self) -> Iterator[Callback]:
         first = self._world.is_first
         return iter([c for c in self._all if first or not isinstance(c, ON_RANK_0)])
 
 
-def progress_callbacks(bar: Stage, probe: ProbeCallback | None = None) -> list[Callback]:
+def progress_callbacks(bar: Stage, callbacks: Callbacks) -> list[Callback]:
     """Returns what moves the bar, if anybody watches it."""
-    return [ProgressCallback(bar, probe)] if listening() else []
+    shown = ProgressCallback(bar, callbacks.probe, callbacks.contraction)
+    return [shown] if listening() else []
 
 
 def make_trainer(

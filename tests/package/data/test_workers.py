@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from usucl.data.sampling.workers import report_errors
+from usucl.data.sampling.workers import begin
 
 
 class Unsendable:
@@ -33,7 +33,7 @@ def test_a_batch_that_cannot_be_handed_over_is_an_error_with_its_cause(workers: 
         batch_size=None,
         num_workers=workers,
         persistent_workers=True,
-        worker_init_fn=report_errors,
+        worker_init_fn=begin,
         timeout=60,  # for versions that wait for ever
     )
     batches = iter(loader)

@@ -19,7 +19,7 @@ from usucl.losses import Selection
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
 from usucl.training.callbacks.hardness import NarrowingWindows
-from usucl.training.callbacks.monitor import SaveAfterEpoch
+from usucl.training.callbacks.saving import Saving
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,12 +91,12 @@ def test_a_resumed_run_goes_on_in_the_same_windows(
 
     out = tmp_path / "run"
 
-    def ctrl_c(self: SaveAfterEpoch, trainer: Any, *args: Any) -> None:
+    def ctrl_c(self: Saving, trainer: Any, *args: Any) -> None:
         if trainer.global_step == 5:  # in the middle of the third epoch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SaveAfterEpoch, "on_train_batch_end", ctrl_c)
+        patch.setattr(Saving, "on_train_batch_end", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             train(data=videos, out=out, **OPTIONS)
     train(out=out, resume=True, progress=False)

@@ -66,7 +66,6 @@ def findings(*steps: Any, gradient: bool = True, moved: bool = True, **more: Any
         (["no movement"], lambda: findings(step(), moved=False)),
         (["no cross-video negatives"], lambda: findings(step(cross=-1))),
         (["no intra-video negatives"], lambda: findings(step(intra=-1))),
-        (["loss not finite"], lambda: findings(step(), step(loss=float("nan")))),
         (["identical positives"], lambda: findings(step(same=True))),
         (["not normalised"], lambda: findings(step(z=3 * UNIT))),
         (["not normalised"], lambda: findings(step(z=0 * UNIT))),

@@ -19,7 +19,8 @@ from usucl._files import DamagedFileError, check_seal
 from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.training import TrainingConfig, read_config, train
-from usucl.training.callbacks.monitor import SaveAfterEpoch
+from usucl.training.callbacks.finite import FiniteLoss
+from usucl.training.callbacks.saving import Saving
 from usucl.training.checkpoint import PARTS, Checkpoints, read_checkpoint
 
 TINY = {
@@ -65,7 +66,7 @@ def content(folder: Path) -> dict[str, Any]:
     """The bytes of small files, and which version of large ones is there."""
     return {
         path.relative_to(folder).as_posix(): (
-            path.read_bytes() if path.stat().st_size < 10_000 else path.stat().st_mtime_ns
+            path.read_bytes() if path.stat().st_size < 50_000 else path.stat().st_mtime_ns
         )
         for path in sorted(folder.rglob("*"))
         if path.is_file()
@@ -246,7 +247,7 @@ def test_an_earlier_run_is_back_if_the_new_one_fails_before_its_first_checkpoint
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(SaveAfterEpoch, "on_train_epoch_end", fail)
+    monkeypatch.setattr(Saving, "on_train_epoch_end", fail)
     with pytest.raises((KeyboardInterrupt, RuntimeError, OSError)):
         train(data=videos, out=run, overwrite=True, seed=1, **TINY)
     assert content(run) == before
@@ -268,7 +269,7 @@ def test_a_full_disk_names_the_run(
 def test_sigterm_in_a_program_exits_with_143(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(SaveAfterEpoch, "on_train_batch_end", _sigterm)
+    monkeypatch.setattr(FiniteLoss, "on_train_batch_end", _sigterm)
     with pytest.raises(SystemExit) as stop:
         train(data=videos, out=tmp_path / "run", **{**TINY, "epochs": 3})
     assert stop.value.code == 143
@@ -283,7 +284,7 @@ def test_sigterm_of_the_command_is_said_and_the_run_goes_on(
     sets = [f"{name}={value}" for name, value in TINY.items() if name != "progress"]
     words = ["train", str(videos), "--out", str(tmp_path / "run"), "--no-progress"]
     with monkeypatch.context() as patch:
-        patch.setattr(SaveAfterEpoch, "on_train_batch_end", _sigterm)
+        patch.setattr(FiniteLoss, "on_train_batch_end", _sigterm)
         assert main([*words, "--set", *sets, "epochs=2"]) == 143
     said = capsys.readouterr().err
     assert "usucl: error: terminated (SIGTERM): " in said
@@ -292,8 +293,8 @@ def test_sigterm_of_the_command_is_said_and_the_run_goes_on(
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-def _sigterm(self: SaveAfterEpoch, trainer: Any, *_: Any) -> None:
-    if trainer.global_step == 2 or trainer.max_epochs == 3:
+def _sigterm(self: FiniteLoss, trainer: Any, *_: Any) -> None:
+    if trainer.global_step == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
 

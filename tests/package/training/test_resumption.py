@@ -124,7 +124,7 @@ def test_a_run_without_a_finished_epoch_begins_again(
         facts = read_json(out / "run.json")
         assert (facts["epochs_done"], facts["steps_done"], facts["finished"]) == (0, 0, None)
     train(out=out, resume=True, progress=False)
-    assert "has no finished epoch: its run begins again" in capsys.readouterr().err
+    assert "has no checkpoint yet: its run begins again" in capsys.readouterr().err
     assert read_json(out / "run.json")["epochs_done"] == 1
     with pytest.raises(FileExistsError, match="holds a run"):
         train(data=videos, out=out, epochs=1, **TINY)

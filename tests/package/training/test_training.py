@@ -20,7 +20,8 @@ from usucl.cli import main
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
-from usucl.training.callbacks.monitor import COLUMNS, SaveAfterEpoch
+from usucl.training.callbacks.monitor import COLUMNS
+from usucl.training.callbacks.saving import Saving
 from usucl.training.checkpoint import PARTS, Checkpoints
 
 TINY = {
@@ -161,12 +162,12 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     handler = signal.getsignal(signal.SIGINT)
     out = tmp_path / "run"
 
-    def ctrl_c(self: SaveAfterEpoch, trainer: Any, *args: Any) -> None:
+    def ctrl_c(self: Saving, trainer: Any, *args: Any) -> None:
         if trainer.global_step == 3:  # in the middle of the second epoch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SaveAfterEpoch, "on_train_batch_end", ctrl_c)
+        patch.setattr(Saving, "on_train_batch_end", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             train(data=videos, out=out, **options)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -377,12 +378,12 @@ def test_a_run_that_diverges_keeps_the_last_good_encoder(
 ) -> None:
     good = train(data=videos, out=tmp_path / "good", **{**DENSE, "epochs": 2, "log_every": 99})
 
-    def diverge(self: SaveAfterEpoch, trainer: Any, module: Any, *args: Any) -> None:
+    def diverge(self: Saving, trainer: Any, module: Any, *args: Any) -> None:
         if trainer.global_step == 4:  # the end of the second epoch, no row of metrics
             with torch.no_grad():
                 module.encoder.head[0].weight.fill_(math.nan)
 
-    monkeypatch.setattr(SaveAfterEpoch, "on_train_batch_end", diverge)
+    monkeypatch.setattr(Saving, "on_train_batch_end", diverge)
     out = tmp_path / "run"
     with pytest.raises(ValueError, match=r"not finite at step 4.*is kept: try a lower optimiser"):
         train(data=videos, out=out, **{**DENSE, "epochs": 2, "log_every": 99})

@@ -26,7 +26,7 @@ from usucl.data.sampling.guard import PixelGuard, thumbnails, without_conflict
 from usucl.data.sampling.parts import PartBounds
 from usucl.data.sampling.samplers import DenseSampler, Draw, Sampler, anchor_conflicts
 from usucl.data.sampling.steps import EpochSteps, Key, ShareOfBatches
-from usucl.data.sampling.workers import check_context, report_errors
+from usucl.data.sampling.workers import begin, check_context
 from usucl.data.store import FrameStore, StorePlan
 
 FRAMES_AT_ONCE = 256  # of a video, for the thumbnails of the pixel guard
@@ -210,7 +210,9 @@ class FrameBatches(Dataset[FrameBatch]):
             num_workers=num_workers,
             multiprocessing_context=multiprocessing_context if num_workers > 0 else None,
             persistent_workers=num_workers > 0,
-            worker_init_fn=report_errors,
+            worker_init_fn=begin,
+            # Of its own, for it draws a seed at each epoch, which no batch depends on.
+            generator=torch.Generator().manual_seed(self.seed % 2**63),
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -17,6 +17,7 @@ from usucl.data.sampling.batches import FrameBatches
 from usucl.data.sampling.clock import TimeUnit
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.samplers import Sampler
+from usucl.data.sampling.steps import EpochSteps
 
 
 class VideoDataModule(lightning.LightningDataModule):
@@ -32,6 +33,7 @@ class VideoDataModule(lightning.LightningDataModule):
 
     Attributes:
         batches: the :class:`FrameBatches`.
+        first: epoch and batch, of this process, with which a run begins or goes on.
 
     Raises:
         ValueError: see :class:`FrameBatches`.
@@ -72,6 +74,7 @@ class VideoDataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.multiprocessing_context = multiprocessing_context
         self.split = split
+        self.first = (0, 0)
 
     def __repr__(self) -> str:
         return f"VideoDataModule({self.batches!r})"
@@ -84,7 +87,7 @@ class VideoDataModule(lightning.LightningDataModule):
         """Returns the batches of this process, epoch by epoch; see :meth:`FrameBatches.loader`."""
         trainer = self.trainer
         split = self.split and trainer is not None and trainer.world_size > 1
-        return self.batches.loader(
+        loader = self.batches.loader(
             num_workers=self.num_workers,
             multiprocessing_context=self.multiprocessing_context,
             rank=trainer.global_rank if trainer else 0,
@@ -92,6 +95,9 @@ class VideoDataModule(lightning.LightningDataModule):
             split=split,
             whole=split,
         )
+        assert isinstance(loader.sampler, EpochSteps)
+        loader.sampler.go_on(*self.first)
+        return loader
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

@@ -43,7 +43,17 @@ class EpochSteps(DistributedSampler[Key]):
         super().__init__(range(steps), num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.steps = steps
         self.narrowed = narrowed
+        self._first = (0, 0)
         self._drawn: int | None = None
+
+    def go_on(self, epoch: int, turn: int) -> None:
+        """Begins with ``epoch``, of which the first ``turn`` batches of this process are left out.
+
+        Data loaders with workers draw as soon as they have an iterator, which Lightning makes
+        before it sets the epoch.
+        """
+        self._first = (epoch, turn)
+        self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Key]:
         epoch = self.epoch
@@ -54,7 +64,8 @@ class EpochSteps(DistributedSampler[Key]):
                 stacklevel=2,
             )
         self._drawn = epoch
-        for turn in range(len(self)):
+        first = self._first[1] if self._first[0] == epoch else 0
+        for turn in range(first, len(self)):
             step = (turn * self.num_replicas + self.rank) % self.steps
             yield (epoch, step) if self.narrowed is None else (epoch, step, self.narrowed())
 

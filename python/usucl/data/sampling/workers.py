@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 from multiprocessing.queues import Queue
+from types import FrameType
 from typing import Any
 
 from torch._utils import ExceptionWrapper
@@ -37,12 +39,23 @@ def check_context(name: str | None, **handed_over: Any) -> None:
             ) from error
 
 
-def report_errors(worker: int) -> None:
+def begin(worker: int) -> None:
     """Makes a worker send the errors of handing over a batch; else the loader waits for ever.
 
     Batches go through shared memory, in a thread of their own, whose errors Python only prints.
+
+    Signals that end a run reach its workers too where they are sent to all processes of a job or a
+    terminal. Workers leave them to the process that trains, which still needs their batches until
+    it has saved, and then ends them.
     """
     Queue._on_queue_feeder_error = _send  # type: ignore[attr-defined]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _send(queue: Queue[Any], error: Exception, item: Any) -> None:

@@ -33,10 +33,11 @@ class GuardTable(Callback):
         self._told = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drops the rows of epochs that are done again; makes the table if there is none."""
+        """Drops the rows of epochs that begin again; makes the table if there is none."""
+        goes_on = trainer.fit_loop.restarted_mid_epoch
         rows = read_table(self.table, COLUMNS, growing=True) if self.table.is_file() else []
         try:
-            kept = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+            kept = [row for row in rows if int(row["epoch"]) < trainer.current_epoch + goes_on]
         except ValueError as error:
             raise DamagedFileError(self.table, f"an epoch is no number: {error}") from error
         write_table(self.table, COLUMNS, [[row[name] for name in COLUMNS] for row in kept])

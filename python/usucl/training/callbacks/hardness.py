@@ -29,11 +29,17 @@ class NarrowingWindows(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run must know."""
-        return {"narrowed": list(self.batches.narrowed)}
+        return {"narrowed": list(self.batches.narrowed), "found": self._found}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the windows of the last checkpoint, before the first batch is drawn."""
         self.batches.narrowed = tuple(state_dict["narrowed"])
+        self._found = state_dict.get("found")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings the mean of an epoch that goes on to the training device."""
+        if self._found is not None:
+            self._found = self._found.to(pl_module.device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins a new mean."""

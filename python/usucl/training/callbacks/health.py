@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ NEARLY_ALL = 0.9  # of the anchors
 IDENTICAL = 1 - 1e-6  # similarity; rounding changes that of a vector with itself by less
 UNIT = 0.1  # greatest difference of a length from 1
 CONSTANT_FOR = 4  # steps
+COMPARED = 4096  # values of a batch, evenly spaced
 
 
 class WarningsTable:
@@ -32,14 +34,14 @@ class WarningsTable:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def rewind(self, step: int) -> None:
-        """Drops the rows after ``step``; makes the table if there is none."""
+    def rewind(self, step: int, most: int | None = None) -> None:
+        """Drops the rows after ``step`` and those beyond ``most``; makes the table if need be."""
         rows = read_table(self.path, COLUMNS) if self.path.is_file() else []
         try:
             kept = [[row["step"], row["warning"]] for row in rows if int(row["step"]) <= step]
         except ValueError as error:
             raise DamagedFileError(self.path, f"a step is no number: {error}") from error
-        write_table(self.path, COLUMNS, kept)
+        write_table(self.path, COLUMNS, kept[:most])
 
     def append(self, step: int, warning: str) -> None:
         """Adds a row."""
@@ -54,8 +56,25 @@ class EpochFindings:
         self.steps = 0
         self.gradient = False  # whether one was not 0
         self.same_batch = False
+        self.moved = False  # whether the weights were, before the run went on within the epoch
         self.weights: list[Tensor] = []  # of the encoder, at the start
         self._sums: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a run that goes on within the epoch must know, besides the weights."""
+        names = ("steps", "gradient", "same_batch", "moved", "_sums")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any], device: torch.device) -> None:
+        """Restores the findings so far."""
+        vars(self).update(state_dict)
+        if self._sums is not None:
+            self._sums = self._sums.to(device)
+
+    def has_moved(self, parameters: Iterable[Tensor]) -> bool:
+        """Returns whether the weights are other than at the start, or were when it went on."""
+        pairs = zip(self.weights, parameters, strict=True)
+        return self.moved or any(not torch.equal(before, now) for before, now in pairs)
 
     @torch.no_grad()
     def add(self, output: StepOutput) -> None:
@@ -74,7 +93,6 @@ class EpochFindings:
                     intra.any(),
                     cross.any(),
                     loss == 0,
-                    ~loss.isfinite(),
                     (similarity > IDENTICAL).all(),
                     ((squares - 1).abs() > 2 * UNIT).any(),
                 )
@@ -86,7 +104,7 @@ class EpochFindings:
     def counts(self) -> dict[str, int]:
         """Returns the sums over the steps, which waits for the device."""
         assert self._sums is not None
-        names = ("short", "anchors", "intra", "cross", "zero", "infinite", "identical", "length")
+        names = ("short", "anchors", "intra", "cross", "zero", "identical", "length")
         return dict(zip(names, self._sums.tolist(), strict=True))
 
 
@@ -105,40 +123,56 @@ class Health(Callback):
         self.table = WarningsTable(table)
         self.found = self.learned = self.moved = False
         self.told: list[str] = []
-        self._restored = False
+        self._restored: dict[str, Any] | None = None
         self._epoch = EpochFindings()
-        self._first_views: Tensor | None = None
+        self._parameters: list[Tensor] = []
+        self._first_views: Tensor | None = None  # some values of them, on the CPU
         self._losses: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run must know."""
         names = ("found", "learned", "moved", "told")
-        return {name: getattr(self, name) for name in names}
+        self._epoch.moved = self._epoch.has_moved(self._parameters)
+        return {
+            **{name: getattr(self, name) for name in names},
+            "epoch": self._epoch.state_dict(),
+            "first_views": self._first_views,
+            "losses": self._losses,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of the last checkpoint."""
-        vars(self).update(state_dict)
-        self._restored = True
+        self._restored = dict(state_dict)
+        for name in ("found", "learned", "moved", "told"):
+            setattr(self, name, state_dict[name])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Rewinds the table to the step at which the run starts or resumes."""
-        if trainer.global_step > 0 and not self._restored:  # of an earlier version
+        assert isinstance(pl_module, ContrastiveTraining)
+        self._parameters = list(pl_module.encoder.parameters())
+        if trainer.global_step > 0 and self._restored is None:  # of an earlier version
             self.found = self.learned = self.moved = True
-        self.table.rewind(trainer.global_step)
+        if self._restored is not None and "epoch" in self._restored:  # of this version
+            self._epoch.weights = [p.detach().clone() for p in self._parameters]
+            self._epoch.load_state_dict(self._restored["epoch"], pl_module.device)
+            self._first_views = self._restored["first_views"]
+            self._losses = [loss.to(pl_module.device) for loss in self._restored["losses"]]
+        self.table.rewind(trainer.global_step, len(self.told))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the weights."""
-        assert isinstance(pl_module, ContrastiveTraining)
         self._epoch = EpochFindings()
-        self._epoch.weights = [p.detach().clone() for p in pl_module.encoder.parameters()]
+        self._epoch.weights = [p.detach().clone() for p in self._parameters]
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: FrameBatch, batch_idx: int
     ) -> None:
         """Compares the first batch with that of the epoch before."""
         if batch_idx == 0:
-            before, self._first_views = self._first_views, batch.anchor_view
-            self._epoch.same_batch = before is not None and torch.equal(before, batch.anchor_view)
+            values = batch.anchor_view.flatten()
+            values = values[:: max(1, len(values) // COMPARED)].cpu()
+            before, self._first_views = self._first_views, values
+            self._epoch.same_batch = before is not None and torch.equal(before, values)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -159,7 +193,7 @@ class Health(Callback):
     ) -> None:
         """Adds the step to the findings of the epoch."""
         self._epoch.add(outputs)
-        self._losses.append(outputs["loss"].detach())
+        self._losses.append(outputs["loss"].detach().clone())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells what the epoch was like."""
@@ -167,8 +201,7 @@ class Health(Callback):
         findings, config = self._epoch, pl_module.config
         if findings.steps == 0:
             return
-        pairs = zip(findings.weights, pl_module.encoder.parameters(), strict=True)
-        moved = any(not torch.equal(before, now) for before, now in pairs)
+        moved = findings.has_moved(self._parameters)
         counts = findings.counts()
         self.found |= counts["short"] < counts["anchors"]
         self.learned |= findings.gradient
@@ -176,7 +209,7 @@ class Health(Callback):
         epoch, step = trainer.current_epoch, trainer.global_step
         window = batches_of(trainer).window(epoch)
         for kind, text in judge(config, epoch, findings, counts, moved, window).items():
-            self._tell(kind, step, text)
+            self.tell(kind, step, text)
         self._tell_constant(step, counts["zero"] == findings.steps)
 
     def check(self, config: TrainingConfig) -> None:
@@ -201,9 +234,10 @@ class Health(Callback):
                     "the encoder may have collapsed to one point, or all frames be alike; look at "
                     "effective_rank among the metrics, and try a lower optimiser.lr or another seed"
                 )
-                self._tell("constant", step, text)
+                self.tell("constant", step, text)
 
-    def _tell(self, kind: str, step: int, text: str) -> None:
+    def tell(self, kind: str, step: int, text: str) -> None:
+        """Tells a warning, the first of its kind, and keeps it with its step."""
         if kind not in self.told:
             self.told.append(kind)
             self.table.append(step, text)
@@ -269,11 +303,6 @@ def judge(
                 f"{_and_unlike(config)}; widen curriculum.windows, or set loss.intra_k=0 if this "
                 "is meant"
             )
-    if counts["infinite"]:
-        told["loss not finite"] = (
-            f"the loss was not finite in {counts['infinite']} of {steps} steps {when}: try a lower "
-            "optimiser.lr, or precision '32-true'"
-        )
     if counts["identical"] == steps:
         told["identical positives"] = (
             f"all positives were identical to their anchors {when}: the frames of each video are "

@@ -17,11 +17,8 @@ from torch.optim import Optimizer
 from usucl._files import DamagedFileError
 from usucl._spread import effective_rank, uniformity
 from usucl._tables import read_table, table_line, write_table
-from usucl.bank.round_robin import RoundRobinBank
 from usucl.data import FrameBatch
 from usucl.losses import Frames, positive_similarities, share_above_margin
-from usucl.models import save_encoder
-from usucl.run_folder import RunFolder
 from usucl.training.accumulation import ends_step
 from usucl.training.callbacks.mining import (
     BINS,
@@ -148,6 +145,7 @@ class Monitor(Callback):
         self.rate = math.nan
         self.waited = 0.0
         self.images = 0
+        self.row: dict[str, float] | None = None  # the last
         self.started = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -210,11 +208,6 @@ class Monitor(Callback):
     @torch.no_grad()
     def _write(self, trainer: Trainer, module: ContrastiveTraining, output: StepOutput) -> None:
         loss, step = float(output["loss"]), trainer.global_step
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss must be finite, got {loss} at step {step}: try a lower optimiser.lr, or "
-                "precision='32-true'"
-            )
         elapsed = time.perf_counter() - self.since
         seconds = module.stopwatch.seconds
         data_share = min(self.waited / elapsed, 1.0)
@@ -246,6 +239,7 @@ class Monitor(Callback):
             ),
             **bank_ages(module.bank, step),
         }
+        self.row = row
         self.table.append(row)
         numbers = {name: value for name, value in row.items() if not math.isnan(value)}
         for logger in trainer.loggers:
@@ -265,30 +259,3 @@ class Monitor(Callback):
     def _restart(self) -> None:
         self.since = self.idle_since = self.paused = time.perf_counter()
         self.waited, self.images = 0.0, 0
-
-
-class SaveAfterEpoch(Callback):
-    """Saves the encoder and the bank after every epoch; Lightning then saves the checkpoint."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the run that this one replaces, once this one has a checkpoint."""
-        if self.run.checkpoint.is_file() and trainer.is_global_zero:
-            self.run.forget_earlier()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves both; an error here comes before the checkpoint of the epoch."""
-        assert isinstance(pl_module, ContrastiveTraining)
-        if not all(bool(value.isfinite().all()) for value in pl_module.state_dict().values()):
-            raise ValueError(
-                f"the encoder has parameters that are not finite at step {trainer.global_step}; "
-                "that of the previous epoch is kept: try a lower optimiser.lr, or "
-                "precision='32-true'"
-            )
-        if trainer.is_global_zero:
-            save_encoder(pl_module.encoder, self.run.path)
-        bank = pl_module.bank
-        if bank is not None and (trainer.is_global_zero or isinstance(bank, RoundRobinBank)):
-            bank.save(self.run.bank)

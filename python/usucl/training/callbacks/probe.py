@@ -207,7 +207,8 @@ class ProbeCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the frames; says why there are none, or probes the encoder of a new run."""
         if trainer.is_global_zero:
-            self.table.rewind(trainer.global_step)
+            # The end of an epoch that goes on is done again, and its probe with it.
+            self.table.rewind(trainer.global_step - trainer.fit_loop.restarted_mid_epoch)
             options, encoder = self.config.watching, self.config.encoder
             with stage("Reading frames to probe"):
                 frames = labelled_frames(

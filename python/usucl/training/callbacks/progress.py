@@ -23,6 +23,7 @@ from usucl.training.config import TrainingConfig
 from usucl.training.module import ContrastiveTraining
 
 if TYPE_CHECKING:
+    from usucl.training.callbacks.contraction import Contraction
     from usucl.training.callbacks.probe import ProbeCallback
 
 RECENT = 100  # steps
@@ -96,10 +97,16 @@ class ProgressCallback(Callback):
     Args:
         bar: the bar.
         probe: the probes, whose last figure is shown beside the loss.
+        contraction: the alarms that are on are shown there, too.
     """
 
-    def __init__(self, bar: Stage, probe: ProbeCallback | None = None) -> None:
-        self.bar, self.probe = bar, probe
+    def __init__(
+        self,
+        bar: Stage,
+        probe: ProbeCallback | None = None,
+        contraction: Contraction | None = None,
+    ) -> None:
+        self.bar, self.probe, self.contraction = bar, probe, contraction
         self.pace = Pace()
         self._images = self._steps = 0
         self._noted = -BETWEEN_NOTES
@@ -135,7 +142,9 @@ class ProgressCallback(Callback):
         if now - self._noted >= BETWEEN_NOTES:
             self._noted = now
             probe = f", {self.probe.note}" if self.probe is not None and self.probe.note else ""
-            self.bar.update(note=f"loss {float(outputs['loss']):.3f}{probe}")
+            alarm = self.contraction.note if self.contraction is not None else ""
+            alarm = f", ALARM: {alarm}" if alarm else ""
+            self.bar.update(note=f"loss {float(outputs['loss']):.3f}{probe}{alarm}")
         if self._steps == WARM_UP:
             self._since = now
         self.pace.step()

@@ -20,7 +20,7 @@ from usucl.training import provenance
 
 
 class RunRecord(Callback):
-    """Keeps ``run.json`` up to date: before the first step, after each epoch and at the end.
+    """Keeps ``run.json`` up to date: before the first step, after each checkpoint and at the end.
 
     Args:
         run: folder of the run.
@@ -76,6 +76,11 @@ class RunRecord(Callback):
         """Writes that all epochs are done."""
         self.facts["finished"] = _now()
         self._update(trainer)
+
+    def saved(self, epochs: int, steps: int) -> None:
+        """Writes what the checkpoint that has just been written holds."""
+        self.facts |= {"epochs_done": epochs, "steps_done": steps}
+        self._write()
 
     def stop(self) -> None:
         """Writes the time until the end, however the run ended."""

@@ -5,21 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from usucl._progress import left_to_others
-from usucl.data import FrameBatch
 from usucl.training.options import RunningConfig
 from usucl.training.processes.world import World
 
@@ -140,34 +135,6 @@ def _silence() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-class StopTogether(Callback):
-    """Ends all processes after the same step when one of them gets SIGTERM.
-
-    Lightning would tell the others from within the signal's handler, in the middle of a step in
-    which they wait for something else.
-    """
-
-    def __init__(self) -> None:
-        self._told = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the signal from now on; Lightning puts the earlier handler back."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._told = True
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: FrameBatch, batch_idx: int
-    ) -> None:
-        """Lets every process know what one has been told."""
-        told = torch.tensor([int(self._told)])
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        if bool(told):
-            trainer._signal_connector.received_sigterm = True
 
 
 def flush() -> None:
