@@ -47,7 +47,7 @@ def import_(
     out: Path,
     backbone: str | None = None,
     image_size: int = 224,
-    channels: Literal[1, 3] = 3,
+    grey: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Make an encoder folder of a checkpoint of another program, such as an official US_UCL one.
@@ -61,7 +61,7 @@ def import_(
         out: folder for the encoder.
         backbone: network, such as resnet50 or timm:convnext_tiny (default: what the file says).
         image_size: side of the square images that it was trained on, in pixels.
-        channels: 1 to take grey images.
+        grey: take grey images: the first convolution is summed over the colours.
         overwrite: replace an earlier import.
     """
     from usucl import models
@@ -72,7 +72,7 @@ def import_(
         out,
         backbone=backbone,
         image_size=image_size,
-        channels=channels,
+        channels=1 if grey else 3,
         overwrite=overwrite,
     )
     start = encoder.start

@@ -54,7 +54,8 @@ class EncoderConfig:
             which is the same for any number of processes and for small batches, but does not fit
             pretrained weights as well; ``frozen``: batch normalisation with running statistics
             that stay, for pretrained weights and small batches; ``sync``: batch normalisation over
-            the batches of all GPUs, for training on several.
+            the batches of all GPUs, for training on several. Networks without batch normalisation,
+            such as transformers, stay as they are.
     """
 
     backbone: Backbone = "resnet18"

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from usucl.data.transforms import LUMA
 from usucl.models.backbones import Library, library_of, make_in, network_lines
 from usucl.models.encoder import EncoderConfig, FrameEncoder
 from usucl.models.files import read_config
@@ -76,24 +77,25 @@ def image_lines(about: Mapping[str, Any], *, from_grey: bool = False) -> Sequenc
 
     Args:
         about: see :meth:`usucl.models.FrameEncoder.description`.
-        from_grey: whether RGB images are made of the grey of a file.
+        from_grey: whether the images, also RGB ones, are the grey of a file's colours.
     """
     size, channels = about["image_size"], about["channels"]
-    opened = 'Image.open("frame.png")'
-    if from_grey:
-        opened += '.convert("L")'
-    colours = "v2.RGB(), " if channels == 3 else ""
+    grey = (
+        "    v2.Lambda(lambda rgb: torch.einsum("
+        f'"c,chw->hw", torch.tensor({list(LUMA)}), rgb).expand({channels}, -1, -1)),'
+    )
     return (
         "import torch",
         "from PIL import Image",
         "from torchvision.transforms import v2",
         "",
         "preprocess = v2.Compose([",
-        f"    v2.ToImage(), {colours}v2.Resize({size}), v2.CenterCrop({size}),",
+        f"    v2.ToImage(), v2.RGB(), v2.Resize({size}), v2.CenterCrop({size}),",
         "    v2.ToDtype(torch.float32, scale=True),",
+        *([grey] if from_grey else []),
         f"    v2.Normalize({about['mean']}, {about['std']}),",
         "])",
-        f"images = preprocess({opened})[None]  # [1, {channels}, {size}, {size}]",
+        f'images = preprocess(Image.open("frame.png"))[None]  # [1, {channels}, {size}, {size}]',
     )
 
 

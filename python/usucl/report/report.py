@@ -205,7 +205,7 @@ def _training(record: RunRecord) -> str:
             f"{sheet.parent.name}/, which has the earlier sheets)."
         )
         alt = "Anchors with their positives and hardest negatives"
-        parts.append(f'<img class="drawing" alt="{alt}" src="{image}">')
+        parts.append(f'<img class="mined drawing" alt="{alt}" src="{image}">')
         parts.append(paragraph(words, "note"))
     parts.append(paragraph(facts.guarded(record), "note"))
     if record.warnings:

@@ -43,6 +43,7 @@ a { color: var(--cross); text-underline-offset: 2px; }
 img { display: block; max-width: 100%; height: auto; }
 .drawing { width: 100%; margin: 20px 0 10px; }
 .narrow.drawing { display: none; }
+.mined.drawing { max-width: 560px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(214px, 1fr)); gap: 14px;
          margin: 20px 0 12px; }
 .cards:has(> :nth-child(5)) { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); }

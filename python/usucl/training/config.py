@@ -8,6 +8,7 @@ from typing import Any, Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from usucl._spelling import did_you_mean
 from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
@@ -158,7 +159,8 @@ def method_of(name: str) -> type[Method[Any, Any]]:
         ValueError: there is none of this name.
     """
     if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+        hint = did_you_mean(name, METHODS)
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     return METHODS[name]
 
 

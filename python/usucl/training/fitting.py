@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import listening, stage
@@ -211,8 +212,10 @@ def _fit(
     callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
     run_id = None if module.run is None else module.run["id"]
-    steps = 0 if done is None else done.steps
-    loggers = make_loggers(run, config.watching, run_id, done=steps) if world.is_first else []
+    loggers: list[Logger] = []
+    if world.is_first:
+        steps = 0 if done is None else done.steps
+        loggers = make_loggers(run, config.watching, run_id, done=steps)
     shown = progress_callbacks(bar, callbacks)
     trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
     if listening():

@@ -48,6 +48,11 @@ class Needs:
         """Bytes by part: measured, or what follows from the options, without activations."""
         return self.measured.memory if self.measured else self._planned_memory()
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that share each batch."""
+        return self.config.running.devices * self.config.running.nodes
+
     def rows(self) -> list[tuple[str, str]]:
         """Returns memory, disk and time, by name."""
         return [*self._memory_rows(), *self._disk_rows(), *self._time_rows()]
@@ -76,6 +81,11 @@ class Needs:
             if size and name != "peak"
         ]
         rows = [("memory, by part", ", ".join(named))]
+        if self.processes > 1:
+            rows[0] = (
+                "memory of a process, by part",
+                f"{rows[0][1]}; of activations and batch, each has its share",
+            )
         if self.measured is None:
             rows[0] = (rows[0][0], f"{rows[0][1]}; activations are known once a step is measured")
         else:
@@ -104,8 +114,10 @@ class Needs:
             else memory.weights + memory.momentum_encoder + memory.optimiser + bank
         )
         logs = max(ROW * (self.steps_left // self.config.log_every + 1), LEAST_LOGS)
-        stays = checkpoint + 2 * encoder + bank + logs
-        parts = [f"checkpoint {size_in_words(checkpoint)}", f"2 encoders {size_in_words(encoder)}"]
+        encoders = 3 if self.config.watching.probe_every else 2  # the first, the last, the best
+        stays = checkpoint + encoders * encoder + bank + logs
+        parts = [f"checkpoint {size_in_words(checkpoint)}"]
+        parts += [f"{encoders} encoders of {size_in_words(encoder)}"]
         parts += [f"bank {size_in_words(bank)}"] if bank else []
         parts += [f"logs about {size_in_words(logs)}"]
         more = size_in_words(checkpoint)
@@ -128,15 +140,18 @@ class Needs:
         data = sum(found.batches) / len(found.batches)
         middle = sum(found.steps) / len(found.steps)
         share = f"{1000 * middle:,.0f} ms of arithmetic and {1000 * data:,.0f} ms for a batch"
+        watched = ", without probes" if self.config.watching.probe_every else ""
+        shared = f", shared by {self.processes} processes" if self.processes > 1 else ""
         rows = [
             (
                 "time per step",
-                f"{_in_words(step)}: {share}, measured in {len(found.steps)} steps on "
-                f"{_device(found.device)}",
+                f"{_in_words(step)}: {share}, measured in {len(found.steps)} steps of one process "
+                f"on {_device(found.device)}{shared}",
             ),
             (
                 "time per epoch",
-                f"{_in_words(epoch)}, of which {found.save:.2g} s to write the files after it",
+                f"{_in_words(epoch)}, of which {found.save:.2g} s to write the files after it"
+                f"{watched}",
             ),
         ]
         if before[1] > 0:
@@ -148,7 +163,8 @@ class Needs:
     def step_seconds(self) -> Range:
         """Returns the time of a step: from the least to the greatest that was measured, and wider.
 
-        With workers, their batches may be ready in time, or take cores from the arithmetic.
+        With workers, their batches may be ready in time, or take cores from the arithmetic. With
+        several processes, each has a share of the batch, at best with a device of its own.
         """
         assert self.measured is not None
         found, workers = self.measured, self.config.sampling.num_workers
@@ -156,7 +172,7 @@ class Needs:
             pick(found.batches) + self._drawn_per_step() * found.drawn for pick in (min, max)
         )
         lo = max(min(found.steps), least / workers) if workers else min(found.steps) + least
-        return (1 - WIDER) * lo, (1 + WIDER) * (max(found.steps) + most)
+        return (1 - WIDER) * lo / self.processes, (1 + WIDER) * (max(found.steps) + most)
 
     def decoding_seconds(self) -> Range:
         """Returns the time until all frames are stored that will be: with every core, or one."""

@@ -30,7 +30,7 @@ from usucl.training.config import TrainingConfig
 from usucl.training.processes.environment import Started
 from usucl.training.processes.world import World
 
-ON_RANK_0 = (Contraction, GuardTable, Health, Monitor, RunRecord)
+ON_RANK_0 = (Contraction, GuardTable, Health, Monitor, NegativesSheet, RunRecord)
 """What writes files and exchanges nothing. Everything else acts in every process."""
 
 

@@ -54,7 +54,7 @@ def test_a_compiled_run_has_the_files_of_any_other(
     plain = train(data=data, out=tmp_path / "plain", **SMALL)
     assert not compiled
     out = train(data=data, out=tmp_path / "compiled", compile=True, **SMALL)
-    # The network that tries the compiler, and the two encoders.
+    # What tries the compiler, and the two encoders.
     assert len(compiled) >= 3
     state = read_checkpoint(out / "checkpoints" / "last.ckpt")["state_dict"]
     expected = read_checkpoint(plain / "checkpoints" / "last.ckpt")["state_dict"]

@@ -103,6 +103,9 @@ def test_ranges_hold_what_was_measured(measured: Plan) -> None:
     with_workers = replace(needs, config=workers, measured=replace(known, batches=(4.0,)))
     assert with_workers.step_seconds() == pytest.approx((0.9 * 2.0, 1.1 * 6.0))
     assert "2 x " in dict(with_workers.rows())["memory of workers"]
+    two = replace(config, running=replace(config.running, devices=2))
+    assert replace(needs, config=two).step_seconds() == pytest.approx((0.45 * 1.5, 1.1 * 2.5))
+    assert "shared by 2 processes" in dict(replace(needs, config=two).rows())["time per step"]
     lo, hi = needs.decoding_seconds()
     assert hi in (0, pytest.approx(0.1 * 72)) and lo <= hi  # 72 frames, unless they are stored
     rows = dict(needs.rows())
