@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from usucl._files import read_tensors
 from usucl.training import train
 
 OPTIONS: dict[str, Any] = {
@@ -102,6 +103,8 @@ def differences(run: Path, other: Path) -> list[str]:
             found.append(f"{path} is in one only")
         elif path.suffix == ".ckpt":
             found += [f"{path}: {name}" for name in _unequal(_load(a), _load(b), "")]
+        elif path.suffix == ".safetensors":  # whose metadata are in any order
+            found += [f"{path}: {n}" for n in _unequal(read_tensors(a), read_tensors(b), "")]
         elif path.name == "metrics.csv":
             found += [str(path)] if _rows(a) != _rows(b) else []
         elif a.read_bytes() != b.read_bytes():

@@ -48,7 +48,7 @@ class FiniteLoss(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: FrameBatch,
+        batch: FrameBatch | BatchPart,
         batch_idx: int,
     ) -> None:
         """Looks at the loss before, and sends this one to the CPU."""

@@ -203,7 +203,7 @@ def launch(job: Any, size: int, advice: Callable[[], str]) -> None:
             for child in children:
                 child.join()
             _warn(told)
-        _raise(children, terminated, advice)
+    _raise(children, terminated, advice)
 
 
 def _watch(
