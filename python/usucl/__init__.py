@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from usucl.bank import NegativeBank
     from usucl.data import VideoCatalog, open_video
     from usucl.evaluation import embed, evaluate
+    from usucl.finetuning import finetune, load_classifier
     from usucl.gallery import Gallery
     from usucl.models import export, load_encoder
     from usucl.report import write_report
@@ -32,6 +33,8 @@ _HOME = {
     "embed": "usucl.evaluation",
     "evaluate": "usucl.evaluation",
     "export": "usucl.models",
+    "finetune": "usucl.finetuning",
+    "load_classifier": "usucl.finetuning",
     "load_encoder": "usucl.models",
     "open_video": "usucl.data",
     "train": "usucl.training",
@@ -46,6 +49,8 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "finetune",
+    "load_classifier",
     "load_encoder",
     "open_video",
     "train",
@@ -58,6 +63,7 @@ _MODULES = (
     "data",
     "embedding",
     "evaluation",
+    "finetuning",
     "gallery",
     "losses",
     "methods",

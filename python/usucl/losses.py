@@ -239,7 +239,8 @@ def contrastive_loss(
 
     So a negative that is already far is not pushed further away: the gradient by a negative's logit
     is 0 where its probability is ``e / (K + 1)``. Of several positives it is the same mean as that
-    of the losses. The loss is then not 0 at its least. After HiCo, Zhang et al., ACCV 2022
+    of the losses. The loss is then not 0 at its least. It gathers the negatives, which takes memory
+    for ``N (intra_k + cross_k) D`` numbers. After HiCo, Zhang et al., ACCV 2022
     (arXiv 2210.04477), who smooth hard labels because images of other classes look alike.
 
     Args:

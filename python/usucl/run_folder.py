@@ -67,7 +67,8 @@ class RunFolder:
         embedded: folder with the embeddings of :func:`usucl.embed`.
         report: HTML page.
         figures: folder with the pictures of the report: :attr:`results_figure`,
-            :attr:`curves_figure`, :attr:`map_figure` and :attr:`contact_sheet`.
+            :attr:`curves_figure`, :attr:`mining_figure`, :attr:`map_figure` and
+            :attr:`contact_sheet`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -103,6 +104,7 @@ class RunFolder:
         self.figures = path / "figures"
         self.results_figure = self.figures / "results.png"
         self.curves_figure = self.figures / "curves.png"
+        self.mining_figure = self.figures / "mining.png"
         self.map_figure = self.figures / "map.png"
         self.contact_sheet = self.figures / "contact.png"
 

@@ -90,6 +90,7 @@ def test_names_on_disk_stay() -> None:
         "figures": "figures",
         "results_figure": "figures/results.png",
         "curves_figure": "figures/curves.png",
+        "mining_figure": "figures/mining.png",
         "map_figure": "figures/map.png",
         "contact_sheet": "figures/contact.png",
     }

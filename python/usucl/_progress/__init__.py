@@ -27,7 +27,7 @@ from usucl._progress.displays import Display, display_here
 from usucl._progress.listener import Listener
 from usucl._progress.stages import SILENT, Stage, duration
 
-__all__ = ["Stage", "duration", "job", "listen", "listening", "stage", "track"]
+__all__ = ["Stage", "duration", "job", "left_to_others", "listen", "listening", "stage", "track"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -100,6 +100,19 @@ def job(
         return within
 
     return decorate
+
+
+@contextmanager
+def left_to_others() -> Iterator[None]:
+    """Draws nothing meanwhile: other processes draw in the same terminal."""
+    if _listener is None:
+        yield
+        return
+    _listener.pause(True)
+    try:
+        yield
+    finally:
+        _listener.pause(False)
 
 
 def listening() -> bool:

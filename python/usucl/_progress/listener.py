@@ -31,6 +31,7 @@ class Listener:
         self._open: list[tuple[int, Stage]] = []  # by thread, in the order of their start
         self._lock = threading.RLock()
         self._stopped = threading.Event()
+        self._paused = False
         self._thread: threading.Thread | None = None
         self._own = threading.get_ident()
         _listeners.add(self)
@@ -87,10 +88,19 @@ class Listener:
             self._draw(leaves[-1], now, ended=False)
 
     def _draw(self, stage: Stage, now: float, *, ended: bool) -> None:
+        if self._paused:
+            return
         job = stage
         while job.parent is not None:
             job = job.parent
         self.display.draw(stage, job, now, ended=ended)
+
+    def pause(self, paused: bool) -> None:
+        """Draws nothing from now on, or again."""
+        with self._lock:
+            if paused:
+                self.display.close()
+            self._paused = paused
 
     def start(self) -> None:
         """Ticks from now on, in a thread."""

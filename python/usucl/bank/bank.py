@@ -24,14 +24,11 @@ Window = tuple[float, float] | Tensor | None
 class NegativeBank:
     """Stores the last ``capacity`` embedded frames and finds the hardest among them.
 
-    A plain class on purpose: as registered buffers of a module, its tensors would be broadcast
-    from rank 0 by DistributedDataParallel and overwrite every other rank's bank. Keep it as an
-    attribute of the training module and put :meth:`state_dict` into the checkpoint.
-
-    Banks may be sent to other processes, by any start method, through queues, and to the workers of
-    a ``DataLoader``: a copy arrives. In a child that is forked after this process has used several
-    threads, any search may wait forever, as PyTorch's own operations do there: start such children
-    by spawn or forkserver, or call ``torch.set_num_threads(1)`` first.
+    A plain class on purpose: DistributedDataParallel would overwrite registered buffers of a module
+    with those of rank 0. Put :meth:`state_dict` into the checkpoint.
+    Banks may be sent to other processes and the workers of a ``DataLoader``: a copy arrives. In a
+    child that is forked after this process has used several threads, a search may wait forever, as
+    PyTorch's own operations do: spawn it, or call ``torch.set_num_threads(1)`` first.
 
     Frame number e ever enqueued (from 0) is in slot ``e % capacity``; empty slots have video -1.
 
@@ -41,8 +38,8 @@ class NegativeBank:
     of what the index proposes; an inverted file of plain vectors is exact too if ``nprobe`` covers
     all its cells. With every search, exclusion and order are those of
     :func:`usucl_ext.select_negatives`, and an anchor gets k negatives if there are k. An index is
-    built in a thread once there are enough frames for it; until then the search is exact.
-    docs/bank.md says what each search costs and when to use it.
+    built in a thread once there are enough frames for it; until then the search is exact. For what
+    each search costs and when to use it, see docs/bank.md.
 
     Args:
         capacity: number of slots, >= 1.
@@ -183,6 +180,10 @@ class NegativeBank:
             UserWarning: once per process: the embeddings are plainly not L2-normalised.
         """
         self._ring.enqueue(frames)
+
+    def count_elsewhere(self, frames: int) -> None:
+        """Sets how many frames other parts of the same bank were given, which ages count too."""
+        self._ring.elsewhere = frames
 
     def reembed(self, slots: Tensor, embedding: Tensor) -> None:
         """Replaces the embeddings of the frames in ``slots``, whose age becomes 0.

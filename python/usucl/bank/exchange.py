@@ -45,6 +45,12 @@ class Exchange:
             out = torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
         return _typed(out, rows)
 
+    def sum(self, tensor: Tensor, what: str) -> Tensor:
+        """Returns the sum of the tensors of all ranks."""
+        out = tensor.clone(memory_format=torch.contiguous_format)
+        self._wait(lambda: dist.all_reduce(out, group=self.group, async_op=True), what)
+        return out
+
     def all_to_all(self, rows: Tensor, give: list[int], take: list[int], what: str) -> Tensor:
         """Gives the next ``give[r]`` rows to each rank r in turn, and takes ``take[r]`` from it."""
         own = _bytes(rows)

@@ -34,6 +34,8 @@ class Ring:
         time: ``[capacity]`` float32.
         written: ``[capacity]`` int64, the value of ``enqueued`` when the embedding was written.
         enqueued: number of frames ever enqueued.
+        elsewhere: number of frames that were enqueued into other parts of the same bank, whose ages
+            count the frames of all parts.
     """
 
     def __init__(self, embedding: Tensor) -> None:
@@ -42,7 +44,7 @@ class Ring:
         self.time = torch.full((capacity,), torch.nan, dtype=torch.float32, device=device)
         self.patient = torch.full((capacity,), -1, dtype=torch.int64, device=device)
         self.written = torch.zeros(capacity, dtype=torch.int64, device=device)
-        self.enqueued = 0
+        self.enqueued = self.elsewhere = 0
         self._on_cpu = embedding.is_cpu
         self.live_in(embedding)
 
@@ -68,7 +70,11 @@ class Ring:
 
     def ages(self) -> Tensor:
         """Returns the frames enqueued since each was written, ``[capacity]`` int64; -1 if empty."""
-        return torch.where(self.video >= 0, self.enqueued - self.written, -1)
+        return torch.where(self.video >= 0, self._counted - self.written, -1)
+
+    @property
+    def _counted(self) -> int:
+        return self.enqueued + self.elsewhere
 
     def slots_since(self, enqueued: int) -> Tensor:
         """Returns the slots written since frame number ``enqueued``, on the CPU."""
@@ -111,7 +117,7 @@ class Ring:
             own_patient[where] = -1
         else:
             own_patient[where] = patient.numpy() if self._on_cpu else patient
-        own_written[where] = self.enqueued
+        own_written[where] = self._counted
 
     def replace(self, slots: Tensor, embedding: Tensor) -> Tensor:
         """Replaces the embeddings of filled slots, whose age becomes 0; returns the checked slots.
@@ -137,7 +143,7 @@ class Ring:
         for row in (~embedding.isfinite().all(1)).nonzero():
             raise ValueError(f"embedding must be finite, row {int(row)} is not")
         self.embedding[slots] = embedding
-        self.written[slots] = self.enqueued
+        self.written[slots] = self._counted
         return slots
 
     def _checked(self, frames: Frames) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -268,7 +274,7 @@ class Ring:
         consistent = torch.equal(state["video"].cpu() >= 0, filled)
         if enqueued < 0 or not consistent:
             raise ValueError(_INVALID_STATE)
-        if bool((state["written"] > enqueued).any()):
+        if bool((state["written"] > enqueued + self.elsewhere).any()):
             raise ValueError("a bank's state must hold no slot written after its last frame")
         return state
 

@@ -156,6 +156,12 @@ class ShardedBank:
         what = "the frames that this rank wants"
         return Frames(*(exchange.all_to_all(c, asked_here, wanted, what) for c in part))  # type: ignore[arg-type]
 
+    def turns(self, index: Tensor) -> Tensor:
+        """Returns the place of each global index where the parts give a slot each in turn."""
+        first = self._first.to(index.device)
+        owner = torch.searchsorted(first, index, right=True) - 1
+        return (index - first[owner]) * self._exchange.size + owner
+
     def recall(self, frames: Frames, k: int, *, sample: int = 64) -> float:
         """Measures this rank's part alone, not collectively; see :meth:`NegativeBank.recall`."""
         return self.local.recall(frames, k, sample=sample)

@@ -15,7 +15,8 @@ from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, run
 from usucl.cli.console import messages, quietly
 from usucl.cli.errors import reported
-from usucl.cli.export import export
+from usucl.cli.export import export, import_
+from usucl.cli.finetuning import finetune
 from usucl.cli.parameters import Command, Commands, parameters_of
 from usucl.cli.parser import UsageError, choose, help_of_command, help_of_group, values
 
@@ -30,8 +31,10 @@ COMMANDS: Commands = {
     "train": run.train,
     "embed": run.embed,
     "evaluate": run.evaluate,
+    "finetune": finetune,
     "report": run.report,
     "export": export,
+    "import": import_,
     "bank": {
         "build": bank.build,
         "info": bank.info,

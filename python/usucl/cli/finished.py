@@ -8,26 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from usucl._files import DamagedFileError, read_json
-from usucl._progress import duration
-from usucl._tables import read_table
 from usucl.run_folder import RunFolder
 
 
 def of_training(out: Path) -> Iterator[str]:
     """Yields lines on a run that has been trained."""
     run = RunFolder(out)
-    facts = _facts(run)
-    if "seconds" in facts:
-        yield (
-            f"Trained for {duration(float(facts['seconds']))}, {facts.get('epochs_done')} epochs "
-            f"of {facts.get('steps_done')} steps in all{_last_loss(run)}"
-        )
     yield f"Run: {out}"
     for what, paths in (
         ("encoder", (run.encoder_weights, run.encoder_config)),
         ("for torchvision", (run.backbone_weights,)),
         ("before training", (run.initial,)),
-        ("metrics", (run.metrics, run.tensorboard)),
+        ("metrics", (run.metrics, run.hardness, run.probe, run.tensorboard, run.loggers)),
+        ("pictures", (run.negatives,)),
         ("videos", (run.split, run.skipped, run.guard)),
         ("options", (run.config,)),
     ):
@@ -70,11 +63,3 @@ def _facts(run: RunFolder) -> dict[str, Any]:
         return read_json(run.facts)
     except (FileNotFoundError, DamagedFileError):  # an earlier version's run has none
         return {}
-
-
-def _last_loss(run: RunFolder) -> str:
-    try:
-        rows = read_table(run.metrics, ["step", "loss"], growing=True)
-    except (FileNotFoundError, DamagedFileError):
-        return ""
-    return f"; loss {float(rows[-1]['loss']):.3f} at step {rows[-1]['step']}" if rows else ""

@@ -8,11 +8,12 @@ from usucl.training.planning import Plan, Stage
 
 
 def show(plan: Plan) -> None:
-    """Prints a plan: the configuration, what is trained on and how, and the curriculum."""
+    """Prints a plan: the configuration, what is trained on and how, needs, and the curriculum."""
     for line in plan.config.to_yaml().splitlines():
         say(line)
     say()
     table(["", ""], plan.rows(), title="The run")
+    table(["", ""], plan.needs.rows(), title="What it needs")
     curriculum, epochs = plan.config.curriculum, plan.config.epochs
     video = plan.batches.catalog.entries[plan.median_video]
     share = f"{plan.cross_only} of {epochs} epochs ({plan.cross_only / epochs:.0%})"

@@ -89,6 +89,7 @@ def train(
     resume: bool = False,
     print_config: bool = False,
     dry_run: bool = False,
+    no_measure: bool = False,
     plot: NewFile | None = None,
     no_progress: bool = False,
 ) -> None:
@@ -121,8 +122,11 @@ def train(
         print_config: print the configuration that would be used, with every option and what it
             means, and stop; needs neither DATA nor --out.
         dry_run: read the videos, check every option, print the configuration, the batches, the
-            steps and the curriculum's windows, and stop; nothing is trained or written, and --out
-            is not needed.
+            steps, the curriculum's windows and what the run needs of memory, disk and time, and
+            stop. For that, five steps are done and thrown away, and only their frames are decoded;
+            nothing is written to the run folder, and --out is not needed. With --resume, it is
+            about what is left of the run.
+        no_measure: with --dry-run, do no steps: time and the memory of activations stay unknown.
         plot: with --dry-run, draw the curriculum into a file that ends in .png, .svg or .pdf
             (default: no picture).
         no_progress: show no progress bar.
@@ -149,13 +153,18 @@ def train(
     options["data"] = data
     if plot is not None and not dry_run:
         raise ValueError("plot must be given with --dry-run, got it alone")
+    if no_measure and not dry_run:
+        raise ValueError("no_measure must be given with --dry-run, got it alone")
     if dry_run:
-        _dry_run(out, plot, preset, overwrite, resume, not no_progress, options)
+        how = {"overwrite": overwrite, "resume": resume, "progress": not no_progress}
+        _dry_run(plot, out=out, preset=preset, measure=not no_measure, **how, **options)
         return
     assert out is not None
     from usucl import training
     from usucl.cli import finished
     from usucl.run_folder import RunFolder
+    from usucl.training.finished import show_summary
+    from usucl.training.processes.world import World
 
     checkpoint = RunFolder(out).checkpoint
     before = _written(checkpoint)
@@ -177,31 +186,27 @@ def train(
             progress=not no_progress,
             **options,
         )
+    if not World.here().is_first:
+        return
+    if no_progress:
+        show_summary(RunFolder(out))
     for line in finished.of_training(out):
         say(line)
     for line in finished.next_steps(out, data):
         hint(line)
 
 
-def _dry_run(
-    out: Path | None,
-    plot: Path | None,
-    preset: str,
-    overwrite: bool,
-    resume: bool,
-    progress: bool,
-    options: dict[str, Any],
-) -> None:
+def _dry_run(plot: Path | None, **options: Any) -> None:
     from usucl.cli.planned import show
     from usucl.training.planning import plan
 
-    if resume:
-        raise ValueError("dry_run must be given without --resume, got both")
+    if options["resume"] and options["out"] is None:
+        raise ValueError("out must be given with --resume: the run to go on with")
     if plot is not None:
         from usucl.report.figures.curriculum import check_plot, draw_curriculum
 
         check_plot(plot)
-    planned = plan(out=out, preset=preset, overwrite=overwrite, progress=progress, **options)
+    planned = plan(**options)
     show(planned)
     if plot is not None:
         say(f"Plot: {draw_curriculum(planned, plot)}")

@@ -14,7 +14,8 @@ from usucl.data.catalog.scanning.search import Skipped
 from usucl.data.catalog.summary import Note, Summary
 from usucl.data.inspection import Inspection, Sector, find_sector, inspect
 from usucl.data.phantom import write_phantom
-from usucl.data.sampling.batches import FrameBatch, FrameBatches
+from usucl.data.sampling.batch import BatchPart, FrameBatch
+from usucl.data.sampling.batches import FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
 from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Augmentation",
+    "BatchPart",
     "Curriculum",
     "DenseSampler",
     "Frame",

@@ -255,7 +255,7 @@ class Evaluation:
             )
             if "comparisons" not in content:
                 result = replace(result, comparisons=sum(1 for _ in result.differences()))
-            _check(result, cls, "it")
+            check_types(result, cls, "it")
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"content must be that of an evaluation, got {error!r}") from error
         return result
@@ -281,28 +281,28 @@ def _read(content: Any) -> Any:
     return {name: _read(item) for name, item in content.items()}
 
 
-def _check(value: Any, kind: Any, where: str) -> None:
+def check_types(value: Any, kind: Any, where: str) -> None:
     """Raises TypeError unless a value is what the hints of its record say, all the way down."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is float:
         fits = type(value) in (int, float) and -1e308 < value < 1e308
     elif origin in (Union, UnionType):
         one = next((k for k in inner if (k is NoneType) == (value is None)), None)
-        return _check(value, one, where)
+        return check_types(value, one, where)
     elif origin is Literal:
         fits = value in inner
     elif origin is tuple:
         fits = isinstance(value, tuple)
         for i, item in enumerate(value if fits else ()):
-            _check(item, inner[0], f"{where}[{i}]")
+            check_types(item, inner[0], f"{where}[{i}]")
     elif origin is not None:
         fits = isinstance(value, Mapping)
         for name, item in value.items() if fits else ():
-            _check(name, inner[0], where)
-            _check(item, inner[1], f"{where}.{name}")
+            check_types(name, inner[0], where)
+            check_types(item, inner[1], f"{where}.{name}")
     else:
         fits = type(value) is kind if kind in (str, int) else isinstance(value, kind)
         for name, hint in get_type_hints(kind).items() if fits and is_dataclass(kind) else ():
-            _check(getattr(value, name), hint, f"{where}.{name}")
+            check_types(getattr(value, name), hint, f"{where}.{name}")
     if not fits:
         raise TypeError(f"{where} is {str(value)[:40]!r}")

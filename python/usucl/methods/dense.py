@@ -38,8 +38,10 @@ class DenseKeys(KeyConfig):
 
     Attributes:
         momentum: m of a momentum encoder, in [0, 1], which then embeds the positives and fills the
-            bank; null for none, so that one encoder embeds all views and has all gradients. A bank
-            of many steps needs one (0.99 for short runs to 0.999), for else its frames age fast.
+            bank; null for none, so that one encoder embeds all views and has all gradients. It
+            follows the other within about 1 / (1 - m) steps, which should be few of a run's: 0.99
+            for thousands of steps, 0.999 for more. A bank of many steps is better with one, because
+            its frames are then of about the same encoder.
         negatives: encoder of the intra-video negatives where there is a momentum encoder:
             ``"query"`` with gradient, from the anchors of the batch alone, or ``"momentum"``
             without, from the positives of the batch and those in the bank.

@@ -83,15 +83,19 @@ class KeyConfig:
     """The negative bank. A method may add options of its other keys.
 
     Attributes:
-        bank: number of frames in the negative bank of each process; 0 for no bank.
+        bank: number of frames in the negative bank; 0 for no bank. Several processes have each
+            the whole bank, with the same content.
         search: search of the bank: ``"exact"``, ``"Flat"`` or a string of FAISS's index factory.
             This and the next four are as in :class:`usucl.bank.NegativeBank`. With any other than
             ``"exact"``, the loss gets the bank's hardest candidates instead of the bank.
-        max_age: greatest age of a frame that is used, in frames enqueued since.
+        max_age: greatest age of a frame that is used, in frames enqueued since; null for all in
+            the bank. A limit of a few steps' frames is for an encoder that moves fast, without a
+            momentum encoder.
         nprobe: cells of an inverted file that each query searches.
         ef_search: candidates that a graph search keeps.
         rebuild_after: number of changed frames after which an index is rebuilt.
-        sharded: whether the banks of all processes are searched as one.
+        sharded: whether several processes have each a part of the bank instead of all of it, which
+            takes less memory and exchanges candidates. The content is the same.
     """
 
     bank: int = 0

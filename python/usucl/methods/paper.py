@@ -36,10 +36,17 @@ class PaperKeys(KeyConfig):
         momentum: m of the momentum encoder, which embeds the positives.
         negatives: encoder of the sampled intra-video negatives, ``"query"`` with gradient (the
             paper's code) or ``"momentum"`` without (the paper's figure).
+        batch_norm: statistics by which batch normalisation of the momentum encoder works:
+            ``"own"``, of the images that each process encodes together; ``"shuffled"``, the same
+            with the keys of all processes dealt out at random, so that they cannot tell the
+            anchors of a process its own keys (He et al., CVPR 2020), which differs for several
+            processes only; or ``"frozen"``, the running statistics of the encoder that is trained,
+            which take some hundred steps to settle where it starts from random weights.
     """
 
     momentum: float = 0.999
     negatives: Literal["query", "momentum"] = "query"
+    batch_norm: Literal["own", "shuffled", "frozen"] = "own"
 
     def __post_init__(self) -> None:
         super().__post_init__()

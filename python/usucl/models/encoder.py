@@ -1,66 +1,25 @@
-"""The frame encoder, a torchvision ResNet and a projection head."""
+"""The frame encoder: a network of torchvision or timm, and a projection head."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, ResNet
 
+from usucl.data.transforms import MEAN, STD
+from usucl.models.backbones import check_backbone, make_network
+from usucl.models.colours import Colours, as_grey, is_imagenet, take_grey
+from usucl.models.normalisation import freeze_statistics, use_groups
 from usucl.models.preprocessing import Picture, description, preprocess
 from usucl.models.weights import load_weights
 
-
-def _shrink_resnet_stem(network: ResNet) -> None:
-    network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.maxpool = nn.Identity()
-
-
-class _Builder(NamedTuple):
-    """How a backbone is made. Its defaults are those of a ResNet."""
-
-    build: Callable[..., nn.Module]  # takes ``weights``, as torchvision's models do
-    code: Mapping[str, str]  # makes the network: in torchvision, and one without classes in timm
-    pretrained: models.WeightsEnum | None  # on ImageNet, where such weights exist
-    shrink_stem: Callable[[Any], None] = _shrink_resnet_stem  # in place, for small images
-    classifier: str = "fc"  # the attribute to drop; its first linear layer takes the features
-
-
-_SHRINK_STEM = (  # what ``_shrink_resnet_stem`` does, as code
-    "backbone.conv1 = torch.nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)",
-    "backbone.maxpool = torch.nn.Identity()",
-)
-
-
-def _code(name: str) -> Mapping[str, str]:
-    return {
-        "torchvision": f"torchvision.models.{name}()",
-        "timm": f'timm.create_model("{name}", num_classes=0)',
-    }
-
-
-_RESNET10 = {
-    "torchvision": (
-        "torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])"
-    ),
-    "timm": (
-        "timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 1), num_classes=0)"
-    ),
-}
-_BACKBONES = {
-    "resnet10": _Builder(lambda weights: ResNet(BasicBlock, [1, 1, 1, 1]), _RESNET10, None),
-    "resnet18": _Builder(models.resnet18, _code("resnet18"), models.ResNet18_Weights.IMAGENET1K_V1),
-    "resnet34": _Builder(models.resnet34, _code("resnet34"), models.ResNet34_Weights.IMAGENET1K_V1),
-    "resnet50": _Builder(models.resnet50, _code("resnet50"), models.ResNet50_Weights.IMAGENET1K_V1),
-}
-Backbone: TypeAlias = Literal[tuple(_BACKBONES)]  # type: ignore[valid-type]
+Backbone: TypeAlias = str
+"""The name of a network of torchvision, such as ``resnet18``, or of timm, behind ``timm:``."""
+Norm = Literal["batch", "group", "frozen", "sync"]
 Head = Literal["mlp", "mlp-bn", "linear"]
 
 
@@ -69,17 +28,34 @@ class EncoderConfig:
     """Options of an encoder.
 
     Attributes:
-        backbone: a torchvision ResNet; ``resnet10`` is ResNet-18 with one block per stage.
+        backbone: a classification network of torchvision, such as ``resnet10`` (this package's:
+            ResNet-18 with one block per stage), ``resnet18``, ``resnet34``, ``resnet50``,
+            ``convnext_tiny``, ``efficientnet_b0``, ``vit_b_16`` or ``swin_t``; or one of timm
+            behind ``timm:``, such as ``timm:convnext_tiny`` or ``timm:vit_tiny_patch16_224``.
+            Transformers are made for ``image_size``. Features are what the last linear layer of
+            the classifier takes.
         image_size: side S of the square images the encoder is trained on, in pixels.
         dim: length of the embedding.
         head: ``"mlp"``, two layers with the width of the features (the paper's); ``"mlp-bn"``,
             the same with batch normalisation after each, which keeps a network that starts from
             random weights from collapsing to one point; or ``"linear"``.
-        pretrained: start from torchvision's ImageNet weights.
-        small_stem: use a 3x3 convolution of stride 1 without pooling instead of 7x7 of stride 2
-            with pooling, which keeps detail in images up to 96 px at 16 times the arithmetic.
+        pretrained: start from ImageNet weights, which torchvision or timm keeps or fetches.
+        small_stem: of torchvision's ResNets: use a 3x3 convolution of stride 1 without pooling
+            instead of 7x7 of stride 2 with pooling, which keeps detail in images up to 96 px at 16
+            times the arithmetic.
         weights: start from one's own weights: the folder of a run, or a file of safetensors or
-            ``torch.save`` with the names of this package or of torchvision.
+            ``torch.save`` with the names of this package, of the backbone's library, or of a
+            checkpoint that has these behind a prefix (US_UCL, MoCo, SimCLR, lightly).
+        channels: 3 for RGB images, or 1 for grey ones, which makes batches a third as large and
+            the first convolution three times as fast: it is summed over the colours, so grey
+            images give the same features, to rounding, and colour images become grey first.
+        norm: normalisation layers. ``batch``: batch normalisation as the network has it;
+            ``group``: group normalisation in place of it (32 groups, and one group in the head),
+            which is the same for any number of processes and for small batches, but does not fit
+            pretrained weights as well; ``frozen``: batch normalisation with running statistics
+            that stay, for pretrained weights and small batches; ``sync``: batch normalisation over
+            the batches of all GPUs, for training on several. Networks without batch normalisation,
+            such as transformers, stay as they are.
     """
 
     backbone: Backbone = "resnet18"
@@ -89,6 +65,8 @@ class EncoderConfig:
     pretrained: bool = False
     small_stem: bool = False
     weights: str | None = None
+    channels: Literal[1, 3] = 3
+    norm: Norm = "batch"
 
     def __post_init__(self) -> None:
         if self.image_size < 32:
@@ -97,12 +75,16 @@ class EncoderConfig:
             raise ValueError(f"dim must be >= 1, got {self.dim}")
         if self.small_stem and self.image_size > 96:
             raise ValueError(f"image_size must be <= 96 with small_stem, got {self.image_size}")
-        known = [name for name, builder in _BACKBONES.items() if builder.pretrained is not None]
-        if self.pretrained and (self.small_stem or self.backbone not in known):
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {self.channels}")
+        if self.norm not in get_args(Norm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {self.norm!r}")
+        if self.norm == "frozen" and self.head == "mlp-bn":
             raise ValueError(
-                "pretrained must be False, because pretrained weights exist only for "
-                f"{', '.join(known)} without small_stem, got True"
+                "head must be 'mlp' or 'linear' with norm 'frozen', because the batch "
+                "normalisation of a new head has no statistics to keep, got 'mlp-bn'"
             )
+        check_backbone(self.backbone, pretrained=self.pretrained, small_stem=self.small_stem)
         if self.pretrained and self.weights is not None:
             raise ValueError(
                 f"pretrained must be False with weights, got True and weights {self.weights!r}"
@@ -124,8 +106,9 @@ class FrameEncoder(nn.Module):
         start: which of one's own weights it starts from; None without ``config.weights``.
 
     Raises:
-        ValueError: ``config.backbone`` or ``config.head`` is unknown, or ``config.weights`` do not
-            fit.
+        ValueError: ``config.head`` is unknown, the backbone takes no images of this size, or
+            ``config.weights`` do not fit.
+        ImportError: the backbone is of timm, which is not installed.
         FileNotFoundError: ``config.weights`` is not there.
         RuntimeError: the pretrained weights cannot be fetched.
     """
@@ -133,9 +116,24 @@ class FrameEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone, width = _backbone(config)
-        self.head = _head(config.head, width, config.dim)
-        self.start = None if config.weights is None else load_weights(self, config.weights)
+        made = make_network(
+            config.backbone,
+            config.image_size,
+            pretrained=config.pretrained,
+            small_stem=config.small_stem,
+        )
+        self.backbone = made.module
+        self.head = _head(config.head, made.width, config.dim)
+        if config.norm == "group":
+            use_groups(self)
+        self.colours: Colours | None = None  # of networks that were made for others than ours
+        if not is_imagenet(made.mean, made.std):
+            self.colours = Colours(config.channels, made.mean, made.std)
+        elif config.channels == 1 and not take_grey(self.backbone, made.first):
+            self.colours = Colours(config.channels)
+        self.start = None
+        if config.weights is not None:
+            self.start = load_weights(self, config.weights, left_out=made.classifier)
         # Convolutions are fastest in this layout, also on the CPU; the results stay the same.
         self.use_layout(torch.channels_last)
 
@@ -148,7 +146,9 @@ class FrameEncoder(nn.Module):
         """Returns what the encoder sees of an image or of several, as in training and evaluation.
 
         The short side is resized to S = ``config.image_size``, antialiased, the centre is cropped,
-        and pixels become ``(RGB / 255 - mean) / std`` with ImageNet's mean and standard deviation.
+        and pixels become ``(RGB / 255 - mean) / std`` with ImageNet's mean and standard deviation
+        or, with one channel, ``(grey / 255 - 0.449) / 0.226``. A network that was made for other
+        colours gets them from these.
 
         Args:
             image: a PIL image; a path of an image, or of a video, which gives all its frames; an
@@ -158,19 +158,28 @@ class FrameEncoder(nn.Module):
                 of these, of any sizes.
 
         Returns:
-            Float ``[B, 3, S, S]``, of the weights' dtype and on their device; B is 1 for one image.
+            Float ``[B, channels, S, S]``, of the weights' dtype and on their device; B is 1 for
+            one image.
 
         Raises:
             TypeError: ``image`` is something else, or of another dtype.
             ValueError: ``image`` has another shape or range, is empty or much longer than wide, or
                 cannot be read.
         """
-        return preprocess(image, self.config.image_size).to(self._weight)
+        images = preprocess(image, self.config.image_size)
+        return (as_grey(images) if self.config.channels == 1 else images).to(self._weight)
+
+    def train(self, mode: bool = True) -> FrameEncoder:
+        """Trains or evaluates, as any module does; frozen statistics stay frozen."""
+        super().train(mode)
+        if self.config.norm == "frozen":
+            freeze_statistics(self)
+        return self
 
     def features(self, images: Tensor) -> Tensor:
-        """Returns backbone features ``[B, F]`` of normalised images ``[B, 3, S, S]``.
+        """Returns backbone features ``[B, F]`` of normalised images ``[B, channels, S, S]``.
 
-        :meth:`preprocess` makes them.
+        :meth:`preprocess` makes them. With one channel, normalised RGB images become grey.
 
         Raises:
             TypeError: ``images`` is no tensor of the weights' dtype (under autocast, of floats).
@@ -180,13 +189,22 @@ class FrameEncoder(nn.Module):
             UserWarning: the images are of another size than those of the training.
         """
         self._check(images)
+        if self.config.channels == 1 and images.shape[1] == 3:
+            images = as_grey(images)
+        return self.network_features(images)
+
+    def network_features(self, images: Tensor) -> Tensor:
+        """Returns :meth:`features` of what is known to be images, without a check."""
+        if self.colours is not None:
+            images = self.colours(images)
         features: Tensor = self.backbone(images.contiguous(memory_format=self._layout))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns embeddings ``[B, dim]``, at least float32, of normalised images ``[B, 3, S, S]``.
+        """Returns embeddings ``[B, dim]``, at least float32, of normalised images.
 
-        :meth:`preprocess` makes them; errors and warnings are those of :meth:`features`.
+        :meth:`preprocess` makes these, ``[B, channels, S, S]``; errors and warnings are those of
+        :meth:`features`.
 
         Under autocast the embedding is still normalised in float32: the loss compares
         similarities that differ by less than bfloat16 resolves.
@@ -194,10 +212,22 @@ class FrameEncoder(nn.Module):
         embedding = self.head(self.features(images))
         return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=1)
 
-    def description(self) -> dict[str, Any]:
-        """Returns the network's name, and what has to be done to an image before it."""
-        network = {"architecture": self.config.backbone, "small_stem": self.config.small_stem}
-        return network | description(self.config.image_size)
+    def description(self, *, bare: bool = False) -> dict[str, Any]:
+        """Returns the network's name, and what has to be done to an image before it.
+
+        Args:
+            bare: before the network alone, in its library: always RGB, in the network's colours.
+        """
+        config, colours = self.config, self.colours
+        network = {
+            "architecture": config.backbone,
+            "small_stem": config.small_stem,
+            "norm": config.norm,
+        }
+        if not bare:
+            return network | description(config.image_size, config.channels)
+        mean, std = (MEAN, STD) if colours is None else colours.statistics()
+        return network | description(config.image_size, 3, mean, std)
 
     @property
     def _weight(self) -> Tensor:
@@ -206,13 +236,14 @@ class FrameEncoder(nn.Module):
     def _check(self, images: Tensor) -> None:
         """Refuses what is no batch of normalised images, in words that say what makes one."""
         dtype, size = self._weight.dtype, self.config.image_size
-        wanted = f"images must be a {dtype} tensor [B, 3, {size}, {size}]"
+        channels = {3, self.config.channels}
+        wanted = f"images must be a {dtype} tensor [B, {min(channels)}, {size}, {size}]"
         advice = "encoder.preprocess(image) makes it of any image"
         if not isinstance(images, Tensor):
             raise TypeError(f"{wanted}, got {type(images).__name__}: {advice}")
         if images.dtype != dtype and not _is_cast(images):
             raise TypeError(f"{wanted}, got {images.dtype}: {advice}")
-        if images.dim() != 4 or images.shape[1] != 3:
+        if images.dim() != 4 or images.shape[1] not in channels:
             raise ValueError(f"{wanted}, got the shape {list(images.shape)}: {advice}")
         height, width = images.shape[2:]
         if (height, width) != (size, size) and not torch.compiler.is_compiling():
@@ -227,40 +258,6 @@ def _is_cast(images: Tensor) -> bool:
     device = images.device.type
     knows = images.is_floating_point() and torch.amp.is_autocast_available(device)
     return knows and torch.is_autocast_enabled(device)
-
-
-def _backbone(config: EncoderConfig) -> tuple[nn.Module, int]:
-    name = config.backbone
-    if name not in _BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(_BACKBONES)}, got {name!r}")
-    builder = _BACKBONES[name]
-    try:
-        network = builder.build(weights=builder.pretrained if config.pretrained else None)
-    except (OSError, RuntimeError) as error:  # no network, or a broken download
-        raise RuntimeError(
-            f"the ImageNet weights of {name} could not be fetched ({error}); "
-            "use pretrained=False, or put the file into torch.hub's checkpoint folder"
-        ) from error
-    if config.small_stem:
-        builder.shrink_stem(network)
-    classifier = network.get_submodule(builder.classifier)
-    width = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
-    setattr(network, builder.classifier, nn.Identity())
-    return network, width
-
-
-def plain_network(config: EncoderConfig) -> nn.Module:
-    """Returns the network of a config without a head, with random weights."""
-    return _backbone(untrained(config))[0]
-
-
-def network_lines(config: EncoderConfig, library: str) -> list[str]:
-    """Returns the lines of Python that make :func:`plain_network` in torchvision or timm."""
-    builder = _BACKBONES[config.backbone]
-    lines = [f"backbone = {builder.code[library]}"]
-    if library == "torchvision":
-        lines.append(f"backbone.{builder.classifier} = torch.nn.Identity()")
-    return [*lines, *_SHRINK_STEM] if config.small_stem else lines
 
 
 def _head(kind: str, width: int, dim: int) -> nn.Module:

@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,12 @@ from torch.nn import functional as F
 
 from usucl._files import check_writable, read_tensors, replacing, write_atomically, write_json
 from usucl._progress import job
-from usucl.models.encoder import FrameEncoder, plain_network
+from usucl.models.backbones import Library, library_of
+from usucl.models.card import write_card
+from usucl.models.colours import Colours
+from usucl.models.encoder import FrameEncoder
 from usucl.models.files import load_encoder, write_backbone
-from usucl.models.usage import backbone_lines, image_lines
+from usucl.models.usage import backbone_lines, image_lines, plain_network
 from usucl.run_folder import RunFolder
 
 Format = Literal["torchvision", "timm", "pt2", "onnx"]
@@ -41,22 +44,29 @@ def export(
     *,
     out: str | Path | None = None,
     format: Format | None = None,
+    data_licence: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes the encoder of a run for use without this package.
 
-    ``"torchvision"`` and ``"timm"`` are the weights of the backbone, named as the ResNets of these
-    libraries name theirs, as safetensors or, by the ending ``.pth`` or ``.pt``, for ``torch.load``.
-    ``"pt2"`` is the whole network for ``torch.export.load``, ``"onnx"`` the same for ONNX; both
-    take normalised images ``[B, 3, S, S]``, for any B, and return features ``[B, F]`` and
-    embeddings ``[B, dim]``. The file holds size, mean and standard deviation of the images in its
-    metadata; those of ``x.pth`` are in ``x.pth.json`` beside it. It is read back and
-    compared with the encoder before it is written. :func:`export_usage` says how to load it.
+    ``"torchvision"`` and ``"timm"`` are the weights of the backbone, named as these libraries name
+    theirs, as safetensors or, by the ending ``.pth`` or ``.pt``, for ``torch.load``; ResNets fit
+    both, other networks the library that they are of. ``"pt2"`` is the whole network for
+    ``torch.export.load``, ``"onnx"`` the same for ONNX; both take normalised images
+    ``[B, channels, S, S]``, for any B, and return features ``[B, F]`` and embeddings ``[B, dim]``.
+    The file holds size, mean and standard deviation of the images in its metadata; those of
+    ``x.pth`` are in ``x.pth.json`` beside it. It is read back and compared with the encoder before
+    it is written. :func:`export_usage` says how to load it.
+
+    Beside it goes a model card, ``README.md`` or, where that is another file, ``NAME.md``: what the
+    encoder was trained on, in numbers of videos and patients, how, what it reached, and the
+    licence of the data.
 
     Args:
         run: run folder, or another one with an encoder, such as its ``initial``.
         out: the file, or a folder for it; by default in ``exported`` of the run.
-        format: by default that of the ending of ``out``, or ``"torchvision"``.
+        format: by default that of the ending of ``out``, or the library of the backbone.
+        data_licence: licence of the data, for the model card; "not stated" by default.
         overwrite: replace an earlier file.
 
     Returns:
@@ -65,7 +75,8 @@ def export(
     Raises:
         FileNotFoundError: ``run`` holds no encoder.
         FileExistsError: the file exists, and ``overwrite`` is not given.
-        ValueError: the format is unknown, the ending does not fit it, or the encoder is damaged.
+        ValueError: the format is unknown, the ending or the network does not fit it, or the
+            encoder is damaged.
         ImportError: the format needs a library that is not installed.
         OSError: the file cannot be written.
         RuntimeError: what the written network computes is not what the encoder computes.
@@ -84,20 +95,27 @@ def export(
     if path.suffix == ".safetensors":
         with replacing(path) as temporary:
             write_backbone(encoder, temporary)
-            _compare(encoder, _loaded(encoder, read_tensors(temporary)[0]))
-        return path
-    content, network = {"pt2": _pt2, "onnx": _onnx}.get(format, _pth)(encoder)
-    _compare(encoder, network)
-    write_atomically(path, content)
-    if is_bare:
-        write_json(about, encoder.description())
+            _compare(encoder, _loaded(encoder, read_tensors(temporary)[0], format))
+    else:
+        if is_bare:
+            content, network = _pth(encoder, format)
+        else:
+            content, network = {"pt2": _pt2, "onnx": _onnx}[format](encoder)
+        _compare(encoder, network)
+        write_atomically(path, content)
+        if is_bare:
+            write_json(about, encoder.description(bare=True))
+    write_card(RunFolder(run), encoder, path, export_usage(run, path, format), data_licence)
     return path
 
 
 def export_usage(run: str | Path, file: str | Path, format: Format | None = None) -> str:
     """Returns the lines of Python that embed an image with a file that :func:`export` wrote."""
-    config, file = load_encoder(run).config, Path(file)
-    format = format or _format_of(file)
+    encoder, file = load_encoder(run), Path(file)
+    config = encoder.config
+    format = format or _format_of(file, library_of(config.backbone))
+    is_whole = format in ("pt2", "onnx")
+    images = image_lines(encoder.description(bare=not is_whole), from_grey=config.channels == 1)
     name = repr(str(file))
     if format == "onnx":
         network = [
@@ -112,9 +130,10 @@ def export_usage(run: str | Path, file: str | Path, format: Format | None = None
             "features, embedding = network(images)",
         ]
     else:
+        library: Library = "timm" if format == "timm" else "torchvision"
         load = "load_file({})" if file.suffix == ".safetensors" else "torch.load({})"
-        network = [*backbone_lines(config, format, load.format(name))]
-    return "\n".join([*image_lines(config.image_size), "", *network])
+        network = [*backbone_lines(config, library, load.format(name))]
+    return "\n".join([*images, "", *network])
 
 
 def _target(
@@ -124,21 +143,23 @@ def _target(
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
     path = run.exported if out is None else Path(out)
+    own_library = library_of(encoder.config.backbone)
     if out is None or path.is_dir():
-        format = format or "torchvision"
+        format = format or own_library
         own = "" if SUFFIXES[format][0] == f".{format}" else f".{format}"
-        path = path / f"{encoder.config.backbone}{own}{SUFFIXES[format][0]}"
-    format = format or _format_of(path)
+        name = encoder.config.backbone.removeprefix("timm:")
+        path = path / f"{name}{own}{SUFFIXES[format][0]}"
+    format = format or _format_of(path, own_library)
     if path.suffix not in SUFFIXES[format]:
         endings = " or ".join(SUFFIXES[format])
         raise ValueError(f"out must end with {endings} for the format {format}, got {path}")
     return path, format
 
 
-def _format_of(path: Path) -> Format:
-    for format in get_args(Format):
+def _format_of(path: Path, own_library: Library) -> Format:
+    for format in (own_library, *get_args(Format)):
         if path.suffix in SUFFIXES[format]:
-            return format
+            return cast(Format, format)
     endings = ", ".join(sorted({s for suffixes in SUFFIXES.values() for s in suffixes}))
     raise ValueError(f"out must end with one of {endings}, got {path}")
 
@@ -148,27 +169,42 @@ class _Whole(nn.Module):
 
     def __init__(self, encoder: FrameEncoder) -> None:
         super().__init__()
+        self.colours = encoder.colours or nn.Identity()
         self.backbone, self.head = encoder.backbone, encoder.head
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone(images)
+        features = self.backbone(self.colours(images))
         return features, F.normalize(self.head(features), dim=1)
 
 
 Network = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-def _pth(encoder: FrameEncoder) -> tuple[bytes, Network]:
+def _pth(encoder: FrameEncoder, format: Format) -> tuple[bytes, Network]:
     buffer = io.BytesIO()
     torch.save(encoder.backbone.state_dict(), buffer)
     buffer.seek(0)
-    return buffer.getvalue(), _loaded(encoder, torch.load(buffer, weights_only=True))
+    return buffer.getvalue(), _loaded(encoder, torch.load(buffer, weights_only=True), format)
 
 
-def _loaded(encoder: FrameEncoder, state: Mapping[str, Tensor]) -> Network:
-    network = plain_network(encoder.config).eval()
-    network.load_state_dict(state)
-    return lambda images: (network(images),)
+def _loaded(encoder: FrameEncoder, state: Mapping[str, Tensor], format: Format) -> Network:
+    """Returns a library's network with weights, which takes what the encoder takes.
+
+    Raises:
+        ValueError: the library's network of this name has others.
+    """
+    library: Library = "timm" if format == "timm" else "torchvision"
+    network = plain_network(encoder, library).eval()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        own = library_of(encoder.config.backbone)
+        raise ValueError(
+            f"format must be {own}, pt2 or onnx, because the network of this name in {library} has "
+            f"weights of other names or shapes, got {format!r}"
+        ) from error
+    colours = encoder.colours or (Colours(1) if encoder.config.channels == 1 else nn.Identity())
+    return lambda images: (network(colours(images)),)
 
 
 def _pt2(encoder: FrameEncoder) -> tuple[bytes, Network]:
@@ -217,8 +253,8 @@ def _onnx(encoder: FrameEncoder) -> tuple[bytes, Network]:
 
 
 def _images(encoder: FrameEncoder, count: int) -> tuple[Tensor]:
-    size = encoder.config.image_size
-    return (torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)),)
+    size, channels = encoder.config.image_size, encoder.config.channels
+    return (torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(0)),)
 
 
 @torch.no_grad()

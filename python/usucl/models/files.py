@@ -14,12 +14,15 @@ from usucl._files import (
     write_json,
     write_tensors,
 )
-from usucl.data.transforms import MEAN, STD
+from usucl.data.transforms import GREY_MEAN, GREY_STD, MEAN, STD
 from usucl.models.encoder import EncoderConfig, FrameEncoder, untrained
 from usucl.run_folder import RunFolder
 
-_YOUNGER = {"weights"}  # options than the seals
-_COLOURS = {"mean": list(MEAN), "std": list(STD)}
+_YOUNGER = {"weights", "channels", "norm"}  # options than the seals
+_COLOURS = {
+    3: {"mean": list(MEAN), "std": list(STD)},
+    1: {"mean": list(GREY_MEAN), "std": list(GREY_STD)},
+}
 
 
 def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
@@ -27,7 +30,7 @@ def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
 
     ``encoder.safetensors`` holds all weights, ``encoder.json`` the config with the mean and the
     standard deviation of the colours, and ``backbone.safetensors`` the network without its head
-    and with torchvision's names, for use without this package: see :func:`usage`.
+    and with the names of its library, for use without this package: see :func:`usage`.
 
     Raises:
         OSError: the folder cannot be written; an earlier version of a file stays.
@@ -37,7 +40,7 @@ def save_encoder(encoder: FrameEncoder, folder: str | Path) -> None:
     with replacing(files.encoder_weights) as weights, replacing(files.backbone_weights) as backbone:
         write_tensors(weights, encoder.state_dict())
         write_backbone(encoder, backbone)
-    write_json(files.encoder_config, asdict(encoder.config) | _COLOURS)
+    write_json(files.encoder_config, asdict(encoder.config) | _COLOURS[encoder.config.channels])
 
 
 def write_backbone(encoder: FrameEncoder, path: Path) -> None:
@@ -46,7 +49,7 @@ def write_backbone(encoder: FrameEncoder, path: Path) -> None:
     Raises:
         OSError: see :func:`usucl._files.replacing`.
     """
-    about = {name: str(value) for name, value in encoder.description().items()}
+    about = {name: str(value) for name, value in encoder.description(bare=True).items()}
     write_tensors(path, encoder.backbone.state_dict(), {"format": "pt", **about})
 
 
@@ -65,6 +68,7 @@ def load_encoder(folder: str | Path) -> FrameEncoder:
     Raises:
         FileNotFoundError: ``folder`` lacks one of the two files.
         ValueError: the files are damaged or do not fit each other.
+        ImportError: the network is of timm, which is not installed.
     """
     files = RunFolder(folder)
     for file in (files.encoder_config, files.encoder_weights):
@@ -95,7 +99,8 @@ def read_config(files: RunFolder) -> EncoderConfig:
     """
     path = files.encoder_config
     table = read_json(path)
-    for name, values in _COLOURS.items():  # files from before they were written have none
+    colours = _COLOURS[1 if table.get("channels") == 1 else 3]
+    for name, values in colours.items():  # files from before they were written have none
         if table.pop(name, values) != values:
             raise ValueError(f"{path}: {name} must be {values}, as in all encoders of usucl")
     known = {field.name for field in fields(EncoderConfig)}

@@ -40,6 +40,13 @@ class MomentumEncoder(nn.Module):
                 counts.copy_(counts_of_other)
 
     @torch.no_grad()
+    def freeze_statistics(self, encoder: nn.Module) -> None:
+        """Normalises from now on by the running statistics of ``encoder``, as they are now."""
+        self.eval()
+        for own, other in zip(self.encoder.buffers(), encoder.buffers(), strict=True):
+            own.copy_(other)
+
+    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Returns embeddings without gradient; see :meth:`FrameEncoder.forward`."""
         embedding: Tensor = self.encoder(images)

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from usucl.data import Video, normalise, open_video
-from usucl.data.transforms import MEAN, STD, centre_view
+from usucl.data.transforms import GREY_MEAN, GREY_STD, MEAN, STD, centre_view
 from usucl.data.video import IMAGE_SUFFIXES, is_stack, read_image
 from usucl.data.video.images.image import displayed, over_black
 
@@ -22,15 +22,29 @@ Picture: TypeAlias = "str | Path | Image | np.ndarray | Tensor | Video | Sequenc
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 
 
-def description(image_size: int) -> dict[str, Any]:
-    """Returns what has to be done to an image before an encoder sees it, in numbers and words."""
+def description(
+    image_size: int,
+    channels: int = 3,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
+    """Returns what has to be done to an image before a network sees it, in numbers and words.
+
+    Args:
+        image_size: side of the square images, in pixels.
+        channels: 1 or 3.
+        mean, std: of the network, where they are not those of this package.
+    """
+    own = (MEAN, STD) if channels == 3 else (GREY_MEAN, GREY_STD)
+    values = "RGB" if channels == 3 else "grey"
     return {
         "image_size": image_size,
-        "mean": list(MEAN),
-        "std": list(STD),
+        "channels": channels,
+        "mean": list(mean or own[0]),
+        "std": list(std or own[1]),
         "preprocessing": (
-            f"RGB, short side resized to {image_size} (bilinear, antialiased), centre "
-            f"{image_size}x{image_size} cropped, (RGB / 255 - mean) / std"
+            f"{values}, short side resized to {image_size} (bilinear, antialiased), centre "
+            f"{image_size}x{image_size} cropped, ({values} / 255 - mean) / std"
         ),
     }
 

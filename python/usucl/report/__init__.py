@@ -5,19 +5,21 @@ What draws a report is imported when it is first used; a sheet of a search does 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from usucl.report.finetuning import write_finetuning_report
     from usucl.report.report import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_finetuning_report", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports the report, and with it scikit-learn, once it is asked for."""
-    if name != "write_report":
+    homes = {"write_finetuning_report": "finetuning", "write_report": "report"}
+    if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from usucl.report.report import write_report
-
-    globals()[name] = write_report
-    return write_report
+    found = getattr(importlib.import_module(f"usucl.report.{homes[name]}"), name)
+    globals()[name] = found
+    return found

@@ -34,7 +34,7 @@ class RunRecord:
         config, config_text: ``config.yaml``, parsed and as text.
         evaluation: content of ``evaluation.json``; None before the evaluation.
         facts: content of ``run.json``; empty for a run of an earlier version.
-        warnings, guard: rows of ``warnings.csv`` and ``guard.csv``.
+        warnings, guard, probe, hardness: rows of the files of that name.
     """
 
     folder: RunFolder
@@ -49,6 +49,8 @@ class RunRecord:
     facts: Mapping[str, Any]
     warnings: list[dict[str, str]]
     guard: list[dict[str, str]]
+    probe: list[dict[str, str]]
+    hardness: list[dict[str, str]]
 
     @classmethod
     def read(cls, run: str | Path, evaluation: str | Path | None = None) -> RunRecord:
@@ -75,7 +77,7 @@ class RunRecord:
             folder=folder,
             target=target,
             metrics={
-                name: np.array([_number(row[name]) for row in rows])
+                name: np.array([as_number(row[name]) for row in rows])
                 for name in (rows[0] if rows else ())
             },
             split=_rows(folder.split, SPLIT),
@@ -87,6 +89,8 @@ class RunRecord:
             facts=read_json(folder.facts) if folder.facts.is_file() else {},
             warnings=_rows(folder.warnings, ("step", "warning"), growing=True),
             guard=_rows(folder.guard, ("video_id", "pairs", "refused"), growing=True),
+            probe=_rows(folder.probe, ("step", "probe", "balanced_accuracy"), growing=True),
+            hardness=_rows(folder.hardness, ("step", "group"), growing=True),
         )
 
     @property
@@ -149,7 +153,8 @@ def _evaluation(path: Path) -> Evaluation | None:
         raise DamagedFileError(path, str(error)) from error
 
 
-def _number(cell: str | None) -> float:
+def as_number(cell: str | None) -> float:
+    """Returns the number in a cell, NaN where there is none."""
     try:
         return float(cell or "nan")
     except ValueError:

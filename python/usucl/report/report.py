@@ -17,6 +17,7 @@ from usucl.report.contact import ContactSheet, contact_sheet
 from usucl.report.page import (
     Html,
     Section,
+    address,
     alert,
     code,
     escape,
@@ -193,6 +194,19 @@ def _training(record: RunRecord) -> str:
         )
         words += figures.curves_legend(record)
         parts += [picture(curves, "Training curves"), paragraph(words, "note")]
+    if mining := figures.mining_curves(record, record.target.mining_figure):
+        parts.append(heading("What was mined"))
+        parts.append(picture(mining, "Curves and histograms of the mined negatives"))
+        parts.append(paragraph(figures.mining_legend(record), "note"))
+    if (sheet := record.folder.last_negatives) is not None:
+        image = address(sheet.read_bytes(), "png")
+        words = (
+            f"Negatives of a few anchors of one batch, as the loss selected them ({sheet.name} in "
+            f"{sheet.parent.name}/, which has the earlier sheets)."
+        )
+        alt = "Anchors with their positives and hardest negatives"
+        parts.append(f'<img class="mined drawing" alt="{alt}" src="{image}">')
+        parts.append(paragraph(words, "note"))
     parts.append(paragraph(facts.guarded(record), "note"))
     if record.warnings:
         parts.append(heading(f"Warnings of the training: {len(record.warnings)}"))

@@ -43,6 +43,7 @@ a { color: var(--cross); text-underline-offset: 2px; }
 img { display: block; max-width: 100%; height: auto; }
 .drawing { width: 100%; margin: 20px 0 10px; }
 .narrow.drawing { display: none; }
+.mined.drawing { max-width: 560px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(214px, 1fr)); gap: 14px;
          margin: 20px 0 12px; }
 .cards:has(> :nth-child(5)) { grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); }
@@ -86,6 +87,7 @@ summary { cursor: pointer; color: var(--cross); font-size: 13.5px; }
 .anchor h4 { color: var(--anchor); } .positive h4 { color: var(--positive); }
 .intra h4 { color: var(--intra); } .cross h4 { color: var(--cross); }
 .tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
+.tiles.four { grid-template-columns: repeat(4, 1fr); margin: 14px 0; }
 .anchor .tiles, .positive .tiles { grid-template-columns: 1fr; }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; border-radius: 3px; }
@@ -111,6 +113,7 @@ figcaption b { color: var(--ink); }
   .wide.drawing { display: none; } .narrow.drawing { display: block; max-width: 480px; }
   .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
   .intra, .cross { grid-column: 1 / -1; }
+  .tiles.four { grid-template-columns: 1fr 1fr; }
 }
 @page { margin: 15mm; }
 @media print {

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from usucl.training.config import TrainingConfig
 from usucl.training.options import ComputingConfig
@@ -39,7 +39,7 @@ def check_device(config: TrainingConfig, device: torch.device) -> None:
     """Checks what a run asks of its device, so that a machine that cannot is known at once.
 
     Raises:
-        ValueError: it has no such precision, or the smallest network cannot be compiled.
+        ValueError: it has no such precision, or the smallest function cannot be compiled.
     """
     if config.precision == "16-mixed" and device.type == "cpu":
         raise ValueError(
@@ -51,10 +51,9 @@ def check_device(config: TrainingConfig, device: torch.device) -> None:
 
 
 def _try_compiling(device: torch.device) -> None:
-    network = nn.Linear(2, 2).to(device)
-    network.compile(backend=BACKEND)
+    values = torch.ones(2, 2, device=device, requires_grad=True)
     try:
-        network(torch.ones(2, 2, device=device)).sum().backward()
+        torch.compile(_double, backend=BACKEND)(values).sum().backward()
     except Exception as error:  # of any kind, as it is made by other programs
         needs = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler"
         raise ValueError(
@@ -63,8 +62,12 @@ def _try_compiling(device: torch.device) -> None:
         ) from error
 
 
+def _double(values: Tensor) -> Tensor:
+    return (values + values).relu()
+
+
 def _reason(error: BaseException) -> str:
     """Returns the first line of what an error was caused by."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while inner := getattr(error, "inner_exception", None) or error.__cause__:
+        error = inner
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from usucl._spelling import did_you_mean
 from usucl.data import Curriculum
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.methods import METHODS, Dense, KeyConfig, Method, SamplingConfig
@@ -16,6 +17,7 @@ from usucl.training.options import (
     ComputingConfig,
     LossConfig,
     OptimiserConfig,
+    RunningConfig,
     SavingConfig,
     WatchingConfig,
 )
@@ -52,7 +54,8 @@ class TrainingConfig:
             the first, learning rate and curriculum are those of a run of that length; from each
             on, the learning rate begins another half cosine, and the curriculum's last window
             stays.
-        precision: precision of the encoder: float32, or mixed with bfloat16 or float16 by autocast.
+        precision: precision of the encoder: float32, mixed with bfloat16 or float16 by autocast,
+            or float64 on the CPU, which is slow and shows what is rounding.
         log_every: steps between two rows of ``metrics.csv``.
         encoder: the network.
         sampling: the choice of a batch's frames, of the type that the method needs.
@@ -60,6 +63,7 @@ class TrainingConfig:
         loss: the loss.
         key: the negative bank and the momentum encoder, of the type that the method needs.
         optimiser: the optimiser.
+        running: the processes that train together.
         computing: how the encoders are computed.
         saving: when the run is saved.
         watching: what is measured and shown meanwhile.
@@ -75,7 +79,7 @@ class TrainingConfig:
     method: str = Dense.name
     epochs: int = 50
     extended: tuple[int, ...] = ()
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
     log_every: int = 10
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     sampling: SamplingConfig = field(default_factory=Dense.sampling_options)
@@ -83,6 +87,7 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     key: KeyConfig = field(default_factory=Dense.key_options)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    running: RunningConfig = field(default_factory=RunningConfig)
     computing: ComputingConfig = field(default_factory=ComputingConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
     watching: WatchingConfig = field(default_factory=WatchingConfig)
@@ -154,7 +159,8 @@ def method_of(name: str) -> type[Method[Any, Any]]:
         ValueError: there is none of this name.
     """
     if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+        hint = did_you_mean(name, METHODS)
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     return METHODS[name]
 
 

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 import yaml
 
-from usucl.training.config import TrainingConfig
 from usucl.training.presets import read_config
 
 WIDTH = 100
@@ -39,8 +38,8 @@ def explained(preset: str | Path, overrides: Mapping[str, Any]) -> str:
     return explain(read_config(preset, overrides))
 
 
-def explain(config: TrainingConfig, head: str = HEAD) -> str:
-    """Returns the YAML text of a configuration in which a comment explains every option."""
+def explain(config: Any, head: str = HEAD) -> str:
+    """Returns the YAML text of options in which a comment explains each, from its docstring."""
     return head + "\n".join(_lines(config, "")) + "\n"
 
 

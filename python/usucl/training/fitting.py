@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
 
 from usucl._files import DamagedFileError, write_atomically
 from usucl._progress import listening, stage
@@ -19,6 +20,7 @@ from usucl._terminal import say, table
 from usucl.data import VideoCatalog, VideoDataModule
 from usucl.data.video import VideoError
 from usucl.models import save_encoder
+from usucl.models.weights import left_out_in_words
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.health import WarningsTable
 from usucl.training.callbacks.monitor import MetricsTable
@@ -30,8 +32,11 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
+from usucl.training.finished import show_summary
 from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
+from usucl.training.processes.together import LostRankError, Together
+from usucl.training.processes.world import World
 from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import Position, check_checkpoint, new_id
@@ -45,6 +50,7 @@ def fit(
     parts: tuple[VideoCatalog, VideoCatalog],
     *,
     resume: bool,
+    together: Together | None = None,
 ) -> None:
     """Trains an encoder and writes the run folder.
 
@@ -54,10 +60,14 @@ def fit(
         catalog: all videos, of which the skipped are reported.
         parts: the videos to train on, and those held out.
         resume: go on from the run's checkpoint.
+        together: the processes that train together, of which rank 0 alone writes; None for one.
 
     Raises:
         See :func:`usucl.train`.
     """
+    if together is not None and not together.world.is_first:
+        _fit_besides(run, config, parts, resume, together)
+        return
     datamodule = make_datamodule(parts[0], config)
     rehearse(config, datamodule.batches)
     module = _module(config, restored=resume)
@@ -87,7 +97,7 @@ def fit(
             save_encoder(module.encoder, run.initial)
             save_encoder(module.encoder, run.path)
         _report_skipped(catalog)
-        _fit(module, datamodule, parts[1], run, done, record)
+        _fit(module, datamodule, parts[1], run, done, record, together)
         run.forget_earlier()
     except BaseException:
         run.recover()
@@ -97,6 +107,23 @@ def fit(
             if not (resume or earlier):
                 run.discard()
         raise
+
+
+def _fit_besides(
+    run: RunFolder,
+    config: TrainingConfig,
+    parts: tuple[VideoCatalog, VideoCatalog],
+    resume: bool,
+    together: Together,
+) -> None:
+    """Trains in a process that writes nothing."""
+    datamodule = make_datamodule(parts[0], config)
+    module = _module(config, restored=resume)
+    done = check_checkpoint(run, config, parts[0]) if resume else None
+    if done is not None:
+        datamodule.first = (done.epochs, done.batches or 0)
+    record = RunRecord(run, module.start)
+    _fit(module, datamodule, parts[1], run, done, record, together)
 
 
 def _module(config: TrainingConfig, *, restored: bool) -> ContrastiveTraining:
@@ -117,6 +144,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         catalog,
         config.make_method().sampler(),
         image_size=config.encoder.image_size,
+        channels=config.encoder.channels,
         curriculum=config.curriculum,
         augmentation=sampling.augmentation,
         time_unit=sampling.time_unit,
@@ -126,6 +154,7 @@ def make_datamodule(catalog: VideoCatalog, config: TrainingConfig) -> VideoDataM
         num_workers=sampling.num_workers,
         multiprocessing_context=sampling.multiprocessing_context,
         seed=config.seed,
+        split=True,
     )
 
 
@@ -133,7 +162,7 @@ def _report_start(module: ContrastiveTraining) -> None:
     start = module.start
     if start is not None:
         head = f"{start['head']} of its head" if start["head"] else "a new head"
-        left = f"; left out: {', '.join(start['left_out'])}" if start["left_out"] else ""
+        left = f"; left out: {words}" if (words := left_out_in_words(start)) else ""
         say(
             f"The encoder starts from {start['backbone']} tensors of the backbone in "
             f"{start['file']} and {head}{left}",
@@ -148,7 +177,7 @@ def _report_skipped(catalog: VideoCatalog) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences Lightning's advice on what this package has already decided."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -168,7 +197,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@_quiet()
+@quiet()
 def _fit(
     module: ContrastiveTraining,
     datamodule: VideoDataModule,
@@ -176,14 +205,19 @@ def _fit(
     run: RunFolder,
     done: Position | None,
     record: RunRecord,
+    together: Together | None,
 ) -> None:
     config = module.config
-    callbacks = Callbacks(run, config, datamodule.batches, record)
+    world = World() if together is None else together.world
+    callbacks = Callbacks(run, config, datamodule.batches, record, world)
     bar = stage("Training", unit="steps")
     run_id = None if module.run is None else module.run["id"]
-    loggers = make_loggers(run, config.watching, run_id, done=0 if done is None else done.steps)
+    loggers: list[Logger] = []
+    if world.is_first:
+        steps = 0 if done is None else done.steps
+        loggers = make_loggers(run, config.watching, run_id, done=steps)
     shown = progress_callbacks(bar, callbacks)
-    trainer = make_trainer(run, config, [*callbacks, *shown], loggers)
+    trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
     if listening():
         epochs = 0 if done is None else done.epochs
         rows = summary(module, datamodule.batches, held_out, trainer, epochs)
@@ -192,9 +226,14 @@ def _fit(
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done is not None else None
-        with bar, _seeded(config.seed), settings(config.computing):
+        if together is not None:
+            together.wait_for_all("decoded")
+        watched = contextlib.nullcontext() if together is None else together.naming("a step")
+        with bar, _seeded(config.seed + world.rank), settings(config.computing), watched:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
+            if listening() and trainer.is_global_zero:
+                show_summary(run)
             callbacks.health.check(config)
         callbacks.stopping.check()  # a signal that came during the last step
     except Stopped as stop:
@@ -210,10 +249,10 @@ def _fit(
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(run.path)) from error
         raise
-    except (MemoryError, DamagedFileError, NothingLearnedError):
+    except (MemoryError, DamagedFileError, NothingLearnedError, LostRankError):
         raise
     except Exception as error:
-        if done is not None and not callbacks.monitor.started:
+        if done is not None and world.is_first and not callbacks.monitor.started:
             reason = f"it does not fit the run: {' '.join(str(error).split())}"
             raise DamagedFileError(run.checkpoint, reason, ADVICE) from error
         raise

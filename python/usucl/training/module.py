@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import torch
@@ -11,19 +12,23 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from usucl.bank import NegativeBank, ShardedBank
-from usucl.data import FrameBatch, FrameBatches, VideoDataModule
+from usucl.bank import NegativeBank
+from usucl.bank.exchange import Exchange
+from usucl.bank.round_robin import RoundRobinBank
+from usucl.data import BatchPart, FrameBatch, FrameBatches, VideoDataModule
 from usucl.losses import Frames, LossInputs, Selection, contrastive_loss
+from usucl.methods.method import Encode
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
+from usucl.models.normalisation import synchronise
 from usucl.training.accumulation import batches_in_step, begins_step
 from usucl.training.computing import compile_encoder
 from usucl.training.config import TrainingConfig
 from usucl.training.optimiser import make_optimiser
+from usucl.training.processes.step import SharedEncoder, SharedLoss
 from usucl.training.schedule import HalfCosines
 
-# Seconds that a process waits for the others' parts of a bank while rank 0 writes checkpoints.
-PATIENCE = 600.0
+SHUFFLE = 6  # makes the seed of the order of keys another than those of batches
 NUM_FRAMES, RUN = "num_frames", "run"
 """Keys in a checkpoint of the videos' lengths, by id, and of the run's identity and folder."""
 
@@ -72,9 +77,12 @@ def _now() -> float:
 class ContrastiveTraining(LightningModule):
     """The query encoder, the method's momentum encoder and bank (if any), and their step.
 
-    The bank is not a submodule (see :class:`NegativeBank`), so the checkpoint hooks save it. With
-    several processes each fills its own bank, and all resume from that of the first; or, with
-    ``key.sharded``, from their own parts of the one bank that they form together.
+    The bank is not a submodule (see :class:`NegativeBank`), so the checkpoint hooks save it.
+
+    Several processes compute each step together: each encodes its share of the batch, all get the
+    embeddings of the whole batch, and each computes the loss of a share of the anchors. So all
+    enqueue the same frames, and have banks with the same content or, with ``key.sharded``, each a
+    part of one. Checkpoints are the same for any number of processes.
 
     Args:
         config: the options of the run.
@@ -98,28 +106,39 @@ class ContrastiveTraining(LightningModule):
         self.momentum_encoder: MomentumEncoder | None = None
         if self.method.momentum is not None:
             self.momentum_encoder = MomentumEncoder(self.encoder, self.method.momentum)
-        self.bank: NegativeBank | ShardedBank | None = None
+        self.bank: NegativeBank | RoundRobinBank | None = None
+        self.exchange: Exchange | None = None  # with the other processes, where there are any
         self.stopwatch = Stopwatch()
 
     def setup(self, stage: str) -> None:
         """Makes the bank on the training device, and has the encoders compiled."""
-        if self.config.computing.compile:
+        config, key = self.config, self.config.key
+        device = self.trainer.strategy.root_device
+        if self.trainer.world_size > 1 and self.exchange is None:
+            self.exchange = Exchange(None, timedelta(seconds=config.running.timeout), device)
+            if config.encoder.norm == "sync":
+                synchronise(self.encoder)
+                if self.momentum_encoder is not None:
+                    synchronise(self.momentum_encoder)
+        if config.computing.compile:
             compile_encoder(self.encoder)
             if self.momentum_encoder is not None:
                 compile_encoder(self.momentum_encoder.encoder)
-        key = self.config.key
         if key.bank > 0 and self.bank is None:
-            bank = NegativeBank(
-                key.bank,
-                self.config.encoder.dim,
-                search=key.search,
-                device=self.trainer.strategy.root_device,
-                max_age=key.max_age,
-                nprobe=key.nprobe,
-                ef_search=key.ef_search,
-                rebuild_after=key.rebuild_after,
-            )
-            self.bank = ShardedBank(bank, timeout=PATIENCE) if key.sharded else bank
+            options: dict[str, Any] = {
+                "search": key.search,
+                "device": device,
+                "dtype": torch.float64 if config.precision == "64-true" else torch.float32,
+                "max_age": key.max_age,
+                "nprobe": key.nprobe,
+                "ef_search": key.ef_search,
+                "rebuild_after": key.rebuild_after,
+            }
+            dim = config.encoder.dim
+            if key.sharded and self.exchange is not None:
+                self.bank = RoundRobinBank(key.bank, dim, self.exchange, **options)
+            else:
+                self.bank = NegativeBank(key.bank, dim, **options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the bank, the run, and the lengths of the videos, which must stay the same."""
@@ -133,20 +152,28 @@ class ContrastiveTraining(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the bank."""
         if self.bank is not None:
-            self.bank.load_state_dict(checkpoint["bank"])  # a list of parts if it is sharded
+            self.bank.load_state_dict(checkpoint["bank"])
 
-    def training_step(self, batch: FrameBatch, batch_idx: int) -> StepOutput:
+    def training_step(self, batch: FrameBatch | BatchPart, batch_idx: int) -> StepOutput:
         """Returns the loss of one batch, with the inputs and selection for the monitor."""
         if self.momentum_encoder is not None and begins_step(self.trainer, batch_idx):
             # Once per step of the optimiser: in between, the encoder stays the same.
             self.momentum_encoder.update(self.encoder)
         inputs = self._inputs(batch)
         self._enqueue(self.method.bank_before(inputs))
+        share = None if self.exchange is None else SharedLoss(inputs, self.exchange)
+        own = inputs if share is None else share.inputs
         if self.bank is not None:
-            inputs = inputs._replace(negatives=(*inputs.negatives, self._bank_keys(inputs)))
+            keys = self._bank_keys(own)
+            own = own._replace(negatives=(*own.negatives, keys))
+            inputs = inputs._replace(negatives=own.negatives)
         self.stopwatch.lap("encoder")
         options = replace(self.config.loss, intra_k=self._intra_k())
-        loss, selection = contrastive_loss(inputs, **vars(options))
+        if share is None:
+            loss, selection = contrastive_loss(own, **vars(options))
+        else:
+            losses, found = contrastive_loss(own, reduction="none", **vars(options))
+            loss, selection = share.together(losses, found, own.negatives)
         self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.stopwatch.lap("loss")
@@ -178,12 +205,30 @@ class ContrastiveTraining(LightningModule):
         """Begins the learning rate of epochs that were added; the checkpoint is loaded by now."""
         self.schedule.resume()
 
-    def _inputs(self, batch: FrameBatch) -> LossInputs:
+    @property
+    def _keys_normalised(self) -> str:
+        """How batch normalisation of the momentum encoder works."""
+        return getattr(self.config.key, "batch_norm", "own")
+
+    def _inputs(self, part: FrameBatch | BatchPart) -> LossInputs:
+        batch = part.whole if isinstance(part, BatchPart) else part
         batches = batches_of(self.trainer)
         window = batches.windows(batch.video, self.current_epoch, batch.frame)
-        if self.momentum_encoder is None:
-            return self.method.inputs(batch, self.encoder, self.encoder, window)
-        return self.method.inputs(batch, self.encoder, self.momentum_encoder, window)
+        momentum = self.momentum_encoder
+        if momentum is not None and self._keys_normalised == "frozen":
+            momentum.freeze_statistics(self.encoder)
+        encode: Encode = self.encoder
+        encode_keys: Encode = self.encoder if momentum is None else momentum
+        if isinstance(part, BatchPart):
+            assert self.exchange is not None
+            shared = SharedEncoder(part, self.exchange)
+            encode = shared.by(encode)
+            if momentum is not None and self._keys_normalised == "shuffled":
+                seed = (self.config.seed, self.trainer.global_step, SHUFFLE)
+                encode_keys = shared.shuffled(momentum, seed)
+            else:
+                encode_keys = shared.by(encode_keys)
+        return self.method.inputs(batch, encode, encode_keys, window)
 
     def _enqueue(self, frames: Frames | None) -> None:
         if self.bank is not None and frames is not None:

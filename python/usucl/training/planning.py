@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from usucl.data.sampling.candidates import SLACK, anchor_windows
 from usucl.data.sampling.curriculum import Window
 from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig
+from usucl.training.needs import Needs
 from usucl.training.run import configured, scanned, split, with_flags
 
 MOST_STAGES = 12  # of a curriculum whose windows change with every epoch
@@ -47,15 +48,22 @@ class Plan:
     Attributes:
         config: all options.
         training, held_out: the videos of both parts.
-        batches: the batches; no video is decoded.
-        parameters: number of the encoder's parameters.
+        batches: the batches, of which nothing is decoded.
+        needs: memory, disk and time.
+        done: steps that a run to be resumed has behind it.
     """
 
     config: TrainingConfig
     training: VideoCatalog
     held_out: VideoCatalog
     batches: FrameBatches
-    parameters: int
+    needs: Needs
+    done: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """Number of the encoder's parameters."""
+        return sum(parameter.numel() for parameter in self.needs.encoder.parameters())
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns what is trained on and how, by name."""
@@ -66,7 +74,7 @@ class Plan:
         rows = [
             *data_rows(self.config, self.training, self.held_out),
             ("batch", self._batch(0)),
-            ("steps", f"{steps:,} per epoch, {steps * config.epochs:,} in {config.epochs} epochs"),
+            ("steps", self._steps()),
             ("decoded frames", str(self.batches.store_plan())),
             (
                 "encoder",
@@ -79,6 +87,15 @@ class Plan:
         if (last := self._batch(steps - 1)) != self._batch(0):
             rows.insert(names.index("steps"), ("last batch", last))
         return rows
+
+    def _steps(self) -> str:
+        steps, epochs = len(self.batches), self.config.epochs
+        text = f"{steps:,} per epoch, {steps * epochs:,} in {epochs} epochs"
+        if (every := self.config.optimiser.accumulate) > 1:
+            text += f", the weights change at every {every}th"
+        if self.done:
+            text += f"; {self.done:,} are done, {self.needs.steps_left:,} are left"
+        return text
 
     def intra(self, epoch: int) -> bool:
         """Returns whether intra-video negatives count at ``epoch``, counted from 0."""
@@ -166,46 +183,84 @@ class Plan:
         return f"the hardest {loss.intra_k} intra-video{guard} and {loss.cross_k} cross-video{bank}"
 
 
-@job("Planning", {"Reading videos": 1})
+@job("Planning", {"Reading videos": 1, "Measuring": None})
 def plan(
     *,
     data: str | Path | None = None,
     out: str | Path | None = None,
     preset: str | Path = "dense",
     overwrite: bool = False,
+    resume: bool = False,
     held_out: Sequence[int] | None = None,
     seed: int | None = None,
     progress: bool = True,
+    measure: bool = False,
     **overrides: Any,
 ) -> Plan:
     """Reads the options and the videos of a run and checks them, as :func:`usucl.train` does first.
 
-    Nothing is trained, decoded or written.
+    Nothing is written to the run folder.
 
     Args:
         data: folder of videos.
         out: the run folder, if it is to be checked that the run may be written there.
         preset, overwrite, held_out, seed, progress: see :func:`usucl.train`.
+        resume: plan what is left of the run in ``out``, with its own options.
+        measure: do a few steps, to know what they take of time and memory. They are thrown away;
+            only their frames are decoded. Otherwise nothing is trained or decoded.
         **overrides: see :func:`usucl.train`.
 
     Raises:
         ValueError, TypeError: an option is wrong, or does not go with the others or the videos.
         FileExistsError: ``out`` is not free.
+        FileNotFoundError: ``resume`` is given, and there is nothing to resume.
 
     Warns:
         UserWarning: see :func:`usucl.train`.
     """
-    config = configured(data, preset, with_flags(overrides, held_out, seed))
-    if out is not None:
-        RunFolder(out).check_free(overwrite=overwrite)
-    training, rest = split(scanned(config), config)
+    overrides, done = with_flags(overrides, held_out, seed), 0
+    if resume:
+        if out is None or overwrite:
+            given = "overwrite" if overwrite else "no out"
+            raise ValueError(f"resume must be given with out and without overwrite, got {given}")
+        run = RunFolder(out)
+        config, done = _resumed(run, data, overrides)
+        training, rest = run.stored_split(scanned(config))
+    else:
+        config = configured(data, preset, overrides)
+        if out is not None:
+            RunFolder(out).check_free(overwrite=overwrite)
+        training, rest = split(scanned(config), config)
     from usucl.training.fitting import make_datamodule
+    from usucl.training.measurement import measure as measured
     from usucl.training.rehearsal import empty_encoder, rehearse
 
     batches = make_datamodule(training, config).batches
     rehearse(config, batches)
-    weights = sum(parameter.numel() for parameter in empty_encoder(config).parameters())
-    return Plan(config, training, rest, batches, weights)
+    done = _steps_of(done, len(batches), config.optimiser.accumulate)
+    left = max(len(batches) * config.epochs - done, 0)
+    found = measured(config, training) if measure and left else None
+    needs = Needs(config, batches, empty_encoder(config), found, left)
+    return Plan(config, training, rest, batches, needs, done)
+
+
+def _resumed(
+    run: RunFolder, data: str | Path | None, overrides: dict[str, Any]
+) -> tuple[TrainingConfig, int]:
+    """Returns the options of a run that goes on, and how often its weights have changed."""
+    from usucl.training.checkpoint import read_checkpoint
+    from usucl.training.resumption import continued
+
+    config = continued(run, overrides)
+    if data is not None:
+        config = replace(config, data=str(Path(data).absolute()))
+    return config, 0 if run.is_unfinished else int(read_checkpoint(run.checkpoint)["global_step"])
+
+
+def _steps_of(changes: int, per_epoch: int, accumulate: int) -> int:
+    """Returns after how many steps the weights have changed so often."""
+    epochs, rest = divmod(changes, -(-per_epoch // accumulate))
+    return epochs * per_epoch + rest * accumulate
 
 
 def _span(begin: int, end: int) -> str:

@@ -26,6 +26,16 @@ DEEPEST = 8  # files, each with the next as its preset
 _ALWAYS = {"encoder", "sampling", "curriculum", "loss", "key", "optimiser"}  # of every version
 _OLD_AUGMENTATIONS = {"dense": "crop-flip-jitter", "paper": "crop"}
 _UNIT, _WINDOWS = "sampling.time_unit", "curriculum.windows"
+_ELSEWHERE = {  # what other packages call it, if no name here is near
+    "batch_size": "sampling.videos",
+    "learning_rate": "optimiser.lr",
+    "max_epochs": "epochs",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "optimizer": "optimiser",
+    "tau": "loss.temperature",
+    "workers": "sampling.num_workers",
+}
 _EXAMPLES = {
     "fraction": "[[0.2,0.4],[0.1,0.15]]",
     "seconds": "[[1.0,3.0],[0.5,1.5]]",
@@ -92,7 +102,7 @@ def _layers(
 ) -> Iterator[Layer]:
     """Yields the options of a preset or file, after those of the presets that it changes."""
     if str(source) in METHODS:
-        content = _load(source, METHODS[str(source)].preset)
+        content = load_yaml(source, METHODS[str(source)].preset)
         yield Layer(str(source), _flat(source, content, known))
         return
     path = Path(source)
@@ -104,8 +114,8 @@ def _layers(
         )
     if path.resolve() in within or len(within) == DEEPEST:
         raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
-    text = _read(path)
-    content = _load(path, text)
+    text = read_yaml(path)
+    content = load_yaml(path, text)
     base = content.pop("preset", None)
     if base is not None and not isinstance(base, str):
         raise ValueError(f"{path}: preset must be a name or a file, got {base!r}")
@@ -127,7 +137,12 @@ def _is_whole(text: str, content: Mapping[str, Any]) -> bool:
     return text.startswith(MARK) and content.keys() >= _ALWAYS
 
 
-def _read(source: Path) -> str:
+def read_yaml(source: Path) -> str:
+    """Returns the text of a YAML file, which may not be long.
+
+    Raises:
+        ValueError: it is too long, or not in UTF-8.
+    """
     if source.stat().st_size > LONGEST_TEXT:
         raise ValueError(f"{source} must be a YAML file of at most {LONGEST_TEXT} bytes")
     try:
@@ -136,7 +151,12 @@ def _read(source: Path) -> str:
         raise ValueError(f"{source} must be a YAML file in UTF-8: {error}") from error
 
 
-def _load(source: str | Path, text: str) -> dict[str, Any]:
+def load_yaml(source: str | Path, text: str) -> dict[str, Any]:
+    """Returns the options in a YAML text; ``source`` names it in messages.
+
+    Raises:
+        ValueError: it is no YAML, too large, or holds no options by name.
+    """
     try:
         # In Python, for a text that is nested too deeply ends the process in C.
         if _values(yaml.compose(text, yaml.SafeLoader), {}) > MOST_VALUES:
@@ -187,7 +207,7 @@ def _flat(
             pairs = {name: value}
         else:
             if isinstance(value, str):
-                value = _load(name if source is None else f"{name} of {source}", value)
+                value = load_yaml(name if source is None else f"{name} of {source}", value)
             if not isinstance(value, dict):
                 raise ValueError(f"{place}{name} must hold options by name, got {value!r}")
             pairs = {f"{name}.{option}": inner for option, inner in value.items()}
@@ -222,7 +242,12 @@ def _dotted(name: str, known: Mapping[str, Any]) -> str:
         raise ValueError(f"{name} is ambiguous: give {' or '.join(found)}")
     if not found:
         plain = {option.rpartition(".")[2] for option in known}
-        hint = did_you_mean(name, sorted({*known, *plain}))
+        section, dot, option = name.partition(".")
+        other = _ELSEWHERE.get(section if dot else name)
+        if other is not None:
+            hint = f"; did you mean {other}{dot}{option}?"
+        else:
+            hint = did_you_mean(name, sorted({*known, *plain}))
         raise ValueError(f"{name} is no option of a training run{hint}")
     return found[0]
 
@@ -285,7 +310,16 @@ def _said(error: ArgumentError, defaults: Mapping[str, Any], values: Mapping[str
     found = re.search(r'Parser key "([\w.]+)"', str(error))
     if not found or found[1] not in values:
         return " ".join(str(error).split())
-    return f"{found[1]} must be {in_words(_kind(found[1], defaults))}, got {values[found[1]]!r}"
+    kind, value = _kind(found[1], defaults), values[found[1]]
+    near = did_you_mean(value, _choices(kind)) if isinstance(value, str) else ""
+    return f"{found[1]} must be {in_words(kind)}, got {value!r}{near}"
+
+
+def _choices(kind: Any) -> list[str]:
+    """Returns the words that an option may be, wherever in its type they are."""
+    if get_origin(kind) is Literal:
+        return list(map(str, get_args(kind)))
+    return [word for part in get_args(kind) for word in _choices(part)]
 
 
 def _kind(name: str, defaults: Mapping[str, Any]) -> Any:
@@ -304,8 +338,9 @@ def in_words(kind: Any) -> str:
             return "a list of pairs (lo, hi)"
         how_many = "a pair" if len(rest) == 1 and rest[0] is not Ellipsis else "a list"
         article, _, noun = in_words(inner).partition(" ")
-        plain_noun = article in ("a", "an")
-        return f"{how_many} of {noun}s" if plain_noun else f"{how_many}, each {in_words(inner)}"
+        if article in ("a", "an"):
+            return f"{how_many} of {noun}s"
+        return f"{how_many} of {in_words(inner).removeprefix('one of ')}"
     if get_origin(kind) is dict:
         return "options by name"
     if get_origin(kind) in (Union, UnionType):

@@ -34,11 +34,51 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
     _rehearse_batch(config, data, encoder)
 
 
+def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: int) -> None:
+    """Checks that several processes can train so together.
+
+    Raises:
+        ValueError: there are too many for the batches, the bank or this machine; the message names
+            the option.
+    """
+    running, gpus = config.running, torch.cuda.device_count()
+    if running.accelerator == "gpu" and not gpus:
+        raise ValueError("running.accelerator must be cpu or auto, as no GPU is found, got gpu")
+    if processes == 1:
+        return
+    wanted = f"{processes} processes"
+    draws = [data.draw(0, step, guarded=False).video for step in (0, len(data) - 1)]
+    videos = min(len(set(draw.tolist())) for draw in draws)
+    if processes > videos:
+        raise ValueError(
+            f"running.devices must be at most {videos}, the number of videos in the smallest "
+            f"batch, of which every process takes its share, got {wanted}: give more "
+            "sampling.videos, or fewer processes"
+        )
+    if config.key.sharded and processes > config.key.bank:
+        raise ValueError(f"key.bank must hold a frame for each of {wanted}, got {config.key.bank}")
+    accelerator = running.chosen_accelerator()
+    if accelerator == "gpu" and running.devices > gpus:
+        raise ValueError(
+            f"running.devices must be at most {gpus}, the number of GPUs here, got "
+            f"{running.devices}: give fewer, or running.accelerator=cpu"
+        )
+    if config.encoder.norm == "sync" and accelerator == "cpu":
+        raise ValueError(
+            "encoder.norm must be another than 'sync' for several processes on the CPU, where "
+            "PyTorch has no synchronised batch normalisation: take 'group'"
+        )
+    rows = len(draws[-1]) // videos * (videos // processes)
+    _rehearse_batch(config, data, empty_encoder(config), rows)
+
+
 def empty_encoder(config: TrainingConfig) -> FrameEncoder:
     """Returns the encoder with shapes instead of numbers."""
     try:
         with torch.device("meta"):
             return FrameEncoder(untrained(config.encoder))
+    except ValueError as error:  # an image size that the network cannot take
+        raise ValueError(f"encoder.{error}") from error
     except RuntimeError as error:  # more numbers than an integer can count
         raise ValueError(f"encoder.dim must be smaller, got {config.encoder.dim}") from error
 
@@ -52,7 +92,7 @@ def _rehearse_memory(config: TrainingConfig, data: FrameBatches, encoder: FrameE
     for options, numbers in (
         (["encoder.dim"], STATES * weights),
         (["key.bank", "encoder.dim"], config.key.bank * config.encoder.dim),
-        (["encoder.image_size", *sampling], images * 3 * size**2),
+        (["encoder.image_size", *sampling], images * config.encoder.channels * size**2),
         (["loss.intra_k", "loss.cross_k", *sampling], images * negatives),
     ):
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -99,9 +139,14 @@ def _rehearse_bank(config: TrainingConfig) -> None:
             raise type(error)(f"key.{error}") from error
 
 
-def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder) -> None:
-    """Encodes the smallest batch, the last of an epoch, with each window, without numbers."""
-    size = config.encoder.image_size
+def _rehearse_batch(
+    config: TrainingConfig, data: FrameBatches, encoder: FrameEncoder, rows: int | None = None
+) -> None:
+    """Encodes the smallest batch, the last of an epoch, with each window, without numbers.
+
+    Of several processes, the one with the fewest has ``rows`` of it.
+    """
+    size, channels = config.encoder.image_size, config.encoder.channels
     for window in config.curriculum.windows:
         try:
             draw = data.draw(0, len(data) - 1, window, guarded=False)
@@ -110,11 +155,13 @@ def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEn
                 f"curriculum.windows must be smaller for these videos, got {window}"
             ) from error
     n, k = draw.negatives.shape
+    n = n if rows is None else rows
     further = draw.positive.shape[1:]
     with torch.device("meta"):
-        view, ids, time = torch.empty(n, 3, size, size), torch.empty(n).long(), torch.empty(n)
-        positives = torch.empty(n, *further, 3, size, size)
-        negatives, negative_time = torch.empty(n, k, 3, size, size), torch.empty(n, k)
+        view = torch.empty(n, channels, size, size)
+        ids, time = torch.empty(n).long(), torch.empty(n)
+        positives = torch.empty(n, *further, channels, size, size)
+        negatives, negative_time = torch.empty(n, k, channels, size, size), torch.empty(n, k)
         batch = FrameBatch(view, positives, negatives, ids, time, ids, ids, negative_time)
     try:
         config.make_method().inputs(batch, encoder, encoder, torch.empty(n, 2, device="meta"))
@@ -125,5 +172,5 @@ def _rehearse_batch(config: TrainingConfig, data: FrameBatches, encoder: FrameEn
             f"data must hold more videos{patients} to train on for method {config.method!r} with "
             f"encoder.backbone {config.encoder.backbone!r} and encoder.image_size {size}, whose "
             f"batch normalisation needs more than one value, got {len(data.catalog)} videos and "
-            f"sampling.videos {sampling.videos}"
+            f"sampling.videos {sampling.videos}{'' if rows is None else ' for all processes'}"
         ) from error

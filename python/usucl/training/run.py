@@ -5,12 +5,12 @@ Lightning takes a second to import: it is needed once the videos have been read.
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usucl._progress import job
 from usucl._terminal import say
@@ -20,8 +20,26 @@ from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig
 from usucl.training.presets import read_config
 
-# Where the starters of several processes write how many there are.
-_PROCESSES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+if TYPE_CHECKING:
+    from usucl.training.processes.world import World
+
+
+class Job(NamedTuple):
+    """A run that has been checked and is ready to start.
+
+    Attributes:
+        run: its folder.
+        config: its options.
+        catalog: all videos.
+        parts: the videos to train on, and those held out.
+        resume: whether it goes on from its checkpoint.
+    """
+
+    run: RunFolder
+    config: TrainingConfig
+    catalog: VideoCatalog
+    parts: tuple[VideoCatalog, VideoCatalog]
+    resume: bool
 
 
 @job("Pretraining", {"Reading videos": 1, "Decoding videos": 1, "Training": None})
@@ -84,7 +102,8 @@ def train(
         VideoError: a video can no longer be read; the last checkpoint is kept.
         NothingLearnedError: no step could change the encoder, for example because no frame had a
             negative; says what to change. The files of the run are written.
-        RuntimeError: this is one of several processes, as of torchrun.
+        RuntimeError: a process was lost, of several that train together; says which. The others
+            have ended, and the last checkpoint is whole.
         KeyboardInterrupt: the run was interrupted, after everything was closed.
         SystemExit: the run was ended by SIGTERM or SIGUSR1, and saved; the code is 143.
         DamagedFileError: with ``resume``, the checkpoint was changed or cut.
@@ -97,9 +116,65 @@ def train(
             says too.
     """
     out = Path(out)
-    run, moved = RunFolder(out), False
-    _check_one_process()
     overrides = with_flags(overrides, held_out, seed)
+
+    def prepare(world: World) -> Job | None:
+        return _prepared(data, out, preset, overwrite, resume, overrides, world)
+
+    from usucl.training.processes.world import World
+
+    world = World.here()
+    if world.size > 1:
+        do_together(world, lambda: prepare(world))
+        return out
+    job = prepare(world)
+    if job is None:
+        return out
+    from usucl.training.fitting import fit
+
+    if (size := job.config.running.devices) > 1:
+        from usucl.training.processes.launch import launch
+
+        launch(job, size, partial(_advice, job.run))
+    else:
+        fit(*job[:4], resume=job.resume)
+    return out
+
+
+def do_together(world: World, prepare: Callable[[], Job | None]) -> None:
+    """Does in each of several processes what rank 0 has prepared.
+
+    Args:
+        world: the place of this process.
+        prepare: called by rank 0 alone; returns None if there is nothing to do.
+    """
+    from usucl.training.fitting import fit
+    from usucl.training.options import RunningConfig
+    from usucl.training.processes.together import joined
+
+    with joined(world) as together:
+        job = together.of_first(prepare, lambda job: job.config.running if job else RunningConfig())
+        if job is not None:
+            fit(*job[:4], resume=job.resume, together=together)
+
+
+def _advice(run: RunFolder) -> str:
+    if run.checkpoint.is_file() and not run.has_earlier:
+        return "The last checkpoint is whole: resume=True goes on from there"
+    return "There is no checkpoint: start again"
+
+
+def _prepared(
+    data: str | Path | None,
+    out: Path,
+    preset: str | Path,
+    overwrite: bool,
+    resume: bool,
+    overrides: dict[str, Any],
+    world: World,
+) -> Job | None:
+    """Returns what is to be done, or None if a resumed run is finished; nothing is written."""
+    run, moved = RunFolder(out), False
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other, got both")
     if resume and not run.is_run:
@@ -123,27 +198,27 @@ def train(
                 f"(for more: --resume --set epochs={2 * config.epochs}, or resume=True in Python)",
                 stderr=True,
             )
-            return out
+            return None
     else:
         config = configured(data, preset, overrides)
         run.check_free(overwrite=overwrite)
+    world.check(config.running)
+    if world.size == 1 and config.running.nodes > 1:
+        raise ValueError(
+            f"running.nodes must be 1 unless torchrun or srun starts the processes on every "
+            f"machine, got {config.running.nodes}"
+        )
     catalog = scanned(config)
     parts = run.stored_split(catalog) if resume else split(catalog, config)
-    from usucl.training.fitting import fit
+    from usucl.training.fitting import make_datamodule
+    from usucl.training.rehearsal import rehearse, rehearse_processes
 
-    fit(run, config, catalog, parts, resume=resume)
-    return out
-
-
-def _check_one_process() -> None:
-    """Raises RuntimeError if this is one of several processes that were started together."""
-    for name in _PROCESSES:
-        number = os.environ.get(name, "")
-        if number.isdecimal() and int(number) > 1:
-            raise RuntimeError(
-                f"training takes one process for now, got {number} ({name}): start it without "
-                "torchrun, srun or mpirun"
-            )
+    processes = max(world.size, config.running.devices)
+    batches = make_datamodule(parts[0], config).batches
+    if processes > 1:
+        rehearse(config, batches)
+    rehearse_processes(config, batches, processes)
+    return Job(run, config, catalog, parts, resume)
 
 
 def _absolute(data: str | Path) -> str:

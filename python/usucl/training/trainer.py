@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 
 from usucl._progress import Stage, listening
 from usucl.data import FrameBatches
@@ -25,6 +27,11 @@ from usucl.training.callbacks.saving import Saving
 from usucl.training.callbacks.stopping import Stopping
 from usucl.training.checkpoint import Checkpoints
 from usucl.training.config import TrainingConfig
+from usucl.training.processes.environment import Started
+from usucl.training.processes.world import World
+
+ON_RANK_0 = (Contraction, GuardTable, Health, Monitor, NegativesSheet, RunRecord)
+"""What writes files and exchanges nothing. Everything else acts in every process."""
 
 
 class Callbacks:
@@ -35,6 +42,7 @@ class Callbacks:
         config: the options.
         batches: the batches that are trained on.
         record: keeps ``run.json``.
+        world: the place of this process: what writes files acts on rank 0 alone.
 
     Attributes:
         stopping: listens to signals that end the run.
@@ -45,7 +53,12 @@ class Callbacks:
     """
 
     def __init__(
-        self, run: RunFolder, config: TrainingConfig, batches: FrameBatches, record: RunRecord
+        self,
+        run: RunFolder,
+        config: TrainingConfig,
+        batches: FrameBatches,
+        record: RunRecord,
+        world: World,
     ) -> None:
         self.stopping = Stopping()
         self.health = Health(run.warnings)
@@ -71,9 +84,11 @@ class Callbacks:
         if batches.guard is not None:
             self._all.append(GuardTable(run.guard, batches))
         self._all += [record, Saving(run, config, self.stopping, record)]
+        self._world = world
 
     def __iter__(self) -> Iterator[Callback]:
-        return iter(self._all)
+        first = self._world.is_first
+        return iter([c for c in self._all if first or not isinstance(c, ON_RANK_0)])
 
 
 def progress_callbacks(bar: Stage, callbacks: Callbacks) -> list[Callback]:
@@ -86,18 +101,34 @@ def make_trainer(
     run: RunFolder,
     config: TrainingConfig,
     callbacks: Sequence[Callback],
-    loggers: Sequence[Logger],
+    loggers: Sequence[Logger] = (),
+    world: World | None = None,
+    *,
+    steps: int | None = None,
 ) -> Trainer:
-    """Returns the trainer of a run."""
+    """Returns the trainer of a run in this process; of ``steps`` alone, it saves nothing."""
+    world, whole = world or World(), steps is None
+    together: dict[str, Any] = {"devices": 1, "plugins": [Checkpoints()]}
+    accelerator: str = config.running.accelerator
+    if world.size > 1:
+        accelerator = config.running.chosen_accelerator()
+        together = {
+            "devices": world.local_size,
+            "num_nodes": world.nodes,
+            "strategy": DDPStrategy(),
+            "plugins": [Checkpoints(), Started(world)],
+        }
     return Trainer(
-        devices=1,
-        max_epochs=config.epochs,
+        **together,
+        accelerator=accelerator,
+        max_epochs=config.epochs if whole else -1,
+        max_steps=-1 if steps is None else steps,
         precision=config.precision,
         accumulate_grad_batches=config.optimiser.accumulate,
         gradient_clip_val=config.optimiser.clip,
         callbacks=list(callbacks),
-        plugins=[Checkpoints()],
         logger=list(loggers),
+        enable_checkpointing=whole,
         default_root_dir=run.path,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -192,8 +192,11 @@ def test_several_positives_are_near_frames(catalog: VideoCatalog, sampler: Sampl
     batch = FrameBatches(catalog, sampler, image_size=16, augmentation="crop")[20, 0]
     n = len(batch.video)
     assert batch.positive_view.shape == (n, 3, 3, 16, 16)
-    for video, frame, views in zip(batch.video, batch.frame, batch.positive_view, strict=True):
-        distance = [abs(source(view) - 40 * int(video) - int(frame)) for view in views]
+    rows = zip(batch.video, batch.frame, batch.positive_view, batch.positive_offset, strict=True)
+    for video, frame, views, offset in rows:
+        signed = [source(view) - 40 * int(video) - int(frame) for view in views]
+        distance = [abs(number) for number in signed]
+        assert (offset * LENGTHS[video]).tolist() == pytest.approx(signed, abs=1e-4)
         assert max(distance) <= 3
         assert LENGTHS[video] < 7 or (min(distance) > 0 and len(set(map(source, views))) == 3)
 

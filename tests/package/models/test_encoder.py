@@ -102,6 +102,27 @@ def test_momentum_encoder_averages_parameters_and_gathers_its_own_statistics() -
     assert average.encoder.backbone.bn1.num_batches_tracked == 1
 
 
+def test_one_call_moves_all_parameters_to_the_bit() -> None:
+    encoder = nn.Module()
+    encoder.image = nn.Parameter(torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last))
+    encoder.bias = nn.Parameter(torch.randn(7))
+    encoder.double = nn.Parameter(torch.randn(2, 2, dtype=torch.float64))
+    encoder.half = nn.Parameter(torch.randn(5, dtype=torch.bfloat16))
+    encoder.count = nn.Parameter(torch.tensor(3), requires_grad=False)
+    for momentum in (0.999, 0.3, 0.0, 1.0):
+        average = MomentumEncoder(encoder, momentum)
+        average.encoder.image.data = average.encoder.image.data.contiguous()
+        expected = [parameter.clone() for parameter in average.encoder.parameters()]
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.add_(torch.ones_like(parameter))
+            for own, other in zip(expected, encoder.parameters(), strict=True):
+                own.lerp_(other, 1 - momentum) if own.is_floating_point() else own.copy_(other)
+        average.update(encoder)
+        for own, wanted in zip(average.encoder.parameters(), expected, strict=True):
+            assert torch.equal(own, wanted)
+
+
 def test_momentum_is_checked() -> None:
     with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 1.5"):
         MomentumEncoder(nn.Linear(2, 2), 1.5)

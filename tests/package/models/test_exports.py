@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import usucl
-from usucl._files import check_seal
+from usucl._files import check_seal, write_json
 from usucl.cli import main
 from usucl.models import EncoderConfig, FrameEncoder, export_usage, save_encoder, usage
+from usucl.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -133,6 +134,107 @@ def test_the_encoder_records_its_colours(run: Path) -> None:
     path.write_text(json.dumps(table | {"mean": [0.5, 0.5, 0.5]}))
     with pytest.raises(ValueError, match=r"mean must be \[0.485"):
         usucl.load_encoder(run)
+
+
+OTHERS = {
+    "grey-vit": EncoderConfig("timm:test_vit", 32, 8, channels=1),
+    "groups": EncoderConfig("resnet10", 32, 8, norm="group", channels=1, head="mlp-bn"),
+    "act-groups": EncoderConfig("timm:test_efficientnet", 32, 8, norm="group"),
+    "mobile": EncoderConfig("mobilenet_v3_small", 32, 8),
+    "convnext": EncoderConfig("timm:test_convnext", 32, 8),
+}
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an encoder that is no plain ResNet and, in the current folder, an image."""
+    pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("frame.png")
+    encoder = FrameEncoder(OTHERS[request.param])
+    encoder(torch.randn(8, encoder.config.channels, 32, 32))
+    save_encoder(encoder, "run")
+    return Path("run")
+
+
+@pytest.mark.parametrize(
+    ("other", "formats"),
+    [
+        ("grey-vit", ["timm", "pt2", "onnx"]),
+        ("groups", ["torchvision", "timm"]),
+        ("mobile", ["torchvision"]),
+        ("convnext", ["timm"]),
+    ],
+    indirect=["other"],
+)
+def test_every_kind_of_encoder_computes_the_same_elsewhere(other: Path, formats: Any) -> None:
+    features, embedding = expected(other)
+    lines = usage(other).split("# The same with usucl\n")[0]
+    encoder = usucl.load_encoder(other)
+    for code in [lines, *formats]:
+        if code in formats:
+            if code == "onnx":
+                pytest.importorskip("onnxscript")
+            file = usucl.export(other, format=code)
+            code = export_usage(other, file, code)
+        got = outcome(code)
+        error = (torch.as_tensor(got["features"]) - features).abs().max() / features.abs().max()
+        assert float(error) < 1e-4, code
+        if "embedding" in got:
+            assert float((torch.as_tensor(got["embedding"]) @ embedding.T).min()) > 0.999
+    assert load_file(other / "backbone.safetensors").keys() == encoder.backbone.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("other", "format", "said"),
+    [
+        ("grey-vit", "torchvision", "must be timm, pt2 or onnx, because torchvision has no"),
+        ("mobile", "timm", "must be torchvision, pt2 or onnx, because"),
+        ("act-groups", "timm", "must be pt2 or onnx with encoder.norm 'group', because batch"),
+    ],
+    indirect=["other"],
+)
+def test_what_a_library_cannot_make_is_not_exported_for_it(
+    other: Path, format: Any, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        usucl.export(other, format=format)
+    assert not any((other / "exported").glob("*")) if (other / "exported").exists() else True
+    assert "usucl.load_encoder" in usage(other)
+
+
+def test_a_model_card_counts_and_names_nobody(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    save_encoder(FrameEncoder(PLAIN), run.path)
+    run.config.write_text("data: /archive/Jane Doe\nepochs: 7\nencoder: {weights: /x/Doe/a.pth}\n")
+    write_json(run.facts, {"epochs_done": 7, "steps_done": 70, "usucl": "0.1.0"})
+    rows = [
+        (f"Jane Doe/{i}", f"Doe {i // 2}", "", "held_out" if i > 3 else "train") for i in range(6)
+    ]
+    table = "\n".join(["video_id,group,label,part", *(",".join(row) for row in rows)])
+    run.split.write_text(table + "\n")
+    figures = {name: {"value": 0.5, "low": 0.25, "high": 0.75} for name in ("trained", "random")}
+    write_json(run.evaluation, {"retrieval": {"temporal_hard": figures}, "counts": {}})
+    file = usucl.export(run.path, data_licence="CC BY-NC-ND 4.0")
+    card = (file.parent / "README.md").read_text()
+    assert "Doe" not in card and "/archive" not in card and "weights: a.pth" in card
+    for words in (
+        "Trained on: 4 videos, 2 patients",
+        "Held out, by patient: 2 videos, 1 patient",
+        "Licence of the data: CC BY-NC-ND 4.0",
+        "7 epochs of 70 steps",
+        "| retrieval / temporal hard | 0.500 [0.250, 0.750] | 0.500 [0.250, 0.750] | - |",
+        "not a medical device",
+        "backbone.load_state_dict(load_file(",
+        "epochs: 7",
+    ):
+        assert words in card, words
+    other = usucl.export(run.path, out=file.with_name("second.pth"))
+    assert "not stated" in other.with_name("second.pth.md").read_text()
+    assert (file.parent / "README.md").read_text() == card  # of the first file
+    usucl.export(run.path, out=file, overwrite=True)
+    assert "not stated" in (file.parent / "README.md").read_text()
 
 
 def test_an_export_never_replaces_the_run(tmp_path: Path) -> None:

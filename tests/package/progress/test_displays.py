@@ -67,6 +67,27 @@ def test_lines(capsys: pytest.CaptureFixture[str], usual_lines: None) -> None:
     assert len(printed) == 7
 
 
+def test_an_alarm_stays_and_a_better_remaining_time_is_taken(
+    capsys: pytest.CaptureFixture[str], usual_lines: None
+) -> None:
+    heard = Heard(Lines())
+    listening = listen(display=heard.display, clock=heard.clock, ticks=False)
+    with listening as heard.listener, stage("Training", 100, unit="steps") as bar:
+        heard.finish(bar, 10, 10.0)
+        bar.update(alarm="the embeddings contract\x1b[2J")
+        bar.expect(600.0, 5.0)
+        heard.finish(bar, 10, 30.0)
+        heard.later(4000.0)
+        heard.later(50.0)  # lines are a minute apart by now
+        heard.later(20.0)
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "[0:00:10] Training: 10/100 steps, 1 steps/s, ETA 0:01:30"
+    assert len(lines) == 4  # of which the last is that of the end
+    for line in lines:
+        assert "Training: ALARM: the embeddings contract\\x1b[2J, 20/100 steps" in line
+    assert all(line.endswith("ETA 0:09:55") for line in lines[:3])  # no nearer than a step
+
+
 def test_nobody_who_reads_lines_is_no_error(
     monkeypatch: pytest.MonkeyPatch, usual_lines: None
 ) -> None:

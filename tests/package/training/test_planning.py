@@ -76,7 +76,15 @@ def test_hardness_does_not_know_its_epochs(videos: Path, tmp_path: Path) -> None
 def test_a_dry_run_prints_and_writes_nothing(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", str(videos), "--dry-run", "--set", "image_size=32", "epochs=6"]
+    words = [
+        "train",
+        str(videos),
+        "--dry-run",
+        "--no-measure",
+        "--set",
+        "image_size=32",
+        "epochs=6",
+    ]
     out = tmp_path / "run"
     assert main([*words, "--out", str(out), "--held-out"]) == 0
     assert list(tmp_path.iterdir()) == []
@@ -102,7 +110,12 @@ def test_impossible_dry_runs_are_refused(
     for words, message in (
         (["train", "--dry-run"], "DATA is required"),
         ([*dry, "--plot", str(tmp_path / "a.txt")], "--plot must be a name that ends in .png"),
-        ([*dry, "--resume"], "--dry-run must be given without --resume"),
+        ([*dry, "--resume"], "--out must be given with --resume"),
+        (
+            [*dry, "--resume", "--out", str(tmp_path / "x")],
+            "nothing to resume",
+        ),
+        (["train", str(videos), "--out", "x", "--no-measure"], "--no-measure must be given with"),
         ([*dry, "--set", "sampling.positives=0"], "sampling.positives must be in [1, 1024]"),
         ([*dry, "--set", "sampling.guard=2"], "sampling.guard must be in [-1, 1], got 2"),
         ([*dry, "--set", "balance=fold"], "sampling.balance must be one of video, patient, fr"),

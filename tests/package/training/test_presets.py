@@ -113,6 +113,16 @@ def test_the_config_of_an_earlier_version_keeps_the_defaults_of_that_time(write:
         ("epochs: many", "own.yaml: epochs must be an integer, got 'many'"),
         ("precision: half", "own.yaml: precision must be one of 32-true, bf16-mixed, 16-mixed"),
         ("image_size: 3", "own.yaml: encoder.image_size must be >= 32"),
+        ("image_size: 64px", "own.yaml: encoder.image_size must be an integer, got '64px'"),
+        ("cache_gb: 4 GB", "own.yaml: sampling.cache_gb must be a number, got '4 GB'"),
+        ("pretrained: maybe", "own.yaml: encoder.pretrained must be true or false, got 'maybe'"),
+        ("held_out: 1", "own.yaml: held_out must be a list of integers or null, got 1"),
+        ("starts: 0.5", "own.yaml: curriculum.starts must be a list of numbers, got 0.5"),
+        ("head: mlpbn", "own.yaml: encoder.head must be .*got 'mlpbn'; did you mean mlp-bn"),
+        ("method: papr", "own.yaml: method must be one of .*got 'papr'; did you mean paper"),
+        ("learning_rate: 1", "own.yaml: learning_rate is no .*did you mean optimiser.lr?"),
+        ("optimizer: {lr: 1}", "own.yaml: optimizer is no .*did you mean optimiser?"),
+        ("optimizer.lr: 1", "own.yaml: optimizer.lr is no .*did you mean optimiser.lr?"),
     ],
 )
 def test_a_wrong_name_or_value_is_said_with_its_file(text: str, said: str, write: Write) -> None:

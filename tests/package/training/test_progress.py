@@ -70,9 +70,10 @@ def test_piped_training_says_what_it_does(
     )
     assert re.fullmatch(form, lines[-1])
 
-    assert re.search(
-        r"(?m)^Trained for \d:\d\d:\d\d, 2 epochs of 4 steps in all; loss", captured.out
-    )
+    assert re.fullmatch(r"\d:\d\d:\d\d, [\d.]+ images/s", told["time"])
+    assert told["epochs"] == "2, of 4 steps in all"
+    assert re.fullmatch(r"[\d.]+ at step 4, [\d.]+ at step 1", told["loss"])
+    assert told["similarities"].startswith("positive ") and "cross-video" in told["similarities"]
     commands = [line for line in captured.out.splitlines() if line.startswith("  usucl")]
     pasted = [shlex.split(line, comments=True) for line in commands]
     assert ["usucl", "evaluate", str(out), str(videos)] in pasted

@@ -165,16 +165,6 @@ def test_only_its_own_checkpoint_resumes_a_run(out: Path, finished: Path) -> Non
     assert run.id is None and facts["epochs_done"] == 2 and facts["started"]
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
-def test_several_processes_are_refused(
-    name: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, "2")
-    with pytest.raises(RuntimeError, match=f"takes one process for now, got 2 .{name}"):
-        train(data=videos, out=tmp_path / "run", **TINY)
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_encoder_starts_from_the_weights_of_a_run(
     out: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

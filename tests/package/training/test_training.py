@@ -44,6 +44,16 @@ DENSE = {
 }
 PAPER = {"preset": "paper", "bank": 8, **TINY, "videos": 2}
 FLAT = {**DENSE, "search": "Flat", "max_age": 15}
+MOMENTUM = {
+    **DENSE,
+    "key.momentum": 0.9,
+    "key.negatives": "momentum",
+    "positives": 2,
+    "positive_decay": 0.1,
+    "label_smoothing": 0.1,
+    "intra_skip": 1,
+    "cross_skip": 2,
+}
 
 PAPER_CODE = {"preset": "paper-code", **TINY, "videos": 2}
 
@@ -142,8 +152,8 @@ def assert_identical(a: Any, b: Any) -> None:
 @pytest.mark.filterwarnings("ignore:labels.csv")
 @pytest.mark.parametrize(
     "options",
-    [DENSE, PAPER, FLAT],
-    ids=lambda o: o["preset"] + "-" + o.get("search", "exact"),
+    [DENSE, PAPER, FLAT, MOMENTUM],
+    ids=["dense", "paper", "dense-Flat", "dense-momentum"],
 )
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
@@ -175,7 +185,9 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
 
 
 @pytest.mark.filterwarnings("ignore:labels.csv")
-@pytest.mark.parametrize("options", [DENSE, PAPER], ids=lambda o: o["preset"])
+@pytest.mark.parametrize(
+    "options", [DENSE, PAPER, MOMENTUM], ids=["dense", "paper", "dense-momentum"]
+)
 def test_candidates_of_an_exact_search_train_the_same_encoder(
     videos: Path, tmp_path: Path, options: dict
 ) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from usucl._spelling import did_you_mean
 from usucl.data.augmentation.options import RECIPES, UltrasoundAugmentation
 from usucl.data.augmentation.views import PIXELS, make_views
-from usucl.data.transforms import normalise, resize_short_side
+from usucl.data.transforms import grey_of, normalise, resize_short_side
 
 AugmentationName = Literal["crop", "crop-flip-jitter", "global", "local"]
 Augment = Callable[[Tensor], Tensor]
@@ -51,18 +51,24 @@ class Augmentation:
     Args:
         name: one of the names, options or a function.
         image_size: side of the view in pixels.
+        channels: 3, or 1 for grey views: colour images become grey first.
 
     Raises:
-        ValueError: the name or an option is unknown, an option is outside of its range, or the size
-            is below 8.
+        ValueError: the name or an option is unknown, an option is outside of its range, the size is
+            below 8, or the channels are others.
         TypeError: an option has the wrong type.
     """
 
-    def __init__(self, name: AugmentationOptions | Augment, image_size: int) -> None:
+    def __init__(
+        self, name: AugmentationOptions | Augment, image_size: int, channels: int = 3
+    ) -> None:
         if image_size < 8:
             raise ValueError(f"image_size must be at least 8, got {image_size}")
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}")
         self.name = name
         self.image_size = image_size
+        self.channels = channels
         self.options = check_augmentation(name)
         self.transform = None if self.options else _transform(name, image_size)
 
@@ -77,7 +83,7 @@ class Augmentation:
         return math.ceil(self.image_size * side)
 
     def __call__(self, images: list[Tensor], seeds: list[int]) -> Tensor:
-        """Returns normalised views, float32 [n, 3, S, S], of uint8 [1 or 3, H, W] images.
+        """Returns normalised views, float32 [n, channels, S, S], of uint8 [1 or 3, H, W] images.
 
         Raises:
             ValueError: a function of one's own returns something other than a view, or there is not
@@ -85,20 +91,22 @@ class Augmentation:
         """
         if len(images) != len(seeds):
             raise ValueError(f"seeds must be one per image, {len(images)}, got {len(seeds)}")
+        if self.channels == 1:
+            images = [grey_of(image) for image in images]
         if self.options is None:
             return self._one_by_one(images, seeds)
         size = self.image_size
         same_size = defaultdict(list)
         for number, image in enumerate(images):
             same_size[image.shape].append(number)
-        views, start = torch.empty(len(images), 3, size, size), 0
+        views, start = torch.empty(len(images), self.channels, size, size), 0
         for numbers in same_size.values():
             frames = torch.stack([images[number] for number in numbers])
             if min(frames.shape[-2:]) > COARSEST * self.short_side:
                 frames = resize_short_side(frames, self.short_side)
             of_these = [seeds[number] for number in numbers]
             for part in make_views(self.options, frames, of_these, size):
-                normalise(part, out=views[start : start + len(part)])
+                normalise(part, out=views[start : start + len(part)], channels=self.channels)
                 start += len(part)
         if len(same_size) > 1:
             order = [number for numbers in same_size.values() for number in numbers]
@@ -108,7 +116,7 @@ class Augmentation:
     def _one_by_one(self, images: list[Tensor], seeds: list[int]) -> Tensor:
         assert self.transform is not None
         size = self.image_size
-        views = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+        views = torch.empty(len(images), self.channels, size, size, dtype=torch.uint8)
         with _private_randomness() as random:
             for view, image, seed in zip(views, images, seeds, strict=True):
                 if self.name == "crop" and min(image.shape[-2:]) < size:
@@ -120,11 +128,11 @@ class Augmentation:
                         f"augmentation must return a uint8 view [1 or 3, {size}, {size}], got "
                         f"{made.dtype} {list(made.shape)}"
                     )
-                view.copy_(made)
+                view.copy_(grey_of(made) if self.channels == 1 else made)
         normalised = torch.empty(views.shape)
         step = max(1, PIXELS // (size * size))  # new memory costs time: little in between
         for part, out in zip(views.split(step), normalised.split(step), strict=True):
-            normalise(part, out=out)
+            normalise(part, out=out, channels=self.channels)
         return normalised
 
 

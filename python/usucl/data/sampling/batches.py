@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from usucl.data.augmentation import Augment, Augmentation, AugmentationOptions
 from usucl.data.catalog.catalog import VideoCatalog
 from usucl.data.sampling.balance import generator
+from usucl.data.sampling.batch import BatchPart, FrameBatch, check_shares, rows_of
 from usucl.data.sampling.candidates import (
     VideoTraits,
     anchor_windows,
@@ -29,26 +30,6 @@ from usucl.data.sampling.workers import begin, check_context
 from usucl.data.store import FrameStore, StorePlan
 
 FRAMES_AT_ONCE = 256  # of a video, for the thumbnails of the pixel guard
-
-
-class FrameBatch(NamedTuple):
-    """One training batch of N anchors with k sampled intra-video negatives each.
-
-    Views are normalised float32 images. Where a video has no frame inside the window, the
-    negative's time is NaN, which no temporal window contains, and its view shows the anchor.
-    The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives; the
-    offset of its positives is known all the same.
-    """
-
-    anchor_view: Tensor  # float32 [N, 3, S, S]
-    positive_view: Tensor  # float32 [N, 3, S, S], a near frame; [N, R, 3, S, S] for R > 1 of them
-    negative_view: Tensor  # float32 [N, k, 3, S, S]
-    video: Tensor  # int64 [N], index in the catalogue
-    time: Tensor  # float32 [N], of the anchor, in ``time_unit``
-    patient: Tensor  # int64 [N], -1 where unknown
-    frame: Tensor  # int64 [N], index of the anchor's frame
-    negative_time: Tensor  # float32 [N, k]
-    positive_offset: Tensor | None = None  # float32 [N] or [N, R], time since that of the anchor
 
 
 class FrameBatches(Dataset[FrameBatch]):
@@ -71,6 +52,7 @@ class FrameBatches(Dataset[FrameBatch]):
         catalog: the videos to train on.
         sampler: draws the frames; by default ``DenseSampler()``.
         image_size: side of the views in pixels.
+        channels: 3, or 1 for grey views.
         curriculum: temporal windows over the epochs, in ``time_unit``; by default those of
             ``Curriculum()``, which are fractions.
         augmentation: "crop", "crop-flip-jitter", "global", "local", options of ultrasound
@@ -102,6 +84,7 @@ class FrameBatches(Dataset[FrameBatch]):
         sampler: Sampler | None = None,
         *,
         image_size: int = 64,
+        channels: int = 3,
         curriculum: Curriculum | None = None,
         augmentation: AugmentationOptions | Augment = "crop-flip-jitter",
         time_unit: TimeUnit = "fraction",
@@ -121,7 +104,7 @@ class FrameBatches(Dataset[FrameBatch]):
         self.catalog = catalog
         self.sampler = DenseSampler() if sampler is None else sampler
         self.curriculum = curriculum or Curriculum()
-        self.augmentation = Augmentation(augmentation, image_size)
+        self.augmentation = Augmentation(augmentation, image_size, channels)
         self.cache_bytes = int(cache_gb * 1e9)
         self.seed = seed
         self.num_frames = [entry.num_frames for entry in catalog]
@@ -150,12 +133,18 @@ class FrameBatches(Dataset[FrameBatch]):
             f"{self.sampler})"
         )
 
-    def decode(self) -> None:
-        """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done."""
+    def decode(self, store: FrameStore | None = None) -> None:
+        """Decodes the videos, as many as ``cache_gb`` allows, unless that has been done.
+
+        Args:
+            store: frames of these videos to take instead, at the short side of the augmentation.
+        """
         if self._store is not None:
             return
         plan, short_side = self.store_plan(), self.augmentation.short_side
-        self._store = FrameStore(self.catalog.entries, short_side, self.cache_bytes, plan=plan)
+        self._store = store or FrameStore(
+            self.catalog.entries, short_side, self.cache_bytes, plan=plan
+        )
         if self.guard is not None:
             guard = PixelGuard(self.guard, map(self._thumbnails, range(len(self.catalog))))
             self.traits = self.traits._replace(guard=guard)
@@ -172,7 +161,8 @@ class FrameBatches(Dataset[FrameBatch]):
         rank: int = 0,
         world: int = 1,
         split: bool = False,
-    ) -> DataLoader[FrameBatch]:
+        whole: bool = False,
+    ) -> DataLoader[Any]:
         """Returns the batches of one process, epoch by epoch.
 
         Call ``loader.sampler.set_epoch(epoch)`` before each epoch, as with PyTorch's
@@ -192,6 +182,8 @@ class FrameBatches(Dataset[FrameBatch]):
                 be defined at the top of a module.
             rank, world: number of this process, and of all.
             split: share every batch instead of taking turns.
+            whole: with ``split``, give every process a ``BatchPart``, which says what the whole
+                batch is.
 
         Raises:
             ValueError: workers cannot be started so, the sampler or the augmentation cannot be sent
@@ -201,11 +193,11 @@ class FrameBatches(Dataset[FrameBatch]):
             own = {"sampler": self.sampler, "augmentation": self.augmentation.transform}
             check_context(multiprocessing_context, **own)
         self.decode()  # before any worker starts, so that they share the memory
-        data: Dataset[FrameBatch] = self
+        data: Dataset[Any] = self
         if split:
             last = self.draw(0, len(self) - 1, guarded=False)  # samplers have no smaller batch
-            _check_shares(len(np.unique(last.video)), world)
-            data = ShareOfBatches(self, rank, world)
+            check_shares(len(np.unique(last.video)), world)
+            data = ShareOfBatches(self, rank, world, whole=whole)
         return DataLoader(
             data,
             batch_size=None,
@@ -295,12 +287,20 @@ class FrameBatches(Dataset[FrameBatch]):
         """Returns the batch of ``(epoch, step)``; a third number is ``narrowed`` at that time."""
         return self.share(key, 0, 1)
 
-    def share(self, key: Key, rank: int, world: int) -> FrameBatch:
+    def part(self, key: Key, rank: int, world: int) -> BatchPart:
+        """Returns the images of :meth:`share`, and what the whole batch is; the same arguments."""
+        whole = self.share(key, 0, 1, images=False)
+        video = whole.video.numpy()
+        rows = [torch.from_numpy(rows_of(video, other, world)) for other in range(world)]
+        return BatchPart.of(whole, self.share(key, rank, world), rows, rank)
+
+    def share(self, key: Key, rank: int, world: int, *, images: bool = True) -> FrameBatch:
         """Returns what one of several processes has of a batch: every ``world``-th of its videos.
 
         Args:
             key: see :meth:`__getitem__`.
             rank, world: number of the process, and of all.
+            images: make the images; otherwise they have no pixels.
         """
         self.decode()
         epoch, step, *rest = key
@@ -316,12 +316,14 @@ class FrameBatches(Dataset[FrameBatch]):
         offset = (shown.reshape(positives.shape) - time[:, None]).reshape(draw.positive.shape)
         time[self._without_time(draw, window)] = np.nan
         if world > 1:
-            _check_shares(len(np.unique(draw.video)), world)
-            rows = _rows_of(draw.video, rank, world)
+            check_shares(len(np.unique(draw.video)), world)
+            rows = rows_of(draw.video, rank, world)
             seeds = seeds.reshape(frames.shape)[rows].reshape(-1)
             frames, time, offset, n = frames[rows], time[rows], offset[rows], len(rows)
             draw = Draw(*(column[rows] for column in draw))
-        views = self.augmentation(self._images(draw, frames), seeds.tolist())
+        views = torch.empty(frames.size, 3, 0, 0)
+        if images:
+            views = self.augmentation(self._images(draw, frames), seeds.tolist())
         views = views.reshape(*frames.shape, *views.shape[1:])
         negative_time = self.clock.times(np.repeat(draw.video, k), draw.negatives.reshape(-1))
         first = 1 + positives.shape[1]
@@ -389,17 +391,3 @@ class FrameBatches(Dataset[FrameBatch]):
             for place, image in zip(places, wanted, strict=True):
                 images[place] = image
         return images
-
-
-def _check_shares(videos: int, world: int) -> None:
-    if videos < world:
-        raise ValueError(
-            f"world must be at most {videos}, the number of videos in the smallest batch, where "
-            f"processes share it, got {world}"
-        )
-
-
-def _rows_of(video: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """Returns the rows of every ``world``-th video of a batch, from the ``rank``-th on."""
-    distinct = list(dict.fromkeys(video.tolist()))
-    return np.flatnonzero(np.isin(video, distinct[rank::world]))

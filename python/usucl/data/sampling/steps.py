@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch.utils.data import Dataset, DistributedSampler
 
 if TYPE_CHECKING:
-    from usucl.data.sampling.batches import FrameBatch, FrameBatches
+    from usucl.data.sampling.batch import BatchPart, FrameBatch
+    from usucl.data.sampling.batches import FrameBatches
 
 Key: TypeAlias = "tuple[int, int] | tuple[int, int, tuple[int, ...]]"
 """(epoch, step), and what the curriculum has learned of the run, if it learns."""
@@ -72,14 +73,21 @@ class EpochSteps(DistributedSampler[Key]):
         return -(-self.steps // self.num_replicas)
 
 
-class ShareOfBatches(Dataset["FrameBatch"]):
-    """What one of several processes has of every batch; see :meth:`FrameBatches.share`."""
+class ShareOfBatches(Dataset["FrameBatch | BatchPart"]):
+    """What one of several processes has of every batch.
 
-    def __init__(self, batches: FrameBatches, rank: int, world: int) -> None:
+    It is a :meth:`FrameBatches.share` or, with ``whole``, a :meth:`FrameBatches.part`.
+    """
+
+    def __init__(
+        self, batches: FrameBatches, rank: int, world: int, *, whole: bool = False
+    ) -> None:
         self.batches = batches
         self.rank = rank
         self.world = world
+        self.whole = whole
 
-    def __getitem__(self, key: Key) -> FrameBatch:
+    def __getitem__(self, key: Key) -> FrameBatch | BatchPart:
         """Returns the share of one batch."""
-        return self.batches.share(key, self.rank, self.world)
+        get = self.batches.part if self.whole else self.batches.share
+        return get(key, self.rank, self.world)

@@ -3,5 +3,14 @@
 from usucl.report.figures.curves import curves_legend, training_curves
 from usucl.report.figures.intervals import interval_chart
 from usucl.report.figures.maps import embedding_map, project
+from usucl.report.figures.mining import mining_curves, mining_legend
 
-__all__ = ["curves_legend", "embedding_map", "interval_chart", "project", "training_curves"]
+__all__ = [
+    "curves_legend",
+    "embedding_map",
+    "interval_chart",
+    "mining_curves",
+    "mining_legend",
+    "project",
+    "training_curves",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +26,9 @@ SMOOTHED = 25
 Series: TypeAlias = Mapping[str, tuple[str, str]]
 """Colour and label of each metric, by its name."""
 
+Panel: TypeAlias = tuple[str, str, Callable[[Axes], None]]
+"""Title, unit, and what draws a panel."""
+
 
 def training_curves(record: RunRecord, path: Path) -> Drawing:
     """Draws a panel per quantity."""
@@ -48,21 +51,26 @@ def curves_legend(record: RunRecord) -> str:
 
 
 def _draw(record: RunRecord, columns: int) -> Figure:
-    panels: list[tuple[str, str, Callable[[Axes], None]]] = [
+    panels: list[Panel] = [
         ("Loss", "", lambda axes: _loss(axes, record)),
         ("Learning rate", "", lambda axes: _learning_rate(axes, record)),
         ("Similarity to the anchor", "cosine similarity", lambda axes: _similarity(axes, record)),
-        ("Effective rank of a batch", "directions", _plain(record, "effective_rank", True)),
-        ("Uniformity of a batch", "", _plain(record, "uniformity", False)),
+        ("Effective rank of a batch", "directions", plain(record, "effective_rank", True)),
+        ("Uniformity of a batch", "", plain(record, "uniformity", False)),
         (
             "Anchors short of negatives",
             "share of the batch",
-            _plain(record, "short_of_negatives", True),
+            plain(record, "short_of_negatives", True),
         ),
         ("Intra-video window", "", lambda axes: _window(axes, record)),
-        ("Speed", "images per second", _plain(record, "images_per_second", True)),
+        ("Speed", "images per second", plain(record, "images_per_second", True)),
         ("Where the time goes", "share of the time", lambda axes: _time_shares(axes, record)),
     ]
+    return draw_panels(record, panels, columns)
+
+
+def draw_panels(record: RunRecord, panels: Sequence[Panel], columns: int) -> Figure:
+    """Draws panels over the steps of a run, each with its title and unit."""
     across = style.WIDTH if columns > 1 else style.NARROW
     figure = Figure(figsize=(across, HEIGHT * -(-len(panels) // columns)))
     cell = across / columns
@@ -81,8 +89,9 @@ def _draw(record: RunRecord, columns: int) -> Figure:
     return figure
 
 
-def _plain(record: RunRecord, name: str, from_zero: bool) -> Callable[[Axes], None]:
-    return lambda axes: _lines(axes, record, {name: (style.INK, "")}, from_zero)
+def plain(record: RunRecord, name: str, from_zero: bool) -> Callable[[Axes], None]:
+    """Returns what draws the curve of one metric."""
+    return lambda axes: plot_lines(axes, record, {name: (style.INK, "")}, from_zero)
 
 
 def _loss(axes: Axes, record: RunRecord) -> None:
@@ -93,13 +102,13 @@ def _loss(axes: Axes, record: RunRecord) -> None:
             steps, chance, color=style.INTRA, linestyle=(0, (4, 2)), linewidth=1.2,
             label="if nothing were told apart",
         )  # fmt: skip
-    _lines(axes, record, {"loss": (style.INK, "of the batch" if known else "")}, True)
+    plot_lines(axes, record, {"loss": (style.INK, "of the batch" if known else "")}, True)
 
 
 def _learning_rate(axes: Axes, record: RunRecord) -> None:
     steps, rates = learning_rate(record)
     if not len(steps):
-        _say(axes, "not logged in this run")
+        say_none(axes, "not logged in this run")
         return
     axes.plot(steps, rates, color=style.INK, clip_on=False)
     axes.set_ylim(0, 1.05 * (rates.max() or 1))
@@ -112,10 +121,11 @@ def _similarity(axes: Axes, record: RunRecord) -> None:
         "intra_similarity": (style.INTRA, "intra-video negatives"),
         "cross_similarity": (style.CROSS, "cross-video negatives"),
     }
-    _lines(axes, record, series)
+    plot_lines(axes, record, series)
 
 
-def _lines(axes: Axes, record: RunRecord, series: Series, from_zero: bool = False) -> None:
+def plot_lines(axes: Axes, record: RunRecord, series: Series, from_zero: bool = False) -> None:
+    """Draws the curves of metrics, with a running mean where they are long."""
     drawn = False
     for name, (colour, label) in series.items():
         steps, values = record.series(name)
@@ -129,7 +139,7 @@ def _lines(axes: Axes, record: RunRecord, series: Series, from_zero: bool = Fals
         marker = "o" if len(values) == 1 else None
         axes.plot(steps, values, color=colour, label=label or None, marker=marker)
     if not drawn:
-        _say(axes, "not logged in this run")
+        say_none(axes, "not logged in this run")
         return
     if from_zero:
         most = max(axes.dataLim.y1, 0)
@@ -147,7 +157,7 @@ def _window(axes: Axes, record: RunRecord) -> None:
     steps, lo = record.series("window_lo")
     _, hi = record.series("window_hi")
     if record.window is None or len(lo) != len(hi):
-        _say(axes, "no intra-video negatives in this run")
+        say_none(axes, "no intra-video negatives in this run")
         return
     if len(steps) == 1:
         axes.plot(np.repeat(steps, 2), [lo[0], hi[0]], color=style.INTRA, marker="o")
@@ -166,7 +176,7 @@ def _time_shares(axes: Axes, record: RunRecord) -> None:
     shares = {label: record.series(name) for label, (_, name) in parts.items()}
     steps = next(iter(shares.values()))[0]
     if not steps.size or any(len(s) != len(steps) for s, _ in shares.values()):
-        _say(axes, "not logged in this run")
+        say_none(axes, "not logged in this run")
         return
     width = max(1, len(steps) // SMOOTHED)
     stacked = [_running_mean(values, width) for _, values in shares.values()]
@@ -224,7 +234,8 @@ def uninformed_loss(record: RunRecord) -> tuple[FloatArray, FloatArray]:
     return steps, np.where(defined, np.log(logits), np.nan)
 
 
-def _say(axes: Axes, text: str) -> None:
+def say_none(axes: Axes, text: str) -> None:
+    """Says in an empty panel why it is empty."""
     style.bare(axes)
     axes.set(facecolor=style.MAP, xlabel="", ylabel="")
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=style.MUTED)

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from usucl._files import write_tensors
-from usucl.data import FrameBatch
+from usucl.data import BatchPart, FrameBatch
 from usucl.run_folder import RunFolder
 from usucl.training.module import batches_of
 
@@ -22,7 +22,7 @@ class _Step(NamedTuple):
 
     loss: Tensor
     arrived: torch.cuda.Event | None
-    batch: FrameBatch
+    batch: FrameBatch | BatchPart
     number: int
     epoch: int
     batch_idx: int
@@ -48,7 +48,7 @@ class FiniteLoss(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: FrameBatch,
+        batch: FrameBatch | BatchPart,
         batch_idx: int,
     ) -> None:
         """Looks at the loss before, and sends this one to the CPU."""
@@ -92,7 +92,11 @@ class FiniteLoss(Callback):
     def _write(self, trainer: Trainer, step: _Step) -> str:
         """Writes the batch; returns its videos in words."""
         entries = batches_of(trainer).catalog.entries
-        tensors = {name: value.cpu() for name, value in step.batch._asdict().items()}
+        batch = step.batch
+        values = batch.whole._asdict() if isinstance(batch, BatchPart) else batch._asdict()
+        if isinstance(batch, BatchPart):  # whose views are numbers of images
+            values |= {"images": batch.images, "number": batch.number}
+        tensors = {name: value.cpu() for name, value in values.items()}
         ids = [entries[index].id for index in tensors["video"].tolist()]
         facts = {
             "step": step.number,

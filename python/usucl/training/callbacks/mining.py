@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from usucl.bank import NegativeBank, ShardedBank
+from usucl.bank import NegativeBank
+from usucl.bank.round_robin import RoundRobinBank
 from usucl.losses import LossInputs, Selection, positive_similarities, share_above
 
 NEAR_DUPLICATE = 0.98
@@ -38,14 +39,15 @@ def mining_figures(
     numbers = [int(mask.sum()) for mask in found]
     both = torch.cat([intra, cross], dim=1)
     has = torch.cat(found, dim=1).any(1)
-    hardest = both[has].amax(1)
-    positive = positive_similarities(inputs).amax(1)[has]
-    limit = None
+    above, limit = math.nan, None
+    if bool(has.any()):
+        positive = positive_similarities(inputs).amax(1)[has]
+        above = float((both[has].amax(1) > positive).float().mean())
     if max_similarity is not None:
         limit = positive_similarities(inputs).new_full((len(intra), 1), max_similarity)
     return {
         "intra_share": numbers[0] / sum(numbers) if sum(numbers) else math.nan,
-        "above_positive": float((hardest > positive).float().mean()),
+        "above_positive": above,
         "near_duplicates": float((cross[found[1]] >= NEAR_DUPLICATE).float().mean()),
         "soft_nn_weight": _greatest_weight(cross[found[1].any(1)], soft_nn_temperature)
         if cross.shape[1]
@@ -60,17 +62,16 @@ def _greatest_weight(cross: Tensor, temperature: float | None) -> float:
     return float(torch.softmax(cross / temperature, dim=1).amax(1).mean())
 
 
-def bank_ages(bank: NegativeBank | ShardedBank | None, steps: int) -> dict[str, float]:
+def bank_ages(bank: NegativeBank | RoundRobinBank | None, steps: int) -> dict[str, float]:
     """Returns the mean and the greatest age of the bank's frames, in steps since they came.
 
-    A step counts as the mean number of frames that came in each; the age of those of this step is
-    below 1. Frames beyond the greatest age that is used are left out.
+    The frames of this step have age 0. A step counts as the mean number of frames that came in
+    each. Frames beyond the greatest age that is used are left out.
 
     Args:
         bank: the bank, or this process's part of one.
         steps: how many steps have filled it.
     """
-    bank = bank.local if isinstance(bank, ShardedBank) else bank
     if bank is None or bank.enqueued == 0 or steps == 0:
         return {"bank_age": math.nan, "bank_age_oldest": math.nan}
     ages = bank.ages()

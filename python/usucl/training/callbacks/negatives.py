@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from usucl import _style as style
-from usucl.data import FrameBatch, FrameBatches, VideoError, load_frames
-from usucl.data.transforms import MEAN, STD
+from usucl.data import BatchPart, FrameBatch, FrameBatches, VideoError, load_frames
+from usucl.data.transforms import GREY_MEAN, GREY_STD, MEAN, STD
 from usucl.losses import Frames, positive_similarities
 from usucl.run_folder import RunFolder
 from usucl.training.loggers import log_picture
@@ -63,6 +63,7 @@ class Step:
 
     Attributes:
         batch: its frames.
+        part: what this process has of it, if several share it; None for all.
         output: its results.
         batches: all batches.
         unit: unit of the times, in words.
@@ -70,6 +71,7 @@ class Step:
     """
 
     batch: FrameBatch
+    part: BatchPart | None
     output: StepOutput
     batches: FrameBatches
     unit: str
@@ -84,12 +86,12 @@ class Step:
             best = int(similarity[anchor].argmax())
             limit = float(similarity[anchor, best])
             view = self.batch.positive_view[anchor]
-            positive = _picture(view if view.dim() == 3 else view[best])
+            positive = self._picture(view if view.dim() == 3 else view[best])
             entry = self.batches.catalog.entries[int(self.batch.video[anchor])]
             frame = f"frame {int(self.batch.frame[anchor])}"
             about = tuple(filter(None, (entry.id, frame, entry.label)))
             yield [
-                Tile(_picture(self.batch.anchor_view[anchor]), about),
+                Tile(self._picture(self.batch.anchor_view[anchor]), about),
                 Tile(positive, (f"{limit:.3f}", near)),
                 self._hardest(anchor, "intra", limit),
                 self._hardest(anchor, "cross", limit),
@@ -102,6 +104,8 @@ class Step:
         ranks: dict[int, int] = {}
         order: list[tuple[int, int, int]] = []
         for row in torch.nonzero(found[: len(self.batch.video)].any(1)).flatten().tolist():
+            if self._picture(self.batch.anchor_view[row]) is None:
+                continue
             video = int(self.batch.video[row])
             ranks[video] = ranks.get(video, -1) + 1
             order.append((ranks[video], len(order), row))
@@ -151,15 +155,15 @@ class Step:
         views = 1 if batch.positive_view.dim() == 4 else batch.positive_view.shape[1]
         if k and len(block.video) == n * k:
             row, column = divmod(index, k)
-            time = float(batch.negative_time[row, column])
-            return Key(_picture(batch.negative_view[row, column]), int(batch.video[row]), time)
+            video, time = int(batch.video[row]), float(batch.negative_time[row, column])
+            return self._shown(batch.negative_view[row, column], video, time)
         if len(block.video) == n * (1 + views):
             view, row = divmod(index, n)
             image = batch.anchor_view[row]
             if view:
                 image = batch.positive_view[row]
                 image = image if image.dim() == 3 else image[view - 1]
-            return Key(_picture(image), int(batch.video[row]), float(batch.time[row]))
+            return self._shown(image, int(batch.video[row]), float(batch.time[row]))
         return Key(None, int(block.video[index]), float(block.time[index]))
 
     def _of_bank(self, anchor: int, block: Frames, index: int, similarity: float) -> Key:
@@ -168,17 +172,33 @@ class Step:
         if abs(float(own @ block.embedding[index].float()) - similarity) > OVERWRITTEN:
             return Key(None, -1, math.nan)  # the step itself has put another frame there
         video, time = int(block.video[index]), float(block.time[index])
+        return Key(self._stored(video, time), video, time)
+
+    def _shown(self, view: Tensor, video: int, time: float) -> Key:
+        image = self._picture(view)
+        return Key(self._stored(video, time) if image is None else image, video, time)
+
+    def _picture(self, view: Tensor) -> Tensor | None:
+        """Returns a view as uint8 ``[3, H, W]``; None for one that another process has."""
+        if self.part is not None:
+            own = torch.nonzero(self.part.number == int(view)).flatten().tolist()
+            if not own:
+                return None
+            view = self.part.images[own[0]]
+        return _picture(view)
+
+    def _stored(self, video: int, time: float) -> Tensor | None:
+        """Returns the frame of a video at a time, without augmentation; None if it is unknown."""
         if video < 0 or not math.isfinite(time):
-            return Key(None, video, math.nan)
+            return None
         entry = self.batches.catalog.entries[video]
         numbers = np.arange(entry.num_frames)
         times = self.batches.clock.times(np.full(len(numbers), video), numbers)
         frame = int(np.abs(times - time).argmin())
         try:
-            image = load_frames(entry, [frame], self.batch.anchor_view.shape[-1])[0]
+            return load_frames(entry, [frame], self.batches.augmentation.image_size)[0]
         except VideoError:
-            return Key(None, video, time)
-        return Key(image, video, time)
+            return None
 
 
 def _picture(view: Tensor) -> Tensor:
@@ -186,7 +206,7 @@ def _picture(view: Tensor) -> Tensor:
     view = view.detach().float().cpu()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     if view.shape[0] == 1:
-        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        mean, std = torch.tensor(GREY_MEAN), torch.tensor(GREY_STD)
     return ((view * std + mean) * 255).round().clamp(0, 255).byte().expand(3, -1, -1)
 
 
@@ -208,7 +228,7 @@ class NegativesSheet(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: FrameBatch,
+        batch: FrameBatch | BatchPart,
         batch_idx: int,
     ) -> None:
         """Draws a sheet after the last batch of an epoch that gets one."""
@@ -217,8 +237,12 @@ class NegativesSheet(Callback):
         if not (trainer.is_last_batch and epoch % self.every == 0 and trainer.is_global_zero):
             return
         batches, has_bank = batches_of(trainer), pl_module.bank is not None
+        if isinstance(batch, BatchPart):
+            batch = batches[trainer.current_epoch, batch_idx]  # with the images of all processes
         unit = UNITS[pl_module.config.sampling.time_unit]
-        rows = list(Step(batch, outputs, batches, unit, has_bank).rows(self.anchors))
+        part = batch if isinstance(batch, BatchPart) else None
+        whole = batch if isinstance(batch, FrameBatch) else batch.whole
+        rows = list(Step(whole, part, outputs, batches, unit, has_bank).rows(self.anchors))
         path = self.run.negatives_sheet(epoch)
         draw(rows, f"Negatives mined in epoch {epoch}, step {trainer.global_step}", path)
         log_picture(trainer.loggers, "negatives", path, trainer.global_step)

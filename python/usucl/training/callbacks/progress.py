@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from usucl._progress import Stage, duration
 from usucl._terminal import say
-from usucl.data import FrameBatch, FrameBatches, VideoCatalog
+from usucl.data import BatchPart, FrameBatch, FrameBatches, VideoCatalog
 from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.data.phantom import is_synthetic
@@ -32,8 +32,10 @@ WARM_UP = 2
 BETWEEN_NOTES = 1.0  # seconds: the loss has to be fetched from a GPU
 
 
-def num_images(batch: FrameBatch) -> int:
-    """Returns the number of images in a batch."""
+def num_images(batch: FrameBatch | BatchPart) -> int:
+    """Returns the number of images in a batch, of all processes."""
+    if isinstance(batch, BatchPart):
+        return len(batch.owner)
     views = (batch.anchor_view, batch.positive_view, batch.negative_view)
     return sum(view.shape[:-3].numel() for view in views)
 

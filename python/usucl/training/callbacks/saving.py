@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from usucl._files import DamagedFileError, read_json, write_json
-from usucl.bank import ShardedBank
+from usucl.bank.round_robin import RoundRobinBank
 from usucl.models import FrameEncoder, save_encoder
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.record import RunRecord
@@ -56,10 +56,10 @@ class Saving(Checkpoint):
         self._callbacks: dict[str, Any] = {}  # their states before the end of the epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restores the random generators; nothing of a run has drawn from them by now."""
+        """Restores the random generators, of the first process if there are several."""
         self.saved_step = self._last_step = trainer.global_step
         self._saved_at = time.monotonic()
-        if self._random is not None:
+        if self._random is not None and trainer.is_global_zero:
             restore_random(self._random)
         self.stopping.settle(trainer)
 
@@ -97,7 +97,7 @@ class Saving(Checkpoint):
         if trainer.is_global_zero:
             save_encoder(pl_module.encoder, self.run.path)
         bank = pl_module.bank
-        if bank is not None and (trainer.is_global_zero or isinstance(bank, ShardedBank)):
+        if bank is not None and (trainer.is_global_zero or isinstance(bank, RoundRobinBank)):
             bank.save(self.run.bank)
         self._within_epoch = False
         self._save(trainer, pl_module)

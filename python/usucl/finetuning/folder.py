@@ -1,0 +1,144 @@
+"""The folder of a fine-tuning: the names of its files, and what becomes of an earlier one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from usucl._files import is_left_over, remove, write_atomically
+from usucl.run_folder import RunFolder
+
+MARK = "# usucl fine-tuning: overwrite replaces the results beside this file\n"
+"""First line of the config, which identifies a folder as a fine-tuning."""
+
+
+class FinetuneFolder:
+    """Paths of everything that fine-tuning writes; any of it may be missing.
+
+    Attributes:
+        path: the folder itself.
+        config: the options, YAML.
+        videos: table of the labelled videos with class, patient and fold.
+        folds: folder with a folder per fold, see :meth:`fold`.
+        final: folder of the classifier that was trained on all folds.
+        predictions: table of the probabilities of every tested video and frame.
+        learning: table of the losses per fold and epoch.
+        results: all measured figures, JSON.
+        report, figures: HTML page, and the folder of its pictures.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
+        beside = RunFolder(path)
+        self.config, self.report, self.figures = beside.config, beside.report, beside.figures
+        self.videos = path / "videos.csv"
+        self.folds = path / "folds"
+        self.final = path / "final"
+        self.predictions = path / "predictions.csv"
+        self.learning = path / "learning.csv"
+        self.results = path / "finetune.json"
+
+    def __repr__(self) -> str:
+        there = ", ".join(p.name for p in (self.folds, self.final, self.results) if p.exists())
+        return f"FinetuneFolder({str(self.path)!r}, {there or 'without results'})"
+
+    def fold(self, number: int) -> Path:
+        """Returns the folder of a fold, with its classifier and its predictions."""
+        return self.folds / str(number)
+
+    @property
+    def is_finetuning(self) -> bool:
+        """Whether a fine-tuning has marked the folder."""
+        return self.config.is_file() and self.config.read_bytes().startswith(MARK.encode())
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether this is a fine-tuning that ended before its first fold did."""
+        earlier = (self._earlier / self.config.name).is_file()
+        return self.is_finetuning and not earlier and not any(self.folds.glob("*/fold.json"))
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Checks that a new fine-tuning may be written here.
+
+        Raises:
+            FileExistsError: it is a file, or not empty; with ``overwrite``, it may be a
+                fine-tuning; one without a finished fold may be there anyway.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"out must be a folder, got the file {self.path}")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.is_finetuning:
+            raise FileExistsError(
+                f"{self.path} is not empty and holds no fine-tuning: choose another folder"
+            )
+        if not overwrite and not self.is_unfinished:
+            raise FileExistsError(
+                f"{self.path} holds a fine-tuning: give overwrite=True to replace it, or "
+                "resume=True to continue it"
+            )
+
+    def write_config(self, text: str) -> None:
+        """Writes the options, which mark the folder as a fine-tuning."""
+        write_atomically(self.config, (MARK + text).encode())
+
+    def set_aside(self) -> None:
+        """Makes the folder, and moves an earlier fine-tuning into a hidden folder within it.
+
+        It stays there until :meth:`forget_earlier`, or :meth:`recover` brings it back.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.recover()
+        if self.is_unfinished:
+            for entry in self._entries:
+                remove(entry)
+        elif self.is_finetuning:
+            self._earlier.mkdir()
+            for entry in filter(os.path.lexists, self._entries):
+                os.replace(entry, self._earlier / entry.name)
+            # The last, as a mark that everything is there.
+            write_atomically(self._earlier / self.config.name, self.config.read_bytes())
+
+    def recover(self) -> None:
+        """Undoes what a process that was killed has left half-done.
+
+        One that was set aside comes back, unless the new one has finished a fold; half-written
+        files are removed.
+        """
+        for folder in (self.path, self._earlier, self.final, *self.folds.glob("*")):
+            for file in folder.glob(".*.tmp"):
+                if is_left_over(file):
+                    file.unlink(missing_ok=True)
+        shutil.rmtree(self._forgotten, ignore_errors=True)
+        if not self._earlier.is_dir():
+            return
+        if (self._earlier / self.config.name).is_file():
+            if any(self.folds.glob("*/fold.json")):
+                self.forget_earlier()
+                return
+            for entry in self._entries:
+                remove(entry)
+        for entry in self._earlier.iterdir():
+            os.replace(entry, self.path / entry.name)
+        self._earlier.rmdir()
+
+    def forget_earlier(self) -> None:
+        """Removes the fine-tuning that was set aside, if there is one."""
+        if self._earlier.is_dir():
+            os.replace(self._earlier, self._forgotten)  # at once, so that no part comes back
+            shutil.rmtree(self._forgotten)
+
+    @property
+    def _earlier(self) -> Path:
+        return self.path / ".before"
+
+    @property
+    def _forgotten(self) -> Path:
+        return self.path / ".removed"
+
+    @property
+    def _entries(self) -> tuple[Path, ...]:
+        """Everything that a new fine-tuning replaces, besides the config."""
+        results = self.predictions, self.learning, self.results, self.report, self.figures
+        return (self.videos, self.folds, self.final, *results)
