@@ -45,16 +45,10 @@ class DenseKeys(MomentumKeys):
         negatives: encoder of the intra-video negatives where there is a momentum encoder:
             ``"query"`` with gradient, from the anchors of the batch alone, or ``"momentum"``
             without, from the positives of the batch and those in the bank.
-        batch_norm: statistics of batch normalisation in the momentum encoder: ``"own"``, of the
-            images that each process encodes together; ``"shuffled"``, with the keys of all
-            processes dealt out at random (He et al., CVPR 2020), which differs for several
-            processes only; or ``"frozen"``, the running statistics of the encoder that is trained,
-            which take some hundred steps to settle where it starts from random weights.
     """
 
     momentum: float | None = None
     negatives: Literal["query", "momentum"] = "query"
-    batch_norm: Literal["own", "shuffled", "frozen"] = "own"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,6 +33,10 @@ NUM_FRAMES, RUN = "num_frames", "run"
 """Keys in a checkpoint of the videos' lengths, by id, and of the run's identity and folder."""
 
 
+class NotFiniteError(ValueError):
+    """The embeddings of a step are not finite, so its loss would not be, either."""
+
+
 class StepOutput(TypedDict):
     """The results of a step, for the monitor."""
 
@@ -231,8 +235,14 @@ class ContrastiveTraining(LightningModule):
         return self.method.inputs(batch, encode, encode_keys, window)
 
     def _enqueue(self, frames: Frames | None) -> None:
-        if self.bank is not None and frames is not None:
+        if self.bank is None or frames is None:
+            return
+        try:
             self.bank.enqueue(frames)
+        except ValueError as error:
+            if "must be finite" in str(error):
+                raise NotFiniteError(str(error)) from error
+            raise
 
     def _intra_k(self) -> int:
         intra = self.config.curriculum.intra(self.current_epoch)
