@@ -76,7 +76,7 @@ def paper(size: int, videos: int, bank: int, negatives: int = 3, **options: Any)
     return Case(name, own, videos, videos * (2 + negatives), versus)
 
 
-SMALL = {"backbone": "resnet18"}
+SMALL: dict[str, Any] = {"backbone": "resnet18"}
 CASES = (
     dense(64, 4, **SMALL),
     dense(112, 2, **SMALL),
@@ -86,14 +86,18 @@ CASES = (
     dense(64, 4, **SMALL, versus="SimCLR"),
     paper(64, 16, 4096, negatives=0, **SMALL, versus="MoCo"),
 )
-_TINY = {"backbone": "resnet10"}
+_TINY: dict[str, Any] = {"backbone": "resnet10"}
 QUICK = (
     dense(32, 2, **_TINY),
     paper(32, 4, 64, **_TINY),
     dense(32, 2, **_TINY, versus="SimCLR"),
     paper(32, 4, 64, negatives=0, **_TINY, versus="MoCo"),
 )
-_LARGE = {"backbone": "resnet50", "precision": "bf16-mixed", "num_workers": os.cpu_count() or 1}
+_LARGE: dict[str, Any] = {
+    "backbone": "resnet50",
+    "precision": "bf16-mixed",
+    "num_workers": os.cpu_count() or 1,
+}
 GPU = (
     paper(224, 256, 1048576, negatives=0, **_LARGE),
     dense(224, 32, bank=1048576, **_LARGE),

@@ -139,7 +139,7 @@ class Turns(Callback):
             return fit(trainer, *args, **kwargs)
 
         of_training.contrastive_loss = self.profile.timed(self._loss_or_stub(loss), "loss")
-        Trainer.fit = joined  # type: ignore[method-assign]
+        Trainer.fit = joined  # type: ignore[assignment, method-assign]
         FrameBatches.__getitem__ = self.profile.timed(item, "data")  # type: ignore[method-assign]
         try:
             yield

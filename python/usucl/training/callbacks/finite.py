@@ -114,11 +114,11 @@ class FiniteLoss(Callback):
     def _write(self, trainer: Trainer, step: _Step) -> str:
         """Writes the batch; returns its videos in words."""
         entries = batches_of(trainer).catalog.entries
-        batch = step.batch
-        values = batch.whole._asdict() if isinstance(batch, BatchPart) else batch._asdict()
-        if isinstance(batch, BatchPart):  # whose views are numbers of images
-            values |= {"images": batch.images, "number": batch.number}
-        tensors = {name: value.cpu() for name, value in values.items()}
+        batch = step.batch.whole if isinstance(step.batch, BatchPart) else step.batch
+        given = {name: value for name, value in batch._asdict().items() if value is not None}
+        if isinstance(step.batch, BatchPart):  # views are numbers of images, of which some are here
+            given |= {"images": step.batch.images, "number": step.batch.number}
+        tensors = {name: value.cpu() for name, value in given.items()}
         ids = [entries[index].id for index in tensors["video"].tolist()]
         facts = {
             "step": step.number,
@@ -128,7 +128,8 @@ class FiniteLoss(Callback):
             "video_ids": ids,
         }
         metadata = {name: json.dumps(value) for name, value in facts.items()}
-        write_tensors(self.run.failed_batch, tensors, metadata)
+        if trainer.is_global_zero:
+            write_tensors(self.run.failed_batch, tensors, metadata)
         frames: dict[str, list[int]] = {}
         for name, frame in zip(ids, tensors["frame"].tolist(), strict=True):
             frames.setdefault(name, []).append(frame)

@@ -61,7 +61,7 @@ class Saving(Checkpoint):
         self._saved_at = time.monotonic()
         if self._random is not None and trainer.is_global_zero:
             restore_random(self._random)
-        self.stopping.settle(trainer)
+        self.stopping.settle()
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -87,7 +87,7 @@ class Saving(Checkpoint):
             self._callbacks = deepcopy(_states(trainer))
         elif self._is_due(trainer):
             self._save(trainer, pl_module)
-        self.stopping.settle(trainer)
+        self.stopping.settle()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the encoder and the bank, then the checkpoint; a signal waits meanwhile."""
@@ -106,7 +106,7 @@ class Saving(Checkpoint):
             position = {"epochs_done": trainer.current_epoch + 1, "step": trainer.global_step}
             save_best(self.run, pl_module.encoder, name, float(value), position)
         if trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            self.stopping.settle(trainer)
+            self.stopping.settle()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

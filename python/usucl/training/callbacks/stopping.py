@@ -9,6 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from usucl._terminal import say
@@ -64,12 +66,12 @@ class Stopping(Callback):
         self.between = False
         self.restore()
 
-    def settle(self, trainer: Trainer) -> None:
+    def settle(self) -> None:
         """Raises Stopped at the end of a step, if a signal has come to any process."""
         if not self._alone:
-            asked = self.requested is not None
-            if trainer.strategy.reduce_boolean_decision(asked, all=False) and not asked:
-                self.requested = signal.SIGTERM
+            asked = torch.tensor(self.requested or 0)  # on the CPU: no step waits for a GPU
+            dist.all_reduce(asked, dist.ReduceOp.MAX)
+            self.requested = int(asked) or None
         self.check()
         self.between = self._alone
 
