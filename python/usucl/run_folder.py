@@ -356,10 +356,13 @@ class RunFolder:
         Ids depend on the scanned folder and its other videos, so a video's part is that of the
         longest end of its path that the split lists. Its patient was seen if pretraining had a
         patient of that name, or trained on a video that the current labels give to the patient.
+        An encoder that was imported, in a folder without config and split, has seen none of them.
 
         Raises:
-            FileNotFoundError: the folder has no split.
+            FileNotFoundError: the folder is that of a run, but has no split.
         """
+        if not (self.config.exists() or self.split.exists() or self.initial.exists()):
+            return (True,) * len(catalog)
         rows = read_table(self.split, SPLIT)
         trained_on = {name for row in rows if row["part"] == TRAIN for name in names_of(row)}
         names = {name for row in rows for name in names_of(row)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from usucl._ranges import check_range
 from usucl.data import DenseSampler, FrameBatch
 from usucl.losses import Frames, LossInputs, dense_inputs, momentum_inputs, momentum_keys
-from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
+from usucl.methods.method import Encode, Method, MomentumKeys, SamplingConfig, text_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DenseSampling(SamplingConfig):
 
 
 @dataclass(frozen=True)
-class DenseKeys(KeyConfig):
+class DenseKeys(MomentumKeys):
     """The bank, and the encoders of positives and keys.
 
     Attributes:
@@ -53,11 +53,13 @@ class DenseKeys(KeyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("key.momentum", self.momentum, 0, 1)
-        if self.negatives == "momentum" and self.momentum is None:
-            raise ValueError(
-                "key.negatives must be 'query' where key.momentum is null, because there is no "
-                "momentum encoder then, got 'momentum'"
-            )
+        for name, plain in (("negatives", "query"), ("batch_norm", "own")):
+            value = getattr(self, name)
+            if self.momentum is None and value != plain:
+                raise ValueError(
+                    f"key.{name} must be {plain!r} where key.momentum is null, because there is no "
+                    f"momentum encoder then, got {value!r}"
+                )
 
 
 class Dense(Method[DenseSampling, DenseKeys]):

@@ -229,7 +229,8 @@ def _fit(
         if together is not None:
             together.wait_for_all("decoded")
         watched = contextlib.nullcontext() if together is None else together.naming("a step")
-        with bar, _seeded(config.seed + world.rank), settings(config.computing), watched:
+        seed = config.seed + world.rank
+        with bar, _seeded(seed), settings(config.computing), watched:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
         if record.started:
             if listening() and trainer.is_global_zero:

@@ -113,12 +113,13 @@ class FiniteLoss(Callback):
 
     def _write(self, trainer: Trainer, step: _Step) -> str:
         """Writes the batch; returns its videos in words."""
-        entries = batches_of(trainer).catalog.entries
-        batch = step.batch.whole if isinstance(step.batch, BatchPart) else step.batch
-        given = {name: value for name, value in batch._asdict().items() if value is not None}
-        if isinstance(step.batch, BatchPart):  # views are numbers of images, of which some are here
-            given |= {"images": step.batch.images, "number": step.batch.number}
-        tensors = {name: value.cpu() for name, value in given.items()}
+        batches, batch = batches_of(trainer), step.batch
+        entries = batches.catalog.entries
+        if isinstance(batch, BatchPart):  # every process knows it, and the first writes it
+            batch = batches.share((step.epoch, step.batch_idx), 0, 1, images=trainer.is_global_zero)
+        tensors = {
+            name: value.cpu() for name, value in batch._asdict().items() if value is not None
+        }
         ids = [entries[index].id for index in tensors["video"].tolist()]
         facts = {
             "step": step.number,

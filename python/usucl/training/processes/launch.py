@@ -31,6 +31,7 @@ TO_END_BY_THEMSELVES = 10.0  # seconds after another is lost: their connections 
 TO_SAVE = 120.0  # seconds after SIGTERM or Ctrl-C
 TO_CLOSE = 10.0  # seconds after which a process that was told to end is killed
 LAST_LINES = 20
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Report(NamedTuple):
@@ -186,7 +187,7 @@ def launch(job: Any, size: int, advice: Callable[[], str]) -> None:
     told: queue.SimpleQueue[tuple[int, Report]] = queue.SimpleQueue()
     children: list[Child] = []
     content = pickle.dumps(job)
-    with left_to_others(), _noted_sigterm() as terminated:
+    with left_to_others(), _noted_signals() as terminated:
         try:
             for rank in range(size):
                 handed = content if rank == 0 else None
@@ -202,7 +203,7 @@ def launch(job: Any, size: int, advice: Callable[[], str]) -> None:
             for child in children:
                 child.join()
             _warn(told)
-        _raise(children, terminated, advice)
+    _raise(children, terminated, advice)
 
 
 def _watch(
@@ -216,7 +217,7 @@ def _watch(
         if stopping is None and terminated:
             stopping = time.monotonic() + TO_SAVE
             for child in children:
-                child.signal(signal.SIGTERM)
+                child.signal(terminated[0])
         if stopping is None and any(child.code for child in children):
             stopping = time.monotonic() + TO_END_BY_THEMSELVES
         if stopping is not None and time.monotonic() > stopping:
@@ -257,13 +258,17 @@ def _raise(children: list[Child], terminated: list[int], advice: Callable[[], st
         ((report, child) for child in children for report in child.errors),
         key=lambda pair: (isinstance(pair[0].value, LostRankError), pair[0].time),
     )
+    stopped = all(isinstance(report.value, SystemExit | LostRankError) for report, _ in errors)
+    if terminated and stopped:
+        handler = signal.getsignal(terminated[0])
+        if callable(handler):  # of a command, which says how to go on
+            handler(terminated[0], None)
+        raise SystemExit(128 + signal.SIGTERM)
     if errors and not isinstance(errors[0][0].value, LostRankError):
         report, child = errors[0]
         if child.rank > 0 and isinstance(report.value, Exception):
             report.value.add_note(f"in rank {child.rank} of {size}")
         raise report.value
-    if terminated:
-        raise SystemExit(128 + signal.SIGTERM)
     silent = [child for child in children if child.code and not child.errors]
     if silent:
         child = min(silent, key=lambda child: child.killed)
@@ -287,8 +292,8 @@ def _how(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _noted_sigterm() -> Iterator[list[int]]:
-    """Notes SIGTERM, and hands it to whoever handles it when all processes have ended."""
+def _noted_signals() -> Iterator[list[int]]:
+    """Notes the signals that end a run, which whoever handled them gets in the end."""
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -297,7 +302,7 @@ def _noted_sigterm() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, note) for number in FORWARDED}
     try:
         yield noted
     finally:
