@@ -154,7 +154,9 @@ class ContrastiveTraining(LightningModule):
             checkpoint["bank"] = self.bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the bank."""
+        """Restores the bank; the weights are loaded next."""
+        if self.config.precision == "64-true":
+            self.double()  # Lightning does it after they are loaded, which would round them
         if self.bank is not None:
             self.bank.load_state_dict(checkpoint["bank"])
 
