@@ -181,7 +181,7 @@ class ContrastiveTraining(LightningModule):
             losses, found = contrastive_loss(own, reduction="none", **vars(options))
             loss, selection = share.together(losses, found, own.negatives)
         self._enqueue(self.method.bank_after(inputs))
-        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("loss", loss, logger=False)
         self.stopwatch.lap("loss")
         self._lap_in_backward(loss, inputs)
         self._batches = batches_in_step(self.trainer, batch_idx)

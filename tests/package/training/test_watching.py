@@ -29,7 +29,7 @@ from usucl.training.callbacks.monitor import COLUMNS
 from usucl.training.callbacks.probe import LabelledFrames, evaluation_mode, labelled_frames
 from usucl.training.callbacks.progress import Pace
 from usucl.training.callbacks.saving import Saving
-from usucl.training.finished import summary_rows
+from usucl.training.summary import summary_rows
 
 TINY = {
     "preset": "dense",
