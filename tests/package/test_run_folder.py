@@ -214,12 +214,16 @@ def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     run.checkpoints.mkdir()
     number = [sys.executable, "-c", "import os; print(os.getpid())"]
     ended = subprocess.run(number, capture_output=True, check=True)
-    left = run.checkpoints / f".last.ckpt.{int(ended.stdout)}.tmp"
+    run.best.mkdir()
+    left = [
+        run.checkpoints / f".last.ckpt.{int(ended.stdout)}.tmp",
+        run.best / f".encoder.safetensors.{int(ended.stdout)}.tmp",
+    ]
     kept = [run.path / f".encoder.json.{os.getpid()}.tmp", run.path / ".mine.tmp"]
-    for path in (left, *kept):
+    for path in (*left, *kept):
         path.write_text("half")
     run.recover()
-    assert not left.exists() and all(path.exists() for path in kept)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
 def test_only_a_run_is_replaced(tmp_path: Path) -> None:
