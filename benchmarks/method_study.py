@@ -72,7 +72,6 @@ ARMS: dict[str, dict[str, Any]] = {
 AGAINST = {  # an arm of which another one differs by one option more; by default the base
     "bank, max_age 72": "bank",
     "momentum, negatives momentum": "momentum",
-    "momentum, bank": "bank",
     "momentum, bank, negatives momentum": "momentum, bank",
     "positives 3, decay 0.05": "positives 3",
 }

@@ -56,20 +56,33 @@ class Case:
         return int(self.options.get("bank", 0))
 
 
-def dense(size: int, videos: int, bank: int = 0, **options: Any) -> Case:
+def dense(
+    size: int, videos: int, options: Mapping[str, Any], *, bank: int = 0, versus: str = ""
+) -> Case:
     """Returns a case of the method ``dense``, with 8 anchors per video and their second views."""
-    versus = options.pop("versus", "")
     own = {"preset": "dense", "image_size": size, "videos": videos, "frames": 8, **options}
     own |= {"bank": bank} if bank else {}
     banked = f", bank {bank:,}" if bank else ""
     return Case(f"dense, {size} px{banked}", own, 8 * videos, 16 * videos, versus)
 
 
-def paper(size: int, videos: int, bank: int, negatives: int = 3, **options: Any) -> Case:
+def paper(
+    size: int,
+    videos: int,
+    bank: int,
+    options: Mapping[str, Any],
+    *,
+    negatives: int = 3,
+    versus: str = "",
+) -> Case:
     """Returns a case of the method ``paper``; without sampled negatives it is as MoCo."""
-    versus = options.pop("versus", "")
     own = {"preset": "paper", "image_size": size, "videos": videos, "bank": bank, **options}
-    own |= {"sampling.negatives": negatives, "pretrained": False, "curriculum.cross_only": 0}
+    own |= {
+        "log_every": 10,
+        "sampling.negatives": negatives,
+        "pretrained": False,
+        "curriculum.cross_only": 0,
+    }
     if not negatives:
         own |= {"intra_k": 0}
     name = f"paper, {size} px, bank {bank:,}" + ("" if negatives else ", no sampled negatives")
@@ -78,20 +91,20 @@ def paper(size: int, videos: int, bank: int, negatives: int = 3, **options: Any)
 
 SMALL: dict[str, Any] = {"backbone": "resnet18"}
 CASES = (
-    dense(64, 4, **SMALL),
-    dense(112, 2, **SMALL),
-    dense(64, 4, bank=65536, **SMALL),
-    paper(64, 8, 1024, **SMALL),
-    paper(64, 8, 65536, **SMALL),
-    dense(64, 4, **SMALL, versus="SimCLR"),
-    paper(64, 16, 4096, negatives=0, **SMALL, versus="MoCo"),
+    dense(64, 4, SMALL),
+    dense(112, 2, SMALL),
+    dense(64, 4, SMALL, bank=65536),
+    paper(64, 8, 1024, SMALL),
+    paper(64, 8, 65536, SMALL),
+    dense(64, 4, SMALL, versus="SimCLR"),
+    paper(64, 16, 4096, SMALL, negatives=0, versus="MoCo"),
 )
 _TINY: dict[str, Any] = {"backbone": "resnet10"}
 QUICK = (
-    dense(32, 2, **_TINY),
-    paper(32, 4, 64, **_TINY),
-    dense(32, 2, **_TINY, versus="SimCLR"),
-    paper(32, 4, 64, negatives=0, **_TINY, versus="MoCo"),
+    dense(32, 2, _TINY),
+    paper(32, 4, 64, _TINY),
+    dense(32, 2, _TINY, versus="SimCLR"),
+    paper(32, 4, 64, _TINY, negatives=0, versus="MoCo"),
 )
 _LARGE: dict[str, Any] = {
     "backbone": "resnet50",
@@ -99,10 +112,10 @@ _LARGE: dict[str, Any] = {
     "num_workers": os.cpu_count() or 1,
 }
 GPU = (
-    paper(224, 256, 1048576, negatives=0, **_LARGE),
-    dense(224, 32, bank=1048576, **_LARGE),
-    paper(224, 256, 1048576, negatives=0, **_LARGE, versus="MoCo"),
-    dense(224, 32, **_LARGE, versus="SimCLR"),
+    paper(224, 256, 1048576, _LARGE, negatives=0),
+    dense(224, 32, _LARGE, bank=1048576),
+    paper(224, 256, 1048576, _LARGE, negatives=0, versus="MoCo"),
+    dense(224, 32, _LARGE, versus="SimCLR"),
 )
 
 

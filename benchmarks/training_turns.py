@@ -18,6 +18,7 @@ import usucl.training.module as of_training
 from usucl.bank import NegativeBank
 from usucl.data import FrameBatch, FrameBatches
 from usucl.losses import Frames
+from usucl.training.optimiser import make_optimiser
 
 PARTS = (
     "data",
@@ -128,6 +129,7 @@ class Turns(Callback):
         self._done = -BEFORE
         self._since = self._backward_since = 0.0
         self._selection: Any = None
+        self._in_loss = False
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
@@ -139,7 +141,7 @@ class Turns(Callback):
             return fit(trainer, *args, **kwargs)
 
         of_training.contrastive_loss = self.profile.timed(self._loss_or_stub(loss), "loss")
-        Trainer.fit = joined  # type: ignore[assignment, method-assign]
+        Trainer.fit = joined  # type: ignore[method-assign,assignment]
         FrameBatches.__getitem__ = self.profile.timed(item, "data")  # type: ignore[method-assign]
         try:
             yield
@@ -154,19 +156,23 @@ class Turns(Callback):
 
     def _loss_or_stub(self, loss: Callable[..., Any]) -> Callable[..., Any]:
         def call(inputs: Any, **options: Any) -> Any:
-            inputs.anchors.embedding.register_hook(self._end_of_loss)
+            keys = (frames.embedding for frames in inputs.negatives)
+            given = (inputs.anchors.embedding, inputs.positives, *keys)
+            embeddings = [embedding for embedding in given if embedding.requires_grad]
+            self._in_loss = True
+            for embedding in embeddings:
+                embedding.register_hook(self._end_of_loss)
             if self._is_stub:
-                embeddings = (inputs.anchors.embedding, inputs.positives)
-                keys = tuple(frames.embedding for frames in inputs.negatives)
-                sums = [e.sum() for e in (*embeddings, *keys) if e.requires_grad]
-                return torch.stack(sums).sum(), self._selection
+                return torch.stack([e.sum() for e in embeddings]).sum(), self._selection
             value, self._selection = loss(inputs, **options)
             return value, self._selection
 
         return call
 
     def _end_of_loss(self, _: Tensor) -> None:
-        self.profile.move(now() - self._backward_since, "loss")
+        if self._in_loss:  # the gradient of the first embedding, whose encoder comes next
+            self._in_loss = False
+            self.profile.move(now() - self._backward_since, "loss")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has the parts timed."""
@@ -247,7 +253,7 @@ def lightly_steps(kind: str, bank: int, temperature: float) -> Callable[[Any], d
             ours, theirs = module.encoder.eval()(images), encoder.eval()(images)
             assert torch.equal(ours, theirs), "the encoders differ"
             encoder.train(modes[0]), module.encoder.train(modes[1])
-        optimiser = type(module.trainer.optimizers[0])(encoder.parameters(), lr=1e-4)
+        optimiser = make_optimiser(encoder, module.config.optimiser)
         device = module.device.type
         autocast = torch.autocast(device, torch.bfloat16, module.trainer.precision != "32-true")
         average = copy.deepcopy(encoder)

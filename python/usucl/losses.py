@@ -26,6 +26,7 @@ __all__ = [
     "dense_inputs",
     "hard_negative_nce",
     "momentum_inputs",
+    "momentum_keys",
     "paper_code_inputs",
     "paper_inputs",
     "positive_similarities",

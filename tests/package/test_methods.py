@@ -185,6 +185,10 @@ def test_options_of_another_method_are_refused() -> None:
         ValueError, match=r"key\.negatives must be 'query' where key\.momentum is nu"
     ):
         read_config("dense", {"key.negatives": "momentum"})
+    with pytest.raises(
+        ValueError, match=r"key\.batch_norm must be 'own' where key\.momentum is null"
+    ):
+        read_config("dense", {"batch_norm": "frozen"})
     with pytest.raises(ValueError, match=r"key\.momentum must be in \[0, 1\], got 1\.5"):
         read_config("dense", {"key.momentum": 1.5})
     with pytest.raises(

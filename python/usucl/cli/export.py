@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from usucl.cli.console import hint, say
-from usucl.cli.parameters import Run
+from usucl.cli.parameters import NewFolder, Run, at_least
 
 
 def export(
@@ -44,9 +44,9 @@ def export(
 def import_(
     file: Path,
     *,
-    out: Path,
+    out: NewFolder,
     backbone: str | None = None,
-    image_size: int = 224,
+    image_size: Annotated[int, at_least(32, " pixels")] = 224,
     grey: bool = False,
     overwrite: bool = False,
 ) -> None:

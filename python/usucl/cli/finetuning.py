@@ -175,7 +175,8 @@ def show(result: Finetuning) -> None:
     ]
     table([f"per {level}, against the rest", *result.classes], rows)
     table(*_confusion(result, figures), numbers=result.classes)
-    for note in dict.fromkeys(e.note for e in _estimates(figures) if e.note):
+    every = [e for *_, of in columns for e in _estimates(of)]
+    for note in dict.fromkeys(e.note for e in every if e.note):
         say(f"Without an interval: {note.removesuffix(': no interval')}.")
     say(f"Brackets: {result.interval}.")
 

@@ -17,7 +17,7 @@ def of_training(out: Path) -> Iterator[str]:
     yield f"Run: {out}"
     for what, paths in (
         ("encoder", (run.encoder_weights, run.encoder_config)),
-        ("for torchvision", (run.backbone_weights,)),
+        ("backbone alone", (run.backbone_weights,)),
         ("before training", (run.initial,)),
         ("metrics", (run.metrics, run.hardness, run.probe, run.tensorboard, run.loggers)),
         ("pictures", (run.negatives,)),

@@ -37,6 +37,7 @@ from usucl.finetuning.predictions import (
 from usucl.finetuning.record import Finetuning, Fold
 from usucl.models import FrameEncoder
 from usucl.run_folder import RunFolder
+from usucl.training.processes.world import World
 
 FINAL = 2**31  # stands for the number of a fold where random numbers are drawn
 FOLD = "fold.json"
@@ -90,7 +91,8 @@ def finetune(
         FileNotFoundError: ``run`` holds no encoder, or with ``resume``, ``out`` no fine-tuning.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given, or
             it holds no fine-tuning.
-        RuntimeError: the loss is not finite, or the ImageNet weights cannot be fetched.
+        RuntimeError: this is one of several processes, the loss is not finite, or the ImageNet
+            weights cannot be fetched.
         KeyboardInterrupt, SystemExit: it was interrupted; the finished folds are kept.
         OSError: a file cannot be written.
 
@@ -99,6 +101,10 @@ def finetune(
             :func:`usucl.evaluate`.
     """
     folder = FinetuneFolder(out)
+    if (world := World.here()).size > 1:
+        raise RuntimeError(
+            f"fine-tuning takes one process, got {world.size}: start it without {world.starter}"
+        )
     for name, value in (("run", run), ("data", data)):
         if value is not None:
             overrides[name] = os.path.abspath(value)

@@ -372,6 +372,9 @@ def _ends() -> Iterator[None]:
     try:
         yield
     except SIGTERMException:  # an exit of the whole program, with the code of success
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):  # that of the shell command, which says what was kept
+            handler(signal.SIGTERM, None)
         say("usucl: terminated (SIGTERM)", stderr=True)
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as stop:

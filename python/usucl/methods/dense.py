@@ -11,7 +11,7 @@ from torch import Tensor
 from usucl._ranges import check_range
 from usucl.data import DenseSampler, FrameBatch
 from usucl.losses import Frames, LossInputs, dense_inputs, momentum_inputs, momentum_keys
-from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
+from usucl.methods.method import Encode, Method, MomentumKeys, SamplingConfig, text_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DenseSampling(SamplingConfig):
 
 
 @dataclass(frozen=True)
-class DenseKeys(KeyConfig):
+class DenseKeys(MomentumKeys):
     """The bank, and the encoders of positives and keys.
 
     Attributes:
@@ -45,30 +45,21 @@ class DenseKeys(KeyConfig):
         negatives: encoder of the intra-video negatives where there is a momentum encoder:
             ``"query"`` with gradient, from the anchors of the batch alone, or ``"momentum"``
             without, from the positives of the batch and those in the bank.
-        batch_norm: statistics of batch normalisation in the momentum encoder: ``"own"``, of the
-            images that each process encodes together; ``"shuffled"``, with the keys of all
-            processes dealt out at random (He et al., CVPR 2020), which differs for several
-            processes only; or ``"frozen"``, the running statistics of the encoder that is trained,
-            which take some hundred steps to settle where it starts from random weights.
     """
 
     momentum: float | None = None
     negatives: Literal["query", "momentum"] = "query"
-    batch_norm: Literal["own", "shuffled", "frozen"] = "own"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("key.momentum", self.momentum, 0, 1)
-        if self.negatives == "momentum" and self.momentum is None:
-            raise ValueError(
-                "key.negatives must be 'query' where key.momentum is null, because there is no "
-                "momentum encoder then, got 'momentum'"
-            )
-        if self.batch_norm != "own" and self.momentum is None:
-            raise ValueError(
-                "key.batch_norm must be 'own' where key.momentum is null, because there is no "
-                f"momentum encoder then, got {self.batch_norm!r}"
-            )
+        for name, plain in (("negatives", "query"), ("batch_norm", "own")):
+            value = getattr(self, name)
+            if self.momentum is None and value != plain:
+                raise ValueError(
+                    f"key.{name} must be {plain!r} where key.momentum is null, because there is no "
+                    f"momentum encoder then, got {value!r}"
+                )
 
 
 class Dense(Method[DenseSampling, DenseKeys]):

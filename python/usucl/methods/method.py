@@ -117,6 +117,22 @@ class KeyConfig:
                 raise ValueError(f"key.{option.name} is for a bank, got {value!r} and key.bank 0")
 
 
+@dataclass(frozen=True)
+class MomentumKeys(KeyConfig):
+    """The bank, and the momentum encoder of a method that has one.
+
+    Attributes:
+        batch_norm: statistics by which batch normalisation of the momentum encoder works:
+            ``"own"``, of the images that each process encodes together; ``"shuffled"``, the same
+            with the keys of all processes dealt out at random, so that they cannot tell the
+            anchors of a process its own keys (He et al., CVPR 2020), which differs for several
+            processes only; or ``"frozen"``, the running statistics of the encoder that is trained,
+            which take some hundred steps to settle where it starts from random weights.
+    """
+
+    batch_norm: Literal["own", "shuffled", "frozen"] = "own"
+
+
 def text_of(preset: str) -> str:
     """Returns the YAML text of a preset that comes with the package."""
     return Path(__file__).with_name(f"{preset}.yaml").read_text(encoding="utf-8")

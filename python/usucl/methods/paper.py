@@ -10,7 +10,7 @@ from torch import Tensor
 from usucl._ranges import check_range
 from usucl.data import FrameBatch, FrameSampler
 from usucl.losses import Frames, LossInputs, momentum_keys, paper_code_inputs, paper_inputs
-from usucl.methods.method import Encode, KeyConfig, Method, SamplingConfig, text_of
+from usucl.methods.method import Encode, Method, MomentumKeys, SamplingConfig, text_of
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,17 @@ class PaperSampling(SamplingConfig):
 
 
 @dataclass(frozen=True)
-class PaperKeys(KeyConfig):
+class PaperKeys(MomentumKeys):
     """The bank, which ``paper-code`` leaves empty, and the encoders of the keys.
 
     Attributes:
         momentum: m of the momentum encoder, which embeds the positives.
         negatives: encoder of the sampled intra-video negatives, ``"query"`` with gradient (the
             paper's code) or ``"momentum"`` without (the paper's figure).
-        batch_norm: statistics by which batch normalisation of the momentum encoder works:
-            ``"own"``, of the images that each process encodes together; ``"shuffled"``, the same
-            with the keys of all processes dealt out at random, so that they cannot tell the
-            anchors of a process its own keys (He et al., CVPR 2020), which differs for several
-            processes only; or ``"frozen"``, the running statistics of the encoder that is trained,
-            which take some hundred steps to settle where it starts from random weights.
     """
 
     momentum: float = 0.999
     negatives: Literal["query", "momentum"] = "query"
-    batch_norm: Literal["own", "shuffled", "frozen"] = "own"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -105,7 +105,7 @@ def export(
         write_atomically(path, content)
         if is_bare:
             write_json(about, encoder.description(bare=True))
-    write_card(RunFolder(run), encoder, path, export_usage(run, path, format), data_licence)
+    write_card(RunFolder(run), encoder, path, export_usage(run, path.name, format), data_licence)
     return path
 
 

@@ -133,11 +133,12 @@ def _lead(result: Finetuning, config: FinetuningConfig, subjects: Subjects) -> s
         options = read_json(encoder.encoder_config)
         backbone = f"{options.get('backbone', 'network')}"
         size = f" at {config.image_size or options.get('image_size')} px"
-    videos = subjects.videos(result.videos, result.groups)
+    videos, names = subjects.videos(result.videos, result.groups), result.classes
     return (
         f"A {backbone}{size} from {START[result.start]}, {PART[config.trainable]} fine-tuned to "
-        f"tell {listed(list(result.classes))} of {result.level}s. Each of {videos} was tested once "
-        f"in {len(result.folds)} folds, by a classifier that saw no other part of its fold."
+        f"tell the class of a {result.level}: {', '.join(names[:-1])} or {names[-1]}. Each of "
+        f"{videos} was tested once in {len(result.folds)} folds, by a classifier that was trained "
+        "on the other folds."
     )
 
 
@@ -187,8 +188,8 @@ def _thresholds(
         predictions, result.figures, result.classes, folder.figures / "roc.png"
     )
     words = (
-        "Probabilities of the classifiers of all folds are put in one order, although no two folds "
-        "have the same classifier."
+        "A curve per class, against the rest. Probabilities of the classifiers of all folds are "
+        "put in one order, although no two folds have the same classifier."
     )
     return lines(picture(drawing, "ROC curves"), paragraph(words, "note"))
 

@@ -111,9 +111,9 @@ def measure(config: TrainingConfig, training: VideoCatalog) -> Measurement:
         bar.advance()
         torch.manual_seed(config.seed)
         module = ContrastiveTraining(own, restored=True)
-        steps = _TimedSteps(bar)
+        steps = _TimedSteps(bar, number)
         run = RunFolder(folder)
-        trainer = make_trainer(run, own, [steps], (), steps=number // accumulate)
+        trainer = make_trainer(run, own, [steps], steps=number)
         trainer.fit(module, datamodule=datamodule)
         memory = _memory(trainer, module, steps)
         save = time.perf_counter()
@@ -162,10 +162,11 @@ class _RememberedFrames(FrameStore):
 
 
 class _TimedSteps(Callback):
-    """Times the steps, and counts in the first what it keeps for its backward pass."""
+    """Times ``number`` steps, and counts in the first what it keeps for its backward pass."""
 
-    def __init__(self, bar: Stage) -> None:
+    def __init__(self, bar: Stage, number: int) -> None:
         self.bar = bar
+        self.number = number
         self.seconds: list[float] = []
         self.batch = 0
         self.saved: dict[int, int] = {}  # bytes, by storage
@@ -199,7 +200,8 @@ class _TimedSteps(Callback):
     ) -> None:
         self.seconds.append(_now() - self._since)
         self.bar.advance()
-        trainer.should_stop = len(self.seconds) > 1 and sum(self.seconds) > PATIENCE
+        late = len(self.seconds) > 1 and sum(self.seconds) > PATIENCE
+        trainer.should_stop = late or len(self.seconds) == self.number
 
     def _count(self, tensor: Tensor) -> Tensor:
         if _storage(tensor) not in self._weights:

@@ -33,6 +33,10 @@ NUM_FRAMES, RUN = "num_frames", "run"
 """Keys in a checkpoint of the videos' lengths, by id, and of the run's identity and folder."""
 
 
+class NotFiniteError(ValueError):
+    """The embeddings of a step are not finite, so its loss would not be, either."""
+
+
 class StepOutput(TypedDict):
     """The results of a step, for the monitor."""
 
@@ -177,7 +181,7 @@ class ContrastiveTraining(LightningModule):
         self._enqueue(self.method.bank_after(inputs))
         self.log("loss", loss, prog_bar=True, logger=False)
         self.stopwatch.lap("loss")
-        self._lap_in_backward(loss, inputs.anchors.embedding)
+        self._lap_in_backward(loss, inputs)
         self._batches = batches_in_step(self.trainer, batch_idx)
         if self.trainer.accumulate_grad_batches > 1:
             # Lightning divides by this number, even in the last step of an epoch, which may have
@@ -231,8 +235,14 @@ class ContrastiveTraining(LightningModule):
         return self.method.inputs(batch, encode, encode_keys, window)
 
     def _enqueue(self, frames: Frames | None) -> None:
-        if self.bank is not None and frames is not None:
+        if self.bank is None or frames is None:
+            return
+        try:
             self.bank.enqueue(frames)
+        except ValueError as error:
+            if "must be finite" in str(error):
+                raise NotFiniteError(str(error)) from error
+            raise
 
     def _intra_k(self) -> int:
         intra = self.config.curriculum.intra(self.current_epoch)
@@ -254,8 +264,17 @@ class ContrastiveTraining(LightningModule):
                 anchors, depth, window=window, max_similarity=options.max_similarity
             )
 
-    def _lap_in_backward(self, loss: Tensor, anchors: Tensor) -> None:
-        """Ends the loss's share of the backward pass when the anchors' gradient is complete."""
+    def _lap_in_backward(self, loss: Tensor, inputs: LossInputs) -> None:
+        """Ends the loss's share of the backward pass when it has the gradient of an embedding.
+
+        The encoder then goes on with the embeddings that were made last, before the anchors'.
+        """
         if self.stopwatch.running:
             loss.register_hook(lambda _: self.stopwatch.lap("other"))
-            anchors.register_hook(lambda _: self.stopwatch.lap("loss"))
+            parts = ["loss"]  # until the first embedding's gradient
+            keys = [frames.embedding for frames in inputs.negatives]
+            for embedding in (inputs.anchors.embedding, inputs.positives, *keys):
+                if embedding.requires_grad:
+                    embedding.register_hook(
+                        lambda _: self.stopwatch.lap(parts.pop()) if parts else None
+                    )

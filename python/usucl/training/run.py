@@ -161,7 +161,7 @@ def do_together(world: World, prepare: Callable[[], Job | None]) -> None:
 def _advice(run: RunFolder) -> str:
     if run.checkpoint.is_file() and not run.has_earlier:
         return "The last checkpoint is whole: resume=True goes on from there"
-    return "No epoch was finished: start again"
+    return "There is no checkpoint: start again"
 
 
 def _prepared(

@@ -205,7 +205,7 @@ def test_what_a_library_cannot_make_is_not_exported_for_it(
 
 
 def test_a_model_card_counts_and_names_nobody(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(tmp_path / "Doe")
     save_encoder(FrameEncoder(PLAIN), run.path)
     run.config.write_text("data: /archive/Jane Doe\nepochs: 7\nencoder: {weights: /x/Doe/a.pth}\n")
     write_json(run.facts, {"epochs_done": 7, "steps_done": 70, "usucl": "0.1.0"})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from runs import make_data
 from safetensors.torch import save_file
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -165,6 +166,8 @@ def test_an_official_checkpoint_becomes_an_encoder_for_every_command(
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "resnet10: 72 tensors and 4 of its head" in told and "module.encoder_k" in told
+    videos = make_data(tmp_path / "videos", videos=2, frames=2, labels=False)
+    assert len(usucl.embed(run=out, data=videos, out=tmp_path / "embedded")) == 4
     loaded = load_encoder(out)
     assert loaded.config.dim == 8 and loaded.config.head == "mlp"
     images = torch.randn(2, 3, 32, 32)

@@ -65,6 +65,7 @@ def test_a_compiled_run_has_the_files_of_any_other(
     before = len(compiled)
     train(out=out, resume=True, epochs=2, compile=False, channels_last=False, progress=False)
     assert len(compiled) == before
+    torch._dynamo.reset()  # which would find the same network compiled before
     train(out=plain, resume=True, epochs=2, compile=True, progress=False)
     assert len(compiled) > before
 

@@ -15,7 +15,7 @@ from usucl._environment import cache_folder
 from usucl.cli import main
 from usucl.cli.planned import show
 from usucl.run_folder import RunFolder
-from usucl.training import plan, read_config, train
+from usucl.training import measurement, plan, read_config, train
 from usucl.training.measurement import STEPS
 from usucl.training.planning import Plan
 
@@ -90,6 +90,13 @@ def test_what_is_not_measured_follows_from_the_options(videos: Path, measured: P
         assert getattr(told, name) == pytest.approx(getattr(truth, name), rel=0.05), name
     rows = dict(planned.needs.rows())
     assert rows["time"] == "not measured" and "activations are known once" in str(rows)
+
+
+def test_slow_steps_end_the_measurement(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "PATIENCE", 0.0)
+    slow = OPTIONS | {"optimiser.accumulate": 8, "sampling.guard": None}
+    found = plan(data=videos, measure=True, progress=False, **slow).needs.measured
+    assert found is not None and len(found.steps) == 1
 
 
 def test_ranges_hold_what_was_measured(measured: Plan) -> None:

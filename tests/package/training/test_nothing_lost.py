@@ -144,7 +144,7 @@ def test_vanished_videos_and_a_full_disk_keep_the_last_checkpoint(
         with pytest.raises(VideoError, match=r"video_\d.*the last checkpoint is kept in .*resume"):
             train(data=data, out=out, **OPTIONS, checkpoint_every=1)
     assert step_of(out) == 2
-    with pytest.raises(ValueError, match="data must be"):
+    with pytest.raises(ValueError, match="must be a folder of videos"):
         train(out=out, resume=True, progress=False)
     (tmp_path / "elsewhere").rename(data)
 
@@ -163,11 +163,13 @@ def test_vanished_videos_and_a_full_disk_keep_the_last_checkpoint(
     assert differences(out, whole) == []
 
 
-def test_a_loss_that_is_not_finite_keeps_its_batch(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bank", [0, 16])
+def test_a_loss_that_is_not_finite_keeps_its_batch(bank: int, videos: Path, tmp_path: Path) -> None:
+    """With a bank, which takes no such embeddings, there is not even a loss."""
     out = tmp_path / "run"
     said = r"got nan at step 2 \(epoch 1, batch 2\), with frames of video_\d \(\d, \d, \d\)"
     with pytest.raises(ValueError, match=said):
-        train(data=videos, out=out, **{**OPTIONS, "lr": 1e30}, checkpoint_every=1)
+        train(data=videos, out=out, **{**OPTIONS, "lr": 1e30, "bank": bank}, checkpoint_every=1)
     tensors, facts = read_tensors(RunFolder(out).failed_batch)
     assert (facts["step"], facts["epoch"], facts["loss"]) == ("2", "0", '"nan"')
     assert (

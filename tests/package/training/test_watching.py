@@ -25,9 +25,10 @@ from usucl.report import write_report
 from usucl.run_folder import RunFolder
 from usucl.training import loggers, read_config, train
 from usucl.training.callbacks.mining import BINS, bank_ages, histogram, mining_figures
-from usucl.training.callbacks.monitor import COLUMNS, SaveAfterEpoch
+from usucl.training.callbacks.monitor import COLUMNS
 from usucl.training.callbacks.probe import LabelledFrames, evaluation_mode, labelled_frames
 from usucl.training.callbacks.progress import Pace
+from usucl.training.callbacks.saving import Saving
 from usucl.training.finished import summary_rows
 
 TINY = {
@@ -89,15 +90,15 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def watched(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
     """A run with every monitor on, and what the savers of its encoder could choose by."""
     seen: list[dict] = []
-    save = SaveAfterEpoch.on_train_epoch_end
+    save = Saving.on_train_epoch_end
 
-    def noting(self: SaveAfterEpoch, trainer: Any, module: Any) -> None:
+    def noting(self: Saving, trainer: Any, module: Any) -> None:
         seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
         save(self, trainer, module)
 
     out = tmp_path_factory.mktemp("runs") / "watched"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SaveAfterEpoch, "on_train_epoch_end", noting)
+        patch.setattr(Saving, "on_train_epoch_end", noting)
         train(data=videos, out=out, **TINY, **EVERYTHING)
     return out, seen
 

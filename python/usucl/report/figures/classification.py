@@ -38,13 +38,15 @@ def confusion_matrices(
         columns = 1 if narrow else len(figures)
         cell = min(0.95, ((across / columns) - label - 0.5) / len(classes))
         side = cell * len(classes)
-        down = TITLE + 0.35 + side + 0.25
+        head = TITLE + 0.25 + label if _is_upright(names, cell) else TITLE + 0.4
+        down = head + side + 0.45
         figure = Figure(figsize=(across, down * (len(figures) if narrow else 1)))
         for i, (level, of) in enumerate(figures.items()):
             left = label + 0.25 + (0 if narrow else i * across / columns)
-            axes = panel(figure, left, TITLE + 0.35 + (i * down if narrow else 0), side, side)
+            axes = panel(figure, left, head + (i * down if narrow else 0), side, side)
             _matrix(axes, np.array(of.confusion, dtype=float), names, cell)
-            axes.set_title(f"Per {level}: {of.samples:,} {level}s", pad=26, x=-label / side)
+            title = f"Per {level}: {of.samples:,} {level}s"
+            axes.set_title(title, pad=72 * (head - TITLE) - 4, x=-label / side)
         return figure
 
     return rendered(draw, path)
@@ -55,24 +57,23 @@ def _matrix(axes: Axes, counts: FloatArray, names: Sequence[str], cell: float) -
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
     axes.imshow(share, cmap=SHARES, vmin=0, vmax=1, aspect="equal")
     axes.grid(False)
-    points = float(np.clip(15 * cell, 6, 11))
+    points, with_share = float(np.clip(15 * cell, 6, 11)), cell > 0.5
     for row in range(len(names)):
         for column in range(len(names)):
             colour = style.PAPER if share[row, column] > 0.45 else style.INK
             axes.text(
-                column, row - 0.08, f"{counts[row, column]:.0f}", ha="center", va="center",
-                color=colour, fontsize=points, weight="bold" if row == column else "normal",
+                column, row - 0.08 * with_share, f"{counts[row, column]:.0f}", ha="center",
+                va="center", color=colour, fontsize=points,
+                weight="bold" if row == column else "normal",
             )  # fmt: skip
-            if total[row] and cell > 0.5:
+            if total[row] and with_share:
                 axes.text(
                     column, row + 0.24, f"{100 * share[row, column]:.0f} %", ha="center",
                     va="center", color=colour, fontsize=0.72 * points,
                 )  # fmt: skip
-    crowded = len(names) > 4 or max(map(len, names)) * 0.085 > cell
-    axes.set_xticks(range(len(names)), names, rotation=90 if crowded and cell < 0.6 else 0)
+    upright = 90 if _is_upright(names, cell) else 0
+    axes.set_xticks(range(len(names)), names, rotation=upright)
     axes.set_yticks(range(len(names)), names)
-    if crowded and cell >= 0.6:
-        axes.set_xticks(range(len(names)), [_in_lines(name, cell) for name in names])
     axes.xaxis.tick_top()
     axes.set_xlabel("columns: predicted; rows: true", labelpad=6)
     axes.tick_params(labelsize=9, colors=style.INK)
@@ -84,8 +85,9 @@ def _matrix(axes: Axes, counts: FloatArray, names: Sequence[str], cell: float) -
     axes.tick_params(which="minor", length=0)
 
 
-def _in_lines(name: str, inches: float) -> str:
-    return "\n".join(style.wrapped(name, 9, inches))
+def _is_upright(names: Sequence[str], cell: float) -> bool:
+    """Returns whether names above the columns would overlap if they were level."""
+    return max(style.width_of(name, 9) for name in names) + 0.08 > cell
 
 
 def roc_curves(
@@ -110,11 +112,11 @@ def roc_curves(
         found = []
         for c in _shown(predictions[level], classes):
             e = figures[level].per_class[classes[c]]["auroc"]
-            text = f"{style.shortened(classes[c], 30)}: AUROC {number(e.value)} {interval(e)}"
+            text = f"{style.shortened(classes[c], 20)}: AUROC {number(e.value)} {interval(e)}"
             found.append(Entry(style.CATEGORIES[c % MOST_CURVES], text.strip()))
         return found
 
-    titles = {level: f"Per {level}, each class against the rest" for level in predictions}
+    titles = {level: f"Per {level}" for level in predictions}
     return _squares(titles, one, entries, path)
 
 

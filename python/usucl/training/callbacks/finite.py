@@ -12,7 +12,7 @@ from torch import Tensor
 from usucl._files import write_tensors
 from usucl.data import BatchPart, FrameBatch
 from usucl.run_folder import RunFolder
-from usucl.training.module import batches_of
+from usucl.training.module import NotFiniteError, batches_of
 
 MOST_NAMES = 3
 
@@ -42,6 +42,28 @@ class FiniteLoss(Callback):
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self._waiting: _Step | None = None
+        self._begun: tuple[FrameBatch | BatchPart, int] | None = None
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: FrameBatch | BatchPart,
+        batch_idx: int,
+    ) -> None:
+        """Keeps the batch for the case that its step fails."""
+        self._begun = batch, batch_idx
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Tells of embeddings that a bank has refused as of a loss that is not finite."""
+        if isinstance(exception, NotFiniteError) and self._begun is not None:
+            self._settle(trainer)
+            batch, number = self._begun
+            place = (trainer.global_step + 1, trainer.current_epoch, number)
+            self._waiting = _Step(torch.tensor(torch.nan), None, batch, *place)
+            self._settle(trainer)
 
     def on_train_batch_end(
         self,

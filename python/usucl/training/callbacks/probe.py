@@ -227,7 +227,7 @@ class ProbeCallback(Callback):
         if done % self.config.watching.probe_every == 0 or done == trainer.max_epochs:
             self._probe(trainer, pl_module, done)
             for name, value in self.found.items():
-                pl_module.log(name, value, logger=False, rank_zero_only=False)
+                pl_module.log(name, value, logger=False, sync_dist=trainer.world_size > 1)
 
     def _probe(self, trainer: Trainer, module: LightningModule, done: int) -> None:
         assert isinstance(module, ContrastiveTraining)

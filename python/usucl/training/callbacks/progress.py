@@ -143,8 +143,7 @@ class ProgressCallback(Callback):
             self._noted = now
             probe = f", {self.probe.note}" if self.probe is not None and self.probe.note else ""
             alarm = self.contraction.note if self.contraction is not None else ""
-            alarm = f", ALARM: {alarm}" if alarm else ""
-            self.bar.update(note=f"loss {float(outputs['loss']):.3f}{probe}{alarm}")
+            self.bar.update(note=f"loss {float(outputs['loss']):.3f}{probe}", alarm=alarm)
         if self._steps == WARM_UP:
             self._since = now
         self.pace.step()

@@ -56,10 +56,10 @@ class Saving(Checkpoint):
         self._callbacks: dict[str, Any] = {}  # their states before the end of the epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restores the random generators; nothing of a run has drawn from them by now."""
+        """Restores the random generators, of the first process if there are several."""
         self.saved_step = self._last_step = trainer.global_step
         self._saved_at = time.monotonic()
-        if self._random is not None:
+        if self._random is not None and trainer.is_global_zero:
             restore_random(self._random)
         self.stopping.settle()
 
