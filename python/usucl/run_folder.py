@@ -43,32 +43,27 @@ class RunFolder:
         config: the options of the run, YAML.
         facts: what is known of the run besides: times, command, versions, machine, JSON.
         split: table of all videos and the part, train or held_out, that each belongs to.
-        skipped: table of the files that could not be read, and why.
-        metrics: table of the metrics of training.
+        skipped, metrics: tables of the files that could not be read, and of training's metrics.
         warnings: table of what was wrong in training, and the step when it was first seen.
         hardness: table of histograms of the similarities, of positives and selected negatives.
         probe: table of what the probes of the encoder measured in training.
         guard: table of the pairs of frames that the pixel guard refuses, per video.
         negatives: folder with sheets of mined negatives, see :meth:`negatives_sheet`.
-        loggers: folder of the other loggers, with the identities that the run has there.
+        loggers: folder of the other loggers, with the run's identities there.
         encoder_config, encoder_weights: the encoder after the last finished epoch.
         backbone_weights, exported: the encoder in torchvision's names; folder of other formats.
         initial: folder with the encoder before training.
         bank: folder with the negative bank after the last finished epoch.
         checkpoints: folder of :attr:`checkpoint`, from which a run is resumed.
-        best: folder with the encoder that a watched metric has found best, see
-            :attr:`best_facts`.
-        failed_batch: the batch whose loss was not finite, with which training has ended.
+        best: folder with the encoder that a watched metric found best, see :attr:`best_facts`.
+        failed_batch: the batch whose loss was not finite, which has ended the training.
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
-        evaluations: folder with a folder of each evaluation on other data, see
-            :meth:`evaluation_of`.
+        evaluations: folder of evaluations on other data, see :meth:`evaluation_of`.
         embeddings: folder with the embeddings that were evaluated.
         embedded: folder with the embeddings of :func:`usucl.embed`.
         report: HTML page.
-        figures: folder with the pictures of the report: :attr:`results_figure`,
-            :attr:`curves_figure`, :attr:`mining_figure`, :attr:`map_figure` and
-            :attr:`contact_sheet`.
+        figures: folder with the pictures of the report, such as :attr:`results_figure`.
     """
 
     def __init__(self, path: str | Path) -> None:

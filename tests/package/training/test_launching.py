@@ -116,7 +116,7 @@ def test_torchrun_starts_the_same_run(videos: Path, alone: Path, tmp_path: Path)
     run = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-addr", "127.0.0.1", "--master-port", "0", "-m", "usucl", "train"),
+            *("--standalone", "-m", "usucl", "train"),
             *(str(videos), "--out", str(out), "--held-out", "--set", *changes),
         ],
         capture_output=True,
