@@ -226,11 +226,11 @@ HEALTHY = {"step": 1, "effective_rank": 40.0, "uniformity": -3.2}
 @pytest.mark.parametrize(
     ("row", "higher", "kinds"),
     [
-        ({}, -0.1, []),
+        ({}, 0.05, []),
         ({}, math.nan, []),
         ({"effective_rank": 3.0}, -0.1, ["collapsing"]),
         ({"uniformity": -0.2}, -0.1, ["collapsing"]),
-        ({}, 0.1, ["negatives above positives"]),
+        ({}, 0.2, ["negatives above positives"]),
     ],
 )
 def test_what_is_past_its_limit(row: dict[str, float], higher: float, kinds: list[str]) -> None:
