@@ -18,7 +18,7 @@ import usucl.training.module as of_training
 from usucl.bank import NegativeBank
 from usucl.data import FrameBatch, FrameBatches
 from usucl.losses import Frames
-from usucl.training.optimiser import make_optimiser
+from usucl.training.optimisation.optimiser import make_optimiser
 
 PARTS = (
     "data",

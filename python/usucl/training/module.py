@@ -21,12 +21,12 @@ from usucl.methods.method import Encode
 from usucl.models import FrameEncoder, MomentumEncoder
 from usucl.models.encoder import untrained
 from usucl.models.normalisation import synchronise
-from usucl.training.accumulation import batches_in_step, begins_step
 from usucl.training.computing import compile_encoder
 from usucl.training.config import TrainingConfig
-from usucl.training.optimiser import make_optimiser
+from usucl.training.optimisation.accumulation import batches_in_step, begins_step
+from usucl.training.optimisation.optimiser import make_optimiser
+from usucl.training.optimisation.schedule import HalfCosines
 from usucl.training.processes.step import SharedEncoder, SharedLoss
-from usucl.training.schedule import HalfCosines
 
 SHUFFLE = 6  # makes the seed of the order of keys another than those of batches
 NUM_FRAMES, RUN = "num_frames", "run"

@@ -15,9 +15,9 @@ from usucl._environment import cache_folder
 from usucl.cli import main
 from usucl.cli.planned import show
 from usucl.run_folder import RunFolder
-from usucl.training import measurement, plan, read_config, train
-from usucl.training.measurement import STEPS
-from usucl.training.planning import Plan
+from usucl.training import plan, read_config, train
+from usucl.training.planning import Plan, measurement
+from usucl.training.planning.measurement import STEPS
 
 OPTIONS: dict[str, Any] = {
     "preset": "paper",

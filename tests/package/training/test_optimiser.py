@@ -16,11 +16,11 @@ from runs import make_data
 from torch import Tensor, nn
 
 from usucl.training import TrainingConfig, read_config, train
-from usucl.training.lars import LARS
 from usucl.training.module import ContrastiveTraining
-from usucl.training.optimiser import make_optimiser
+from usucl.training.optimisation.lars import LARS
+from usucl.training.optimisation.optimiser import make_optimiser
+from usucl.training.optimisation.schedule import HalfCosines
 from usucl.training.options import OptimiserConfig
-from usucl.training.schedule import HalfCosines
 from usucl.training.trainer import Callbacks
 
 

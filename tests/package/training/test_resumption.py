@@ -15,7 +15,7 @@ from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
 from usucl.training.callbacks.health import Health
-from usucl.training.schedule import HalfCosines
+from usucl.training.optimisation.schedule import HalfCosines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

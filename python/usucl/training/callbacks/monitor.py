@@ -19,7 +19,6 @@ from usucl._spread import effective_rank, uniformity
 from usucl._tables import read_table, table_line, write_table
 from usucl.data import FrameBatch
 from usucl.losses import Frames, positive_similarities, share_above_margin
-from usucl.training.accumulation import ends_step
 from usucl.training.callbacks.mining import (
     BINS,
     bank_ages,
@@ -30,6 +29,7 @@ from usucl.training.callbacks.mining import (
 from usucl.training.callbacks.progress import num_images
 from usucl.training.loggers import log_histogram, log_options
 from usucl.training.module import ContrastiveTraining, StepOutput, batches_of
+from usucl.training.optimisation.accumulation import ends_step
 
 COLUMNS = (
     "step",

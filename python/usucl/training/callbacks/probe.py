@@ -65,9 +65,10 @@ class LabelledFrames:
 
     def measure(self, encoder: nn.Module, names: Sequence[str]) -> Iterator[dict[str, float | str]]:
         """Yields the figures of each probe of an encoder that is in evaluation mode."""
-        device = next(encoder.parameters()).device
+        weight = next(encoder.parameters())
+        batches = (normalise(part).to(weight.dtype) for part in self.batches())
         features = torch.cat(
-            [encode(encoder, normalise(part), BATCH, device).features for part in self.batches()]
+            [encode(encoder, batch, BATCH, weight.device).features for batch in batches]
         ).numpy()
         for name in names:
             predicted, order = probes.predict(

@@ -18,9 +18,9 @@ from usucl.data.catalog.sweeps import SWEEPS
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.data.phantom import is_synthetic
 from usucl.losses import build_info
-from usucl.training.accumulation import ends_step
 from usucl.training.config import TrainingConfig
 from usucl.training.module import ContrastiveTraining
+from usucl.training.optimisation.accumulation import ends_step
 
 if TYPE_CHECKING:
     from usucl.training.callbacks.contraction import Contraction

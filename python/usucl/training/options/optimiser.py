@@ -19,7 +19,7 @@ class OptimiserConfig:
 
     Attributes:
         kind: ``"sgd"``, ``"adamw"``, or ``"lars"``, which is SGD for batches of thousands of
-            frames: see :class:`usucl.training.lars.LARS`.
+            frames: see :class:`usucl.training.optimisation.lars.LARS`.
         lr: learning rate at the start. After a warm-up, the greatest one.
         warmup: number of epochs, also a fraction such as 0.5, in which the learning rate first
             rises from 0 to ``lr`` in a straight line. Large learning rates, LARS and transformers

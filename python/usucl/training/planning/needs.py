@@ -14,7 +14,7 @@ from usucl.data.store import StorePlan
 from usucl.data.store.store import THREADS
 from usucl.models import FrameEncoder
 from usucl.training.config import TrainingConfig
-from usucl.training.measurement import Measurement, Memory
+from usucl.training.planning.measurement import Measurement, Memory
 
 WIDER = 0.1  # share by which a range reaches beyond what was measured: it was only a few steps
 AHEAD = 2  # batches that each worker keeps ready

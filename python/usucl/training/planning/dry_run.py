@@ -15,7 +15,7 @@ from usucl.data.sampling.candidates import SLACK, anchor_windows
 from usucl.data.sampling.curriculum import Window
 from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig
-from usucl.training.needs import Needs
+from usucl.training.planning.needs import Needs
 from usucl.training.run import configured, scanned, split, with_flags
 
 MOST_STAGES = 12  # of a curriculum whose windows change with every epoch
@@ -232,7 +232,7 @@ def plan(
             RunFolder(out).check_free(overwrite=overwrite)
         training, rest = split(scanned(config), config)
     from usucl.training.fitting import make_datamodule
-    from usucl.training.measurement import measure as measured
+    from usucl.training.planning.measurement import measure as measured
     from usucl.training.rehearsal import empty_encoder, rehearse
 
     batches = make_datamodule(training, config).batches

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from usucl.training.lars import LARS
+from usucl.training.optimisation.lars import LARS
 from usucl.training.options import OptimiserConfig
 
 
