@@ -168,8 +168,10 @@ def test_a_loss_that_is_not_finite_keeps_its_batch(bank: int, videos: Path, tmp_
     """With a bank, which takes no such embeddings, there is not even a loss."""
     out = tmp_path / "run"
     said = r"got nan at step 2 \(epoch 1, batch 2\), with frames of video_\d \(\d, \d, \d\)"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as raised:
         train(data=videos, out=out, **{**OPTIONS, "lr": 1e30, "bank": bank}, checkpoint_every=1)
+    there_is_one = RunFolder(out).checkpoint.exists()
+    assert ("the last checkpoint before it is kept" in str(raised.value)) == there_is_one
     tensors, facts = read_tensors(RunFolder(out).failed_batch)
     assert (facts["step"], facts["epoch"], facts["loss"]) == ("2", "0", '"nan"')
     assert (

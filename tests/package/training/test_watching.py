@@ -299,6 +299,7 @@ def test_the_remaining_time_counts_pauses_and_does_not_jump() -> None:
         ("logger", ["none", "csv"], "watching.logger must be 'none' alone"),
         ("logger", [], "watching.logger must be 'none' alone or some others"),
         ("probes", [], "watching.probes must be some of knn, linear"),
+        ("probes", "knn", r"must be a list of knn, linear, got 'knn'; did you mean \[knn\]\?"),
         ("probe_every", -1, "watching.probe_every must be >= 0, got -1"),
         ("probe_frames", 1, r"watching.probe_frames must be in \[2, "),
         ("images_every", "often", "watching.images_every must be an integer, got 'often'"),
