@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,11 @@ import torch
 import torchvision
 from runs import make_data
 
-import usucl.finetuning.config as finetuning_presets
-import usucl.training.presets as training_presets
 from usucl.cli import main
+
+# Packages have functions of these names, too.
+training_presets = importlib.import_module("usucl.training.presets")
+finetuning_presets = importlib.import_module("usucl.finetuning.config")
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("training", "watching", "processes", "backbones", "finetuning")
