@@ -60,8 +60,7 @@ class RunFolder:
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
         evaluations: folder of evaluations on other data, see :meth:`evaluation_of`.
-        embeddings: folder with the embeddings that were evaluated.
-        embedded: folder with the embeddings of :func:`usucl.embed`.
+        embeddings, embedded: folders with the embeddings of :func:`usucl.evaluate` and ``embed``.
         report: HTML page.
         figures: folder with the pictures of the report, such as :attr:`results_figure`.
     """
