@@ -154,7 +154,12 @@ class ContrastiveTraining(LightningModule):
             checkpoint["bank"] = self.bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the bank."""
+        """Restores the bank, and takes weights in float64 where they are trained in it.
+
+        Lightning makes them so only after it has loaded them, and would load them rounded.
+        """
+        if self.config.precision == "64-true":
+            self.double()
         if self.bank is not None:
             self.bank.load_state_dict(checkpoint["bank"])
 
