@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import itertools
 import os
@@ -122,22 +123,21 @@ class RunFolder:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether this is a run that ended before its first epoch did: nothing in it was trained.
+        """Whether this is a run that ended before its first checkpoint, so that it begins again.
 
-        A run without its checkpoint is none of these if it holds a trained encoder or results.
+        A run whose checkpoint was lost is none of these if it holds a trained encoder or results.
         """
-        results = (self.checkpoint, self.bank, self.evaluation, self.embeddings, self.embedded)
-        weights, initial = self.encoder_weights, RunFolder(self.initial).encoder_weights
-        return (
-            self.is_run
-            and self.split.is_file()
-            and not self.has_earlier
-            and not any(path.exists() for path in (*results, self.report))
-            and (
-                not weights.is_file()
-                or (initial.is_file() and filecmp.cmp(weights, initial, shallow=False))
-            )
-        )
+        results = (self.checkpoint, self.evaluation, self.embeddings, self.embedded, self.report)
+        if not (self.is_run and self.split.is_file()) or self.has_earlier:
+            return False
+        if any(path.exists() for path in results):
+            return False
+        with contextlib.suppress(FileNotFoundError, DamagedFileError):
+            if read_json(self.facts).get("steps_done") == 0:  # of checkpoints
+                return True  # even with the files of its first epoch, which are written before
+        pair = self.encoder_weights, RunFolder(self.initial).encoder_weights
+        alike = all(file.is_file() for file in pair) and filecmp.cmp(*pair, shallow=False)
+        return not self.bank.exists() and (alike or not pair[0].is_file())
 
     def check_free(self, *, overwrite: bool) -> None:
         """Checks that a new run may be written here.
@@ -243,7 +243,8 @@ class RunFolder:
     @property
     def last_negatives(self) -> Path | None:
         """The latest sheet of mined negatives, if there is one."""
-        return max(self.negatives.glob("epoch_*.png"), key=_number_in, default=None)
+        sheets = self.negatives.glob("epoch_[0-9]*.png")
+        return max(sheets, key=lambda sheet: (len(sheet.name), sheet.name), default=None)
 
     def scan(
         self,
@@ -380,11 +381,6 @@ class RunFolder:
                 if row["part"] == TRAIN or not only_trained
             ]
         )
-
-
-def _number_in(sheet: Path) -> tuple[int, str]:
-    digits = sheet.stem.removeprefix("epoch_")
-    return int(digits) if digits.isdecimal() else -1, sheet.name
 
 
 def different_videos(run: Path, **differences: Sequence[str]) -> None:

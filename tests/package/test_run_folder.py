@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from usucl._files import write_json
 from usucl._tables import read_table
 from usucl.data import VideoCatalog
 from usucl.run_folder import MARK, RunFolder
@@ -349,3 +350,23 @@ def test_a_video_is_known_by_its_links(tmp_path: Path) -> None:
 def test_without_a_split_nothing_is_known(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         held_out(RunFolder(tmp_path), make_videos(tmp_path / "data", "v0"))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, steps: int) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.initial.mkdir(parents=True)
+    run.write_config("seed: 0\n")
+    run.split.write_text("video_id,part\n")
+    RunFolder(run.initial).encoder_weights.write_text("first")
+    run.encoder_weights.write_text("first")
+    assert run.is_unfinished
+    # The encoder and the bank of an epoch are written before its checkpoint.
+    run.encoder_weights.write_text("trained")
+    run.bank.mkdir()
+    assert not run.is_unfinished  # of an earlier version, which may have lost its checkpoint
+    write_json(run.facts, {"steps_done": steps})
+    assert run.is_unfinished == (steps == 0)
+    run.checkpoints.mkdir()
+    run.checkpoint.write_text("checkpoint")
+    assert not run.is_unfinished

@@ -74,7 +74,14 @@ class RoundRobinBank:
         return self.local.ages()
 
     def enqueue(self, frames: Frames) -> None:
-        """Puts frames, the same on all ranks, into the parts; see :meth:`NegativeBank.enqueue`."""
+        """Puts frames, the same on all ranks, into the parts; see :meth:`NegativeBank.enqueue`.
+
+        Raises:
+            ValueError, TypeError: see there. All ranks tell a frame that is not finite, for the
+                one that would get it would leave the others waiting.
+        """
+        for row in (~frames.embedding.isfinite().all(1)).nonzero():
+            raise ValueError(f"frames.embedding must be finite, row {int(row)} is not")
         number = torch.arange(self.enqueued, self.enqueued + len(frames.video))
         mine = number % self.capacity % self._exchange.size == self._exchange.rank
         self._count(self.enqueued + len(number))

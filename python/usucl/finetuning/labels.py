@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from usucl._warnings import outside
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.catalog.folds import assign_folds
 from usucl.data.catalog.patients import UNIT, Patients
@@ -172,7 +173,8 @@ def _having(targets: Sequence[IntArray], group: IntArray, classes: int) -> list[
 def _warn(found: Labelled, doubt: str) -> None:
     if doubt:
         warnings.warn(
-            f"{doubt}; name the patients in {LABELS}, or by patient_pattern", stacklevel=5
+            f"{doubt}; name the patients in {LABELS}, or by patient_pattern",
+            stacklevel=outside(),
         )
     having = _having(found.targets, found.group, len(found.classes))
     number = len(found.folds)
@@ -191,7 +193,7 @@ def _warn(found: Labelled, doubt: str) -> None:
             warnings.warn(
                 f"{told}; leave it out or put it together with another by "
                 f"classes, as in --set 'classes={{{name}: null}}'",
-                stacklevel=5,
+                stacklevel=outside(),
             )
     for fold in found.folds:
         learned = {c for v in np.flatnonzero(found.fold != fold) for c in found.targets[v].tolist()}

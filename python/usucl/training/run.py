@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usucl._progress import job
 from usucl._terminal import say
+from usucl._warnings import outside
 from usucl.data import VideoCatalog
 from usucl.data.catalog.tables.columns import LABELS
 from usucl.run_folder import RunFolder
@@ -265,6 +266,6 @@ def split(catalog: VideoCatalog, config: TrainingConfig) -> tuple[VideoCatalog, 
         warnings.warn(
             f"{catalog.patient_doubt}; name the patients in {LABELS}, or by --patient-pattern, for "
             "which usucl data check makes suggestions",
-            stacklevel=4,  # of whoever called train, which a job is around
+            stacklevel=outside(),
         )
     return training, held_out

@@ -6,6 +6,7 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from usucl.bank import NegativeBank, ShardedBank
+from usucl.bank.round_robin import RoundRobinBank
 from usucl.bank.sharded import redistributed
 from usucl.losses import Frames
 
@@ -189,3 +191,13 @@ def merged(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 def test_without_processes() -> None:
     with pytest.raises(RuntimeError, match=r"initialised torch\.distributed"):
         ShardedBank(NegativeBank(4, 5))
+
+
+def test_every_rank_refuses_frames_that_are_not_finite() -> None:
+    bank = RoundRobinBank.__new__(RoundRobinBank)  # without the other rank
+    bank._exchange = SimpleNamespace(rank=0, size=2)  # type: ignore[assignment]
+    bank.capacity, bank.enqueued, bank.local = 4, 0, NegativeBank(2, 2)
+    embedding = torch.tensor([[1.0, 0.0], [torch.nan, 0.0]])  # the second frame is for rank 1
+    with pytest.raises(ValueError, match="must be finite, row 1 is not"):
+        bank.enqueue(Frames(embedding, torch.arange(2), torch.zeros(2)))
+    assert len(bank) == 0

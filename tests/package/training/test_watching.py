@@ -380,3 +380,24 @@ def test_other_loggers_go_on_with_the_same_run(
     assert wandb.parameters["loss"]["cross_k"] == 4
     assert [Path(path).name for path in wandb.pictures] == ["epoch_0001.png"] and wandb.finished
     assert not (out / "tensorboard").exists()
+
+
+def test_an_encoder_in_float64_is_probed_and_kept_before_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is not there when an epoch has its checkpoint never comes: the epoch is not done again.
+    out, there = tmp_path / "run", []
+    monkeypatch.setattr(
+        "usucl.training.checkpoint.Checkpoints.save_checkpoint",
+        lambda *_, **__: there.append((out / "best" / "best.json").is_file()),
+    )
+    train(
+        data=make_data(tmp_path / "data", videos=6, frames=3),
+        out=out,
+        held_out=(),
+        **{"backbone": "resnet10", "image_size": 32, "dim": 8, "epochs": 1, "steps_per_epoch": 1},
+        **{"sampling.videos": 2, "sampling.frames": 2, "probe_every": 1},
+        precision="64-true",
+        progress=False,
+    )
+    assert there == [True]

@@ -13,15 +13,15 @@ from torch import Tensor
 class FrameBatch(NamedTuple):
     """One training batch of N anchors with k sampled intra-video negatives each.
 
-    Views are normalised float32 images. Where a video has no frame inside the window, the
-    negative's time is NaN, which no temporal window contains, and its view shows the anchor.
-    The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives; the
-    offset of its positives is known all the same.
+    Views are normalised float32 images of C channels, 3 or 1. Where a video has no frame inside the
+    window, the negative's time is NaN, which no temporal window contains, and its view shows the
+    anchor. The time of an anchor is NaN where the pixel guard leaves it no intra-video negatives;
+    the offset of its positives is known all the same.
     """
 
-    anchor_view: Tensor  # float32 [N, 3, S, S]
-    positive_view: Tensor  # float32 [N, 3, S, S], a near frame; [N, R, 3, S, S] for R > 1 of them
-    negative_view: Tensor  # float32 [N, k, 3, S, S]
+    anchor_view: Tensor  # float32 [N, C, S, S]
+    positive_view: Tensor  # float32 [N, C, S, S], a near frame; [N, R, C, S, S] for R > 1 of them
+    negative_view: Tensor  # float32 [N, k, C, S, S]
     video: Tensor  # int64 [N], index in the catalogue
     time: Tensor  # float32 [N], of the anchor, in ``time_unit``
     patient: Tensor  # int64 [N], -1 where unknown
@@ -38,7 +38,7 @@ class BatchPart(NamedTuple):
     Attributes:
         whole: the whole batch. In its views every image is its number in the batch, an int64 tensor
             ``[1, 1, 1]``.
-        images: float32 ``[n, 3, S, S]``, the images that this process has.
+        images: float32 ``[n, C, S, S]``, the images that this process has.
         number: int64 ``[n]``, their numbers.
         owner: int64, the process that has each image of the whole batch.
     """

@@ -63,7 +63,6 @@ class Step:
 
     Attributes:
         batch: its frames.
-        part: what this process has of it, if several share it; None for all.
         output: its results.
         batches: all batches.
         unit: unit of the times, in words.
@@ -71,7 +70,6 @@ class Step:
     """
 
     batch: FrameBatch
-    part: BatchPart | None
     output: StepOutput
     batches: FrameBatches
     unit: str
@@ -86,12 +84,12 @@ class Step:
             best = int(similarity[anchor].argmax())
             limit = float(similarity[anchor, best])
             view = self.batch.positive_view[anchor]
-            positive = self._picture(view if view.dim() == 3 else view[best])
+            positive = _picture(view if view.dim() == 3 else view[best])
             entry = self.batches.catalog.entries[int(self.batch.video[anchor])]
             frame = f"frame {int(self.batch.frame[anchor])}"
             about = tuple(filter(None, (entry.id, frame, entry.label)))
             yield [
-                Tile(self._picture(self.batch.anchor_view[anchor]), about),
+                Tile(_picture(self.batch.anchor_view[anchor]), about),
                 Tile(positive, (f"{limit:.3f}", near)),
                 self._hardest(anchor, "intra", limit),
                 self._hardest(anchor, "cross", limit),
@@ -104,8 +102,6 @@ class Step:
         ranks: dict[int, int] = {}
         order: list[tuple[int, int, int]] = []
         for row in torch.nonzero(found[: len(self.batch.video)].any(1)).flatten().tolist():
-            if self._picture(self.batch.anchor_view[row]) is None:
-                continue
             video = int(self.batch.video[row])
             ranks[video] = ranks.get(video, -1) + 1
             order.append((ranks[video], len(order), row))
@@ -156,14 +152,14 @@ class Step:
         if k and len(block.video) == n * k:
             row, column = divmod(index, k)
             video, time = int(batch.video[row]), float(batch.negative_time[row, column])
-            return self._shown(batch.negative_view[row, column], video, time)
+            return Key(_picture(batch.negative_view[row, column]), video, time)
         if len(block.video) == n * (1 + views):
             view, row = divmod(index, n)
             image = batch.anchor_view[row]
             if view:
                 image = batch.positive_view[row]
                 image = image if image.dim() == 3 else image[view - 1]
-            return self._shown(image, int(batch.video[row]), float(batch.time[row]))
+            return Key(_picture(image), int(batch.video[row]), float(batch.time[row]))
         return Key(None, int(block.video[index]), float(block.time[index]))
 
     def _of_bank(self, anchor: int, block: Frames, index: int, similarity: float) -> Key:
@@ -173,19 +169,6 @@ class Step:
             return Key(None, -1, math.nan)  # the step itself has put another frame there
         video, time = int(block.video[index]), float(block.time[index])
         return Key(self._stored(video, time), video, time)
-
-    def _shown(self, view: Tensor, video: int, time: float) -> Key:
-        image = self._picture(view)
-        return Key(self._stored(video, time) if image is None else image, video, time)
-
-    def _picture(self, view: Tensor) -> Tensor | None:
-        """Returns a view as uint8 ``[3, H, W]``; None for one that another process has."""
-        if self.part is not None:
-            own = torch.nonzero(self.part.number == int(view)).flatten().tolist()
-            if not own:
-                return None
-            view = self.part.images[own[0]]
-        return _picture(view)
 
     def _stored(self, video: int, time: float) -> Tensor | None:
         """Returns the frame of a video at a time, without augmentation; None if it is unknown."""
@@ -240,9 +223,7 @@ class NegativesSheet(Callback):
         if isinstance(batch, BatchPart):
             batch = batches[trainer.current_epoch, batch_idx]  # with the images of all processes
         unit = UNITS[pl_module.config.sampling.time_unit]
-        part = batch if isinstance(batch, BatchPart) else None
-        whole = batch if isinstance(batch, FrameBatch) else batch.whole
-        rows = list(Step(whole, part, outputs, batches, unit, has_bank).rows(self.anchors))
+        rows = list(Step(batch, outputs, batches, unit, has_bank).rows(self.anchors))
         path = self.run.negatives_sheet(epoch)
         draw(rows, f"Negatives mined in epoch {epoch}, step {trainer.global_step}", path)
         log_picture(trainer.loggers, "negatives", path, trainer.global_step)

@@ -117,10 +117,14 @@ class ProgressCallback(Callback):
         """Sets how many steps there are, and how many a resumed run has behind it."""
         self._all = int(trainer.estimated_stepping_batches)
         self.bar.restart(trainer.global_step, self._all)
+        self._name_epoch(trainer)  # one that goes on has no start
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Names the epoch, counted from 1."""
+        """Begins an epoch."""
         self.pace.epoch()
+        self._name_epoch(trainer)
+
+    def _name_epoch(self, trainer: Trainer) -> None:
         self.bar.update(what=f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
 
     def on_train_batch_end(

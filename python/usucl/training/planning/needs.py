@@ -69,7 +69,7 @@ class Needs:
             momentum_encoder=weights if config.make_method().momentum is not None else 0,
             bank=config.key.bank * (4 * config.encoder.dim + BESIDE),
             activations=0,
-            batch=images * 3 * config.encoder.image_size**2 * 4,
+            batch=images * config.encoder.channels * config.encoder.image_size**2 * 4,
             peak=0,
         )
 

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import IO, Any, NamedTuple
 
 from usucl._progress import left_to_others, listening
+from usucl._warnings import outside
 from usucl.training.processes.together import LostRankError
 
 CHILD = "usucl.training.processes.child"
@@ -231,7 +232,7 @@ def _warn(told: queue.SimpleQueue[tuple[int, Report]]) -> None:
         except queue.Empty:
             return
         if rank == 0 and isinstance(report.value, Warning):
-            warnings.warn(report.value, stacklevel=4)
+            warnings.warn(report.value, stacklevel=outside())
 
 
 def _end(children: list[Child], number: int, seconds: float) -> None:
