@@ -186,7 +186,7 @@ class RunFolder:
         A run that was set aside comes back, unless the new one has a checkpoint, and half-written
         files are removed.
         """
-        for folder in (self.path, self.checkpoints, self.initial, self._earlier):
+        for folder in (self.path, self.checkpoints, self.initial, self.best, self._earlier):
             for file in folder.glob(".*.tmp"):
                 if is_left_over(file):
                     file.unlink(missing_ok=True)
