@@ -79,6 +79,7 @@ def fit(
     if resume:
         run.recover()
         done = check_checkpoint(run, config, parts[0])
+        run.recover()  # a process that was killed may have left half a checkpoint
         datamodule.first = (done.epochs, done.batches or 0)
         if done.batches is not None:
             say(

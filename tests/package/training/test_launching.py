@@ -115,7 +115,8 @@ def test_a_lost_rank_ends_all_and_one_process_goes_on(
 
 def test_torchrun_starts_the_same_run(videos: Path, alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    changes = [f"{name}={value}" for name, value in OPTIONS.items()]
+    options = {**OPTIONS, "watching.probe_every": 1}  # which rank 0 alone does and saves
+    changes = [f"{name}={value}" for name, value in options.items()]
     run = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
@@ -131,3 +132,4 @@ def test_torchrun_starts_the_same_run(videos: Path, alone: Path, tmp_path: Path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("Encoder: ") <= 1 and "warning" not in run.stderr
     assert_as(out, alone)
+    assert "probe_knn_balanced_accuracy" in RunFolder(out).best_facts.read_text()
