@@ -31,22 +31,9 @@ from usucl.training.callbacks.progress import Pace
 from usucl.training.callbacks.saving import Saving
 from usucl.training.finished import summary_rows
 
-TINY = {
-    "preset": "dense",
-    "backbone": "resnet10",
-    "image_size": 32,
-    "dim": 8,
-    "epochs": 2,
-    "videos": 4,
-    "frames": 3,
-    "steps_per_epoch": 2,
-    "cross_k": 4,
-    "bank": 40,
-    "max_similarity": 0.999,
-    "soft_nn_temperature": 0.1,
-    "log_every": 1,
-    "progress": False,
-}
+TINY = {"preset": "dense", "backbone": "resnet10", "image_size": 32, "dim": 8, "progress": False}
+TINY |= {"epochs": 2, "videos": 4, "frames": 3, "steps_per_epoch": 2, "log_every": 1}
+TINY |= {"cross_k": 4, "bank": 40, "max_similarity": 0.999, "soft_nn_temperature": 0.1}
 EVERYTHING = {"probe_every": 1, "probes": ["knn", "linear"], "images_every": 1, "images": 2}
 NEW = COLUMNS[COLUMNS.index("window_hi") + 1 :]
 
