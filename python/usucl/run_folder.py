@@ -144,7 +144,7 @@ class RunFolder:
 
         Raises:
             FileExistsError: it is a file, or not empty (with ``overwrite``, it may be a run; a run
-                that ended before its first epoch did may be there anyway).
+                that ended before its first checkpoint may be there anyway).
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"out must be a folder, got the file {self.path}")

@@ -163,8 +163,8 @@ def train(
     from usucl import training
     from usucl.cli import finished
     from usucl.run_folder import RunFolder
-    from usucl.training.finished import show_summary
     from usucl.training.processes.world import World
+    from usucl.training.summary import show_summary
 
     checkpoint = RunFolder(out).checkpoint
     before = _written(checkpoint)

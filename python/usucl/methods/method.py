@@ -18,7 +18,7 @@ from usucl.data.sampling.clock import TimeUnit
 from usucl.losses import Frames, LossInputs
 
 Encode = Callable[[Tensor], Tensor]
-"""Maps normalised images ``[B, 3, S, S]`` to embeddings ``[B, dim]``."""
+"""Maps normalised images ``[B, channels, S, S]`` to embeddings ``[B, dim]``."""
 
 MOST_WORKERS = 1024
 MOST_POSITIVES = 1024

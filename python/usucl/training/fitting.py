@@ -24,7 +24,7 @@ from usucl.models.weights import left_out_in_words
 from usucl.run_folder import RunFolder
 from usucl.training.callbacks.health import WarningsTable
 from usucl.training.callbacks.monitor import MetricsTable
-from usucl.training.callbacks.progress import summary
+from usucl.training.callbacks.progress import run_rows
 from usucl.training.callbacks.record import RunRecord
 from usucl.training.callbacks.saving import random_states, restore_random
 from usucl.training.callbacks.stopping import Stopped
@@ -32,7 +32,6 @@ from usucl.training.checkpoint import ADVICE
 from usucl.training.computing import check_device, settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
-from usucl.training.finished import show_summary
 from usucl.training.loggers import close_loggers, make_loggers
 from usucl.training.module import ContrastiveTraining
 from usucl.training.processes.together import LostRankError, Together
@@ -40,6 +39,7 @@ from usucl.training.processes.world import World
 from usucl.training.provenance import data_facts
 from usucl.training.rehearsal import rehearse
 from usucl.training.resumption import Position, check_checkpoint, new_id
+from usucl.training.summary import show_summary
 from usucl.training.trainer import Callbacks, make_trainer, progress_callbacks
 
 
@@ -222,7 +222,7 @@ def _fit(
     trainer = make_trainer(run, config, [*callbacks, *shown], loggers, world)
     if listening():
         epochs = 0 if done is None else done.epochs
-        rows = summary(module, datamodule.batches, held_out, trainer, epochs)
+        rows = run_rows(module, datamodule.batches, held_out, trainer, epochs)
         table(["", ""], rows, title=str(run.path))
     check_device(config, trainer.strategy.root_device)
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming

@@ -154,12 +154,9 @@ class ContrastiveTraining(LightningModule):
             checkpoint["bank"] = self.bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the bank, and takes weights in float64 where they are trained in it.
-
-        Lightning makes them so only after it has loaded them, and would load them rounded.
-        """
+        """Restores the bank; the weights are loaded next."""
         if self.config.precision == "64-true":
-            self.double()
+            self.double()  # Lightning does it after they are loaded, which would round them
         if self.bank is not None:
             self.bank.load_state_dict(checkpoint["bank"])
 
@@ -184,7 +181,7 @@ class ContrastiveTraining(LightningModule):
             losses, found = contrastive_loss(own, reduction="none", **vars(options))
             loss, selection = share.together(losses, found, own.negatives)
         self._enqueue(self.method.bank_after(inputs))
-        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("loss", loss, logger=False)
         self.stopwatch.lap("loss")
         self._lap_in_backward(loss, inputs)
         self._batches = batches_in_step(self.trainer, batch_idx)

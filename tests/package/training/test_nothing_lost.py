@@ -28,6 +28,7 @@ from usucl.training.callbacks.monitor import Monitor
 from usucl.training.callbacks.saving import save_best
 from usucl.training.callbacks.stopping import Stopped, Stopping
 from usucl.training.checkpoint import read_checkpoint
+from usucl.training.module import ContrastiveTraining
 from usucl.training.options import SavingConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -277,3 +278,13 @@ def test_killed_runs_end_as_if_they_had_not_been(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("kill ") == 2 and "equal to the bit" in done.stdout
+
+
+def test_weights_in_float64_are_not_rounded_when_they_are_restored() -> None:
+    options = {"backbone": "resnet10", "image_size": 32, "precision": "64-true"}
+    module = ContrastiveTraining(read_config("dense", options), restored=True)
+    state = {name: value.double() / 3 for name, value in module.state_dict().items()}
+    module.on_load_checkpoint({})
+    module.load_state_dict(state)
+    weight = module.encoder.get_parameter("backbone.conv1.weight")
+    assert torch.equal(weight, state["encoder.backbone.conv1.weight"])

@@ -29,7 +29,7 @@ from usucl.training.callbacks.monitor import COLUMNS
 from usucl.training.callbacks.probe import LabelledFrames, evaluation_mode, labelled_frames
 from usucl.training.callbacks.progress import Pace
 from usucl.training.callbacks.saving import Saving
-from usucl.training.finished import summary_rows
+from usucl.training.summary import summary_rows
 
 TINY = {"preset": "dense", "backbone": "resnet10", "image_size": 32, "dim": 8, "progress": False}
 TINY |= {"epochs": 2, "videos": 4, "frames": 3, "steps_per_epoch": 2, "log_every": 1}

@@ -166,7 +166,7 @@ class ProgressCallback(Callback):
             )
 
 
-def summary(
+def run_rows(
     module: ContrastiveTraining,
     batches: FrameBatches,
     held_out: VideoCatalog,
