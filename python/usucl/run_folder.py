@@ -61,8 +61,7 @@ class RunFolder:
         tensorboard: folder with the metrics for TensorBoard.
         evaluation: all measured figures, JSON.
         evaluations: folder of evaluations on other data, see :meth:`evaluation_of`.
-        embeddings: folder with the embeddings that were evaluated.
-        embedded: folder with the embeddings of :func:`usucl.embed`.
+        embeddings, embedded: folders with the embeddings of :func:`usucl.evaluate` and ``embed``.
         report: HTML page.
         figures: folder with the pictures of the report, such as :attr:`results_figure`.
     """
@@ -186,8 +185,8 @@ class RunFolder:
         A run that was set aside comes back, unless the new one has a checkpoint, and half-written
         files are removed.
         """
-        written = self.path, self.checkpoints, self.initial, self.best, self.negatives, self.loggers
-        for folder in (*written, self._earlier):
+        written = self.checkpoints, self.initial, self.bank, self.best, self.negatives
+        for folder in (self.path, *written, self._earlier):
             for file in folder.glob(".*.tmp"):
                 if is_left_over(file):
                     file.unlink(missing_ok=True)

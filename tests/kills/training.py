@@ -71,7 +71,8 @@ def kill(process: BaseProcess, out: Path, draw: random.Random, moment: str) -> s
             time.sleep(0.005)
         if moment == "steps":
             time.sleep(draw.uniform(0, 0.3))
-    while moment == "writing" and goes_on() and not [*checkpoints.glob(".*.tmp")]:
+    before = {*checkpoints.glob(".*.tmp")}
+    while moment == "writing" and goes_on() and not {*checkpoints.glob(".*.tmp")} - before:
         pass
     time.sleep(draw.uniform(0, 0.05) if moment == "writing" else 0)
     if not process.is_alive():

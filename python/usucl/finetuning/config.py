@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -237,6 +238,8 @@ def _parsed(values: Mapping[str, Any]) -> FinetuningConfig:
     for name, value in values.items():
         if isinstance(value, UltrasoundAugmentation):
             value = value.options()
+        if name == "classes":
+            value = _labels(value)
         given[name] = str(value) if isinstance(value, Path) else value
         if value is None and NoneType not in get_args(kinds[name]):
             raise ValueError(f"{name} must be {in_words(kinds[name])}, got null")
@@ -251,6 +254,28 @@ def _parsed(values: Mapping[str, Any]) -> FinetuningConfig:
                 words = in_words(kinds[name])
                 raise ValueError(f"{name} must be {words}, got {value!r}") from error
         raise
+
+
+def _labels(classes: Any) -> Any:
+    """Returns ``classes`` with labels as they are written, which YAML may take for numbers.
+
+    What is no mapping of labels to labels or null stays as it is, for the parser to refuse.
+    """
+    if isinstance(classes, str):
+        with contextlib.suppress(yaml.YAMLError):
+            node = yaml.compose(classes, Loader=yaml.SafeLoader)
+            if isinstance(node, yaml.MappingNode) and all(
+                isinstance(part, yaml.ScalarNode) for pair in node.value for part in pair
+            ):
+                null = "tag:yaml.org,2002:null"
+                return {k.value: None if v.tag == null else v.value for k, v in node.value}
+    if isinstance(classes, Mapping):
+        return {_label(k): _label(v) for k, v in classes.items()}
+    return classes
+
+
+def _label(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 _NAMES = tuple(inspect.signature(FinetuningConfig).parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from usucl._environment import Machine, version_of
 from usucl._files import DamagedFileError, check_writable, read_json, remove, write_json
@@ -25,7 +27,7 @@ from usucl.finetuning.classifier import save_classifier
 from usucl.finetuning.config import FinetuningConfig, read_config
 from usucl.finetuning.figures import Figures, measure
 from usucl.finetuning.fold import Epoch, Fitted, first_encoder, fit, probabilities
-from usucl.finetuning.folder import FinetuneFolder
+from usucl.finetuning.folder import FOLD, FinetuneFolder
 from usucl.finetuning.labels import VIDEOS, Labelled, Parts, labelled, parts_of
 from usucl.finetuning.predictions import (
     Tested,
@@ -40,7 +42,6 @@ from usucl.run_folder import RunFolder
 from usucl.training.processes.world import World
 
 FINAL = 2**31  # stands for the number of a fold where random numbers are drawn
-FOLD = "fold.json"
 
 
 @job(
@@ -137,6 +138,7 @@ def finetune(
     check_writable(folder.path)
     if resume:
         _check_videos(folder, found)
+        folder.check_first_weights(_digest(encoder))
     else:
         folder.set_aside()
     try:
@@ -175,6 +177,15 @@ def _check_videos(folder: FinetuneFolder, found: Labelled) -> None:
         )
 
 
+def _digest(encoder: FrameEncoder) -> str:
+    """Returns what tells one encoder's weights from another's."""
+    digest = hashlib.sha256()
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _seen(
     config: FinetuningConfig, catalog: VideoCatalog, found: Labelled
 ) -> tuple[bool, ...] | None:
@@ -205,6 +216,7 @@ class _Finetuning:
     ) -> None:
         self.folder, self.config, self.found = folder, config, found
         self.seen, self.encoder, self.catalog = seen, encoder, catalog
+        self.first_weights = _digest(encoder)
         self.frames: Frames
 
     def result(self) -> Finetuning:
@@ -280,7 +292,8 @@ class _Finetuning:
     def _finish(self, out: Path, record: Fold, fitted: Fitted) -> None:
         """Writes the last file of a fold, which says that it is finished."""
         epochs = [asdict(epoch) for epoch in fitted.epochs]
-        table = asdict(record) | {"not_fitted": list(record.not_fitted), "history": epochs}
+        besides = {"history": epochs, "first_weights": self.first_weights}
+        table = asdict(record) | {"not_fitted": list(record.not_fitted)} | besides
         write_json(out / FOLD, table)
 
     def _train_final(self, parts: Parts, epochs: int, bar: Stage) -> None:
@@ -304,7 +317,8 @@ class _Finetuning:
         path = self.folder.fold(fold) / FOLD
         try:
             table = read_json(path)
-            table.pop("history")
+            for name in ("history", "first_weights"):
+                table.pop(name, None)
             record = Fold(**{**table, "not_fitted": tuple(table["not_fitted"])})
         except (KeyError, TypeError) as error:
             raise DamagedFileError(path, f"it is no record of a fold: {error}") from error

@@ -6,11 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
-from usucl._files import is_left_over, remove, write_atomically
+from usucl._files import is_left_over, read_json, remove, write_atomically
 from usucl.run_folder import RunFolder
 
 MARK = "# usucl fine-tuning: overwrite replaces the results beside this file\n"
 """First line of the config, which identifies a folder as a fine-tuning."""
+
+FOLD = "fold.json"
+"""Name of the record of a finished classifier, beside it."""
 
 
 class FinetuneFolder:
@@ -56,7 +59,7 @@ class FinetuneFolder:
     def is_unfinished(self) -> bool:
         """Whether this is a fine-tuning that ended before its first fold did."""
         earlier = (self._earlier / self.config.name).is_file()
-        return self.is_finetuning and not earlier and not any(self.folds.glob("*/fold.json"))
+        return self.is_finetuning and not earlier and not any(self.folds.glob(f"*/{FOLD}"))
 
     def check_free(self, *, overwrite: bool) -> None:
         """Checks that a new fine-tuning may be written here.
@@ -78,6 +81,15 @@ class FinetuneFolder:
                 f"{self.path} holds a fine-tuning: give overwrite=True to replace it, or "
                 "resume=True to continue it"
             )
+
+    def check_first_weights(self, digest: str) -> None:
+        """Raises ValueError if a finished classifier began with weights of another digest."""
+        for path in (*self.folds.glob(f"*/{FOLD}"), self.final / FOLD):
+            if path.is_file() and read_json(path).get("first_weights", digest) != digest:
+                raise ValueError(
+                    f"run must hold the encoder with which {path.parent} began, got another, or it "
+                    "was trained on since; start again with overwrite=True"
+                )
 
     def write_config(self, text: str) -> None:
         """Writes the options, which mark the folder as a fine-tuning."""
@@ -114,7 +126,7 @@ class FinetuneFolder:
         if not self._earlier.is_dir():
             return
         if (self._earlier / self.config.name).is_file():
-            if any(self.folds.glob("*/fold.json")):
+            if any(self.folds.glob(f"*/{FOLD}")):
                 self.forget_earlier()
                 return
             for entry in self._entries:

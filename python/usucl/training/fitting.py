@@ -77,7 +77,9 @@ def fit(
     before = {file: file.read_bytes() for file in (run.config, run.split)} if resume else {}
     done = None
     if resume:
+        run.recover()
         done = check_checkpoint(run, config, parts[0])
+        run.recover()  # a process that was killed may have left half a checkpoint
         datamodule.first = (done.epochs, done.batches or 0)
         if done.batches is not None:
             say(

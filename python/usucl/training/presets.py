@@ -311,7 +311,8 @@ def _said(error: ArgumentError, defaults: Mapping[str, Any], values: Mapping[str
     if not found or found[1] not in values:
         return " ".join(str(error).split())
     kind, value = _kind(found[1], defaults), values[found[1]]
-    near = did_you_mean(value, _choices(kind)) if isinstance(value, str) else ""
+    form = "[{}]" if get_origin(kind) is tuple else "{}"
+    near = did_you_mean(value, _choices(kind), form=form.format) if isinstance(value, str) else ""
     return f"{found[1]} must be {in_words(kind)}, got {value!r}{near}"
 
 

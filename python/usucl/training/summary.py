@@ -50,7 +50,8 @@ def summary_rows(run: RunFolder) -> Iterator[tuple[str, str]]:
     yield from _probes(_rows(run, "probe"))
     if told := _rows(run, "warnings"):
         number = f"{len(told)} warning{'s' if len(told) > 1 else ''}"
-        yield "warnings", f"{number}, the last one: {told[-1]['warning']}"
+        step = told[-1]["step"]
+        yield "warnings", f"{number} in {run.warnings.name}, the last one at step {step}"
 
 
 def _probes(rows: list[dict[str, str]]) -> Iterator[tuple[str, str]]:

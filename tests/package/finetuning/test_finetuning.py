@@ -156,6 +156,10 @@ def test_an_interrupted_one_goes_on(
         finetune(**given, progress=False, **OPTIONS)
     with pytest.raises(ValueError, match=r"epochs must be as in .* 2, got 3"):
         finetune(out=folder / "again", resume=True, progress=False, epochs=3)
+    config = (folder / "again" / "config.yaml").read_bytes()
+    with pytest.raises(ValueError, match=r"run must hold the encoder with which .*0 began"):
+        finetune(**given | {"run": folder / "run" / "initial"}, resume=True, progress=False)
+    assert (folder / "again" / "config.yaml").read_bytes() == config
     calls += [None, None]
     assert main(["finetune", "--out", str(folder / "again"), "--resume", "--no-report"]) == 0
     assert "1 of 2 folds are finished" in capsys.readouterr().err

@@ -41,6 +41,18 @@ def test_a_config_reads_what_it_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("{0: null, 01: yes}", {"0": None, "01": "yes"}),
+        ("{a: ~, no: 'null'}", {"a": None, "no": "null"}),
+        ({0: None, "b": 1.5}, {"0": None, "b": "1.5"}),
+    ],
+)
+def test_labels_may_look_like_numbers(given: Any, meant: dict[str, str | None]) -> None:
+    assert read_config("default", {"classes": given}).classes == meant
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"epoch": 1}, "epoch is no option of a fine-tuning; did you mean epochs?"),

@@ -106,9 +106,9 @@ def test_one_call_moves_all_parameters_to_the_bit() -> None:
     encoder = nn.Module()
     encoder.image = nn.Parameter(torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last))
     encoder.bias = nn.Parameter(torch.randn(7))
-    encoder.double = nn.Parameter(torch.randn(2, 2, dtype=torch.float64))
-    encoder.half = nn.Parameter(torch.randn(5, dtype=torch.bfloat16))
-    encoder.count = nn.Parameter(torch.tensor(3), requires_grad=False)
+    encoder.in_float64 = nn.Parameter(torch.randn(2, 2, dtype=torch.float64))
+    encoder.in_bfloat16 = nn.Parameter(torch.randn(5, dtype=torch.bfloat16))
+    encoder.number = nn.Parameter(torch.tensor(3), requires_grad=False)
     for momentum in (0.999, 0.3, 0.0, 1.0):
         average = MomentumEncoder(encoder, momentum)
         average.encoder.image.data = average.encoder.image.data.contiguous()

@@ -21,6 +21,7 @@ from usucl.data import VideoError
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
 from usucl.training import read_config, train
+from usucl.training.callbacks import saving
 from usucl.training.callbacks.contraction import past_limits
 from usucl.training.callbacks.finite import FiniteLoss
 from usucl.training.callbacks.monitor import Monitor
@@ -160,6 +161,7 @@ def test_vanished_videos_and_a_full_disk_keep_the_last_checkpoint(
             train(out=out, resume=True, progress=False)
     assert step_of(out) == 4
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["last.ckpt"]
+    (out / "checkpoints" / f".last.ckpt.{2**22 + 1}.tmp").write_bytes(b"of a killed process")
     train(out=out, resume=True, progress=False)
     assert differences(out, whole) == []
 
@@ -169,8 +171,10 @@ def test_a_loss_that_is_not_finite_keeps_its_batch(bank: int, videos: Path, tmp_
     """With a bank, which takes no such embeddings, there is not even a loss."""
     out = tmp_path / "run"
     said = r"got nan at step 2 \(epoch 1, batch 2\), with frames of video_\d \(\d, \d, \d\)"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as raised:
         train(data=videos, out=out, **{**OPTIONS, "lr": 1e30, "bank": bank}, checkpoint_every=1)
+    there_is_one = RunFolder(out).checkpoint.exists()
+    assert ("the last checkpoint before it is kept" in str(raised.value)) == there_is_one
     tensors, facts = read_tensors(RunFolder(out).failed_batch)
     assert (facts["step"], facts["epoch"], facts["loss"]) == ("2", "0", '"nan"')
     assert (
@@ -227,15 +231,27 @@ HEALTHY = {"step": 1, "effective_rank": 40.0, "uniformity": -3.2}
 @pytest.mark.parametrize(
     ("row", "higher", "kinds"),
     [
-        ({}, -0.1, []),
+        ({}, 0.05, []),
         ({}, math.nan, []),
         ({"effective_rank": 3.0}, -0.1, ["collapsing"]),
         ({"uniformity": -0.2}, -0.1, ["collapsing"]),
-        ({}, 0.1, ["negatives above positives"]),
+        ({}, 0.2, ["negatives above positives"]),
     ],
 )
 def test_what_is_past_its_limit(row: dict[str, float], higher: float, kinds: list[str]) -> None:
     assert [*past_limits({**HEALTHY, **row}, 64, higher)] == kinds
+
+
+def test_the_best_encoder_is_not_later_than_its_checkpoint(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed between the two does the end of the epoch again, and the best one."""
+    order, save = [], torch.save
+    monkeypatch.setattr(saving, "save_best", lambda *_: order.append("best"))
+    monkeypatch.setattr(torch, "save", lambda *args: (order.append("checkpoint"), save(*args)))
+    options = {**OPTIONS, "epochs": 1, "steps_per_epoch": 1}
+    train(data=videos, out=tmp_path / "run", **options, probe_every=1)
+    assert order == ["best", "checkpoint"]
 
 
 def test_the_best_encoder_is_kept(whole: Path, tmp_path: Path) -> None:

@@ -361,7 +361,10 @@ def test_a_presets_own_seed_and_held_out_stand(
 @pytest.mark.usefixtures("no_fit")
 def test_options_cannot_change_on_resumption(videos: Path, tmp_path: Path) -> None:
     out = train(data=videos, out=tmp_path / "run", **DENSE)
-    checkpoint = {**dict.fromkeys([*PARTS, "bank"]), "run": {"id": RunFolder(out).id}}
+    done = {"current": {"ready": 1, "processed": 1}}
+    loops = {"fit_loop": {"epoch_progress": done, "epoch_loop.batch_progress": done}}
+    known = {"run": {"id": RunFolder(out).id}, "loops": loops, "global_step": 1}
+    checkpoint = {**dict.fromkeys([*PARTS, "bank"]), **known}
     Checkpoints().save_checkpoint(checkpoint, out / "checkpoints" / "last.ckpt")
     again = {"out": out, "resume": True, "progress": False}
     for change in ({"epochs": 1}, {"seed": 1}, {"held_out": (1,)}, {"cross_k": 5}):

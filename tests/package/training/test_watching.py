@@ -31,22 +31,9 @@ from usucl.training.callbacks.progress import Pace
 from usucl.training.callbacks.saving import Saving
 from usucl.training.summary import summary_rows
 
-TINY = {
-    "preset": "dense",
-    "backbone": "resnet10",
-    "image_size": 32,
-    "dim": 8,
-    "epochs": 2,
-    "videos": 4,
-    "frames": 3,
-    "steps_per_epoch": 2,
-    "cross_k": 4,
-    "bank": 40,
-    "max_similarity": 0.999,
-    "soft_nn_temperature": 0.1,
-    "log_every": 1,
-    "progress": False,
-}
+TINY = {"preset": "dense", "backbone": "resnet10", "image_size": 32, "dim": 8, "progress": False}
+TINY |= {"epochs": 2, "videos": 4, "frames": 3, "steps_per_epoch": 2, "log_every": 1}
+TINY |= {"cross_k": 4, "bank": 40, "max_similarity": 0.999, "soft_nn_temperature": 0.1}
 EVERYTHING = {"probe_every": 1, "probes": ["knn", "linear"], "images_every": 1, "images": 2}
 NEW = COLUMNS[COLUMNS.index("window_hi") + 1 :]
 
@@ -299,6 +286,7 @@ def test_the_remaining_time_counts_pauses_and_does_not_jump() -> None:
         ("logger", ["none", "csv"], "watching.logger must be 'none' alone"),
         ("logger", [], "watching.logger must be 'none' alone or some others"),
         ("probes", [], "watching.probes must be some of knn, linear"),
+        ("probes", "knn", r"must be a list of knn, linear, got 'knn'; did you mean \[knn\]\?"),
         ("probe_every", -1, "watching.probe_every must be >= 0, got -1"),
         ("probe_frames", 1, r"watching.probe_frames must be in \[2, "),
         ("images_every", "often", "watching.images_every must be an integer, got 'often'"),

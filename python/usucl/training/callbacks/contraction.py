@@ -33,8 +33,9 @@ MOST_UNIFORMITY = -1.0
 """``uniformity`` of frames of different videos: 0 in one point, about -4 all over the sphere. At
 -1, their mean cosine similarity is about 0.75."""
 
-HIGHER = 0.0
-"""By how much the hardest cross-video negatives are above the positives on average."""
+HIGHER = 0.1
+"""By how much the hardest cross-video negatives are above the positives on average. In a healthy
+run this falls from about 0.2 to below 0 in some fifty steps, and swings by 0.05."""
 
 
 class Contraction(Callback):

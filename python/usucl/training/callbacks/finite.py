@@ -104,10 +104,13 @@ class FiniteLoss(Callback):
             step.arrived.synchronize()
         if not bool(step.loss.isfinite()):
             names = self._write(trainer, step)
+            kept = "the last checkpoint before it is kept"
+            if not self.run.checkpoint.exists():
+                kept = "there is no checkpoint before it"
             raise ValueError(
                 f"the loss must be finite, got {float(step.loss)} at step {step.number} (epoch "
                 f"{step.epoch + 1}, batch {step.batch_idx + 1}), with frames of {names}: the batch "
-                f"is in {self.run.failed_batch}, and the last checkpoint before it is kept; look "
+                f"is in {self.run.failed_batch}, and {kept}; look "
                 "at its views, and try a lower optimiser.lr, or precision='32-true', in another run"
             )
 

@@ -153,14 +153,20 @@ class Step:
             row, column = divmod(index, k)
             video, time = int(batch.video[row]), float(batch.negative_time[row, column])
             return Key(_picture(batch.negative_view[row, column]), video, time)
-        if len(block.video) == n * (1 + views):
+        if len(block.video) == n * (1 + views):  # all views, the first of all frames first
             view, row = divmod(index, n)
-            image = batch.anchor_view[row]
-            if view:
-                image = batch.positive_view[row]
-                image = image if image.dim() == 3 else image[view - 1]
-            return Key(_picture(image), int(batch.video[row]), float(batch.time[row]))
-        return Key(None, int(block.video[index]), float(block.time[index]))
+        elif torch.equal(block.embedding, self.output["inputs"].anchors.embedding):
+            view, row = 0, index
+        elif len(block.video) == n * views:  # those of a momentum encoder, frame by frame
+            row, view = divmod(index, views)
+            view += 1
+        else:
+            return Key(None, int(block.video[index]), float(block.time[index]))
+        image = batch.anchor_view[row]
+        if view:
+            image = batch.positive_view[row]
+            image = image if image.dim() == 3 else image[view - 1]
+        return Key(_picture(image), int(batch.video[row]), float(batch.time[row]))
 
     def _of_bank(self, anchor: int, block: Frames, index: int, similarity: float) -> Key:
         """Returns a key of the bank, which the videos show if its time is known."""

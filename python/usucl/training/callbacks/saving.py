@@ -99,11 +99,12 @@ class Saving(Checkpoint):
         bank = pl_module.bank
         if bank is not None and (trainer.is_global_zero or isinstance(bank, RoundRobinBank)):
             bank.save(self.run.bank)
-        if trainer.is_global_zero and (name := self.watched) is not None:
-            value = trainer.callback_metrics.get(name, torch.tensor(math.nan))
-            position = {"epochs_done": trainer.current_epoch + 1, "step": trainer.global_step}
-            save_best(self.run, pl_module.encoder, name, float(value), position)
-        # The last, as an epoch that has its checkpoint is not done again.
+        if (name := self.watched) is not None:
+            # Before the checkpoint: a run that ends in between does the end of the epoch again.
+            value = trainer.callback_metrics.get(name, torch.tensor(math.nan))  # of all processes
+            if trainer.is_global_zero:
+                position = {"epochs_done": trainer.current_epoch + 1, "step": trainer.global_step}
+                save_best(self.run, pl_module.encoder, name, float(value), position)
         self._within_epoch = False
         self._save(trainer, pl_module)
         if trainer.current_epoch + 1 < (trainer.max_epochs or 0):

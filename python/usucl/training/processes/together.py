@@ -110,15 +110,14 @@ def _is_of_connection(error: Exception) -> bool:
 def joined(world: World) -> Iterator[Together]:
     """Joins the processes that were started with this one; all but the first are silent."""
     global _joined
-    world.meet()
-    rendezvous = dist.rendezvous("env://", world.rank, world.size, timeout=START)
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    if place not in _stores:
-        _stores[place] = next(iter(rendezvous))[0]
-    _joined += 1
-    together = Together(world, dist.PrefixStore(f"usucl/{_joined}", _stores[place]))
     with contextlib.nullcontext() if world.is_first else _silence():
-        yield together
+        world.meet()
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        if place not in _stores:
+            rendezvous = dist.rendezvous("env://", world.rank, world.size, timeout=START)
+            _stores[place] = next(iter(rendezvous))[0]
+        _joined += 1
+        yield Together(world, dist.PrefixStore(f"usucl/{_joined}", _stores[place]))
     if dist.is_initialized():  # after an error, others may never come
         dist.destroy_process_group()
 

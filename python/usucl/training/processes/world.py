@@ -113,6 +113,11 @@ class World(NamedTuple):
                     f"{name} must be in the environment of every process of {self.starter}, got "
                     "none: it names where rank 0 listens"
                 )
+        if not 0 < _number("MASTER_PORT", 0) < 65536:
+            raise RuntimeError(
+                f"MASTER_PORT must be in 1 .. 65535, got {os.environ['MASTER_PORT']}: for a free "
+                "port, give --standalone to torchrun"
+            )
 
 
 def _number(name: str, default: int) -> int:
