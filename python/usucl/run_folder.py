@@ -357,7 +357,8 @@ class RunFolder:
         Raises:
             FileNotFoundError: the folder is that of a run, but has no split.
         """
-        if not (self.config.exists() or self.split.exists() or self.initial.exists()):
+        of_run = (self.config, self.split, self.initial)
+        if self.encoder_config.exists() and not any(path.exists() for path in of_run):
             return (True,) * len(catalog)
         rows = read_table(self.split, SPLIT)
         trained_on = {name for row in rows if row["part"] == TRAIN for name in names_of(row)}
