@@ -43,6 +43,7 @@ FINETUNING = {
     "frames_per_video": 1,
     "test_frames_per_video": 2,
     "folds": 2,
+    "resamples": 100,
 }
 
 pytestmark = pytest.mark.usefixtures("one_thread")
