@@ -23,6 +23,8 @@ from usucl.training.config import TrainingConfig, method_of, parser_of
 LONGEST_TEXT = 2**16  # bytes of a YAML file; that of a run has about 8,000
 MOST_VALUES = 10_000  # in a YAML file
 DEEPEST = 8  # files, each with the next as its preset
+# Options that runs of earlier versions, which know no ``computing``, had and did not use.
+_UNUSED_THEN = {"dense": ("key.momentum", "key.negatives")}
 _ALWAYS = {"encoder", "sampling", "curriculum", "loss", "key", "optimiser"}  # of every version
 _OLD_AUGMENTATIONS = {"dense": "crop-flip-jitter", "paper": "crop"}
 _UNIT, _WINDOWS = "sampling.time_unit", "curriculum.windows"
@@ -126,6 +128,9 @@ def _layers(
             method_of(base)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+    if text.startswith(MARK) and "computing" not in content:
+        for name in _UNUSED_THEN.get(str(options.get("method", "dense")), ()):
+            options.pop(name, None)
     if base is not None:
         nested = base if base in METHODS else path.parent / base
         yield from _layers(nested, known, (*within, path.resolve()))

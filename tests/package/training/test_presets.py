@@ -245,3 +245,14 @@ def test_a_preset_is_a_file_with_a_reason_for_its_values(preset: str) -> None:
     assert lines[0].startswith("# ") and not any("{" in line for line in lines)
     comments = sum("#" in line for line in lines)
     assert comments >= len(lines) / 4
+
+
+def test_what_runs_of_earlier_versions_did_not_use_stays_unused(tmp_path: Path) -> None:
+    whole = read_config("dense", {"bank": 8, "key.momentum": 0.9}).to_yaml()
+    file = tmp_path / "config.yaml"
+    file.write_text(MARK + whole)
+    assert read_config(file, {}).key.momentum == 0.9
+    earlier = re.sub("(?m)^computing:\n(  .*\n)+", "", whole)
+    assert earlier != whole
+    file.write_text(MARK + earlier)
+    assert read_config(file, {}).key.momentum is None

@@ -180,6 +180,9 @@ def _trial(
                             taken.append(name) if given[0] is images else None
                         )
                     )
+            patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+            if isinstance(patch, tuple) and any(image_size % side for side in patch):
+                raise ValueError(f"a multiple of its patches of {patch[0]} pixels, or they cut it")
             with torch.no_grad():
                 features = network(images)
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
