@@ -83,7 +83,7 @@ def draw_panels(record: RunRecord, panels: Sequence[Panel], columns: int) -> Fig
         axes.set(xlabel="step", ylabel=unit)
         draw(axes)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_label_coords((0.12 - LEFT) / (cell - LEFT - RIGHT), 0.5)
+        axes.yaxis.set_label_coords((0.22 - LEFT) / (cell - LEFT - RIGHT), 0.5)
         if axes.axison and steps.size and np.nanmax(steps) > 0:
             axes.set_xlim(-0.02 * np.nanmax(steps), 1.02 * np.nanmax(steps))
     return figure
