@@ -29,7 +29,7 @@ from usucl.training.callbacks.record import RunRecord
 from usucl.training.callbacks.saving import random_states, restore_random
 from usucl.training.callbacks.stopping import Stopped
 from usucl.training.checkpoint import ADVICE
-from usucl.training.computing import check_device, settings
+from usucl.training.computing import settings
 from usucl.training.config import NothingLearnedError, TrainingConfig
 from usucl.training.explained import RUN_HEAD, explain
 from usucl.training.loggers import close_loggers, make_loggers
@@ -224,7 +224,6 @@ def _fit(
         epochs = 0 if done is None else done.epochs
         rows = run_rows(module, datamodule.batches, held_out, trainer, epochs)
         table(["", ""], rows, title=str(run.path))
-    check_device(config, trainer.strategy.root_device)
     datamodule.setup()  # its errors are of the videos, and later ones, until the start, of resuming
     try:
         checkpoint = run.checkpoint if done is not None else None

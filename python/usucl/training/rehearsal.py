@@ -12,6 +12,7 @@ from usucl.data import FrameBatch, FrameBatches
 from usucl.losses import Frames, LossInputs, contrastive_loss
 from usucl.models import FrameEncoder
 from usucl.models.encoder import untrained
+from usucl.training.computing import check_device
 from usucl.training.config import TrainingConfig
 from usucl.training.loggers import check_loggers
 
@@ -24,9 +25,12 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
 
     Raises:
         ValueError, TypeError: an option is out of its range, does not go with the others or with
-            the data, or needs more memory than this machine has; the message names it.
+            the data, or needs more memory or another device than this machine has; the message
+            names it.
     """
     check_loggers(config.watching)
+    gpu = config.running.chosen_accelerator() == "gpu"
+    check_device(config, torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu"))
     encoder = empty_encoder(config)
     _rehearse_memory(config, data, encoder)
     _rehearse_loss(config)

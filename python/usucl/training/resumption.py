@@ -23,7 +23,7 @@ def new_id() -> str:
 
 
 CHANGEABLE = ("running", "saving", "watching", "computing")
-"""Sections of the configuration that may change when a run is resumed: none changes the encoder."""
+"""Sections that may change when a run is resumed: none changes the encoder but by rounding."""
 
 
 class Position(NamedTuple):

@@ -25,8 +25,8 @@ class RunningConfig:
             than one, ``usucl train`` starts them, unless torchrun or srun has.
         nodes: machines; for more than one, torchrun or srun has to start the processes.
         timeout: seconds that a process waits in a step for the others before it gives up. Raise it
-            if one of them writes large files between epochs; processes that end are noticed at
-            once.
+            if the first of them takes longer than that between epochs, to write large files or to
+            probe the encoder; processes that end are noticed at once.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
