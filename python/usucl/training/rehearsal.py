@@ -38,8 +38,8 @@ def rehearse(config: TrainingConfig, data: FrameBatches) -> None:
     _rehearse_batch(config, data, encoder)
 
 
-def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: int) -> None:
-    """Checks that several processes can train so together.
+def rehearse_here(config: TrainingConfig, data: FrameBatches, processes: int) -> None:
+    """Checks that several processes can train so together on this machine.
 
     Raises:
         ValueError: there are too many for the batches, the bank or this machine; the message names
@@ -48,6 +48,28 @@ def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: in
     running, gpus = config.running, torch.cuda.device_count()
     if running.accelerator == "gpu" and not gpus:
         raise ValueError("running.accelerator must be cpu or auto, as no GPU is found, got gpu")
+    if processes == 1:
+        return
+    accelerator = running.chosen_accelerator()
+    if accelerator == "gpu" and running.devices > gpus:
+        raise ValueError(
+            f"running.devices must be at most {gpus}, the number of GPUs here, got "
+            f"{running.devices}: give fewer, or running.accelerator=cpu"
+        )
+    if config.encoder.norm == "sync" and accelerator == "cpu":
+        raise ValueError(
+            "encoder.norm must be another than 'sync' for several processes on the CPU, where "
+            "PyTorch has no synchronised batch normalisation: take 'group'"
+        )
+    rehearse_processes(config, data, processes)
+
+
+def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: int) -> None:
+    """Checks that several processes, on whatever machines, can share the batches and the bank.
+
+    Raises:
+        ValueError: there are too many; the message names the option.
+    """
     if processes == 1:
         return
     wanted = f"{processes} processes"
@@ -61,17 +83,6 @@ def rehearse_processes(config: TrainingConfig, data: FrameBatches, processes: in
         )
     if config.key.sharded and processes > config.key.bank:
         raise ValueError(f"key.bank must hold a frame for each of {wanted}, got {config.key.bank}")
-    accelerator = running.chosen_accelerator()
-    if accelerator == "gpu" and running.devices > gpus:
-        raise ValueError(
-            f"running.devices must be at most {gpus}, the number of GPUs here, got "
-            f"{running.devices}: give fewer, or running.accelerator=cpu"
-        )
-    if config.encoder.norm == "sync" and accelerator == "cpu":
-        raise ValueError(
-            "encoder.norm must be another than 'sync' for several processes on the CPU, where "
-            "PyTorch has no synchronised batch normalisation: take 'group'"
-        )
     rows = len(draws[-1]) // videos * (videos // processes)
     _rehearse_batch(config, data, empty_encoder(config), rows)
 

@@ -212,13 +212,13 @@ def _prepared(
     catalog = scanned(config)
     parts = run.stored_split(catalog) if resume else split(catalog, config)
     from usucl.training.fitting import make_datamodule
-    from usucl.training.rehearsal import rehearse, rehearse_processes
+    from usucl.training.rehearsal import rehearse, rehearse_here
 
     processes = max(world.size, config.running.devices)
     batches = make_datamodule(parts[0], config).batches
     if processes > 1:
         rehearse(config, batches)
-    rehearse_processes(config, batches, processes)
+    rehearse_here(config, batches, processes)
     return Job(run, config, catalog, parts, resume)
 
 

@@ -46,6 +46,11 @@ def test_a_smaller_last_batch_is_told(tmp_path: Path) -> None:
     assert facts["batch"].startswith("3 anchors") and facts["last batch"].startswith("2 anchors")
 
 
+def test_more_processes_than_videos_are_refused(videos: Path) -> None:
+    with pytest.raises(ValueError, match=r"running.devices must be at most 3, .*got 4 processes"):
+        plan(data=videos, devices=2, nodes=2, **{"sampling.videos": 3}, **ALL)
+
+
 def test_windows_that_change_with_every_epoch_are_told_in_a_dozen_lines(videos: Path) -> None:
     linear = {"curriculum.kind": "linear", "windows": [[0.5, 2.0], [0.9, 0.95]]}
     planned = plan(data=videos, **ALL, **linear)

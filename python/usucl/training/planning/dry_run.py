@@ -233,10 +233,11 @@ def plan(
         training, rest = split(scanned(config), config)
     from usucl.training.fitting import make_datamodule
     from usucl.training.planning.measurement import measure as measured
-    from usucl.training.rehearsal import empty_encoder, rehearse
+    from usucl.training.rehearsal import empty_encoder, rehearse, rehearse_processes
 
     batches = make_datamodule(training, config).batches
     rehearse(config, batches)
+    rehearse_processes(config, batches, config.running.devices * config.running.nodes)
     done = _steps_of(done, len(batches), config.optimiser.accumulate)
     left = max(len(batches) * config.epochs - done, 0)
     found = measured(config, training) if measure and left else None
