@@ -39,8 +39,10 @@ def test_folders_that_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             raise PermissionError(13, os.strerror(13), str(path))
         return listing(path)
 
-    monkeypatch.setattr(os, "scandir", refusing)
-    assert reasons(tmp_path) == {"closed": "the folder cannot be read (Permission denied)"}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refusing)
+        found = reasons(tmp_path)
+    assert found == {"closed": "the folder cannot be read (Permission denied)"}
 
 
 def test_files_that_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

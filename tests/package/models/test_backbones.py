@@ -102,7 +102,10 @@ def test_a_timm_network_is_pooled_and_sees_its_own_colours(backbone: str, tmp_pa
         ({"backbone": "timm:resnet18.nobody"}, "got 'timm:resnet18.nobody': one of resnet18"),
         ({"backbone": "vit_tiny_patch16_224"}, r"; did you mean timm:vit_tiny_patch16_224\?"),
         ({"backbone": "vit_b_16", "image_size": 40}, "one that vit_b_16 takes, got 40: .*patch"),
-        ({"backbone": "timm:test_vit", "image_size": 40}, "takes, got 40: .*by patch size"),
+        (
+            {"backbone": "timm:test_vit", "image_size": 40},
+            "takes, got 40: .*of its patches of 16 pix",
+        ),
         ({"backbone": "alexnet"}, "image_size must be one that alexnet takes, got 32: "),
         ({"backbone": "convnext_tiny", "small_stem": True}, "only torchvision's ResNets have"),
         ({"backbone": "timm:test_vit2", "pretrained": True, "weights": "x"}, "pretrained must be"),
