@@ -19,7 +19,7 @@ from usucl._spelling import did_you_mean
 from usucl.data import UltrasoundAugmentation
 from usucl.data.augmentation import AugmentationName, check_augmentation
 from usucl.data.catalog.tables.columns import LABEL
-from usucl.training.presets import DEEPEST, in_words, load_yaml, read_yaml
+from usucl.training.presets import in_words, load_yaml, preset_file, read_yaml
 
 MOST = 2**31
 PRESETS = ("default", "gbcu", "pocus")
@@ -206,15 +206,7 @@ def _layers(source: str | Path, within: tuple[Path, ...]) -> Iterator[tuple[str,
         text = resources.files("usucl.finetuning").joinpath(f"{source}.yaml").read_text("utf-8")
         yield "", load_yaml(source, text)
         return
-    path = Path(source)
-    if not path.is_file():
-        given = path.name if within else str(source)
-        raise ValueError(
-            f"{f'{within[-1]}: ' if within else ''}preset must be one of {', '.join(PRESETS)}, "
-            f"or a YAML file, got {given!r}{did_you_mean(given, PRESETS)}"
-        )
-    if path.resolve() in within or len(within) == DEEPEST:
-        raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
+    path = preset_file(source, PRESETS, within)
     content = load_yaml(path, read_yaml(path))
     base = content.pop("preset", "default")
     if not isinstance(base, str):

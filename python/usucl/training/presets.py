@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -107,15 +107,7 @@ def _layers(
         content = load_yaml(source, METHODS[str(source)].preset)
         yield Layer(str(source), _flat(source, content, known))
         return
-    path = Path(source)
-    if not path.is_file():
-        given = path.name if within else str(source)
-        raise ValueError(
-            f"{f'{within[-1]}: ' if within else ''}preset must be one of {', '.join(presets())}, "
-            f"or a YAML file, got {given!r}{did_you_mean(given, presets())}"
-        )
-    if path.resolve() in within or len(within) == DEEPEST:
-        raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
+    path = preset_file(source, presets(), within)
     text = read_yaml(path)
     content = load_yaml(path, text)
     base = content.pop("preset", None)
@@ -135,6 +127,29 @@ def _layers(
         nested = base if base in METHODS else path.parent / base
         yield from _layers(nested, known, (*within, path.resolve()))
     yield Layer(path, options)
+
+
+def preset_file(source: str | Path, presets: Sequence[str], within: tuple[Path, ...]) -> Path:
+    """Returns the path of a preset that is none of those that come with the package.
+
+    Args:
+        source: as it was given.
+        presets: names of those that come with the package.
+        within: the files that lead to it, each naming the next as its preset.
+
+    Raises:
+        ValueError: there is no such file, or it leads back to itself.
+    """
+    path = Path(source)
+    if not path.is_file():
+        given = path.name if within else str(source)
+        raise ValueError(
+            f"{f'{within[-1]}: ' if within else ''}preset must be one of {', '.join(presets)}, "
+            f"or a YAML file, got {given!r}{did_you_mean(given, presets)}"
+        )
+    if path.resolve() in within or len(within) == DEEPEST:
+        raise ValueError(f"{within[-1]}: preset must not lead back to itself, got {str(source)!r}")
+    return path
 
 
 def _is_whole(text: str, content: Mapping[str, Any]) -> bool:

@@ -62,7 +62,7 @@ def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
                 config = replace(config, epochs=epochs, extended=ends)
             continue
         changed = absolute(read_config(run.config, {**accepted, name: value}))
-        sections = {name: getattr(changed, name) for name in CHANGEABLE if hasattr(changed, name)}
+        sections = {name: getattr(changed, name) for name in CHANGEABLE}
         if replace(stored, **sections) != changed:
             raise ValueError(
                 f"{name} cannot change when a run is resumed, got {value}: leave it out, or start "
