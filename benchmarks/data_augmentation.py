@@ -25,7 +25,7 @@ from benchmarks.harness import (
     in_words,
     torch_threads,
 )
-from benchmarks.rows import Result, Row, read, write
+from benchmarks.rows import Result, Row, publish, read
 from usucl.data import Augmentation, FrameStore, VideoCatalog, write_phantom
 
 BASELINE = "crop-flip-jitter"
@@ -138,9 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about |= {"cores_of_others": others.cores(), "goals": {f"{s} px": GOALS[s] for s in sizes}}
     providers = {n: {"what": w, "cannot": "", "skipped": ""} for n, w in PROVIDERS.items()}
     result = Result(about, providers, rows)
-    write(result, out)
-    print(markdown(result))
-    print(f"Written: {out}", file=sys.stderr)
+    publish(result, out, markdown(result))
     return 0
 
 

@@ -32,7 +32,7 @@ from benchmarks.harness import (
     in_words,
     torch_threads,
 )
-from benchmarks.rows import Result, Row, read, write
+from benchmarks.rows import Result, Row, publish, read
 from usucl.data import Augmentation, FrameStore, VideoCatalog, VideoEntry, write_phantom
 from usucl.data.augmentation import AugmentationName
 from usucl.data.conversion import Conversion, convert
@@ -304,10 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = SOURCES | {ENCODER: f"{ENCODER} (18 at 64 px, 50 at 224 px)"}
     providers = {n: {"what": w, "cannot": "", "skipped": ""} for n, w in what.items()}
     result = Result(about, providers, rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write(result, out)
-    print(markdown(result))
-    print(f"Written: {out}", file=sys.stderr)
+    publish(result, out, markdown(result))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -177,3 +178,11 @@ def _row(where: str, given: Mapping[str, Any]) -> Row:
             f"got {given['metric']!r} and {given['mode']!r}"
         )
     return Row(**{**given, "shape": tuple(given["shape"]), "k": tuple(given["k"])})
+
+
+def publish(result: Result, out: Path, shown: str) -> None:
+    """Writes a result, making the folder if necessary, and prints it as ``shown``."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(result, out)
+    print(shown)
+    print(f"Written: {out}", file=sys.stderr)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import ROOT, OtherPrograms, describe_run, in_words
-from benchmarks.rows import OURS, Result, Row, read, write
+from benchmarks.rows import OURS, Result, Row, publish, read
 from benchmarks.training_turns import PARTS, Clock, Turns, lightly_steps
 from usucl import train
 from usucl.data import write_phantom
@@ -258,10 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what |= {r.provider: "its modules in a plain loop" for r in rows if r.provider not in what}
     providers = {n: {"what": w, "cannot": "", "skipped": ""} for n, w in what.items()}
     result = Result(about, providers, rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write(result, out)
-    print(markdown(result))
-    print(f"Written: {out}", file=sys.stderr)
+    publish(result, out, markdown(result))
     return 0
 
 
