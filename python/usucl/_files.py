@@ -19,11 +19,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import safetensors
 from safetensors import SafetensorError
 from torch import Tensor
 
 from usucl._environment import check_writable as check_writable
+from usucl._safetensors import pieces
 
 UNSEALED = "0" * 64
 SEAL = f"sealed by usucl, sha256 {UNSEALED}"
@@ -155,21 +156,14 @@ def write_tensors(
     """Writes a safetensors file in one piece, sealed.
 
     Raises:
+        TypeError: a tensor has a dtype that the format does not have.
         OSError: see :func:`replacing`.
     """
-    content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # Larger elements first: in a mapped file each tensor begins at a multiple of its element.
+    content = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     with replacing(path) as temporary:
-        temporary.touch()
-        mode = (
-            temporary.stat().st_mode
-        )  # for whom the user wants files: the library writes private ones
-        try:
-            safetensors.torch.save_file(content, temporary, {**(metadata or {}), _KEY: SEAL})
-        except SafetensorError as error:  # of the disk: others are TypeErrors
-            found = re.search(r"\(os error (\d+)\)", str(error))
-            number = int(found[1]) if found else None
-            raise OSError(number, os.strerror(number) if number else str(error)) from error
-        temporary.chmod(mode)
+        with temporary.open("wb") as file:
+            file.writelines(pieces(content, {**(metadata or {}), _KEY: SEAL}))
         seal(temporary)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from usucl import _files
 from usucl._files import DamagedFileError, check_seal, read_json, read_tensors, replacing, seal
+from usucl._safetensors import DTYPES
 
 TABLE = {"labels": ["é", None, 0.5], "count": 3}
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
@@ -82,6 +84,49 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     tensors, metadata = read_tensors(tmp_path / "a.safetensors")
     assert metadata == {"format": "test-1"}
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_of_every_dtype_and_layout_are_written(dtype: torch.dtype, tmp_path: Path) -> None:
+    whole = torch.arange(-60, 60).reshape(4, 5, 6).to(dtype)
+    tensors = {
+        "flag": torch.tensor(True),  # one byte in front of larger elements
+        "whole": whole,
+        "turned": whole.transpose(0, 2)[::2],
+        "repeated": whole[0, 0].expand(3, -1),
+        "empty": whole[:0],
+        "parameter": torch.nn.Parameter(whole, requires_grad=dtype.is_floating_point),
+    }
+    _files.write_tensors(tmp_path / "a.safetensors", tensors, {"name": 'ü "quoted"'})
+    read, metadata = read_tensors(tmp_path / "a.safetensors")
+    assert metadata == {"name": 'ü "quoted"'}
+    assert {name: t.shape for name, t in read.items()} == {n: t.shape for n, t in tensors.items()}
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+def test_a_dtype_that_the_format_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match="phase must have one of the dtypes .*, got torch.complex64"
+    ):
+        _files.write_tensors(tmp_path / "a.safetensors", {"phase": torch.zeros(2).to(torch.cfloat)})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_process_leaves_has_a_name_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's own writer left files such as ``.tmppW93zt``, which nothing removed."""
+    there: list[str] = []
+
+    def listed(parts: Iterable[bytes]) -> Iterator[bytes]:
+        for part in parts:
+            there.extend(name.name for name in tmp_path.iterdir())
+            yield part
+
+    pieces = _files.pieces
+    monkeypatch.setattr(_files, "pieces", lambda *args: listed(pieces(*args)))
+    _tensors(tmp_path / "a.safetensors")
+    assert set(there) == {f".a.safetensors.{os.getpid()}.tmp"}
 
 
 def test_files_without_a_seal_are_read_as_they_are(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,20 +16,12 @@ import torch
 from torch import Tensor
 
 from usucl._files import DamagedFileError, read_json, write_json
+from usucl._safetensors import DTYPES, pieces
 from usucl.bank.versions import publishing, remove_unused, share, temporary
 
 _FORMAT = "usucl-bank-2"
 _READABLE = ("usucl-bank-1", _FORMAT)  # the first had no ages
-_DTYPES = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int64: "I64",
-}
-_NAMES = {name: dtype for dtype, name in _DTYPES.items()}
-_ALIGNMENT = 64  # bytes; aligned tensors can be used in the mapped file
-_CHUNK = 16 << 20  # bytes written, or copied from another device, at once
+_NAMES = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -44,7 +36,7 @@ def write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tens
     digest = hashlib.sha256()
     try:
         with file:
-            for part in _safetensors(state):
+            for part in pieces(state):
                 digest.update(part)
                 file.write(part)
             file.flush()
@@ -59,32 +51,6 @@ def write(folder: Path, description: Mapping[str, Any], state: Mapping[str, Tens
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _safetensors(state: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """Yields the file piece by piece: length of the header, header, tensors (documented layout).
-
-    The library's own writer turns every tensor into bytes first, which doubles the memory.
-    """
-    header: dict[str, Any] = {}
-    end = 0
-    for name, tensor in state.items():
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
-    yield len(text).to_bytes(8, "little")
-    yield text
-    for tensor in state.values():
-        flat = tensor.contiguous().reshape(-1)
-        count = _CHUNK // tensor.element_size()
-        for begin in range(0, flat.numel(), count):
-            part = flat[begin : begin + count].cpu()
-            yield part.view(torch.uint8).numpy().data
 
 
 def read(folder: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
