@@ -115,16 +115,27 @@ def table(
     ):
         texts = [[between.join(parts) for parts in row] for row in cells]
         if _least_width(headings, texts, right, whole) + EDGES * stderr <= shown.width:
-            shown.print(_table(headings, texts, right, stderr), soft_wrap=False)
+            _print(shown, _table(headings, texts, right, stderr))
             break
     else:
         for number, row in enumerate(cells):
             if number and not stderr:
                 shown.print()
             entry = [[c, "\n".join(parts)] for c, parts in zip(columns, row, strict=True)]
-            shown.print(_table(["", ""], entry, [False, False], stderr), soft_wrap=False)
+            _print(shown, _table(["", ""], entry, [False, False], stderr))
     if not stderr:
         shown.print()
+
+
+def _print(shown: Console, made: Table) -> None:
+    """Prints a table; a file gets no blanks at the ends of lines."""
+    if shown.is_terminal:
+        shown.print(made, soft_wrap=False)
+        return
+    with shown.capture() as captured:
+        shown.print(made, soft_wrap=False)
+    for line in captured.get().splitlines():
+        shown.out(line.rstrip(), highlight=False)
 
 
 def _parts(cell: object) -> list[str]:

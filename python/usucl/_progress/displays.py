@@ -320,4 +320,4 @@ def _note(stage: Stage) -> list[str]:
 def _eta(remaining: Remaining | None) -> str:
     if remaining is None or (not remaining.whole and remaining.seconds < 1):
         return "ETA unknown"
-    return f"ETA {'' if remaining.whole else 'over '}{duration(remaining.seconds)}"
+    return f"ETA {'' if remaining.whole else 'more than '}{duration(remaining.seconds)}"

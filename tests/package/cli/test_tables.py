@@ -66,3 +66,11 @@ def test_numbers_shrink_before_names_break(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_table_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(monkeypatch, 80, [])[1].split() == " ".join(COLUMNS).split()
+
+
+def test_lines_of_a_file_do_not_end_in_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    table(["name", "reason"], [("a", "short"), ("b", "a much longer reason")], title="Videos")
+    table(["name", "reason"], [("a", "short"), ("b", "a much longer reason")], stderr=True)
+    said = capsys.readouterr()
+    assert "a     short\n" in said.out and "short" in said.err
+    assert not [line for line in (said.out + said.err).splitlines() if line.endswith(" ")]
