@@ -18,7 +18,7 @@ from usucl.data.sampling.batch import BatchPart, FrameBatch
 from usucl.data.sampling.batches import FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
-from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
+from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler, UniformSampler
 from usucl.data.store import FrameStore, StorePlan, load_frames
 from usucl.data.transforms import normalise
 from usucl.data.video import Video, VideoError, open_video
@@ -45,6 +45,7 @@ __all__ = [
     "StorePlan",
     "Summary",
     "UltrasoundAugmentation",
+    "UniformSampler",
     "Video",
     "VideoCatalog",
     "VideoDataModule",

@@ -4,7 +4,7 @@ from usucl.data.sampling.batch import BatchPart, FrameBatch
 from usucl.data.sampling.batches import FrameBatches
 from usucl.data.sampling.curriculum import Curriculum
 from usucl.data.sampling.frame_dataset import Frame, FrameDataset
-from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler
+from usucl.data.sampling.samplers import DenseSampler, FrameSampler, Sampler, UniformSampler
 
 __all__ = [
     "BatchPart",
@@ -16,4 +16,5 @@ __all__ = [
     "FrameDataset",
     "FrameSampler",
     "Sampler",
+    "UniformSampler",
 ]

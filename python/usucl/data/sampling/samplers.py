@@ -18,6 +18,7 @@ from usucl.data.sampling.balance import (
     drawn_videos,
     generator,
     most_videos,
+    taking_turns,
 )
 from usucl.data.sampling.candidates import (
     VideoTraits,
@@ -277,6 +278,66 @@ class DenseSampler:
                 if not conflict[-1].any():
                     shown[row], stay[row] = new, True
                     break
+
+
+@dataclass(frozen=True)
+class UniformSampler:
+    """Frames drawn uniformly over all frames of all videos, as from a set of images.
+
+    Steps go through all frames in one random permutation after another, so that no frame is seen
+    much more often than another, and longer videos have more anchors. The anchors of a batch are in
+    random order, and there are no sampled negatives.
+
+    Args:
+        frames: anchors per batch; fewer if the videos have not as many frames.
+        positive_radius: greatest distance of the positive in frames; 0 takes the same frame.
+        steps_per_epoch: by default the number of batches that the frames of all videos fill.
+        positives: R, positives per anchor, distinct if there are as many frames.
+    """
+
+    frames: int = 128
+    positive_radius: int = 0
+    steps_per_epoch: int | None = None
+    positives: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(1, frames=self.frames, positives=self.positives)
+        _at_least(0, positive_radius=self.positive_radius)
+        if self.steps_per_epoch is not None:
+            _at_least(1, steps_per_epoch=self.steps_per_epoch)
+
+    def steps(self, num_frames: Sequence[int], traits: VideoTraits | None = None) -> int:
+        """Batches per epoch over videos of the given lengths."""
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch
+        return -(-sum(num_frames) // self.frames)
+
+    def draw(
+        self,
+        num_frames: Sequence[int],
+        windows: Sequence[tuple[float, float]],
+        *,
+        seed: int,
+        epoch: int,
+        step: int,
+        traits: VideoTraits | None = None,
+    ) -> Draw:
+        """Draws the batch of (seed, epoch, step); ``windows`` and ``traits`` do not matter."""
+        ends = np.cumsum(num_frames)
+        count = min(self.frames, int(ends[-1]))
+        frames = taking_turns(int(ends[-1]), count, seed, epoch, step)
+        videos = np.searchsorted(ends, frames, side="right")
+        lengths = np.asarray(num_frames, dtype=np.int64)[videos]
+        anchors = frames - (ends[videos] - lengths)
+        rng = generator(seed, epoch, step, 0)
+        positives = np.array(
+            [
+                _positives(rng, n, anchor, self.positive_radius, self.positives)
+                for n, anchor in zip(lengths.tolist(), anchors.tolist(), strict=True)
+            ]
+        )
+        nothing = np.empty((count, 0), dtype=np.int64)
+        return Draw(videos, anchors, _squeezed(positives), nothing)
 
 
 def anchor_conflicts(
