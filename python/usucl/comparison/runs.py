@@ -1,0 +1,172 @@
+"""The runs of a comparison, and their execution in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from usucl.comparison.config import ComparisonConfig
+    from usucl.comparison.subject import Subject
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One arm with one seed, tested on the patients of one fold."""
+
+    seed: int
+    fold: int
+    arm: str
+
+
+class Failure(NamedTuple):
+    """A run that could not be done, and why."""
+
+    run: Run
+    reason: str
+
+
+def planned(config: ComparisonConfig, folds: Sequence[int]) -> list[Run]:
+    """Returns all runs, seed by seed, so that a comparison that is stopped is even."""
+    runs = []
+    for number in range(config.seeds):
+        of_seed = folds if config.hold_out == "all" else [folds[number % len(folds)]]
+        for fold in of_seed:
+            runs += [Run(config.seed + number, fold, arm.name) for arm in config.arms]
+    return runs
+
+
+class Bench:
+    """What does runs, one after the other: the frames of the probes are read once.
+
+    Args:
+        config: the options.
+        subject: the videos.
+    """
+
+    def __init__(self, config: ComparisonConfig, subject: Subject) -> None:
+        from usucl.comparison.measuring import Probed
+        from usucl.comparison.subject import without_labels
+
+        self.config = config
+        self.subject = subject
+        self.probed = Probed(subject, config)
+        self._videos = without_labels(subject.catalog)
+        self._arms = {arm.name: arm for arm in config.arms}
+
+    def do(self, run: Run, folder: Path) -> None:
+        """Trains, measures and writes one run.
+
+        Raises:
+            RuntimeError: it cannot be done; says why.
+        """
+        from usucl.comparison.measuring import pixels
+        from usucl.comparison.predictions import RunResult
+        from usucl.comparison.pretraining import Pretrained, pretrain
+
+        arm, config = self._arms[run.arm], self.config
+        train, _ = self._videos.split([run.fold])
+        kept = ~self.subject.held_out(run.fold)
+        truth = {
+            task.name: (
+                len(task.classes),
+                tuple(t for t, is_kept in zip(task.truth, kept, strict=True) if is_kept),
+            )
+            for task in self.subject.tasks
+        }
+        done: Pretrained | None = None
+        if arm.weights == "pixels":
+            encoder = pixels()
+        else:
+            done = pretrain(arm, config, train, truth, run.seed)
+            encoder = done.encoder
+        features = self.probed.features(encoder)
+        supervised = None
+        if done is not None and done.predict is not None and arm.supervised is not None:
+            supervised = (list(truth) if arm.supervised == "all" else arm.supervised, done.predict)
+        RunResult(
+            arm=arm.name,
+            seed=run.seed,
+            fold=run.fold,
+            predictions=self.probed.predictions(features, run.fold, run.seed, supervised),
+            retrieval=(
+                self.probed.retrieval(encoder, run.fold, run.seed) if config.retrieval else {}
+            ),
+            spread=self.probed.spread(features, run.fold),
+            curve=() if done is None else done.curve,
+            seconds=0.0 if done is None else done.seconds,
+            images_per_second=0.0 if done is None else done.images_per_second,
+        ).save(folder)
+
+
+_bench: Bench | None = None  # of a process that does runs
+
+
+def _begin(config: ComparisonConfig, subject: Subject, threads: int) -> None:
+    global _bench
+    import torch
+
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")  # what is to be said of the data has been said
+    _bench = Bench(config, subject)
+
+
+def _do(run: Run, folder: Path) -> None:
+    assert _bench is not None
+    _bench.do(run, folder)
+
+
+def do_all(
+    config: ComparisonConfig,
+    subject: Subject,
+    folders: Mapping[Run, Path],
+    processes: int,
+) -> Iterator[tuple[Run, Failure | None]]:
+    """Does runs in several processes, and yields each when it has ended.
+
+    Args:
+        config: the options.
+        subject: the videos.
+        folders: where each run is written.
+        processes: number of processes, which share the cores.
+
+    Yields:
+        The run, and what went wrong, None if nothing did.
+    """
+    if processes == 1:
+        bench = Bench(config, subject)
+        for run, folder in folders.items():
+            yield run, _failure(run, bench.do, run, folder)
+        return
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    pool = ProcessPoolExecutor(
+        processes,
+        multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(config, subject, threads),
+    )
+    try:
+        pending: dict[Future[None], Run] = {
+            pool.submit(_do, run, folder): run for run, folder in folders.items()
+        }
+        for future in as_completed(pending):
+            yield pending[future], _failure(pending[future], future.result)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _failure(run: Run, call: Callable[..., None], *arguments: object) -> Failure | None:
+    """Calls what does a run, and returns what went wrong if that concerns this run alone."""
+    try:
+        call(*arguments)
+    except (RuntimeError, ValueError, ImportError) as error:
+        if isinstance(error, BrokenExecutor):
+            raise
+        return Failure(run, str(error).split("\n", 1)[0])
+    return None
