@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usucl.data import DenseSampler, FrameSampler, Sampler
+from usucl.data import DenseSampler, FrameSampler, Sampler, UniformSampler
 from usucl.data.sampling.balance import drawn_videos
 from usucl.data.sampling.candidates import (
     VideoTraits,
@@ -134,12 +134,31 @@ def test_dense_steps_are_balanced_over_videos() -> None:
     assert min(seen.values()) >= 50 and max(seen.values()) < 75
 
 
+@given(lengths=lengths_of_videos, frames=st.integers(1, 200), radius=st.integers(0, 4))
+def test_a_uniform_epoch_shows_every_frame(lengths: list[int], frames: int, radius: int) -> None:
+    sampler, total = UniformSampler(frames, radius), sum(lengths)
+    seen: Counter[tuple[int, int]] = Counter()
+    for step in range(sampler.steps(lengths)):
+        draw = sampler.draw(lengths, [], seed=1, epoch=2, step=step)
+        shown = list(zip(draw.video.tolist(), draw.anchor.tolist(), strict=True))
+        assert len(shown) == len(set(shown)) == min(frames, total)
+        assert draw.negatives.shape == (len(shown), 0)
+        n = np.array(lengths)[draw.video]
+        assert np.all((draw.positive >= 0) & (draw.positive < n))
+        assert np.all(np.abs(draw.positive - draw.anchor) <= radius)
+        seen.update(shown)
+    assert set(seen) == {(video, frame) for video, n in enumerate(lengths) for frame in range(n)}
+    assert seen.total() - total < frames  # the last batch begins again
+
+
 def test_steps_of_an_epoch() -> None:
     assert FrameSampler(batch_videos=32).steps([9] * 64) == 2
     assert FrameSampler(batch_videos=32).steps([9] * 65) == 3
     assert DenseSampler(videos=8, frames=16).steps([100] * 64) == 50
     assert DenseSampler(videos=8, frames=16).steps([100, 28]) == 4
     assert DenseSampler(steps_per_epoch=7).steps([100] * 64) == 7
+    assert UniformSampler(frames=16).steps([100, 28, 1]) == 9
+    assert UniformSampler(steps_per_epoch=7).steps([100] * 64) == 7
 
 
 @pytest.mark.parametrize(
@@ -173,7 +192,12 @@ def traits(patient: list[int], gap: int = 1) -> VideoTraits:
 
 @pytest.mark.parametrize("radius", [0, 3])
 @pytest.mark.parametrize(
-    "make", [lambda **o: FrameSampler(4, **o), lambda **o: DenseSampler(4, 2, **o)]
+    "make",
+    [
+        lambda **o: FrameSampler(4, **o),
+        lambda **o: DenseSampler(4, 2, **o),
+        lambda **o: UniformSampler(8, **o),
+    ],
 )
 def test_several_positives_are_distinct_where_there_are_as_many(make, radius: int) -> None:
     lengths = [40, 3, 25, 30]
@@ -260,7 +284,7 @@ def test_windows_follow_real_times_where_the_rate_varies() -> None:
     assert set(draw.negatives[0].tolist()) <= set(expected.tolist())
 
 
-@pytest.mark.parametrize("sampler", [FrameSampler(), DenseSampler()])
+@pytest.mark.parametrize("sampler", [FrameSampler(), DenseSampler(), UniformSampler(16, 3)])
 def test_draws_are_pure(sampler: Sampler) -> None:
     lengths = [50, 60, 70, 80]
     windows = [(0.2 * n, 0.4 * n) for n in lengths]
@@ -291,6 +315,10 @@ def test_draws_are_pure(sampler: Sampler) -> None:
         (lambda: FrameSampler(positives=0), "positives"),
         (lambda: DenseSampler(balance="videos"), "balance"),
         (lambda: FrameSampler(balance=""), "balance"),
+        (lambda: UniformSampler(frames=0), "frames"),
+        (lambda: UniformSampler(positive_radius=-1), "positive_radius"),
+        (lambda: UniformSampler(steps_per_epoch=0), "steps_per_epoch"),
+        (lambda: UniformSampler(positives=0), "positives"),
     ],
 )
 def test_errors_name_the_argument(make, name: str) -> None:

@@ -88,7 +88,7 @@ class IVPP(Objective[IVPPOptions]):
         )
         row = torch.arange(len(both), device=both.device)
         terms = F.cross_entropy(logits, row.roll(len(both) // 2), reduction="none")
-        return (self._weights(batch).repeat(2) * terms).mean()
+        return (self._weights(batch).to(terms).repeat(2) * terms).mean()
 
     def _weights(self, batch: FrameBatch) -> Tensor:
         offset, radius = batch.positive_offset, self.options.radius
@@ -96,4 +96,4 @@ class IVPP(Objective[IVPPOptions]):
             raise ValueError(f"positive_offset must be in frames, got {offset}")
         if not self.options.weighted:
             return torch.ones_like(offset)
-        return (radius - offset.abs() + 1) / (radius + 1)
+        return (radius - offset.double().abs() + 1) / (radius + 1)
