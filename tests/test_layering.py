@@ -3,7 +3,7 @@
 csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data
 -> usucl.run_folder -> usucl.models -> usucl.methods, usucl.embedding
 -> usucl.evaluation, usucl.gallery -> usucl.training -> usucl.finetuning
--> usucl.report -> usucl.demo -> usucl.cli
+-> usucl.comparison -> usucl.report -> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl.evaluation", "usucl.gallery"}),
     frozenset({"usucl.training"}),
     frozenset({"usucl.finetuning"}),
+    frozenset({"usucl.comparison"}),
     frozenset({"usucl.report"}),
     frozenset({"usucl.demo"}),
     frozenset({"usucl.cli"}),

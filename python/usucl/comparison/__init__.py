@@ -1,0 +1,1 @@
+"""Comparison of pretraining methods: paired runs, differences with intervals, and conclusions."""
