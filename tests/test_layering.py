@@ -2,8 +2,8 @@
 
 csrc/core -> csrc/{cpu,cuda} -> usucl_ext -> usucl.losses, usucl.bank -> usucl.data
 -> usucl.run_folder -> usucl.models -> usucl.methods, usucl.embedding
--> usucl.evaluation, usucl.gallery -> usucl.training -> usucl.finetuning -> usucl.comparison
--> usucl.report -> usucl.demo -> usucl.cli
+-> usucl.evaluation, usucl.gallery -> usucl.training -> usucl.finetuning
+-> usucl.comparison -> usucl.report -> usucl.demo -> usucl.cli
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ __all__ = [
 
 _MODULES = (
     "bank",
+    "comparison",
     "data",
     "embedding",
     "evaluation",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from usucl._spelling import did_you_mean
+from usucl.comparison.experiment import Group
 
-Group = Literal["reference", "peer", "ours"]
 Weights = Literal["random", "imagenet", "pixels"]
 _KINDS = ("weights", "supervised", "objective", "method")
 
@@ -69,7 +69,7 @@ class Arm:
         """What it is in the comparison."""
         if self.method is not None:
             return "ours"
-        return "peer" if self.objective is not None else "reference"
+        return "peer" if self.objective is not None else "baseline"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields that are not as by default, without the name."""

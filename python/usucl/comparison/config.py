@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -15,28 +15,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 from usucl._ranges import check_range
 from usucl._spelling import did_you_mean
 from usucl.comparison.arms import Arm, read_arms
+from usucl.comparison.experiment import Primary
 from usucl.data.augmentation import AugmentationName, check_augmentation
 from usucl.training.presets import in_words, load_yaml, preset_file, read_yaml
 
 PRESETS = ("core", "full")
 HoldOut = Literal["rotate", "all"]
-PrimaryFigure = Literal["balanced_accuracy", "macro_f1", "macro_auroc"]
-
-
-@dataclass(frozen=True)
-class Primary:
-    """A difference that the experiment was made for, named before it is run.
-
-    Attributes:
-        arm, reference: names of two arms; the difference is ``arm - reference``.
-        task: column of the labels; empty for every column.
-        figure: figure of merit of the linear probe.
-    """
-
-    arm: str
-    reference: str
-    task: str = ""
-    figure: PrimaryFigure = "balanced_accuracy"
+PrimaryFigure = Literal["balanced_accuracy", "macro_f1", "macro_auroc", "auroc"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +133,7 @@ class ComparisonConfig:
             f.name: getattr(self, f.name) for f in fields(self)
         }
         content["arms"] = {arm.name: arm.to_dict() for arm in self.arms}
-        content["primary"] = [asdict(primary) for primary in self.primary]
+        content["primary"] = [primary._asdict() for primary in self.primary]
         for name in ("labels", "shares", "probes"):
             content[name] = list(content[name])
         return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -240,7 +225,7 @@ def _listed(value: Any) -> Any:
 
 
 def _primary(values: Any) -> tuple[Primary, ...]:
-    names = [f.name for f in fields(Primary)]
+    names = list(Primary._fields)
     made = []
     for number, value in enumerate(values):
         place = f"primary.{number}"
@@ -252,11 +237,11 @@ def _primary(values: Any) -> tuple[Primary, ...]:
                 raise ValueError(f"{place}.{name} is none of {', '.join(names)}{hint}")
         if missing := [name for name in names[:2] if name not in value]:
             raise ValueError(f"{place}.{missing[0]} must be given, got {dict(value)}")
-        figure = value.get("figure", Primary.figure)
+        figure = value.get("figure", "balanced_accuracy")
         if figure not in get_args(PrimaryFigure):
             known = ", ".join(get_args(PrimaryFigure))
             raise ValueError(f"{place}.figure must be one of {known}, got {figure!r}")
-        made.append(Primary(**value))
+        made.append(Primary(value["arm"], value["reference"], value.get("task", ""), figure))
     return tuple(made)
 
 

@@ -132,7 +132,7 @@ def _module_and_data(
     if arm.method is not None:
         training = training_config(arm, config, seed)
         return ContrastiveTraining(training), make_datamodule(videos, training)
-    encoder = first_encoder(config, seed)
+    encoder = first_encoder(config, seed).train()  # Lightning leaves modules in their mode
     features = Features(encoder)
     objective: Objective[Any] | Supervised
     sampler: Sampler

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from usucl.comparison.config import ComparisonConfig
 from usucl.data import VideoCatalog
 from usucl.data.catalog.tables.columns import label_columns
+from usucl.evaluation.retrieval import TASKS
 
 UNLABELLED = -1
 
@@ -87,8 +88,9 @@ def read_subject(config: ComparisonConfig) -> Subject:
     if not tasks or first is None:
         raise ValueError(f"labels must have two classes or more, got none in {', '.join(columns)}")
     for primary in config.primary:
-        if primary.task and primary.task not in (names := [task.name for task in tasks]):
-            raise ValueError(f"primary must be of {', '.join(names)}, got {primary.task!r}")
+        names = ["", *(task.name for task in tasks), *(TASKS if config.retrieval else ())]
+        if primary.task not in names:
+            raise ValueError(f"primary must be of {', '.join(names[1:])}, got {primary.task!r}")
     _check_supervised(config, tasks)
     return Subject(first.with_folds(config.folds, config.seed), tuple(tasks))
 

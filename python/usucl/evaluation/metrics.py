@@ -72,16 +72,7 @@ def macro_auroc(
     group g above a negative of group h, and P and N count the samples per group.
     """
     groups = _groups(group)
-    terms = []
-    for c in classes:
-        positive = truth == c
-        own, position = np.unique(group[positive], return_inverse=True)  # the other rows are 0
-        pairs = np.zeros((len(own), groups))
-        for h in np.unique(group[~positive]):
-            wins = concordance(score[positive, c], score[~positive & (group == h), c])
-            pairs[:, h] = np.bincount(position, weights=wins, minlength=len(own))
-        counts = [np.bincount(group[m], minlength=groups) for m in (positive, ~positive)]
-        terms.append((own, pairs, *counts))
+    terms = [pairs_above(truth == c, score[:, c], group, groups) for c in classes]
 
     def statistic(weights: FloatArray) -> FloatArray:
         with np.errstate(invalid="ignore"):
@@ -92,6 +83,30 @@ def macro_auroc(
         return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
 
     return statistic
+
+
+def pairs_above(
+    positive: NDArray[np.bool_], score: FloatArray, group: NDArray[np.int64], groups: int
+) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the pairs of a positive above a negative, ties as one half, by their groups.
+
+    Args:
+        positive: which of the samples are, ``[n]``.
+        score: ``[n]``.
+        group: number of the group of each, ``[n]``.
+        groups: G, the number of groups.
+
+    Returns:
+        The groups that have a positive ``[P]``, the pairs of each with every group ``[P, G]``, and
+        the positives and the negatives of every group ``[G]``.
+    """
+    own, position = np.unique(group[positive], return_inverse=True)
+    pairs = np.zeros((len(own), groups))
+    for h in np.unique(group[~positive]):
+        wins = concordance(score[positive], score[~positive & (group == h)])
+        pairs[:, h] = np.bincount(position, weights=wins, minlength=len(own))
+    counts = [np.bincount(group[m], minlength=groups) for m in (positive, ~positive)]
+    return own, pairs, counts[0], counts[1]
 
 
 def _groups(group: NDArray[np.int64]) -> int:

@@ -143,13 +143,23 @@ def simultaneous_margins(draws: FloatArray, groups: int, level: float) -> FloatA
     varies = spread > CONSTANT
     if not varies.any():
         return np.zeros(len(spread))
-    correlation = _shrunk(np.atleast_2d(np.corrcoef(draws[:, varies].T)), groups)
-    variance, axes = np.linalg.eigh(correlation)
-    normal = np.random.default_rng(0).standard_normal((NORMAL_DRAWS, len(variance)))
-    greatest = np.abs(normal @ (axes * np.sqrt(variance.clip(0))).T).max(1)
-    tail = stats.norm.sf(np.quantile(greatest, level))
+    tail = simultaneous_tail(np.atleast_2d(np.corrcoef(draws[:, varies].T)), groups, level)
     quantile = stats.t.isf(tail, groups - 1) * np.sqrt(groups / (groups - 1))
     return np.where(varies, quantile * spread, 0.0)
+
+
+def simultaneous_tail(correlation: FloatArray, groups: int, level: float) -> float:
+    """Returns the probability beyond the end of each of K intervals that hold together.
+
+    Args:
+        correlation: of the K differences ``[K, K]``, shrunk here for the few groups it rests on.
+        groups: number of groups, at least 2.
+        level: probability that all intervals cover.
+    """
+    variance, axes = np.linalg.eigh(_shrunk(correlation, groups))
+    normal = np.random.default_rng(0).standard_normal((NORMAL_DRAWS, len(variance)))
+    greatest = np.abs(normal @ (axes * np.sqrt(variance.clip(0))).T).max(1)
+    return float(stats.norm.sf(np.quantile(greatest, level)))
 
 
 def _shrunk(correlation: FloatArray, groups: int) -> FloatArray:

@@ -137,7 +137,7 @@ def overall_statistics(predictions: Predictions) -> dict[str, Statistic]:
     return {
         "balanced_accuracy": balanced_accuracy(truth, score.argmax(1), group, classes),
         "macro_auroc": macro_auroc(truth, score, group, ranked),
-        "macro_f1": _macro_f1(confusion(predictions), present),
+        "macro_f1": macro_f1(confusion(predictions), present),
         "accuracy": _accuracy(confusion(predictions)),
         "calibration_error": _calibration_error(predictions, group),
     }
@@ -182,7 +182,7 @@ def _accuracy(counts: FloatArray) -> Statistic:
     return lambda weights: (weights @ right) / (weights @ counts.sum((1, 2)))
 
 
-def _macro_f1(counts: FloatArray, present: IntArray) -> Statistic:
+def macro_f1(counts: FloatArray, present: IntArray) -> Statistic:
     """Returns the mean over the classes that are tested of 2 TP / (2 TP + FP + FN)."""
     hit = counts[:, present, present]
     either = counts.sum(2)[:, present] + counts.sum(1)[:, present]
