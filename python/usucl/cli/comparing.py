@@ -99,13 +99,13 @@ def compare(
         )
     from usucl.report.comparison import show, write_comparison_report
 
-    show(result)
+    show(result.conclusion)
     for run, reason in result.failures:
         say(f"Not done: {run.arm}, seed {run.seed}, fold {run.fold}: {reason}")
-    say(f"Figures: {result.folder.table}")
+    say(f"Figures: {result.folder.figures}")
     say(f"Differences: {result.folder.differences}")
     if not no_report:
-        say(f"Report: {write_comparison_report(result)}")
+        say(f"Report: {write_comparison_report(result.conclusion, result.folder.report)}")
     if result.missing:
         hint(f"{result.missing} runs are missing; to do them: {again}")
         return 2

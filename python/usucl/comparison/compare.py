@@ -15,6 +15,7 @@ from usucl.comparison.folder import ComparisonFolder
 from usucl.comparison.predictions import RunResult
 from usucl.comparison.runs import Failure, do_all, planned
 from usucl.comparison.subject import Subject, read_subject
+from usucl.comparison.written import write_tables
 
 # What may change from one call to the next: it adds runs, or is about figures alone.
 _GROWING = ("arms", "primary", "seeds", "resamples", "cache_gb", "data")
@@ -95,7 +96,10 @@ def compare(
                 bar.advance()
     done = [run for run in runs if folder.is_done(run)]
     results = tuple(RunResult.load(folder.run(run)) for run in done)
-    return Comparison(folder, shown, subject, results, tuple(failures), len(runs) - len(done))
+    found = Comparison(folder, shown, subject, results, tuple(failures), len(runs) - len(done))
+    with stage("Concluding"):
+        write_tables(folder, found.conclusion)
+    return found
 
 
 def _check_options(config: ComparisonConfig) -> None:

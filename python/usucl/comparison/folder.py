@@ -23,7 +23,8 @@ class ComparisonFolder:
         config: the options, YAML.
         videos: table of the videos, their patients and folds.
         runs: folder with one folder per arm, and in it one per seed and fold.
-        table, differences: the figures of every arm, and all differences, CSV.
+        figures, differences: the figures of every arm, and all differences, CSV.
+        conclusion: both, and the options, JSON.
         report: HTML page.
     """
 
@@ -32,8 +33,9 @@ class ComparisonFolder:
         self.config = path / "comparison.yaml"
         self.videos = path / "videos.csv"
         self.runs = path / "runs"
-        self.table = path / "figures.csv"
+        self.figures = path / "figures.csv"
         self.differences = path / "differences.csv"
+        self.conclusion = path / "comparison.json"
         self.report = path / "report.html"
 
     @property
