@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from usucl._files import remove
+from usucl.data.catalog.tables.columns import ABOUT_VIDEOS
 from usucl.data.recipes.blues import BLUES
 from usucl.data.recipes.butterfly import BUTTERFLY
 from usucl.data.recipes.folder import LICENCE, write
@@ -161,6 +162,8 @@ def _summary(
     labels: dict[str, Counter[str]] = {}
     for clip in found.clips:
         for column, label in clip.labels.items():
+            if column in ABOUT_VIDEOS:
+                continue
             labels.setdefault(column, Counter()).update([label] if label else [])
     return Prepared(out, recipe, found.layout, counts, labels, found.remarks)
 

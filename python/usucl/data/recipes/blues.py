@@ -32,9 +32,8 @@ def _read(source: Path, table: Path | None) -> Contents:
         table = next((source / name for name in _TABLES if (source / name).is_file()), None)
     if table is None:
         raise UnlikeError("it has no severity.csv, which may be given as table if it is elsewhere")
-    scores = {
-        row["video_file"] or row["video_id"]: row for _, row in read_rows(table, (), _COLUMNS)
-    }
+    rows = [row for _, row in read_rows(table, (), _COLUMNS)]
+    scores = {row["video_file"] or row["video_id"]: row for row in rows}
     if not scores.keys() & {file.stem for file in files}:
         raise UnlikeError(f"{table.name} names none of its videos")
     files.sort(key=lambda file: natural_key(file.stem))

@@ -67,7 +67,7 @@ def _put(source: Path, target: Path, copy: bool) -> None:
 
 def _labels(clips: Sequence[Clip]) -> tuple[list[str], list[tuple[object, ...]]]:
     columns = list(dict.fromkeys(name for clip in clips for name in clip.labels if name != LABEL))
-    about = {
+    about: dict[str, list[object]] = {
         "patient": [clip.patient for clip in clips],
         "fold": ["" if clip.fold is None else clip.fold for clip in clips],
     }

@@ -8,6 +8,7 @@ from usucl.data.recipes.recipe import (
     AS_OWNED,
     AS_ULTRABENCH,
     TEST,
+    TOO_SHORT,
     TRAINING,
     Clip,
     Contents,
@@ -21,7 +22,7 @@ from usucl.data.recipes.ultrabench import examples, ultrabench_folder
 _CLASSES = ("normal", "benign", "malignant")  # by their numbers
 _PARTS = {"train.txt": TRAINING, "test.txt": TEST}
 _REMARKS = (
-    "Every image is a video of one frame, which is too short unless --min-frames 1 is given.",
+    f"Every image is a video of one frame: {TOO_SHORT}.",
     "Which images are of one patient is not published: patients are apart between the folds, "
     "training (1) and test (0), but not known within them.",
 )
@@ -51,9 +52,7 @@ def _part(folder: Path, name: str, fold: int) -> list[Clip]:
             continue
         image, comma, label = (word.strip() for word in line.rpartition(","))
         if not comma or Path(image).name != image:
-            raise UnlikeError(
-                f"{name}: line {number} is not an image and its class, as in im1.jpg,0"
-            )
+            raise UnlikeError(f"{name}: line {number} is no image and class, such as im1.jpg,0")
         if not (folder / "imgs" / image).is_file():
             raise UnlikeError(f"{name}: line {number} names imgs/{image}, which is not there")
         clips.append(_clip(folder / "imgs" / image, label, fold))

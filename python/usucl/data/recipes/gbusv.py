@@ -43,12 +43,9 @@ def _read(source: Path, table: Path | None) -> Contents:
     known = _of_table(table) if table is not None else {}
     if known and not known.keys() & {folder.name for folder in videos}:
         raise UnlikeError(f"{table} names none of its videos")
+    labels = {folder: known.get(folder.name) or _label(source, folder) for folder in videos}
     clips = [
-        Clip(
-            folder.name,
-            (folder,),
-            labels={"label": known.get(folder.name) or _label(source, folder)},
-        )
+        Clip(folder.name, (folder,), labels={"label": labels[folder]})
         for folder in sorted(videos, key=lambda folder: natural_key(folder.name))
     ]
     remarks = ["Whose the videos are is not published: each counts as a patient of its own."]

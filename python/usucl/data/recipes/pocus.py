@@ -10,6 +10,7 @@ from pathlib import Path
 from usucl.data.catalog.tables.spreadsheet import read_rows
 from usucl.data.recipes.recipe import (
     AS_ULTRABENCH,
+    TOO_SHORT,
     Clip,
     Contents,
     Recipe,
@@ -37,6 +38,7 @@ _FINDINGS = {
     "Pleural line irregularities": "pleural_irregularity",
     "Air bronchogram": "air_bronchogram",
 }
+_SUFFIX = re.compile(r"\.(avi|gif|jpe?g|m4v|mov|mp4|mpe?g|png)$", re.IGNORECASE)
 _ANSWERS = {"1": "yes", "0": "no"}
 _PATIENT = "Patient ID / Name"
 _NEEDED = ("Filename", "Label", "Probe", _PATIENT, *_FINDINGS)
@@ -101,10 +103,7 @@ def _videos(source: Path) -> Iterator[Path]:
 
 def _plain(name: str) -> str:
     """Returns a name without its suffix and signs, which files and the table write differently."""
-    bare = re.sub(
-        r"\.(avi|gif|mov|mp4|mpe?g|m4v|png|jpe?g)$", "", name.strip(), flags=re.IGNORECASE
-    )
-    return re.sub(r"[\W_]", "", bare).casefold()
+    return re.sub(r"[\W_]", "", _SUFFIX.sub("", name.strip())).casefold()
 
 
 def _kept(source: Path) -> dict[str, dict[str, str]]:
@@ -155,10 +154,10 @@ def _of_ultrabench(folder: Path) -> Contents:
         for name, (fold, label) in sorted(about.items())
     ]
     single = sum(len(clip.files) == 1 for clip in clips)
-    stills = (
-        f"{single} files are single images, which are too short unless --min-frames 1 is given."
-    )
-    return Contents(clips, AS_ULTRABENCH, (_IN_BOTH_PARTS, stills) if single else (_IN_BOTH_PARTS,))
+    remarks = [_IN_BOTH_PARTS]
+    if single:
+        remarks.append(f"{single} files are single images: {TOO_SHORT}.")
+    return Contents(clips, AS_ULTRABENCH, tuple(remarks))
 
 
 POCUS = Recipe(

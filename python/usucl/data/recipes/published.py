@@ -55,7 +55,5 @@ def published_tables(data: str | None = None) -> tuple[PublishedTable, ...]:
 
 
 def _figures(row: Mapping[str, float | list[float]]) -> dict[str, Figure]:
-    return {
-        name: Figure(*cell) if isinstance(cell, list) else Figure(cell)
-        for name, cell in row.items()
-    }
+    cells = {name: cell if isinstance(cell, list) else [cell] for name, cell in row.items()}
+    return {name: Figure(*cell) for name, cell in cells.items()}

@@ -10,6 +10,7 @@ from usucl.data.video import is_image
 
 AS_OWNED = "as its owner distributes it"
 AS_ULTRABENCH = "as UltraBench lays it out"
+TOO_SHORT = "min_frames=1 reads it (data check --min-frames 1), and other commands leave it out"
 TEST, TRAINING = 0, 1
 """Folds of a data set that has a test part of its own: the smallest is held out by default."""
 
