@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,11 +48,10 @@ def prepare(
     from usucl.data.recipes import prepare as make
 
     done = make(recipe, source, out, table=table, sweeps=sweeps, seed=seed, copy=copy)
-    found = ", ".join(f"{count} {what}" for what, count in done.counts.items())
-    say(f"{done.recipe.title}, {done.layout}: {found}")
+    say(f"{done.recipe.title}, {done.layout}: {_counted(done.counts)}")
     expected = done.recipe.published
     if any(done.counts.get(what, count) != count for what, count in expected.items()):
-        say(f"Its owner counts {', '.join(f'{n} {what}' for what, n in expected.items())}.")
+        say(f"Its owner counts {_counted(expected)}.")
     rows = [
         (column, ", ".join(f"{label} {count}" for label, count in sorted(counts.items())))
         for column, counts in done.labels.items()
@@ -62,3 +62,8 @@ def prepare(
     say(f"Licence: {done.recipe.licence}. What it forbids is in {done.folder / LICENCE}.")
     hint("Next:")
     hint(f"  {command('data check', done.folder)}")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    words = (f"{n} {what.removesuffix('s') if n == 1 else what}" for what, n in counts.items())
+    return ", ".join(words)

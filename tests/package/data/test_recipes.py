@@ -88,6 +88,15 @@ def test_clips_of_write_blues(tmp_path: Path) -> None:
     assert not (again.folder / "patient_1_L2.mp4").is_symlink()
 
 
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    source = write_blues(tmp_path / "archive")
+    (source / "lus_videos" / "back").symlink_to(source)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "lus_videos").symlink_to(source / "lus_videos")
+    (tmp_path / "linked" / "severity.csv").symlink_to(source / "severity.csv")
+    assert prepare("blues", tmp_path / "linked", tmp_path / "out").counts["videos"] == 12
+
+
 def test_sweeps_of_blues_are_whole_sides_in_a_seeded_order(tmp_path: Path) -> None:
     source = write_blues(tmp_path / "source")
     done = prepare("blues", source, tmp_path / "out", sweeps=True, seed=3)
@@ -299,7 +308,7 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     source, out = write_blues(tmp_path / "source"), tmp_path / "out"
     assert main(["data", "prepare", "blues", str(source), "--out", str(out), "--sweeps"]) == 0
     said = capsys.readouterr().out
-    assert "COVID-BLUES, as its owner distributes it: 6 videos, 1 patients, 2 sweeps" in said
+    assert "COVID-BLUES, as its owner distributes it: 6 videos, 1 patient, 2 sweeps" in said
     assert "Its owner counts 362 videos, 63 patients." in said
     assert "Licence: CC BY-NC-ND 4.0." in said
     assert "You may not share anything made from them" in (out / LICENCE).read_text()

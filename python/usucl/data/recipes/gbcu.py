@@ -22,7 +22,7 @@ from usucl.data.recipes.ultrabench import examples, ultrabench_folder
 _CLASSES = ("normal", "benign", "malignant")  # by their numbers
 _PARTS = {"train.txt": TRAINING, "test.txt": TEST}
 _REMARKS = (
-    f"Every image is a video of one frame: {TOO_SHORT}.",
+    f"Every image is a video of one frame, {TOO_SHORT}.",
     "Which images are of one patient is not published: patients are apart between the folds, "
     "training (1) and test (0), but not known within them.",
 )

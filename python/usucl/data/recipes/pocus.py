@@ -156,7 +156,7 @@ def _of_ultrabench(folder: Path) -> Contents:
     single = sum(len(clip.files) == 1 for clip in clips)
     remarks = [_IN_BOTH_PARTS]
     if single:
-        remarks.append(f"{single} files are single images: {TOO_SHORT}.")
+        remarks.append(f"{single} files are single images, {TOO_SHORT}.")
     return Contents(clips, AS_ULTRABENCH, tuple(remarks))
 
 

@@ -10,7 +10,7 @@ from usucl.data.video import is_image
 
 AS_OWNED = "as its owner distributes it"
 AS_ULTRABENCH = "as UltraBench lays it out"
-TOO_SHORT = "min_frames=1 reads it (data check --min-frames 1), and other commands leave it out"
+TOO_SHORT = "read with min_frames=1 (data check --min-frames 1) and left out otherwise"
 TEST, TRAINING = 0, 1
 """Folds of a data set that has a test part of its own: the smallest is held out by default."""
 
@@ -95,13 +95,16 @@ def folder_with(source: Path, *names: str) -> Path | None:
 
 
 def folders_of(source: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yields every visible folder from ``source`` down, and the visible files directly in it."""
-    todo = [source]
+    """Yields every visible folder from ``source`` down once, and the visible files in it."""
+    todo, seen = [source], set()
     while todo:
         folder = todo.pop()
+        if (real := folder.resolve()) in seen:
+            continue
+        seen.add(real)
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         yield folder, [path for path in entries if path.is_file()]
-        todo += [path for path in reversed(entries) if path.is_dir() and not path.is_symlink()]
+        todo += [path for path in reversed(entries) if path.is_dir()]
 
 
 def images_among(files: Sequence[Path]) -> list[Path]:
