@@ -37,7 +37,7 @@ def prepare(
         source: the folder of the data set, as its owner distributes it or, for gbcu, butterfly and
             pocus, as UltraBench lays it out.
         out: folder to write to, new or empty, outside of source.
-        table: the owner's table of labels, if it is not in source.
+        table: the owner's table of labels (default: the one in source).
         sweeps: for blues, join the three clips of one side of a patient to one video in a random
             order; clips of other sides are left out.
         seed: decides the order of the clips of a sweep.
