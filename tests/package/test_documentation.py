@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from runs import make_data
+from small_blues import write_blues
 from tiny_dicom import SYNTAXES
 from tiny_dicom import write as write_dicom
 from tiny_videos import moving, write
@@ -83,11 +84,12 @@ def test_the_commands_of_the_page_on_data_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_archive(tmp_path)
+    write_blues(tmp_path / "COVID-BLUES")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    assert len(commands) == 9
+    assert len(commands) == 12
     for program, *words in commands:
         assert program == "usucl"
         assert main(words) == 0, (words, capsys.readouterr().err)

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from usucl._environment import as_command, version_of
 from usucl._progress import listen
-from usucl.cli import bank, convert, data, info, run
+from usucl.cli import bank, convert, data, info, prepare, run
 from usucl.cli.console import messages, quietly
 from usucl.cli.errors import reported
 from usucl.cli.export import export, import_
@@ -41,13 +41,13 @@ COMMANDS: Commands = {
         "search": bank.search,
         "duplicates": bank.duplicates,
     },
-    "data": {"check": data.check, "convert": convert.convert},
+    "data": {"check": data.check, "convert": convert.convert, "prepare": prepare.prepare},
     "bench": info.bench,
     "info": info.info,
 }
 GROUPS = {
     "bank": "Store the embedded frames of a data set, and search them.",
-    "data": "Check a folder of videos, and convert it to folders of frames.",
+    "data": "Check a folder of videos, convert it, and prepare published data sets.",
 }
 
 
