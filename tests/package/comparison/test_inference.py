@@ -59,7 +59,7 @@ SPREADS = [(1, 0.2, 0.5), (0.2, 1, 1), (0.5, 1, 0.5)]
 @pytest.mark.parametrize(("seeds", "patients"), [(5, 8), (5, 40), (10, 8), (10, 40)])
 def test_intervals_cover_a_difference_of_nothing(seeds: int, patients: int, crossed: bool) -> None:
     rng = np.random.default_rng((seeds, patients, crossed))
-    repeats = 1000
+    repeats = 600
     for spread in SPREADS:
         covered = 0
         for _ in range(repeats // 20):
@@ -72,7 +72,7 @@ def test_intervals_cover_a_difference_of_nothing(seeds: int, patients: int, cros
 @pytest.mark.parametrize(("seeds", "patients"), [(5, 8), (10, 40)])
 def test_twenty_comparisons_seldom_hold_a_false_one(seeds: int, patients: int) -> None:
     rng = np.random.default_rng(seeds)
-    wrong, repeats = 0, 150
+    wrong, repeats = 0, 120
     for _ in range(repeats):
         samples = _differences(seeds, patients, (0.4, 0.6, 0.5), 20, crossed=True, rng=rng)
         found = map(verdict, estimates(samples, (-9, 9)))
