@@ -60,7 +60,7 @@ def result(
         for number, (task, classes) in enumerate(
             (("zone", ("a", "b", "c")), ("lines", ("no", "yes")))
         ):
-            of_patient = {name: (i + seed // folds) % 2 for i, name in enumerate(names)}
+            of_patient = {name: int(name.split()[1]) // folds % 2 for name in names}
             made.append(
                 predictions(
                     np.random.default_rng((seed, number)),

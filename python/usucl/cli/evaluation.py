@@ -60,7 +60,7 @@ def show(evaluation: Evaluation) -> None:
     say()
     for is_cross_validation, title in parts.items():
         rows = [
-            (f.name, *(_text(f.of[name], ".2f") for name in evaluation.encoders))
+            (f.name, *(bounded(f.of[name], ".2f") for name in evaluation.encoders))
             for f in figures
             if f.is_cross_validation == is_cross_validation
         ]
@@ -70,7 +70,7 @@ def show(evaluation: Evaluation) -> None:
     rows = [
         (
             f.title,
-            *(_judged(f.of[f"trained - {name}"]) for name in others),
+            *(judged(f.of[f"trained - {name}"]) for name in others),
         )
         for f in figures
     ]
@@ -139,17 +139,17 @@ def _measured_on(evaluation: Evaluation) -> str:
     return f"Measured on {text} of {whose}, {evaluation.data}."
 
 
-def _judged(difference: Estimate) -> tuple[str, ...]:
+def judged(difference: Estimate) -> tuple[str, ...]:
     """Returns the parts of a cell: the verdict, and the difference with its interval."""
     from usucl.evaluation import verdict
 
     low, high = difference.adjusted_low, difference.adjusted_high
     if low is None or high is None:
-        return (f"{verdict(difference)}:", *_text(difference, "+.2f"))
+        return (f"{verdict(difference)}:", *bounded(difference, "+.2f"))
     return f"{verdict(difference)}:", f"{difference.value:+.2f} {_bounds(low, high, '+.2f')}"
 
 
-def _text(estimate: Estimate, form: str) -> tuple[str, ...]:
+def bounded(estimate: Estimate, form: str) -> tuple[str, ...]:
     """Returns the parts of a cell: a figure, and its interval if there is one."""
     if estimate.value is None:
         return ("-",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,25 +25,25 @@ OTHERS = "#c3cad2"
 
 
 def forest(conclusion: Conclusion, differences: Sequence[Difference], path: Path) -> Drawing:
-    """Draws differences with their intervals, alone and adjusted, by what is measured."""
-    by_measure: dict[Measure, list[Difference]] = {}
+    """Draws differences with their intervals, alone and adjusted, by measure and arm."""
+    groups: dict[tuple[Measure, str], list[Difference]] = {}
     for d in differences:
         if d.estimate.value is not None:
-            by_measure.setdefault(d.measure, []).append(d)
+            groups.setdefault((d.measure, d.arm), []).append(d)
     ends = [
         abs(end)
-        for of in by_measure.values()
+        for of in groups.values()
         for d in of
         for end in (d.estimate.value, d.estimate.adjusted_low, d.estimate.adjusted_high)
         if end is not None
     ]
     reach = 1.08 * max([0.02, *ends])
-    return rendered(lambda narrow: _forest(conclusion, by_measure, reach, narrow), path)
+    return rendered(lambda narrow: _forest(conclusion, groups, reach, narrow), path)
 
 
 def _forest(
     conclusion: Conclusion,
-    by_measure: Mapping[Measure, Sequence[Difference]],
+    groups: Mapping[tuple[Measure, str], Sequence[Difference]],
     reach: float,
     narrow: bool,
 ) -> Figure:
@@ -57,25 +58,29 @@ def _forest(
         ],
         across - 0.1,
     )
-    rows = sum(map(len, by_measure.values()))
-    body = row * rows + HEAD * len(by_measure)
+    rows = sum(map(len, groups.values()))
+    body = row * rows + HEAD * len(groups)
     figure = Figure(figsize=(across, legend.height + 0.12 + body + FOOT))
     legend.draw(figure, 0, 0)
     axes = panel(figure, left, legend.height + 0.12, across - left - right, body)
     axes.axvline(0, color=style.INK, linewidth=1)
+    titles = conclusion.experiment.title_of
+    arms = {arm for _, arm in groups}
+    only = titles(*arms) if len(arms) == 1 else ""
     y = 0.0
-    for measure, differences in by_measure.items():
-        heading = style.wrapped(title_of_measure(measure), 10, across)[0]
+    for (measure, arm), differences in groups.items():
+        heading = title_of_measure(measure)
+        if not only:
+            heading = f"{titles(arm)}: {heading}"
         x = (0.05 - left) / (across - left - right)
-        axes.text(
-            x, y + HEAD / 2, heading, transform=axes.get_yaxis_transform(), fontsize=9.5,
-            weight="bold", va="center",
-        )  # fmt: skip
+        _text(axes, x, y + HEAD / 2, _fitted(heading, 10.5, across - 0.1), 9.5, weight="bold")
         y += HEAD
         for d in differences:
             _row(axes, conclusion, d, y, narrow)
             y += row
-    axes.set(yticks=[], ylim=(body, 0), xlim=(-reach, reach), xlabel="difference")
+    axes.set(yticks=[], ylim=(body, 0), xlim=(-reach, reach))
+    label = f"{only} minus the other" if only else "difference"
+    axes.set_xlabel(_fitted(label, 9.5, across - left - right))
     axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 7))
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
@@ -91,17 +96,25 @@ def _row(axes: Axes, conclusion: Conclusion, d: Difference, top: float, narrow: 
             axes.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
     assert e.value is not None  # forest() leaves out the others
     axes.plot(e.value, y, "o", color=colour, markersize=5.5, markeredgecolor=style.PAPER)
-    across = axes.get_yaxis_transform()
+    name = f"against {titles(d.reference)}"
     if narrow:
-        name = style.shortened(f"{titles(d.arm)} − {titles(d.reference)}", 56)  # noqa: RUF001
-        axes.text(0.0, top + 0.1, name, transform=across, fontsize=8, va="center")
-        return
-    name = f"{titles(d.arm)} − {titles(d.reference)}"  # noqa: RUF001
-    (shown, *more) = style.wrapped(name, 9, NAMES - 0.2)
-    if more:
-        shown = style.shortened(name, len(shown))
-    axes.text(-0.02, y, shown, transform=across, fontsize=9, va="center", ha="right")
-    axes.text(1.02, y, bounds(d), transform=across, fontsize=9, va="center", color=colour)
+        _text(axes, 0.0, top + 0.1, _fitted(name, 8, style.NARROW - 0.1), 8)
+    else:
+        _text(axes, -0.02, y, _fitted(name, 9, NAMES - 0.2), 9, ha="right")
+        _text(axes, 1.02, y, bounds(d), 9, color=colour)
+
+
+def _text(axes: Axes, x: float, y: float, text: str, points: float, **look: Any) -> None:
+    """Writes at a share of the width, over the lines of the panel."""
+    behind = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8}
+    place = axes.get_yaxis_transform()
+    axes.text(x, y, text, transform=place, fontsize=points, va="center", bbox=behind, **look)
+
+
+def _fitted(text: str, points: float, inches: float) -> str:
+    """Returns text cut in the middle if it does not fit a line."""
+    first, *more = style.wrapped(text, points, inches)
+    return style.shortened(text, int(inches * 72 / (0.62 * points))) if more else first
 
 
 def label_efficiency(conclusion: Conclusion, path: Path) -> Drawing | None:
@@ -132,7 +145,7 @@ def _efficiency(
     figure, axes = _grid(list(panels), entries, narrow)
     for one, ((task, figure_name), measures) in zip(axes, panels.items(), strict=True):
         measures = sorted(measures, key=lambda m: m.share)
-        one.set_title(style.shortened(task, 30))
+        _title(one, task, narrow)
         for arm in sorted(conclusion.experiment.arms, key=lambda arm: arm.name in colours):
             points = [
                 (m.share, e.value)
@@ -182,7 +195,7 @@ def learning_curves(conclusion: Conclusion, path: Path) -> Drawing | None:
     def draw(narrow: bool) -> Figure:
         figure, axes = _grid(list(curves), [], narrow)
         for one, (arm, of_arm) in zip(axes, curves.items(), strict=True):
-            one.set_title(style.shortened(conclusion.experiment.title_of(arm), 34))
+            _title(one, conclusion.experiment.title_of(arm), narrow)
             lowest = min(loss for curve in of_arm for _, loss in curve)
             for curve in of_arm:
                 x, y = zip(*curve, strict=True)
@@ -194,6 +207,11 @@ def learning_curves(conclusion: Conclusion, path: Path) -> Drawing | None:
         return figure
 
     return rendered(draw, path)
+
+
+def _title(axes: Axes, text: str, narrow: bool) -> None:
+    across = style.NARROW if narrow else style.WIDTH / 3
+    axes.set_title(_fitted(text, 1.15 * 10.5, across - LEFT - 0.1))  # bold letters are wider
 
 
 def _grid(

@@ -24,9 +24,9 @@ from usucl.report.comparison.wording import (
 from usucl.report.page import Html, escape, folded, lines, table
 from usucl.report.results import GEOMETRY
 from usucl.report.verdicts import interval
-from usucl.report.wording import count, number
+from usucl.report.wording import number
 
-GROUPS = {"baseline": "baseline", "peer": "method of others", "ours": "this package"}
+GROUPS = {"baseline": "baseline", "peer": "others", "ours": "ours"}
 
 
 def leading(conclusion: Conclusion) -> list[Measure]:
@@ -43,7 +43,11 @@ def leading(conclusion: Conclusion) -> list[Measure]:
 def arms_table(conclusion: Conclusion) -> str:
     """Returns the table of arms: the leading figures of each, with their intervals."""
     measures = leading(conclusion)
-    head = ["arm", *(f"{title_of_task(m.task)}, {FIGURE_NAMES[m.figure]}" for m in measures)]
+    head = [
+        "arm",
+        "group",
+        *(f"{title_of_task(m.task)}, {FIGURE_NAMES[m.figure]}" for m in measures),
+    ]
     return table(head, _rows(conclusion, measures))
 
 
@@ -59,7 +63,7 @@ def task_tables(conclusion: Conclusion) -> str:
         for (probe, share), measures in by_probe.items():
             of = "" if probe == OWN_CLASSIFIER else f", {share_in_words(share)} of the patients"
             content.append(f"<h3>{escape(title_of_probe(probe))}{of}</h3>")
-            head = ["arm", *(FIGURE_NAMES[m.figure] for m in measures)]
+            head = ["arm", "group", *(FIGURE_NAMES[m.figure] for m in measures)]
             content.append(table(head, _rows(conclusion, measures)))
         parts.append(folded(f"{task}: all probes and figures", lines(*content)))
     return lines(*parts)
@@ -68,7 +72,8 @@ def task_tables(conclusion: Conclusion) -> str:
 def _rows(conclusion: Conclusion, measures: Sequence[Measure]) -> list[list[Html]]:
     return [
         [
-            Html(f"<td>{escape(arm.title)}<small>{GROUPS[arm.group]}</small></td>"),
+            escape(arm.title),
+            _number(GROUPS[arm.group]),
             *(_cell(conclusion.figures[m].get(arm.name)) for m in measures),
         ]
         for arm in conclusion.experiment.arms
@@ -143,7 +148,7 @@ def _number(text: str) -> Html:
 def patients_table(conclusion: Conclusion, noun: str) -> str:
     """Returns the number of tested patients of every class of every task."""
     rows = [
-        [task, label, _number(count(n, noun)), f"per {of.level}"]
+        [task, label, _number(f"{n:,}"), f"per {of.level}"]
         for task, of in conclusion.tasks.items()
         for label, n in of.patients_per_class.items()
     ]

@@ -80,16 +80,25 @@ def finding(conclusion: Conclusion, d: Difference) -> str:
     values = f"{values}, a difference of {number(e.value, '+.2f')} [{low}, {high}]"
     size = number(d.half_width, form_of_bound(d.half_width, ".2f"))
     power = f"The experiment could tell a difference of about {size} from none"
+    between = d.measure.task in conclusion.tasks and (
+        conclusion.tasks[d.measure.task].only_between_patients
+    )
+    beyond = (
+        " As the label differs only between patients, it says nothing about telling frames of one "
+        "video apart."
+        if between
+        else ""
+    )
     if d.verdict == "not told apart":
         return (
             f"{arm} and {reference} are not told apart at {at}: {values}. {power}, not a smaller "
             "one. This does not show that they are equal: any difference inside the brackets fits "
-            "what was measured."
+            f"what was measured.{beyond}"
         )
     return (
         f"{arm} is {d.verdict} than {reference} at {at}: {values}. {power}. This does not show "
-        "that it is so on other videos, with another encoder or after longer training; and the "
-        "size of the difference is only known to lie inside the brackets."
+        "that it is so on other videos, with another encoder or after longer training, nor how "
+        f"large the difference is, beyond the brackets.{beyond}"
     )
 
 
@@ -103,7 +112,12 @@ def _skill(measure: Measure) -> str:
 def cautions(conclusion: Conclusion, subjects: Subjects) -> list[str]:
     """Returns what a reader has to know before any figure."""
     experiment = conclusion.experiment
-    texts = list(subjects.cautions)
+    texts = Subjects(experiment.patients).cautions
+    if subjects.synthetic:
+        texts.append(
+            "The data are synthetic: the videos are computed, and their patients are made up. The "
+            "figures compare methods on these videos, and say nothing about ultrasound of patients."
+        )
     seeds = len(experiment.seeds)
     if 0 < seeds < MIN_SEEDS:
         texts.append(
