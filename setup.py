@@ -194,7 +194,13 @@ setup(
     package_dir={"usucl": "python/usucl"},
     package_data={
         "usucl_ext": ["py.typed", "*.pyi"],
-        "usucl": ["py.typed", "methods/*.yaml", "finetuning/*.yaml", "data/recipes/*.yaml"],
+        "usucl": [
+            "py.typed",
+            "methods/*.yaml",
+            "finetuning/*.yaml",
+            "comparison/*.yaml",
+            "data/recipes/*.yaml",
+        ],
     },
     ext_modules=extensions,
     cmdclass={"build_ext": BuildExtension},

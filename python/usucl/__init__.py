@@ -13,6 +13,7 @@ from usucl._environment import advice, drop_missing_backend, name_user
 
 if TYPE_CHECKING:
     from usucl.bank import NegativeBank
+    from usucl.comparison import compare
     from usucl.data import VideoCatalog, open_video
     from usucl.evaluation import embed, evaluate
     from usucl.finetuning import finetune, load_classifier
@@ -30,6 +31,7 @@ _HOME = {
     "NegativeBank": "usucl.bank",
     "VideoCatalog": "usucl.data",
     "__version__": "usucl_ext",
+    "compare": "usucl.comparison",
     "embed": "usucl.evaluation",
     "evaluate": "usucl.evaluation",
     "export": "usucl.models",
@@ -46,6 +48,7 @@ __all__ = [
     "NegativeBank",
     "VideoCatalog",
     "__version__",
+    "compare",
     "embed",
     "evaluate",
     "export",

@@ -13,6 +13,7 @@ from typing import NoReturn
 from usucl._environment import as_command, version_of
 from usucl._progress import listen
 from usucl.cli import bank, convert, data, info, prepare, run
+from usucl.cli.comparison import compare
 from usucl.cli.console import messages, quietly
 from usucl.cli.errors import reported
 from usucl.cli.export import export, import_
@@ -32,6 +33,7 @@ COMMANDS: Commands = {
     "embed": run.embed,
     "evaluate": run.evaluate,
     "finetune": finetune,
+    "compare": compare,
     "report": run.report,
     "export": export,
     "import": import_,

@@ -97,7 +97,8 @@ def compare(
         result = comparison.compare(
             data=data, out=out, preset=preset, arms=arms, processes=processes, **options
         )
-    from usucl.report.comparison import show, write_comparison_report
+    from usucl.cli.comparison_views import show
+    from usucl.report.comparison import write_comparison_report
 
     show(result.conclusion)
     for run, reason in result.failures:
