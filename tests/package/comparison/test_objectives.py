@@ -216,7 +216,7 @@ def test_a_query_without_a_frame_of_another_video_has_no_loss() -> None:
         query = vectors(3, 6).requires_grad_()
         loss = objective.compare((query, vectors(3, 6)), batch)
         loss.backward()
-        assert float(loss) == 0 and query.grad is not None and not query.grad.any()
+        assert float(loss.detach()) == 0 and query.grad is not None and not query.grad.any()
 
 
 def test_uscl_mixes_two_frames_with_the_same_third() -> None:
@@ -297,7 +297,7 @@ def test_queues_rotate_and_are_part_of_the_state(name: str) -> None:
         held = len(objective.queue)
         loss = objective.loss(batch)
         assert len(objective.queue) == held  # keys are no negatives of their own step
-        assert step or float(loss) == 0
+        assert step or float(loss.detach()) == 0
         keys.append(objective._latest.embedding)
         objective.after_step(step)
     frames = objective.queue.frames()
@@ -323,19 +323,11 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> VideoCatalog:
     return VideoCatalog.scan(write_phantom(folder, videos=6, frames=8, image_size=32))
 
 
-def losses_of(name: str, catalog: VideoCatalog, steps: int) -> list[float]:
+def losses_of(name: str, batch: FrameBatch, steps: int) -> list[float]:
     """Trains a network on one batch again and again; returns the loss before each step."""
     torch.manual_seed(3)
     backbone = FrameEncoder(EncoderConfig("resnet10", 32, 8)).backbone
     objective: Objective[Any] = made(name, backbone, 512)
-    batches = FrameBatches(
-        catalog,
-        objective.sampler(6, objective.options),
-        image_size=32,
-        curriculum=Curriculum(),
-        time_unit=objective.time_unit,
-    )
-    batch = batches[0, 0]
     optimiser = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.05)
     losses = []
     for step in range(steps):
@@ -350,11 +342,16 @@ def losses_of(name: str, catalog: VideoCatalog, steps: int) -> list[float]:
 
 @every_objective
 def test_training_lowers_the_loss_and_repeats_to_the_bit(name: str, catalog: VideoCatalog) -> None:
-    losses = losses_of(name, catalog, 4)
+    objective = OBJECTIVES[name]
+    sampler = objective.sampler(6, objective.options_from(SMALL[name]))
+    batch = FrameBatches(
+        catalog, sampler, image_size=32, curriculum=Curriculum(), time_unit=objective.time_unit
+    )[0, 0]
+    losses = losses_of(name, batch, 4)
     assert all(math.isfinite(loss) for loss in losses)
     # A queue that fills makes the task harder from step to step.
     assert name in QUEUED or losses[-1] < losses[0]
-    assert losses_of(name, catalog, 3) == losses[:3]  # the last is that of the weights after two
+    assert losses_of(name, batch, 3) == losses[:3]  # the last is that of the weights after two
 
 
 @every_objective
