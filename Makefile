@@ -87,7 +87,7 @@ format: build
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 $(VENV)/built: $(VENV)/installed pyproject.toml $(NATIVE)
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dicom,timm,export,bench,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dicom,timm,compare,export,bench,dev]'
 	touch $@
 
 # torch comes first because the build needs it, with torchvision of the matching release.

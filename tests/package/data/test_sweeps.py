@@ -13,7 +13,16 @@ import torch
 from PIL import Image
 from tiny_dicom import write
 
-from usucl.data import DenseSampler, FrameDataset, FrameSampler, Sampler, VideoCatalog, VideoEntry
+from usucl.data import (
+    DenseSampler,
+    FrameBatches,
+    FrameDataset,
+    FrameSampler,
+    Sampler,
+    UniformSampler,
+    VideoCatalog,
+    VideoEntry,
+)
 from usucl.data.catalog.sweeps import NoSweepError
 from usucl.data.sampling.parts import PartBounds
 from usucl.evaluation.retrieval import query_auroc
@@ -304,6 +313,16 @@ def test_positives_are_of_the_clip_of_their_anchor(tmp_path: Path, sampler: Samp
             assert (after == anchor) == alone
             moved += here != then
     assert moved
+
+
+def test_where_any_frame_of_a_video_is_a_positive_clips_do_not_matter(tmp_path: Path) -> None:
+    for name in ("a_1", "a_2"):
+        folder(tmp_path / name, 10, 6)
+    catalog = VideoCatalog.scan(tmp_path, sweep="(a)_")
+    drawn = FrameBatches(catalog, UniformSampler(12, 12)).draw(0, 0)
+    assert ((drawn.anchor < 6) != (drawn.positive < 6)).any()
+    near = FrameBatches(catalog, UniformSampler(12, 5)).draw(0, 0)
+    assert ((near.anchor < 6) == (near.positive < 6)).all()
 
 
 def test_near_frames_are_of_the_same_clip() -> None:

@@ -281,6 +281,8 @@ class FrameBatches(Dataset[FrameBatch]):
             step=step,
             **self._needed_traits(),
         )
+        if self.sampler.positive_radius >= max(self.num_frames):
+            return drawn  # any frame of a video is a positive, of whichever clip
         return self._parts.keep_positives_within(drawn)
 
     def __getitem__(self, key: Key) -> FrameBatch:
