@@ -20,9 +20,11 @@ from usucl.cli import main
 # Packages have functions of these names, too.
 training_presets = importlib.import_module("usucl.training.presets")
 finetuning_presets = importlib.import_module("usucl.finetuning.config")
+comparison_presets = importlib.import_module("usucl.comparison.config")
+comparison = importlib.import_module("usucl.comparison.compare")
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("training", "watching", "processes", "backbones", "finetuning")
+PAGES = ("training", "watching", "processes", "backbones", "finetuning", "comparison")
 WITH_A_RUN = ("finetuning", "backbones")  # pages that are about one that is there
 
 BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -46,6 +48,19 @@ FINETUNING = {
     "resamples": 100,
 }
 
+COMPARISON = {
+    "seeds": 3,
+    "folds": 2,
+    "steps": 2,
+    "epochs": 1,
+    "frames": 4,
+    "videos": 2,
+    "backbone": BACKBONE,
+    "image_size": 32,
+    "probe_frames": 2,
+    "resamples": 100,
+}
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -65,6 +80,13 @@ def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     def finetuning(source: str | Path, text: str) -> Mapping[str, Any]:
         return load(source, text) | (FINETUNING if source in finetuning_presets.PRESETS else {})
 
+    def comparing(source: str | Path, text: str) -> dict[str, Any]:
+        content = load(source, text)
+        is_stored = "comparison.yaml" in str(source)
+        return content if is_stored else content | COMPARISON
+
+    monkeypatch.setattr(comparison_presets, "load_yaml", comparing)
+    monkeypatch.setattr(comparison, "_processes", lambda given: 1)
     monkeypatch.setattr(training_presets, "load_yaml", pretraining)
     monkeypatch.setattr(finetuning_presets, "load_yaml", finetuning)
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from usucl._environment import Machine, version_of
 from usucl._files import check_writable
 from usucl._progress import job, stage
+from usucl.comparison.conclusion import Conclusion, conclude
 from usucl.comparison.config import ComparisonConfig, read_config
+from usucl.comparison.experiment import Entrant, Experiment
 from usucl.comparison.folder import ComparisonFolder
 from usucl.comparison.predictions import RunResult
 from usucl.comparison.runs import Failure, do_all, planned
 from usucl.comparison.subject import Subject, read_subject
 from usucl.comparison.written import write_tables
+from usucl.data.catalog.patients import UNIT
+from usucl.data.phantom import is_synthetic
+from usucl.evaluation.evaluate import PACKAGES
 
 # What may change from one call to the next: it adds runs, or is about figures alone.
 _GROWING = ("arms", "primary", "seeds", "resamples", "cache_gb", "data")
@@ -39,6 +46,41 @@ class Comparison:
     results: tuple[RunResult, ...]
     failures: tuple[Failure, ...] = ()
     missing: int = 0
+
+    @functools.cached_property
+    def conclusion(self) -> Conclusion:
+        """The figures of every arm and all differences, with their intervals."""
+        return conclude(self.experiment)
+
+    @property
+    def experiment(self) -> Experiment:
+        """What is concluded from."""
+        config, catalog = self.config, self.subject.catalog
+        groups = len({entry.group for entry in catalog})
+        frames = sum(entry.num_frames for entry in catalog)
+        turns = "every fold" if config.hold_out == "all" else "one fold"
+        here = Machine.here()
+        return Experiment(
+            title=f"Methods compared on {catalog.root.name}",
+            results=self.results,
+            arms=tuple(Entrant(arm.name, arm.title, arm.group) for arm in config.arms),
+            primary=config.primary,
+            facts={
+                "data": f"{len(catalog)} videos of {groups} {UNIT[catalog.patients]}s in "
+                f"{catalog.root.name}, {frames:,} frames",
+                "encoder": f"{config.backbone} at {config.image_size} px",
+                "training": f"{config.steps} steps of at most {config.frames} anchors with two "
+                f"views each; AdamW, learning rate {config.lr:g}",
+                "augmentation": str(config.augmentation),
+                "seeds": f"{config.seeds}, each tested on {turns} of {len(self.subject.folds)}",
+                "probes": f"on {config.probe_frames} frames per video",
+                "machine": f"{here.system}, {here.accelerator or f'{here.cpu_cores} CPU cores'}",
+                "versions": ", ".join(f"{name} {version_of(name)}" for name in PACKAGES),
+            },
+            patients=catalog.patients,
+            synthetic=is_synthetic(catalog.root),
+            resamples=config.resamples,
+        )
 
 
 @job("Comparing", {"Reading videos": 3, "Training and measuring": None, "Concluding": 5})
