@@ -110,7 +110,7 @@ def conclude(experiment: Experiment) -> Conclusion:
             if sample is not None:
                 figures.setdefault(measure, {})[arm] = estimates([sample], (0.0, 1.0))[0]
     primary = _primary(experiment, runs.measures)
-    exploratory = [pair for pair in _exploratory(experiment, runs.measures) if pair not in primary]
+    exploratory = _exploratory(experiment, runs.measures, primary)
     differences = tuple(
         difference
         for pairs, is_primary in ((primary, True), (exploratory, False))
@@ -142,23 +142,22 @@ def _is_named(measure: Measure, named: Primary) -> bool:
     )
 
 
-def _exploratory(experiment: Experiment, measures: Sequence[Measure]) -> list[_Pair]:
+def _exploratory(
+    experiment: Experiment, measures: Sequence[Measure], primary: Sequence[_Pair]
+) -> list[_Pair]:
     leading = list(dict.fromkeys(p.arm for p in experiment.primary))
     leading = leading or [arm.name for arm in experiment.arms if arm.group == "ours"]
     figures = {p.figure for p in experiment.primary if p.figure != "auroc"} or {"balanced_accuracy"}
-    shown = [
-        m for m in measures if m.probe == RETRIEVAL or (m.probe == "linear" and m.figure in figures)
-    ]
+    known = {(measure, frozenset(arms)) for measure, *arms in primary}
     pairs: list[_Pair] = []
     for arm in leading:
-        for other in experiment.arms:
-            if other.name != arm:
-                twice = [(m, other.name, arm) for m in shown]  # the same with the other sign
-                pairs += [
-                    (m, arm, other.name)
-                    for m, mirror in zip(shown, twice, strict=True)
-                    if mirror not in pairs
-                ]
+        for other in (other.name for other in experiment.arms if other.name != arm):
+            for measure in measures:
+                is_linear = measure.probe == "linear" and measure.figure in figures
+                both = (measure, frozenset((arm, other)))
+                if (is_linear or measure.probe == RETRIEVAL) and both not in known:
+                    known.add(both)  # not again with the other sign
+                    pairs.append((measure, arm, other))
     return pairs
 
 

@@ -4,7 +4,9 @@ A difference varies with the seed of a training and with the patients it is meas
 resampled, each while the other stays as it is, and the two variances are added. Their sum counts
 the interaction of seeds and patients twice, where resampling both at once, the pigeonhole bootstrap
 of Owen (Annals of Applied Statistics 1, 2007), counts it three times: intervals err on the wide
-side. Where every seed holds out other patients, they do so more.
+side. Where seeds hold out different patients, part of what patients differ by is in the variance of
+the seeds already, and only the rest is added; an interval is never narrower than that of the
+patients alone.
 
 A bootstrap of n units makes a variance too small by (n - 1) / n, which is undone, and a variance of
 few units is itself uncertain: the quantile is that of the t distribution with the degrees of
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from usucl.comparison.tallies import Weights
@@ -48,6 +51,24 @@ def resampled(seeds: int, patients: int, resamples: int) -> Weights:
     )
 
 
+def shared_variance(tested: NDArray[np.bool_]) -> float:
+    """Returns the share of the variance of the patients that the variance of the seeds holds too.
+
+    It is 0 if every seed tests all patients, and 1 if no two seeds have a patient in common.
+
+    Args:
+        tested: whether a seed tests a patient, ``[S, G]``.
+    """
+    weight = tested / tested.sum()
+    of_patient = weight.sum(0)
+    seeds = len(tested)
+    if seeds < 2:
+        return 0.0
+    apart = weight - weight.sum(1, keepdims=True) * of_patient
+    share = (apart**2).sum() * seeds / (seeds - 1) / (of_patient**2).sum()
+    return float(min(1.0, share))
+
+
 @dataclass(frozen=True)
 class Sample:
     """A figure or a difference, and what it is on resamples.
@@ -56,6 +77,8 @@ class Sample:
         value: on all seeds and patients.
         by_seed, by_patient: on resamples of the seeds alone and of the patients alone ``[R]``.
         seeds, patients: numbers of them.
+        shared: share of the variance of the patients that the variance of the seeds holds too, see
+            :func:`shared_variance`.
         smallest_class: number of patients with the rarest class; None if there are no classes.
     """
 
@@ -64,6 +87,7 @@ class Sample:
     by_patient: FloatArray
     seeds: int
     patients: int
+    shared: float = 0.0
     smallest_class: int | None = None
 
     def minus(self, other: Sample) -> Sample:
@@ -120,20 +144,25 @@ def _margins(samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
     by_seed = _centred([s.by_seed for s in samples]) * np.sqrt(seeds / (seeds - 1))
     by_patient = _centred([s.by_patient for s in samples]) * np.sqrt(patients / (patients - 1))
     of_seeds, of_patients = (np.nanvar(draws, axis=0) for draws in (by_seed, by_patient))
-    variance = of_seeds + of_patients
+    rest = of_patients * (1 - np.array([s.shared for s in samples]))
+    variance = of_seeds + rest
     varies = variance > CONSTANT**2
     with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_patients**2 / (patients - 1))
+        freedom = variance**2 / (of_seeds**2 / (seeds - 1) + rest**2 / (patients - 1))
     freedom = np.where(varies, freedom, 1.0)
-    alone = stats.t.isf((1 - LEVEL) / 2, freedom) * np.sqrt(variance)
+
+    def margins(tail: float) -> FloatArray:
+        of_both = stats.t.isf(tail, freedom) * np.sqrt(variance)
+        return np.maximum(of_both, stats.t.isf(tail, patients - 1) * np.sqrt(of_patients))
+
+    alone = margins((1 - LEVEL) / 2)
     if not varies.any():
         return alone, alone
     # A resample that loses a class says nothing of this difference, so it adds no correlation.
     draws = np.nan_to_num(np.vstack([by_seed, by_patient])[:, varies])
     correlation = np.atleast_2d(np.corrcoef(draws.T))
     tail = simultaneous_tail(correlation, int(freedom[varies].min()) + 1, LEVEL)
-    tail = min(tail, (1 - LEVEL) / 2)  # rounding of the simulated quantile
-    return alone, stats.t.isf(tail, freedom) * np.sqrt(variance)
+    return alone, np.maximum(alone, margins(tail))  # the tail is simulated, with an error
 
 
 def _centred(draws: Sequence[FloatArray]) -> FloatArray:

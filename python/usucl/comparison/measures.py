@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from usucl.comparison.experiment import Experiment
-from usucl.comparison.inference import Sample, resampled
+from usucl.comparison.inference import Sample, resampled, shared_variance
 from usucl.comparison.predictions import Predictions, RunResult
 from usucl.comparison.tallies import Crossing, Statistic, classification, mean
 from usucl.evaluation.probes import Level
@@ -99,28 +100,39 @@ class Runs:
 
     def _retrieval(self, task: str, results: Sequence[RunResult]) -> dict[str, Sample]:
         values = [(r.seed, r.retrieval[task]) for r in results]
-        patients = {n for _, by in values for n, value in by.items() if np.isfinite(value)}
-        if not patients:
+        cells = {(s, name) for s, by in values for name, value in by.items() if np.isfinite(value)}
+        if not cells:
             return {}
-        statistic = mean(values, self._crossing)
-        seeds = len({r.seed for r in results})
-        return {"auroc": self._drawn(statistic, seeds, len(patients), None)}
+        return {"auroc": self._drawn(mean(values, self._crossing), cells, None)}
 
     def _classification(self, source: _Source, results: Sequence[RunResult]) -> dict[str, Sample]:
         parts = [(r.seed, _part(r, source)) for r in results]
-        seeds = len({r.seed for r in results})
-        cells = {pair for _, p in parts for pair in zip(p.patient, p.truth.tolist(), strict=True)}
-        patients = len({patient for patient, _ in cells})
-        rarest = min(np.unique([c for _, c in cells], return_counts=True)[1].tolist())
+        cells = {(seed, name) for seed, p in parts for name in p.patient}
+        of_classes = {
+            pair for _, p in parts for pair in zip(p.patient, p.truth.tolist(), strict=True)
+        }
+        rarest = min(Counter(c for _, c in of_classes).values())
         return {
-            name: self._drawn(statistic, seeds, patients, rarest)
+            name: self._drawn(statistic, cells, rarest)
             for name, statistic in classification(parts, self._crossing).items()
         }
 
-    def _drawn(self, statistic: Statistic, seeds: int, patients: int, rarest: int | None) -> Sample:
+    def _drawn(
+        self, statistic: Statistic, cells: set[tuple[int, str]], rarest: int | None
+    ) -> Sample:
         values = statistic(self._weights)
         by_seed, by_patient = np.split(values[1:], 2)
-        return Sample(float(values[0]), by_seed, by_patient, seeds, patients, rarest)
+        seeds, patients = (sorted(set(names)) for names in zip(*cells, strict=True))
+        tested = np.array([[(s, name) in cells for name in patients] for s in seeds])
+        return Sample(
+            value=float(values[0]),
+            by_seed=by_seed,
+            by_patient=by_patient,
+            seeds=len(seeds),
+            patients=len(patients),
+            shared=shared_variance(tested),
+            smallest_class=rarest,
+        )
 
 
 def _sources(result: RunResult) -> list[_Source]:

@@ -12,7 +12,7 @@ from made_up_comparison import ARMS, experiment, result
 
 from usucl.comparison.conclusion import conclude
 from usucl.comparison.experiment import Experiment, Primary
-from usucl.comparison.inference import Sample, estimates, resampled
+from usucl.comparison.inference import Sample, estimates, resampled, shared_variance
 from usucl.comparison.measures import Measure
 from usucl.evaluation.metrics import FloatArray
 from usucl.evaluation.simultaneous import verdict
@@ -46,7 +46,14 @@ def _differences(
     drawn = (weights @ values[cells]) / weights.sum(1, keepdims=True)
     by_seed, by_patient = np.split(drawn[1:], 2)
     return [
-        Sample(float(drawn[0, i]), by_seed[:, i], by_patient[:, i], seeds, patients)
+        Sample(
+            float(drawn[0, i]),
+            by_seed[:, i],
+            by_patient[:, i],
+            seeds,
+            patients,
+            shared_variance(cells),
+        )
         for i in range(count)
     ]
 
@@ -68,7 +75,7 @@ SPREADS = [(1, 0.2, 0.5), (0.2, 1, 1), (0.5, 1, 0.5)]
 )
 def test_intervals_cover_a_difference_of_nothing(seeds: int, patients: int, crossed: bool) -> None:
     rng = np.random.default_rng((seeds, patients, crossed))
-    repeats = 600
+    repeats = 500
     for spread in SPREADS:
         covered = 0
         for _ in range(repeats // 20):
@@ -87,6 +94,15 @@ def test_twenty_comparisons_seldom_hold_a_false_one(seeds: int, patients: int) -
         found = map(verdict, estimates(samples, (-9, 9)))
         wrong += any(word in ("better", "worse") for word in found)
     assert wrong / repeats <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_variance_is_shared_where_seeds_test_different_patients() -> None:
+    assert shared_variance(np.ones((5, 20), bool)) == pytest.approx(0)
+    folds = np.arange(20) % 5
+    once = np.arange(5)[:, None] == folds
+    assert shared_variance(once) == pytest.approx(1)
+    twice = np.arange(10)[:, None] % 5 == folds
+    assert shared_variance(twice) == pytest.approx(4 / 9)  # (folds - 1) / (seeds - 1)
 
 
 def test_differences_tell_the_better_arm() -> None:

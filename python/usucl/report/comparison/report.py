@@ -39,7 +39,7 @@ def write_comparison_report(conclusion: Conclusion, path: Path) -> Path:
     """
     experiment = conclusion.experiment
     subjects = Subjects(experiment.patients, experiment.synthetic)
-    folder = RunFolder(path.parent).figures
+    folder = RunFolder(path.parent)
     sections = [
         Section("What was found", _found(conclusion, folder)),
         Section("What cannot be concluded", items(limits(conclusion, subjects), "brief")),
@@ -79,10 +79,10 @@ def _head(conclusion: Conclusion, subjects: Subjects) -> str:
     )
 
 
-def _found(conclusion: Conclusion, folder: Path) -> str:
+def _found(conclusion: Conclusion, folder: RunFolder) -> str:
     if not conclusion.primary:
         return ""
-    drawing = figures.forest(conclusion, conclusion.primary, folder / "primary.png")
+    drawing = figures.forest(conclusion, conclusion.primary, folder.figures / "primary.png")
     return lines(
         picture(drawing, "Primary differences with intervals; the sentences have the numbers"),
         paragraph(
@@ -106,13 +106,13 @@ def _arms(conclusion: Conclusion) -> str:
     )
 
 
-def _efficiency(conclusion: Conclusion, folder: Path) -> str:
-    drawing = figures.label_efficiency(conclusion, folder / "labels.png")
+def _efficiency(conclusion: Conclusion, folder: RunFolder) -> str:
+    drawing = figures.label_efficiency(conclusion, folder.figures / "labels.png")
     words = "The linear probe, fitted on the labels of fewer patients."
     return _drawn(drawing, "Figures over the share of labelled patients", words)
 
 
-def _exploratory(conclusion: Conclusion, folder: Path) -> str:
+def _exploratory(conclusion: Conclusion, folder: RunFolder) -> str:
     if not conclusion.exploratory:
         return ""
     shown = [d for d in conclusion.exploratory if d.measure.share == 1]
@@ -123,15 +123,17 @@ def _exploratory(conclusion: Conclusion, folder: Path) -> str:
     return lines(
         paragraph(words, "note"),
         _drawn(
-            figures.forest(conclusion, shown, folder / "exploratory.png") if shown else None,
+            figures.forest(conclusion, shown, folder.figures / "exploratory.png")
+            if shown
+            else None,
             "Exploratory differences with intervals; the table has the numbers",
         ),
         folded("All exploratory differences", tables.differences_table(conclusion)),
     )
 
 
-def _training(conclusion: Conclusion, folder: Path) -> str:
-    drawing = figures.learning_curves(conclusion, folder / "curves.png")
+def _training(conclusion: Conclusion, folder: RunFolder) -> str:
+    drawing = figures.learning_curves(conclusion, folder.curves_figure)
     spread = {title: meaning for title, meaning, _ in GEOMETRY.values()}
     return lines(
         _drawn(
