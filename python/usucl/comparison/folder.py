@@ -9,6 +9,7 @@ from usucl._tables import write_table
 from usucl.comparison.predictions import RESULT
 from usucl.comparison.runs import Run
 from usucl.comparison.subject import Subject
+from usucl.run_folder import RunFolder
 
 MARK = "# usucl comparison: the same command goes on with it\n"
 """First line of the config, which identifies the folder."""
@@ -36,7 +37,7 @@ class ComparisonFolder:
         self.figures = path / "figures.csv"
         self.differences = path / "differences.csv"
         self.conclusion = path / "comparison.json"
-        self.report = path / "report.html"
+        self.report = RunFolder(path).report
 
     @property
     def is_comparison(self) -> bool:

@@ -27,6 +27,7 @@ from usucl.data import (
     VideoDataModule,
 )
 from usucl.data.sampling.clock import TimeUnit
+from usucl.methods import METHODS
 from usucl.models import EncoderConfig, FrameEncoder
 from usucl.training.config import TrainingConfig
 from usucl.training.fitting import make_datamodule, quiet
@@ -185,7 +186,7 @@ def training_config(arm: Arm, config: ComparisonConfig, seed: int) -> TrainingCo
         "optimiser.lr": config.lr,
         "optimiser.weight_decay": config.weight_decay,
     }
-    if arm.method == "dense":
+    if hasattr(METHODS[str(arm.method)].sampling_options, "frames"):  # many anchors per video
         shared |= {
             "sampling.videos": config.videos,
             "sampling.frames": config.frames // config.videos,
