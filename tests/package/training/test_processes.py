@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forks import run_ranks
 from lightning.pytorch.callbacks import Checkpoint
 from runs import make_data
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from usucl.training.processes.together import joined
 from usucl.training.processes.world import World
 from usucl.training.trainer import make_trainer
 
-STEPS = 20
+STEPS = 10
 WITHIN = 1e-10  # of the greatest number: rounding in float64, over all steps
 SMALL = {"backbone": "resnet10", "image_size": 32, "dim": 8, "pretrained": False, "videos": 5}
 IN_FLOAT64 = {
@@ -36,8 +36,8 @@ IN_FLOAT64 = {
     "curriculum.cross_only": 0.1,
     "augmentation": "crop",
 }
-DENSE = {"epochs": 4, "frames": 2, "steps_per_epoch": 5, "cross_k": 4}
-PAPER = {"epochs": 10, "key.momentum": 0.9}
+DENSE = {"epochs": 2, "frames": 2, "steps_per_epoch": 5, "cross_k": 4}
+PAPER = {"epochs": 5, "key.momentum": 0.9}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", DENSE),
     "dense, bank": ("dense", {**DENSE, "bank": 50, "max_age": 30}),
@@ -124,7 +124,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, An
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        mp.spawn(fit_together, (folder, size, port), size)
+        run_ranks(fit_together, (folder, size, port), size)
     found = {size: torch.load(folder / f"{size}.pt", weights_only=True) for size in (2, 3)}
     return {1: {case: fit(folder, case, World()).found() for case in CASES}, **found}
 
