@@ -179,6 +179,7 @@ def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
             dense.check(problem)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_keys_that_only_repeat_are_passed_over(dense: Dense, dtype: torch.dtype) -> None:
     """Equal keys rank by index, so tiles of later copies are skipped."""
@@ -218,6 +219,7 @@ def test_keys_of_two_videos_and_patients_in_turns_are_passed_over(dense: Dense) 
     assert dense.check(problem).arrivals < 6 * 1000
 
 
+@pytest.mark.schedules_in_turn
 def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
     """More thread blocks could run than these few anchors occupy."""
     dense.configure(132)
