@@ -319,7 +319,7 @@ def test_a_dry_run_runs_all_that_needs_no_gpu(tmp_path: Path, part: int, dry: se
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="needs a CUDA device: .* --dry-run runs what needs none"):
+    with pytest.raises(SystemExit, match=r"needs a CUDA device: .* --dry-run runs what needs none"):
         gpu.main(("--part", "1", "--out", str(tmp_path / "none.json")))
     assert not any(tmp_path.iterdir())
 
