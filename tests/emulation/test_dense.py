@@ -76,6 +76,7 @@ def test_sizes_around_the_bounds(dense: Dense, rows: int, dtype: torch.dtype) ->
         dense.check(problem)
 
 
+@pytest.mark.schedules_in_turn
 def test_element_types_mixed(dense: Dense) -> None:
     """A bank in bfloat16 with a batch in float32, and every other pair of types."""
     for anchors in ELEMENTS:
@@ -165,6 +166,7 @@ def test_guard_against_false_negatives(dense: Dense, dtype: torch.dtype) -> None
         dense.check(problem)
 
 
+@pytest.mark.schedules_in_turn
 def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
     """Infinite, NaN, too large, zero or subnormal values do not affect the other rows."""
     for dtype in ELEMENTS:
