@@ -14,7 +14,7 @@ import torch
 
 import usucl_ext
 
-pytest_plugins = ["kernel_list"]
+pytest_plugins = ["grids", "kernel_list"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "check.h"
+#include "core/nomination.h"
 #include "core/problem.h"
 #include "core/similarity.h"
 #include "cpu/kernels.h"
 #include "cpu/search/aligned.h"
+#include "cpu/tile/bfloat16.h"
 #include "cpu/tile/rows.h"
 #include "kernels_for_tests.h"
 #include "parallel_for_tests.h"
@@ -222,7 +224,7 @@ void test_overflow(const TileKernels<float>& kernels) {
 }  // namespace
 
 int main() {
-  for (const auto& [name, kernels] : kernels_to_try()) {
+  for (const auto& [name, kernels] : kernels_to_try<float>()) {
     if (kernels.bfloat16 == nullptr) continue;
     test_margin(kernels);
     test_overflow(kernels);

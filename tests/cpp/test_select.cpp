@@ -84,7 +84,7 @@ void test_selection(int64_t anchors, int64_t keys, int64_t dim, Ranks intra, Ran
     const Frames blocks[] = {k.frames(0, cut, dim), k.frames(cut, keys, dim)};
     const Problem problem{
         a.frames(0, anchors, dim), blocks, 2, window, false, intra, cross, max_similarity};
-    for (const auto& [name, kernels] : cpu::kernels_to_try()) {
+    for (const auto& [name, kernels] : cpu::kernels_to_try<float>()) {
       cpu::set_num_threads(name == "portable" || name == "shape of avx2" ? 3 : 1);
       std::vector<int64_t> intra_index(anchors * intra.k), cross_index(anchors * cross.k);
       std::vector<float> intra_similarity(anchors * intra.k), cross_similarity(anchors * cross.k);

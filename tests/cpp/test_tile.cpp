@@ -10,8 +10,8 @@
 #include "check.h"
 #include "core/problem.h"
 #include "core/similarity.h"
-#include "cpu/tile/capability.h"
-#include "cpu/tile/tile_kernels.h"
+#include "cpu/kernels.h"
+#include "kernels_for_tests.h"
 
 namespace {
 
@@ -122,17 +122,13 @@ void test_kernels(const TileKernels<T>& kernels) {
 }  // namespace
 
 int main() {
-  for (const auto capability : kBestFirst) {
-    if (!runs_here(capability)) {
-      std::printf("%s: not run, not supported by this machine\n", name(capability));
-      continue;
-    }
-    test_kernels(tile_kernels<float>(capability));
-    test_kernels(tile_kernels<double>(capability));
-    std::printf("%s: right\n", name(capability));
+  for (const auto& [name, kernels] : kernels_to_try<float>()) {
+    test_kernels(kernels);
+    std::printf("%s: right\n", name.c_str());
   }
-  test_kernels(kTileKernels<PlainLanes<float, 8>, 4, 3>);   // the shape of AVX2
-  test_kernels(kTileKernels<PlainLanes<float, 16>, 8, 3>);  // the shape of AVX-512
-  test_kernels(kTileKernels<PlainLanes<double, 8>, 8, 3>);
+  for (const auto& [name, kernels] : kernels_to_try<double>()) {
+    test_kernels(kernels);
+    std::printf("%s, float64: right\n", name.c_str());
+  }
   return 0;
 }

@@ -61,25 +61,3 @@ def emulator(request: pytest.FixtureRequest, library: Emulator) -> Iterator[Emul
     library.take_kernels()
     yield library
     kernel_list.note(library.take_kernels(), request.node.originalname)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A case marked ``schedules_in_turn`` runs under one schedule, the next case under the next.
-
-    Such a case is about sizes, which do not depend on the schedule, and the race check finds
-    missing barriers under any schedule. With the "long" profile every case runs under all.
-    """
-    if os.environ.get("USUCL_HYPOTHESIS_PROFILE") == "long":
-        return
-    others = [item for item in items if not _has_its_turn(item)]
-    if others:
-        items[:] = [item for item in items if _has_its_turn(item)]
-        config.hook.pytest_deselected(items=others)
-
-
-def _has_its_turn(item: pytest.Item) -> bool:
-    if item.get_closest_marker("schedules_in_turn") is None:
-        return True
-    assert isinstance(item, pytest.Function)
-    numbers = dict(item.callspec.indices)
-    return numbers.pop("emulator") == sum(numbers.values()) % len(SCHEDULES)

@@ -76,6 +76,7 @@ def test_sizes_around_the_bounds(dense: Dense, rows: int, dtype: torch.dtype) ->
         dense.check(problem)
 
 
+@pytest.mark.schedules_in_turn
 def test_element_types_mixed(dense: Dense) -> None:
     """A bank in bfloat16 with a batch in float32, and every other pair of types."""
     for anchors in ELEMENTS:
@@ -165,6 +166,7 @@ def test_guard_against_false_negatives(dense: Dense, dtype: torch.dtype) -> None
         dense.check(problem)
 
 
+@pytest.mark.schedules_in_turn
 def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
     """Infinite, NaN, too large, zero or subnormal values do not affect the other rows."""
     for dtype in ELEMENTS:
@@ -179,6 +181,7 @@ def test_values_that_tensor_cores_cannot_take(dense: Dense) -> None:
             dense.check(problem)
 
 
+@pytest.mark.schedules_in_turn
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_keys_that_only_repeat_are_passed_over(dense: Dense, dtype: torch.dtype) -> None:
     """Equal keys rank by index, so tiles of later copies are skipped."""
@@ -218,6 +221,7 @@ def test_keys_of_two_videos_and_patients_in_turns_are_passed_over(dense: Dense) 
     assert dense.check(problem).arrivals < 6 * 1000
 
 
+@pytest.mark.schedules_in_turn
 def test_few_anchors_that_only_the_chain_can_settle(dense: Dense) -> None:
     """More thread blocks could run than these few anchors occupy."""
     dense.configure(132)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from PIL import Image
 
 from usucl.data import VideoCatalog
 from usucl.models import EncoderConfig, FrameEncoder, save_encoder
+
+# The smallest backbone: to step and to save a ResNet-10, which has 13 times as many weights, takes
+# most of a small run's time.
+BACKBONE = "timm:test_resnet" if importlib.util.find_spec("timm") else "resnet10"
 
 
 def make_data(root: Path, *, videos: int = 8, frames: int = 12, labels: bool = True) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import run_ranks
 
 from usucl.bank import NegativeBank, ShardedBank
 from usucl.bank.round_robin import RoundRobinBank
@@ -122,7 +122,7 @@ def together(rank: int, ranks: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_together_select_what_one_bank_selects(tmp_path: Path, ranks: int) -> None:
-    mp.spawn(together, (ranks, tmp_path), ranks)
+    run_ranks(together, (ranks, tmp_path), ranks)
     lengths = [min(CAPACITY[r], 4 * (17 + r)) for r in range(ranks)]
     if ranks == 3:
         reload(tmp_path / "saved", lengths)

@@ -8,14 +8,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+from runs import BACKBONE
 from shell import write_video
 
 from usucl.cli import main
 from usucl.training import read_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "blank_pictures")
 PATTERN = r"patient_(\d)_([LR])"
-TINY = ["epochs=1", "steps_per_epoch=1", "encoder.backbone=resnet10", "encoder.image_size=32"]
+TINY = ["epochs=1", "steps_per_epoch=1", f"encoder.backbone={BACKBONE}", "encoder.image_size=32"]
 TINY += ["sampling.videos=2", "sampling.frames=4", "key.bank=0", "encoder.dim=8"]
 
 

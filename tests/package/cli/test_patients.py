@@ -13,7 +13,7 @@ from shell import write_video
 from usucl.cli import main
 from usucl.run_folder import RunFolder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "blank_pictures")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
 import time
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import forking
 from shell import write_run
 from small_gallery import assert_same_gallery, interrupt
 
@@ -70,9 +70,7 @@ def test_a_build_tells_how_far_it_is(
     assert "left out" in caplog.text and "broken.mp4" in caplog.text
 
 
-def test_killed_at_any_moment(
-    bank: Path, videos: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_any_moment(bank: Path, videos: Path, run: Path, tmp_path: Path) -> None:
     """SIGKILL at 30 moments, over and over an earlier bank: it stays whole, and the work does too.
 
     Each round starts where the one before was killed. After one that put the new bank in place, the
@@ -82,10 +80,7 @@ def test_killed_at_any_moment(
     earlier = tmp_path / "earlier"
     Gallery.build(run=write_run(tmp_path / "other", seed=1), data=videos, out=earlier)
     shutil.copytree(earlier, out)
-    # a server that has imported everything forks the children: no threads, and fast
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["usucl.gallery", "torchvision.models"])
+    context = forking()
     rng = np.random.default_rng(0)
     arguments = {"run": run, "data": videos, "out": out, "overwrite": True}
 

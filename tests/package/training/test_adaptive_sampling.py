@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import make_data
+from runs import BACKBONE, make_data
 
 from usucl.data import Curriculum, DenseSampler, FrameBatches, VideoCatalog
 from usucl.losses import Selection
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 WINDOWS = "[[0.5, 1.0], [0.3, 0.6], [0.1, 0.3]]"
 OPTIONS: dict[str, Any] = {
-    "backbone": "resnet10",
+    "backbone": BACKBONE,
     "image_size": 32,
     "dim": 8,
     "epochs": 4,

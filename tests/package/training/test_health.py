@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import make_data
+from runs import BACKBONE, make_data
 from torch.nn.functional import normalize
 
 from usucl._files import read_json
@@ -20,7 +20,7 @@ from usucl.training import NothingLearnedError, read_config, train
 from usucl.training.callbacks.health import EpochFindings, Health, judge
 
 TINY: dict[str, Any] = {
-    "backbone": "resnet10",
+    "backbone": BACKBONE,
     "image_size": 32,
     "dim": 8,
     "sampling.videos": 2,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import make_data
+from runs import BACKBONE, make_data
 
 from usucl._environment import cache_folder
 from usucl.cli import main
@@ -21,7 +21,7 @@ from usucl.training.planning.measurement import STEPS
 
 OPTIONS: dict[str, Any] = {
     "preset": "paper",
-    "backbone": "resnet10",
+    "backbone": BACKBONE,
     "pretrained": False,
     "image_size": 32,
     "dim": 8,

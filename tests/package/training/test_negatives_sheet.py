@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import make_data
+from runs import BACKBONE, make_data
 from torch import Tensor
 
 from usucl.data import FrameBatch, FrameBatches, VideoCatalog
@@ -47,7 +47,7 @@ def every_view(batch: FrameBatch) -> Tensor:
 )
 def test_every_key_is_shown_as_what_was_embedded(videos: Path, options: dict[str, Any]) -> None:
     preset = options.get("method", "dense")
-    size = {"image_size": 32, "backbone": "resnet10", "pretrained": False, "key.bank": 0}
+    size = {"image_size": 32, "backbone": BACKBONE, "pretrained": False, "key.bank": 0}
     config = read_config(preset, {"data": str(videos), **size, **options})
     batches: FrameBatches = make_datamodule(VideoCatalog.scan(videos), config).batches
     batch = batches[2, 0]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import make_data
+from runs import BACKBONE, make_data
 
 from tests.kills.training import differences
 from usucl._files import read_json, read_tensors
@@ -34,7 +34,7 @@ from usucl.training.options import SavingConfig
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 OPTIONS: dict[str, Any] = {
-    "backbone": "resnet10",
+    "backbone": BACKBONE,
     "image_size": 32,
     "dim": 8,
     "epochs": 2,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from runs import make_data
+from runs import BACKBONE, make_data
 from torch import Tensor, nn
 
 from usucl.training import TrainingConfig, read_config, train
@@ -242,6 +242,7 @@ def test_warm_up_clipping_lars_and_accumulation_together_and_resumed(
 ) -> None:
     options: dict[str, Any] = {
         **SMALL,
+        "backbone": BACKBONE,
         "optimiser.kind": "lars",
         "lr": 0.5,
         "warmup": 1.0,

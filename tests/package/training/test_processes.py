@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forks import run_ranks
 from lightning.pytorch.callbacks import Checkpoint
 from runs import make_data
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, An
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        mp.spawn(fit_together, (folder, size, port), size)
+        run_ranks(fit_together, (folder, size, port), size)
     found = {size: torch.load(folder / f"{size}.pt", weights_only=True) for size in (2, 3)}
     return {1: {case: fit(folder, case, World()).found() for case in CASES}, **found}
 

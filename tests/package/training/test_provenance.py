@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import make_data
+from runs import BACKBONE, make_data
 
 from usucl._environment import git_state
 from usucl._files import read_json
@@ -19,7 +19,7 @@ from usucl.run_folder import MARK
 from usucl.training import provenance, read_config, train
 from usucl.training.explained import RUN_HEAD
 
-TINY = {"backbone": "resnet10", "image_size": 32, "dim": 8, "videos": 3, "frames": 2}
+TINY = {"backbone": BACKBONE, "image_size": 32, "dim": 8, "videos": 3, "frames": 2}
 
 
 def git(folder: Path, *words: str) -> None:

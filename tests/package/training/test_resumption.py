@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import make_data
+from runs import BACKBONE, make_data
 
 from usucl._files import read_json
 from usucl.models import load_encoder
@@ -20,7 +20,7 @@ from usucl.training.optimisation.schedule import HalfCosines
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY: dict[str, Any] = {
-    "backbone": "resnet10",
+    "backbone": BACKBONE,
     "image_size": 32,
     "dim": 8,
     "sampling.videos": 2,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import BACKBONE
 
 from usucl.bank import NegativeBank
 from usucl.cli import main
@@ -25,7 +26,7 @@ from usucl.training.callbacks.saving import Saving
 from usucl.training.checkpoint import PARTS, Checkpoints
 
 TINY = {
-    "backbone": "resnet10",
+    "backbone": BACKBONE,
     "image_size": 32,
     "dim": 16,
     "pretrained": False,
@@ -89,7 +90,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("options", [DENSE, PAPER, PAPER_CODE], ids=lambda o: o["preset"])
 def test_a_run_leaves_a_whole_folder(videos: Path, tmp_path: Path, options: dict) -> None:
-    out = train(data=videos, out=tmp_path / "run", **options)
+    out = train(data=videos, out=tmp_path / "run", **{**options, "backbone": "resnet10"})
     table = rows(out / "metrics.csv")
     assert tuple(table[0]) == COLUMNS
     # Two epochs of two steps, either by option or because four videos make two batches of two.

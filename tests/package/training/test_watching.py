@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import Logger
 from PIL import Image
-from runs import make_data
+from runs import BACKBONE, make_data
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -31,7 +31,7 @@ from usucl.training.callbacks.progress import Pace
 from usucl.training.callbacks.saving import Saving
 from usucl.training.summary import summary_rows
 
-TINY = {"preset": "dense", "backbone": "resnet10", "image_size": 32, "dim": 8, "progress": False}
+TINY = {"preset": "dense", "backbone": BACKBONE, "image_size": 32, "dim": 8, "progress": False}
 TINY |= {"epochs": 2, "videos": 4, "frames": 3, "steps_per_epoch": 2, "log_every": 1}
 TINY |= {"cross_k": 4, "bank": 40, "max_similarity": 0.999, "soft_nn_temperature": 0.1}
 EVERYTHING = {"probe_every": 1, "probes": ["knn", "linear"], "images_every": 1, "images": 2}
@@ -382,7 +382,7 @@ def test_an_encoder_in_float64_is_probed_and_kept_before_the_checkpoint(
         data=make_data(tmp_path / "data", videos=6, frames=3),
         out=out,
         held_out=(),
-        **{"backbone": "resnet10", "image_size": 32, "dim": 8, "epochs": 1, "steps_per_epoch": 1},
+        **{"backbone": BACKBONE, "image_size": 32, "dim": 8, "epochs": 1, "steps_per_epoch": 1},
         **{"sampling.videos": 2, "sampling.frames": 2, "probe_every": 1},
         precision="64-true",
         progress=False,
