@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         return content if is_stored else content | COMPARISON
 
     monkeypatch.setattr(comparison_presets, "load_yaml", comparing)
+
+    def planned(config: Any, folds: Sequence[int]) -> list[Any]:
+        return plan(replace(config, seeds=1), folds)
+
+    plan = comparison.planned
+    monkeypatch.setattr(comparison, "planned", planned)
     monkeypatch.setattr(comparison, "_processes", lambda given: 1)
     monkeypatch.setattr(training_presets, "load_yaml", pretraining)
     monkeypatch.setattr(finetuning_presets, "load_yaml", finetuning)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import make_data
+from runs import BACKBONE, make_data
 
 from usucl.comparison import compare
 from usucl.comparison.arms import Arm
@@ -23,6 +23,7 @@ from usucl.models import load_encoder
 from usucl.training import train
 
 TINY: dict[str, Any] = {
+    "backbone": BACKBONE,
     "seeds": 2,
     "folds": 2,
     "steps": 2,
