@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import warnings
@@ -103,6 +104,8 @@ class Bench:
             seconds=0.0 if done is None else done.seconds,
             images_per_second=0.0 if done is None else done.images_per_second,
         ).save(folder)
+        del done, encoder
+        gc.collect()  # a trainer and its module refer to each other, and hold the optimiser's state
 
 
 _bench: Bench | None = None  # of a process that does runs
