@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from usucl._progress import job
 from usucl.cli.console import hint, say
 from usucl.cli.errors import keeping
-from usucl.cli.finished import command
 from usucl.cli.parameters import (
     Change,
     Count,
@@ -63,8 +62,9 @@ def compare(
         arms: names of the arms that are run and shown now (default: all of the preset).
         labels: columns that the probes tell apart (default: all with two classes or more).
         patient_pattern: regular expression with one group, ( ), that finds the patient in the path
-            of each video within the folder.
-        sweep: regular expression that makes one video of the clips of an examination, or none.
+            of each video within the folder (default: patients of labels.csv alone).
+        sweep: regular expression that makes one video of the clips of an examination, or none
+            (default: the sweeps of sweeps.csv, if there is one).
         seeds: number of seeds (default: that of the preset, 5).
         processes: runs at the same time (default: as many as there are cores, one with a GPU).
         set_: changes to the preset, such as steps=480 image_size=64; --print-config lists all
@@ -91,6 +91,7 @@ def compare(
         return None
     assert out is not None
     from usucl import comparison
+    from usucl.cli.finished import command
 
     again = command("compare", data, "--out", out)
     with keeping(lambda: f"finished runs are kept in {out}; to go on: {again}"):

@@ -1,0 +1,108 @@
+"""``python -m benchmarks.evidence [FOLDER ...]``: writes the tables of ``docs/evidence.md``.
+
+Each folder is one that ``usucl compare`` has written with a preset of this folder, and is called
+like it: its conclusions are copied to ``benchmarks/results/evidence``. Without a folder the tables
+are written again from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT
+from usucl._files import read_json, write_json
+
+RESULTS = ROOT / "benchmarks" / "results" / "evidence"
+PAGE = ROOT / "docs" / "evidence.md"
+BLOCK = re.compile(
+    r"(<!-- (\w+): written by benchmarks\.evidence -->\n).*?(<!-- end -->)", re.DOTALL
+)
+TITLES = {
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auroc": "macro AUROC",
+    "macro_f1": "macro F1",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Copies conclusions and writes the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    for folder in parser.parse_args(arguments).folders:
+        write_json(RESULTS / f"{folder.name}.json", read_json(folder / "comparison.json"))
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def written(page: str) -> str:
+    """Returns the page with its tables made anew from the results."""
+
+    def block(match: re.Match[str]) -> str:
+        path = RESULTS / f"{match[2]}.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        lines = "\n".join(tables(record))
+        return f"{match[1]}{lines}\n{match[3]}"
+
+    return BLOCK.sub(block, page)
+
+
+def tables(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines of the tables of one experiment."""
+    options, figures = record["options"], record["figures"]
+    arms, primary = options["arms"], [d for d in record["differences"] if d["primary"] == "yes"]
+    figure = primary[0]["figure"] if primary else "balanced_accuracy"
+    shown = [
+        f
+        for f in figures
+        if f["share"] == 1
+        and ((f["probe"] == "linear" and f["figure"] == figure) or f["probe"] == "retrieval")
+    ]
+    columns = list(dict.fromkeys((f["task"], f["probe"]) for f in shown))
+    cells = {(f["arm"], f["task"], f["probe"]): _cell(f) for f in shown}
+    yield f"{_facts(record)} Columns of labels: {TITLES[figure]} of the linear probe."
+    yield ""
+    yield "| arm | " + " | ".join(task.replace("_", " ") for task, _ in columns) + " | rank |"
+    yield "|--|" + "--|" * (len(columns) + 1)
+    for name, arm in arms.items():
+        ranks = [r["spread"]["effective_rank"] for r in record["runs"] if r["arm"] == name]
+        rank = f"{sum(ranks) / len(ranks):.0f}" if ranks else "-"
+        values = (cells.get((name, *column), "-") for column in columns)
+        yield f"| {arm.get('title', name)} | {' | '.join(values)} | {rank} |"
+    if primary:
+        yield ""
+        yield "| primary difference | measured | value | interval for all primary | verdict |"
+        yield "|--|--|--|--|--|"
+    for d in primary:
+        titles = (arms[d[side]].get("title", d[side]) for side in ("arm", "reference"))
+        yield (
+            f"| {' minus '.join(titles)} | {d['task'].replace('_', ' ')}, {TITLES[d['figure']]} | "
+            f"{d['value']:+.3f} | {_interval(d['adjusted_low'], d['adjusted_high'], '+.3f')} | "
+            f"{d['verdict']} |"
+        )
+
+
+def _facts(record: Mapping[str, Any]) -> str:
+    facts = record["facts"]
+    seconds = sum(run["seconds"] for run in record["runs"])
+    return (
+        f"{facts['data']}; {facts['encoder']}; {facts['training']}; {len(record['runs'])} runs, "
+        f"{seconds / 60:.0f} minutes of training on {facts['machine']}."
+    )
+
+
+def _cell(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "-"
+    return f"{figure['value']:.2f} {_interval(figure['low'], figure['high'], '.2f')}".strip()
+
+
+def _interval(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
+
+
+if __name__ == "__main__":
+    main()
