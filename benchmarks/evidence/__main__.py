@@ -19,9 +19,7 @@ from usucl._files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence"
 PAGE = ROOT / "docs" / "evidence.md"
-BLOCK = re.compile(
-    r"(<!-- (\w+): written by benchmarks\.evidence -->\n).*?(<!-- end -->)", re.DOTALL
-)
+BLOCK = re.compile(r"(<!-- (\w+): by benchmarks\.evidence -->\n).*?(<!-- end -->)", re.DOTALL)
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_auroc": "macro AUROC",
@@ -43,6 +41,8 @@ def written(page: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         path = RESULTS / f"{match[2]}.json"
+        if not path.is_file():
+            return f"{match[1]}Not measured yet.\n{match[3]}"
         record = json.loads(path.read_text(encoding="utf-8"))
         lines = "\n".join(tables(record))
         return f"{match[1]}{lines}\n{match[3]}"

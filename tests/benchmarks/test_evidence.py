@@ -1,0 +1,46 @@
+"""The tables of the page on the evidence are those of the results that are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_up_comparison import experiment
+
+from benchmarks.evidence import __main__ as evidence
+from usucl.comparison.conclusion import conclude
+from usucl.comparison.config import PRESETS, read_config
+from usucl.comparison.folder import MARK, ComparisonFolder
+from usucl.comparison.written import write_tables
+
+EXPERIMENTS = sorted(Path(evidence.__file__).parent.glob("*.yaml"))
+
+
+def test_the_page_has_the_tables_of_the_results() -> None:
+    page = evidence.PAGE.read_text(encoding="utf-8")
+    assert evidence.written(page) == page, "python -m benchmarks.evidence writes them"
+    named = {match[2] for match in evidence.BLOCK.finditer(page)}
+    assert named == {file.stem for file in EXPERIMENTS}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_an_experiment_names_what_it_is_for(file: Path) -> None:
+    config = read_config(file, {})
+    assert config.primary and config.seed > 0 and config.seeds >= 5  # 0 is that of the pilots
+    assert file.stem not in PRESETS
+
+
+def test_a_conclusion_becomes_tables(tmp_path: Path) -> None:
+    facts = dict.fromkeys(("data", "encoder", "training", "machine"), "made up")
+    made_up = experiment(facts=facts)
+    folder = ComparisonFolder(tmp_path)
+    arms = {arm.name: {"weights": "random", "title": arm.title} for arm in made_up.arms}
+    folder.config.write_text(f"{MARK}arms: {arms}\n")
+    write_tables(folder, conclude(made_up))
+    record = evidence.read_json(folder.conclusion)
+    text = "\n".join(evidence.tables(record))
+    for arm in made_up.arms:
+        assert f"| {arm.title} |" in text
+    assert text.count("| better |") + text.count("| not told apart |") + text.count(
+        "| worse |"
+    ) == len([d for d in record["differences"] if d["primary"] == "yes"])
