@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import make_data
 
 from usucl._progress import displays
+from usucl._tables import read_table
 from usucl.cli import main
 from usucl.data import VideoCatalog
 from usucl.data.phantom import write_phantom
 from usucl.training import train
+from usucl.training.callbacks import progress
 from usucl.training.callbacks.progress import _videos
 
 SETS = ["backbone=resnet10", "image_size=32", "dim=16", "pretrained=false", "log_every=1"]
@@ -84,6 +88,22 @@ def test_piped_training_says_what_it_does(
     captured = capsys.readouterr()
     assert "2 per epoch, 6 in 3 epochs, going on after epoch 2" in captured.out
     assert re.search(r"Epoch 3/3: 6/6 steps, .* finished in", captured.err)
+
+
+def test_the_last_line_has_the_last_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is probed after the last step, whose line had the figure of the probe before."""
+    monkeypatch.setattr(displays, "WORTH_A_LINE", 0.0)
+    monkeypatch.setattr(progress, "BETWEEN_NOTES", math.inf)  # after that of the first step
+    videos, out = make_data(tmp_path / "videos"), tmp_path / "run"
+    options = ["held_out=[]", "probe_every=1", "probes=[knn]", "probe_frames=6"]
+    assert main(["train", str(videos), "--out", str(out), "--set", *SETS, *options]) == 0
+    form = r"Epoch 2/2: 4/4 steps.* loss (\d\.\d{3}), probe (\d\.\d\d)"
+    (last,) = [row for row in read_table(out / "probe.csv") if row["epochs_done"] == "2"]
+    loss, probe = read_table(out / "metrics.csv")[-1]["loss"], last["balanced_accuracy"]
+    said = re.findall(form, capsys.readouterr().err)
+    assert said[-1] == (f"{float(loss):.3f}", f"{float(probe):.2f}")
 
 
 def test_training_that_shows_no_progress_is_silent(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from usucl._progress import Stage, duration
 from usucl._terminal import say
@@ -112,6 +113,7 @@ class ProgressCallback(Callback):
         self._noted = -BETWEEN_NOTES
         self._since = 0.0
         self._all = 0
+        self._loss: Tensor | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets how many steps there are, and how many a resumed run has behind it."""
@@ -142,12 +144,11 @@ class ProgressCallback(Callback):
         self._steps += 1
         self.bar.update(per_item=(self._images / self._steps, "images"))
         self.bar.advance()
+        self._loss = outputs["loss"].detach()
         now = time.perf_counter()
         if now - self._noted >= BETWEEN_NOTES:
             self._noted = now
-            probe = f", {self.probe.note}" if self.probe is not None and self.probe.note else ""
-            alarm = self.contraction.note if self.contraction is not None else ""
-            self.bar.update(note=f"loss {float(outputs['loss']):.3f}{probe}", alarm=alarm)
+            self._note(self._loss)
         if self._steps == WARM_UP:
             self._since = now
         self.pace.step()
@@ -164,6 +165,16 @@ class ProgressCallback(Callback):
                 f"Estimated time for the {left:,} steps that are left: {duration(seconds)}, "
                 f"until {end:%H:%M}" + (f" on {end:%Y-%m-%d}" if seconds > 12 * 3600 else "")
             )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows what the last step and the last probe have come to."""
+        if self._loss is not None:
+            self._note(self._loss)
+
+    def _note(self, loss: Tensor) -> None:
+        probe = f", {self.probe.note}" if self.probe is not None and self.probe.note else ""
+        alarm = self.contraction.note if self.contraction is not None else ""
+        self.bar.update(note=f"loss {float(loss):.3f}{probe}", alarm=alarm)
 
 
 def run_rows(
