@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from usucl.comparison.config import ComparisonConfig
@@ -155,13 +157,29 @@ def do_all(
         initargs=(config, subject, threads),
     )
     try:
-        pending: dict[Future[None], Run] = {
-            pool.submit(_do, run, folder): run for run, folder in folders.items()
-        }
+        with without_main():
+            pending: dict[Future[None], Run] = {
+                pool.submit(_do, run, folder): run for run, folder in folders.items()
+            }
         for future in as_completed(pending):
             yield pending[future], _failure(pending[future], future.result)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Starts processes that do not run the caller's script, which then needs no guard.
+
+    They would import it, to find in it what is sent to them; nothing of it is.
+    """
+    main: Any = sys.modules["__main__"]
+    kept = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 def _failure(run: Run, call: Callable[..., None], *arguments: object) -> Failure | None:

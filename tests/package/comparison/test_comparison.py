@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from usucl.comparison import compare
 from usucl.comparison.arms import Arm
 from usucl.comparison.config import ComparisonConfig, read_config
 from usucl.comparison.pretraining import pretrain, training_config
-from usucl.comparison.runs import planned
+from usucl.comparison.runs import planned, without_main
 from usucl.comparison.subject import read_subject, share_of_patients
 from usucl.data import VideoCatalog
 from usucl.models import load_encoder
@@ -199,6 +200,15 @@ def test_a_comparison_is_whole_goes_on_and_grows(videos: Path, tmp_path: Path) -
     (tmp_path / "other" / "notes.txt").touch()
     with pytest.raises(FileExistsError, match="out must be a new folder or that of a comparison"):
         compare(data=videos, out=tmp_path / "other")
+
+
+def test_processes_do_not_run_the_script_that_compares() -> None:
+    """A script without a guard would start the comparison again in each of them."""
+    before = get_preparation_data("a process")
+    with without_main():
+        inside = get_preparation_data("a process")
+    assert not {"init_main_from_name", "init_main_from_path"} & inside.keys()
+    assert get_preparation_data("a process") == before
 
 
 def test_a_run_that_cannot_be_done_does_not_stop_the_others(
