@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Copies conclusions and writes the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    RESULTS.mkdir(parents=True, exist_ok=True)
     for folder in parser.parse_args(arguments).folders:
         write_json(RESULTS / f"{folder.name}.json", read_json(folder / "comparison.json"))
     PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
