@@ -167,6 +167,20 @@ def test_an_arm_of_ours_is_what_train_trains(videos: Path, tmp_path: Path) -> No
     assert all(torch.equal(found[name], trained[name]) for name in found)
 
 
+@pytest.mark.parametrize(
+    "arm", [Arm("simclr", objective="simclr"), Arm("supervised", supervised="all")]
+)
+def test_batch_normalisation_gathers_statistics(arm: Arm, videos: Path) -> None:
+    """Lightning trains a module in the mode that it is in."""
+    config = replace(read_config("core", TINY | {"data": str(videos)}), arms=(), primary=())
+    catalog, _ = VideoCatalog.scan(videos).with_folds(2, 0).split([1])
+    truth = {"half": (2, [np.arange(entry.num_frames) // 6 for entry in catalog])}
+    encoder = pretrain(arm, config, catalog, truth, seed=5).encoder
+    assert not encoder.training
+    means = [value for name, value in encoder.state_dict().items() if "running_mean" in name]
+    assert means and all(mean.any() for mean in means)
+
+
 def test_a_comparison_is_whole_goes_on_and_grows(videos: Path, tmp_path: Path) -> None:
     base = {"data": videos, "out": tmp_path / "out", "processes": 1, "progress": False, **TINY}
     config = tmp_path / "mine.yaml"
