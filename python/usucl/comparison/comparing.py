@@ -35,6 +35,7 @@ class Comparison:
     Attributes:
         folder: where everything is written.
         config: the options.
+        subject: the videos and their labels.
         results: the finished runs.
         failures: the runs that could not be done.
         missing: number of runs that are not done yet.
@@ -175,11 +176,8 @@ def _configured(
             raise TypeError("data must be a folder of videos, got None")
         return config
     stored = read_config(folder.config, {})
-    config = read_config(folder.config if preset is None else preset, overrides)
-    if not config.data:
-        config = read_config(
-            folder.config if preset is None else preset, {**overrides, "data": stored.data}
-        )
+    given = {"data": stored.data, **overrides}
+    config = read_config(folder.config if preset is None else preset, given)
     for option in fields(ComparisonConfig):
         was, now = getattr(stored, option.name), getattr(config, option.name)
         if was != now and option.name not in _GROWING:

@@ -15,9 +15,8 @@ from usucl.comparison.predictions import Predictions
 from usucl.comparison.subject import Subject, Task, share_of_patients
 from usucl.data import normalise
 from usucl.data.store import FrameStore
-from usucl.embedding import default_device, evenly_spaced
+from usucl.embedding import default_device, evenly_spaced, numbered
 from usucl.evaluation import probes
-from usucl.evaluation.embed import PixelEncoder
 from usucl.evaluation.retrieval import temporal_retrieval
 
 BATCH = 128
@@ -110,22 +109,20 @@ class Probed:
             return None
         values = features.numpy()
         probability = predictor(values[fit], truth[fit], values[test], len(task.classes))
-        video, truth = self.video[test], truth[test]
+        names, group = numbered(entry.group for entry in self.subject.catalog)
+        video, every = self.video[test], np.ones(len(task.classes), dtype=bool)
+        found = probes.Predictions(truth[test], probability, group[video], every)
         if task.level == "video":
-            videos, first, inverse = np.unique(video, return_index=True, return_inverse=True)
-            total = np.zeros((len(videos), probability.shape[1]))
-            np.add.at(total, inverse, probability)
-            probability, truth, video = total / np.bincount(inverse)[:, None], truth[first], videos
-        groups = [entry.group for entry in self.subject.catalog]
+            found = probes.per_video(found, video)
         return Predictions(
             task=task.name,
             probe=name,
             level=task.level,
             share=share,
             classes=task.classes,
-            truth=truth,
-            probability=probability.astype(np.float32),
-            patient=tuple(groups[v] for v in video),
+            truth=found.truth,
+            probability=found.probability.astype(np.float32),
+            patient=tuple(names[g] for g in found.group),
         )
 
     def spread(self, features: Tensor, fold: int) -> dict[str, float]:
@@ -172,8 +169,3 @@ class _Own:
         self, fit: probes.Features, truth: probes.IntArray, test: probes.Features, classes: int
     ) -> NDArray[np.float64]:
         return self.predict(self.task, torch.from_numpy(test)).numpy().astype(np.float64)
-
-
-def pixels() -> nn.Module:
-    """Returns the image itself as its features."""
-    return PixelEncoder()

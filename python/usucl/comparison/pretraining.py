@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from usucl.data import (
 from usucl.data.sampling.clock import TimeUnit
 from usucl.methods import METHODS
 from usucl.models import EncoderConfig, FrameEncoder
+from usucl.training.callbacks.progress import num_images
 from usucl.training.config import TrainingConfig
 from usucl.training.fitting import make_datamodule, quiet
 from usucl.training.module import ContrastiveTraining
@@ -87,7 +89,7 @@ def pretrain(
         with quiet():
             trainer = Trainer(
                 devices=1,
-                max_epochs=config.epochs if arm.method is not None else -1,
+                max_epochs=-1 if arm.method is None else module.config.epochs,
                 max_steps=config.steps,
                 precision=config.precision,
                 callbacks=[recorder],
@@ -132,7 +134,12 @@ def _module_and_data(
 ) -> tuple[ContrastiveTraining | ObjectiveTraining, VideoDataModule]:
     if arm.method is not None:
         training = training_config(arm, config, seed)
-        return ContrastiveTraining(training), make_datamodule(videos, training)
+        data = make_datamodule(videos, training)
+        epochs = math.ceil(config.steps / len(data.batches))
+        if epochs != training.epochs:  # the length of an epoch is not for this method to choose
+            training = replace(training, epochs=epochs)
+            data = make_datamodule(videos, training)
+        return ContrastiveTraining(training), data
     encoder = first_encoder(config, seed).train()  # Lightning leaves modules in their mode
     features = Features(encoder)
     objective: Objective[Any] | Supervised
@@ -180,6 +187,7 @@ def training_config(arm: Arm, config: ComparisonConfig, seed: int) -> TrainingCo
         "encoder.image_size": config.image_size,
         "encoder.dim": config.dim,
         "encoder.head": "mlp-bn",
+        "encoder.pretrained": False,  # first weights are those of every arm
         "sampling.augmentation": config.augmentation,
         "sampling.cache_gb": config.cache_gb,
         "optimiser.kind": "adamw",
@@ -236,7 +244,7 @@ class ObjectiveTraining(LightningModule):
 
 
 class _Recorder(Callback):
-    """Keeps the losses and the time of the steps, without the batches that were waited for."""
+    """Keeps the losses, and the time of the steps with that for their batches."""
 
     def __init__(self, steps: int) -> None:
         self.every = max(1, steps // CURVE)
@@ -258,8 +266,7 @@ class _Recorder(Callback):
         batch_idx: int,
     ) -> None:
         self._losses.append(outputs["loss"].detach())
-        views = (batch.anchor_view, batch.positive_view, batch.negative_view)
-        self.images += sum(view.shape[:-3].numel() for view in views)
+        self.images += num_images(batch)
         if len(self._losses) == self.every or trainer.is_last_batch:
             loss = float(torch.stack(self._losses).mean())
             if not np.isfinite(loss):

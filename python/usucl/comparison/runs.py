@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from usucl.comparison.config import ComparisonConfig
     from usucl.comparison.subject import Subject
 
@@ -69,9 +71,9 @@ class Bench:
         Raises:
             RuntimeError: it cannot be done; says why.
         """
-        from usucl.comparison.measuring import pixels
         from usucl.comparison.predictions import RunResult
         from usucl.comparison.pretraining import Pretrained, pretrain
+        from usucl.evaluation.embed import PixelEncoder
 
         arm, config = self._arms[run.arm], self.config
         train, _ = self._videos.split([run.fold])
@@ -85,7 +87,7 @@ class Bench:
         }
         done: Pretrained | None = None
         if arm.weights == "pixels":
-            encoder = pixels()
+            encoder: nn.Module = PixelEncoder()
         else:
             done = pretrain(arm, config, train, truth, run.seed)
             encoder = done.encoder

@@ -167,6 +167,16 @@ def test_an_arm_of_ours_is_what_train_trains(videos: Path, tmp_path: Path) -> No
     assert all(torch.equal(found[name], trained[name]) for name in found)
 
 
+def test_every_method_does_as_many_steps(videos: Path) -> None:
+    """An epoch of the paper's method is one step here."""
+    options = TINY | {"data": str(videos), "steps": 3}
+    config = replace(read_config("core", options), arms=(), primary=())
+    catalog, _ = VideoCatalog.scan(videos).with_folds(2, 0).split([1])
+    for method in ("dense", "paper"):
+        found = pretrain(Arm(method, method=method), config, catalog, {}, seed=5)
+        assert [step for step, _ in found.curve] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "arm", [Arm("simclr", objective="simclr"), Arm("supervised", supervised="all")]
 )
