@@ -198,7 +198,7 @@ setup(
             "py.typed",
             "methods/*.yaml",
             "finetuning/*.yaml",
-            "comparison/*.yaml",
+            "comparison/design/*.yaml",
             "data/recipes/*.yaml",
         ],
     },

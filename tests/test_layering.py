@@ -35,6 +35,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"usucl.demo"}),
     frozenset({"usucl.cli"}),
 )
+# The folders of a comparison, in the same way; files beside them may import all.
+COMPARISON = ("objectives", "design", "training", "measurement", "analysis")
 DEVICE_VOCABULARY = {"device.h", "hopper.h"}
 CUDA_KNOWS_PYTORCH = {"session.cpp"}
 CALLERS_OF_THE_EXTENSION = {"usucl_ext", "usucl.losses", "usucl.bank"}
@@ -105,6 +107,15 @@ def test_imports_run_to_the_right_only(source: Path) -> None:
             assert _is_shared(imported) or front_door, f"{module} imports {imported}"
             continue
         assert there[0] < here[0] or there[1] == here[1], f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("place", range(len(COMPARISON)), ids=COMPARISON.__getitem__)
+def test_a_part_of_a_comparison_knows_those_before_it_only(place: int) -> None:
+    known = tuple(f"usucl.comparison.{part}." for part in COMPARISON[: place + 1])
+    for source in (ROOT / "python/usucl/comparison" / COMPARISON[place]).glob("**/*.py"):
+        for imported in _imports(source):
+            is_own = imported.startswith("usucl.comparison.")
+            assert not is_own or imported.startswith(known), f"{_name(source)} imports {imported}"
 
 
 @pytest.mark.parametrize("source", _sources(), ids=_name)

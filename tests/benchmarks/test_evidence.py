@@ -8,8 +8,8 @@ import pytest
 from made_up_comparison import experiment
 
 from benchmarks.evidence import __main__ as evidence
-from usucl.comparison.conclusion import conclude
-from usucl.comparison.config import PRESETS, read_config
+from usucl.comparison.analysis.conclusion import conclude
+from usucl.comparison.design.config import PRESETS, read_config
 from usucl.comparison.folder import MARK, ComparisonFolder
 from usucl.comparison.written import write_tables
 

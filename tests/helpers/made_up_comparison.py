@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from usucl.comparison.experiment import Entrant, Experiment, Primary
-from usucl.comparison.predictions import Predictions, RunResult
+from usucl.comparison.analysis.experiment import Entrant, Experiment
+from usucl.comparison.design.primary import Primary
+from usucl.comparison.measurement.predictions import Predictions, RunResult
 
 ARMS = (
     Entrant("random", "Random weights", "baseline"),

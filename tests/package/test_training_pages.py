@@ -21,7 +21,7 @@ from usucl.cli import main
 # Packages have functions of these names, too.
 training_presets = importlib.import_module("usucl.training.presets")
 finetuning_presets = importlib.import_module("usucl.finetuning.config")
-comparison_presets = importlib.import_module("usucl.comparison.config")
+comparison_presets = importlib.import_module("usucl.comparison.design.config")
 comparison = importlib.import_module("usucl.comparison.comparing")
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -84,7 +84,7 @@ def compare(
         raise ValueError(f"{twice[0]} must be given by --set or by its own option, got both")
     options = changes | flags
     if print_config:
-        from usucl.comparison.config import read_config
+        from usucl.comparison.design.config import read_config
 
         for line in read_config(preset or "core", options).to_yaml().splitlines():
             say(line)

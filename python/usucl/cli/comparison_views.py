@@ -8,7 +8,7 @@ from usucl.cli.console import say, table
 from usucl.cli.evaluation import bounded, judged
 
 if TYPE_CHECKING:
-    from usucl.comparison.conclusion import Conclusion
+    from usucl.comparison.analysis.conclusion import Conclusion
 
 
 def show(conclusion: Conclusion) -> None:

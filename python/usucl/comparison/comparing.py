@@ -12,13 +12,13 @@ from typing import Any
 from usucl._environment import Machine, version_of
 from usucl._files import check_writable
 from usucl._progress import job, stage
-from usucl.comparison.conclusion import Conclusion, conclude
-from usucl.comparison.config import ComparisonConfig, read_config
-from usucl.comparison.experiment import Entrant, Experiment
+from usucl.comparison.analysis.conclusion import Conclusion, conclude
+from usucl.comparison.analysis.experiment import Entrant, Experiment
+from usucl.comparison.design.config import ComparisonConfig, read_config
+from usucl.comparison.design.subject import Subject, read_subject
 from usucl.comparison.folder import ComparisonFolder
-from usucl.comparison.predictions import RunResult
+from usucl.comparison.measurement.predictions import RunResult
 from usucl.comparison.runs import Failure, do_all, planned
-from usucl.comparison.subject import Subject, read_subject
 from usucl.comparison.written import write_tables
 from usucl.data.catalog.patients import UNIT
 from usucl.data.phantom import is_synthetic
@@ -147,7 +147,7 @@ def compare(
 
 def _check_options(config: ComparisonConfig) -> None:
     """Raises an error that names the arm, before anything is trained, if an option is wrong."""
-    from usucl.comparison.pretraining import objective_options, training_config
+    from usucl.comparison.training.pretraining import objective_options, training_config
 
     for arm in config.arms:
         if arm.method is not None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from usucl._files import write_atomically
 from usucl._tables import write_table
-from usucl.comparison.predictions import RESULT
+from usucl.comparison.design.subject import Subject
+from usucl.comparison.measurement.predictions import RESULT
 from usucl.comparison.runs import Run
-from usucl.comparison.subject import Subject
 from usucl.run_folder import RunFolder
 
 MARK = "# usucl comparison: the same command goes on with it\n"

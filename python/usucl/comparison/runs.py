@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import nn
 
-    from usucl.comparison.config import ComparisonConfig
-    from usucl.comparison.subject import Subject
+    from usucl.comparison.design.config import ComparisonConfig
+    from usucl.comparison.design.subject import Subject
 
 
 @dataclass(frozen=True, order=True)
@@ -56,8 +56,8 @@ class Bench:
     """
 
     def __init__(self, config: ComparisonConfig, subject: Subject) -> None:
-        from usucl.comparison.measuring import Probed
-        from usucl.comparison.subject import without_labels
+        from usucl.comparison.design.subject import without_labels
+        from usucl.comparison.measurement.probing import Probed
 
         self.config = config
         self.subject = subject
@@ -71,8 +71,8 @@ class Bench:
         Raises:
             RuntimeError: it cannot be done; says why.
         """
-        from usucl.comparison.predictions import RunResult
-        from usucl.comparison.pretraining import Pretrained, pretrain
+        from usucl.comparison.measurement.predictions import RunResult
+        from usucl.comparison.training.pretraining import Pretrained, pretrain
         from usucl.evaluation.embed import PixelEncoder
 
         arm, config = self._arms[run.arm], self.config

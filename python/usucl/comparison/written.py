@@ -9,9 +9,9 @@ import yaml
 
 from usucl._files import write_json
 from usucl._tables import write_table
-from usucl.comparison.conclusion import Conclusion
+from usucl.comparison.analysis.conclusion import Conclusion
+from usucl.comparison.analysis.measures import Measure
 from usucl.comparison.folder import ComparisonFolder
-from usucl.comparison.measures import Measure
 from usucl.evaluation.bootstrap import Estimate
 
 _MEASURE = Measure._fields

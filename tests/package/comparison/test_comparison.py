@@ -14,11 +14,11 @@ import torch
 from runs import BACKBONE, make_data
 
 from usucl.comparison import compare
-from usucl.comparison.arms import Arm
-from usucl.comparison.config import ComparisonConfig, read_config
-from usucl.comparison.pretraining import pretrain, training_config
+from usucl.comparison.design.arms import Arm
+from usucl.comparison.design.config import ComparisonConfig, read_config
+from usucl.comparison.design.subject import read_subject, share_of_patients
 from usucl.comparison.runs import planned, without_main
-from usucl.comparison.subject import read_subject, share_of_patients
+from usucl.comparison.training.pretraining import pretrain, training_config
 from usucl.data import VideoCatalog
 from usucl.models import load_encoder
 from usucl.training import train
@@ -244,7 +244,7 @@ def test_a_run_that_cannot_be_done_does_not_stop_the_others(
     config = tmp_path / "mine.yaml"
     arms = {"imagenet": {"weights": "imagenet"}, "pixels": {"weights": "pixels"}}
     config.write_text(f"preset: null\narms: {arms}\n")
-    monkeypatch.setattr("usucl.comparison.pretraining.pretrain", offline)
+    monkeypatch.setattr("usucl.comparison.training.pretraining.pretrain", offline)
     options = {**TINY, "seeds": 1, "labels": ("label",)}
     found = compare(
         data=videos, out=tmp_path / "out", preset=config, processes=1, progress=False, **options

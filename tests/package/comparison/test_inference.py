@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from made_up_comparison import ARMS, experiment, result
 
-from usucl.comparison.conclusion import conclude
-from usucl.comparison.experiment import Experiment, Primary
-from usucl.comparison.inference import Sample, estimates, resampled, shared_variance
-from usucl.comparison.measures import Measure
+from usucl.comparison.analysis.conclusion import conclude
+from usucl.comparison.analysis.experiment import Experiment
+from usucl.comparison.analysis.inference import Sample, estimates, resampled, shared_variance
+from usucl.comparison.analysis.measures import Measure
+from usucl.comparison.design.primary import Primary
 from usucl.evaluation.metrics import FloatArray
 from usucl.evaluation.simultaneous import verdict
 

@@ -11,9 +11,10 @@ import pytest
 from made_up_comparison import ARMS, FACTS, experiment, predictions, result
 
 from usucl.cli.comparison_views import show
-from usucl.comparison.conclusion import conclude
-from usucl.comparison.experiment import Experiment, Primary
-from usucl.comparison.predictions import RunResult
+from usucl.comparison.analysis.conclusion import conclude
+from usucl.comparison.analysis.experiment import Experiment
+from usucl.comparison.design.primary import Primary
+from usucl.comparison.measurement.predictions import RunResult
 from usucl.report.comparison import write_comparison_report
 from usucl.report.comparison.wording import cautions, finding
 from usucl.report.wording import Subjects

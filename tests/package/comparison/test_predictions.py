@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from usucl._files import DamagedFileError
-from usucl.comparison.predictions import PREDICTIONS, RESULT, Predictions, RunResult
+from usucl.comparison.measurement.predictions import PREDICTIONS, RESULT, Predictions, RunResult
 
 
 def _predictions(n: int = 5, task: str = "zone", share: float = 1.0) -> Predictions:

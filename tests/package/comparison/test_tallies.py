@@ -9,8 +9,8 @@ import pytest
 from made_up_comparison import predictions
 from sklearn import metrics
 
-from usucl.comparison.predictions import Predictions
-from usucl.comparison.tallies import Crossing, Weights, classification, mean
+from usucl.comparison.analysis.tallies import Crossing, Weights, classification, mean
+from usucl.comparison.measurement.predictions import Predictions
 
 PATIENTS = [f"patient {i}" for i in range(7)]
 SEEDS = (3, 4, 9)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
-from usucl.comparison.conclusion import Conclusion, Difference
-from usucl.comparison.measures import Measure
+from usucl.comparison.analysis.conclusion import Conclusion, Difference
+from usucl.comparison.analysis.measures import Measure
 from usucl.report.comparison.wording import bounds, title_of_measure
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from usucl._environment import version_of
 from usucl._files import write_atomically
-from usucl.comparison.conclusion import Conclusion
+from usucl.comparison.analysis.conclusion import Conclusion
 from usucl.report.comparison import figures, tables
 from usucl.report.comparison.wording import cautions, finding, headline, limits, method
 from usucl.report.page import (

@@ -8,9 +8,9 @@ import numpy as np
 
 from usucl._progress import duration
 from usucl._spread import MEASURES
-from usucl.comparison.conclusion import Conclusion
-from usucl.comparison.measures import RETRIEVAL, Measure
-from usucl.comparison.predictions import RunResult
+from usucl.comparison.analysis.conclusion import Conclusion
+from usucl.comparison.analysis.measures import RETRIEVAL, Measure
+from usucl.comparison.measurement.predictions import RunResult
 from usucl.evaluation.bootstrap import Estimate
 from usucl.report.comparison.wording import (
     FIGURE_NAMES,

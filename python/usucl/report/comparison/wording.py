@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from usucl.comparison.conclusion import Conclusion, Difference
-from usucl.comparison.inference import MIN_SEEDS
-from usucl.comparison.measures import RETRIEVAL, Measure
-from usucl.comparison.tallies import FIGURES
+from usucl.comparison.analysis.conclusion import Conclusion, Difference
+from usucl.comparison.analysis.inference import MIN_SEEDS
+from usucl.comparison.analysis.measures import RETRIEVAL, Measure
+from usucl.comparison.analysis.tallies import FIGURES
 from usucl.evaluation.bootstrap import form_of_bound
 from usucl.evaluation.probes import PROBES
 from usucl.report.wording import Subjects, count, listed, number

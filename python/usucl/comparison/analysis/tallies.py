@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from usucl.comparison.predictions import Predictions
+from usucl.comparison.measurement.predictions import Predictions
 from usucl.evaluation import probes
 from usucl.evaluation.metrics import FloatArray, balanced_accuracy, pairs_above
 from usucl.finetuning.figures import confusion, macro_f1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from usucl.comparison.predictions import RunResult
+from usucl.comparison.design.arms import Group
+from usucl.comparison.design.primary import Primary
+from usucl.comparison.measurement.predictions import RunResult
 from usucl.data.catalog.patients import Patients
-
-Group = Literal["baseline", "peer", "ours"]
 
 
 class Entrant(NamedTuple):
@@ -25,22 +25,6 @@ class Entrant(NamedTuple):
     name: str
     title: str
     group: Group
-
-
-class Primary(NamedTuple):
-    """A difference ``arm - reference`` that was named before the experiment.
-
-    Attributes:
-        arm, reference: names of arms.
-        task: column of the labels, or a task of temporal retrieval; empty for every column.
-        figure: one of :data:`usucl.comparison.tallies.FIGURES`, of the linear probe that was
-            fitted on all patients; "auroc" for retrieval.
-    """
-
-    arm: str
-    reference: str
-    task: str
-    figure: str
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from usucl._ranges import check_range
 from usucl._spelling import did_you_mean
-from usucl.comparison.arms import Arm, read_arms
-from usucl.comparison.experiment import Primary
+from usucl.comparison.design.arms import Arm, read_arms
+from usucl.comparison.design.primary import Primary, read_primary
 from usucl.data.augmentation import AugmentationName, check_augmentation
 from usucl.training.presets import in_words, load_yaml, preset_file, read_yaml
 
 PRESETS = ("core", "full")
 HoldOut = Literal["rotate", "all"]
-PrimaryFigure = Literal["balanced_accuracy", "macro_f1", "macro_auroc", "auroc"]
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,8 @@ def read_config(source: str | Path, overrides: Mapping[str, Any]) -> ComparisonC
 
 def _layers(source: str | Path, within: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
     if str(source) in PRESETS:
-        text = resources.files("usucl.comparison").joinpath(f"{source}.yaml").read_text("utf-8")
+        file = resources.files("usucl.comparison.design").joinpath(f"{source}.yaml")
+        text = file.read_text("utf-8")
         content, place, folder = load_yaml(source, text), "", None
     else:
         path = preset_file(source, PRESETS, within)
@@ -204,7 +204,7 @@ def _parser() -> ArgumentParser:
 
 def _parsed(values: Mapping[str, Any]) -> ComparisonConfig:
     arms = read_arms(values.get("arms") or {})
-    primary = _primary(values.get("primary") or [])
+    primary = read_primary(values.get("primary") or [])
     plain = {name: value for name, value in values.items() if name in _PLAIN}
     parser = _parser()
     for name, value in plain.items():
@@ -222,27 +222,6 @@ def _listed(value: Any) -> Any:
         return list(value) if isinstance(value, tuple) else value
     found = yaml.safe_load(value) if value.startswith("[") else re.split(r"\s*,\s*", value.strip())
     return found
-
-
-def _primary(values: Any) -> tuple[Primary, ...]:
-    names = list(Primary._fields)
-    made = []
-    for number, value in enumerate(values):
-        place = f"primary.{number}"
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{place} must hold {', '.join(names)}, got {value!r}")
-        for name in value:
-            if name not in names:
-                hint = did_you_mean(str(name), names)
-                raise ValueError(f"{place}.{name} is none of {', '.join(names)}{hint}")
-        if missing := [name for name in names[:2] if name not in value]:
-            raise ValueError(f"{place}.{missing[0]} must be given, got {dict(value)}")
-        figure = value.get("figure", "balanced_accuracy")
-        if figure not in get_args(PrimaryFigure):
-            known = ", ".join(get_args(PrimaryFigure))
-            raise ValueError(f"{place}.figure must be one of {known}, got {figure!r}")
-        made.append(Primary(value["arm"], value["reference"], value.get("task", ""), figure))
-    return tuple(made)
 
 
 _NAMES = tuple(f.name for f in fields(ComparisonConfig))

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from usucl.comparison.tallies import Weights
+from usucl.comparison.analysis.tallies import Weights
 from usucl.evaluation.bootstrap import MIN_GROUPS, MIN_SHARE, Estimate, resample_weights
 from usucl.evaluation.metrics import FloatArray
 from usucl.evaluation.simultaneous import CONSTANT, LEVEL, simultaneous_tail

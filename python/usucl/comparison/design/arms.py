@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from usucl._spelling import did_you_mean
-from usucl.comparison.experiment import Group
 
 Weights = Literal["random", "imagenet", "pixels"]
+Group = Literal["baseline", "peer", "ours"]
 _KINDS = ("weights", "supervised", "objective", "method")
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from usucl.comparison.experiment import Experiment, Primary
-from usucl.comparison.inference import estimates
-from usucl.comparison.measures import RETRIEVAL, Measure, Runs
+from usucl.comparison.analysis.experiment import Experiment
+from usucl.comparison.analysis.inference import estimates
+from usucl.comparison.analysis.measures import RETRIEVAL, Measure, Runs
+from usucl.comparison.design.primary import Primary
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.probes import Level
 from usucl.evaluation.retrieval import TASKS

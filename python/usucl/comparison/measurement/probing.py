@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from usucl._spread import effective_rank, uniformity
-from usucl.comparison.config import ComparisonConfig
-from usucl.comparison.predictions import Predictions
-from usucl.comparison.subject import Subject, Task, share_of_patients
+from usucl.comparison.design.config import ComparisonConfig
+from usucl.comparison.design.subject import Subject, Task, share_of_patients
+from usucl.comparison.measurement.predictions import Predictions
 from usucl.data import normalise
 from usucl.data.store import FrameStore
 from usucl.embedding import default_device, evenly_spaced, numbered

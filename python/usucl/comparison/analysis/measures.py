@@ -8,10 +8,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from usucl.comparison.experiment import Experiment
-from usucl.comparison.inference import Sample, resampled, shared_variance
-from usucl.comparison.predictions import Predictions, RunResult
-from usucl.comparison.tallies import Crossing, Statistic, classification, mean
+from usucl.comparison.analysis.experiment import Experiment
+from usucl.comparison.analysis.inference import Sample, resampled, shared_variance
+from usucl.comparison.analysis.tallies import Crossing, Statistic, classification, mean
+from usucl.comparison.measurement.predictions import Predictions, RunResult
 from usucl.evaluation.probes import Level
 
 Run: TypeAlias = tuple[int, int]
@@ -29,7 +29,7 @@ class Measure(NamedTuple):
         probe: as in :class:`Predictions`, or "retrieval".
         level: what a sample is.
         share: share of the labelled training patients that the probe was fitted on.
-        figure: one of :data:`usucl.comparison.tallies.FIGURES`, or "auroc".
+        figure: one of :data:`usucl.comparison.analysis.tallies.FIGURES`, or "auroc".
     """
 
     task: str

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from usucl.comparison.config import ComparisonConfig
+from usucl.comparison.design.config import ComparisonConfig
 from usucl.data import VideoCatalog
 from usucl.data.catalog.tables.columns import label_columns
 from usucl.evaluation.retrieval import TASKS

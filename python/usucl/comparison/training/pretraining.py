@@ -15,10 +15,10 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from usucl.comparison.arms import Arm
-from usucl.comparison.config import ComparisonConfig
+from usucl.comparison.design.arms import Arm
+from usucl.comparison.design.config import ComparisonConfig
 from usucl.comparison.objectives import Objective, find_objective
-from usucl.comparison.supervised import Supervised
+from usucl.comparison.training.supervised import Supervised
 from usucl.data import (
     Curriculum,
     FrameBatch,

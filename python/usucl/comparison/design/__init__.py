@@ -1,0 +1,1 @@
+"""What is asked: the arms, their options in common, the videos with their labels and folds."""

@@ -1,0 +1,1 @@
+"""How an arm comes to its encoder."""
