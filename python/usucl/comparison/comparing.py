@@ -15,7 +15,7 @@ from usucl._progress import job, stage
 from usucl.comparison.analysis.conclusion import Conclusion, conclude
 from usucl.comparison.analysis.experiment import Entrant, Experiment
 from usucl.comparison.design.config import ComparisonConfig, read_config
-from usucl.comparison.design.subject import Subject, read_subject
+from usucl.comparison.design.subject import Subject, number_in_share, read_subject
 from usucl.comparison.folder import ComparisonFolder
 from usucl.comparison.measurement.predictions import RunResult
 from usucl.comparison.runs import Failure, do_all, planned
@@ -75,13 +75,32 @@ class Comparison:
                 "augmentation": str(config.augmentation),
                 "seeds": f"{config.seeds}, each tested on {turns} of {len(self.subject.folds)}",
                 "probes": f"on {config.probe_frames} frames per video",
+                "labels": self._shares(),
+                **(
+                    {"fine-tuning": f"{config.finetune} steps with the labels of each share"}
+                    if config.finetune
+                    else {}
+                ),
                 "machine": f"{here.system}, {here.accelerator or f'{here.cpu_cores} CPU cores'}",
                 "versions": ", ".join(f"{name} {version_of(name)}" for name in PACKAGES),
             },
             patients=catalog.patients,
             synthetic=is_synthetic(catalog.root),
+            steady=tuple(t.name for t in self.subject.tasks if not t.changes_within_videos),
             resamples=config.resamples,
         )
+
+    def _shares(self) -> str:
+        """Returns how many of the training patients each share is."""
+        subject = self.subject
+        trained = [len(subject.training_patients(fold)) for fold in subject.folds]
+        words = []
+        for share in sorted(self.config.shares):
+            ends = sorted({number_in_share(n, share) for n in trained})
+            number = " to ".join(str(n) for n in dict.fromkeys((ends[0], ends[-1])))
+            words.append(f"{100 * share:g} % are {number}")
+        unit = UNIT[subject.catalog.patients]
+        return f"of the {unit}s trained on, {'; '.join(words)}"
 
 
 @job("Comparing", {"Reading videos": 3, "Training and measuring": None, "Concluding": 5})

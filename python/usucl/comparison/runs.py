@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import sys
@@ -10,15 +11,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from usucl.comparison.design.config import ComparisonConfig
     from usucl.comparison.design.subject import Subject
+    from usucl.comparison.measurement.predictions import Predictions
+    from usucl.comparison.training.supervised import Truth
+    from usucl.data import VideoCatalog
+    from usucl.models import FrameEncoder
 
 
 @dataclass(frozen=True, order=True)
@@ -71,35 +78,30 @@ class Bench:
         Raises:
             RuntimeError: it cannot be done; says why.
         """
-        from usucl.comparison.measurement.predictions import RunResult
-        from usucl.comparison.training.pretraining import Pretrained, pretrain
+        from usucl.comparison.measurement.predictions import SUPERVISED, RunResult
+        from usucl.comparison.training.fitting import Trained
+        from usucl.comparison.training.pretraining import pretrain
         from usucl.evaluation.embed import PixelEncoder
 
         arm, config = self._arms[run.arm], self.config
-        train, _ = self._videos.split([run.fold])
-        kept = ~self.subject.held_out(run.fold)
-        truth = {
-            task.name: (
-                len(task.classes),
-                tuple(t for t, is_kept in zip(task.truth, kept, strict=True) if is_kept),
-            )
-            for task in self.subject.tasks
-        }
-        done: Pretrained | None = None
+        done: Trained | None = None
         if arm.weights == "pixels":
             encoder: nn.Module = PixelEncoder()
         else:
-            done = pretrain(arm, config, train, truth, run.seed)
+            done = pretrain(arm, config, *self._part(~self.subject.held_out(run.fold)), run.seed)
             encoder = done.encoder
         features = self.probed.features(encoder)
-        supervised = None
-        if done is not None and done.predict is not None and arm.supervised is not None:
-            supervised = (list(truth) if arm.supervised == "all" else arm.supervised, done.predict)
+        predictions = self.probed.predictions(features, run.fold, run.seed)
+        if done is not None and done.classifier is not None:
+            tested = features[self.probed.tested(run.fold)]
+            predictions += self.probed.answers(done.classifier, tested, run.fold, SUPERVISED)
+        elif done is not None and config.finetune:
+            predictions += self._finetuned(done.encoder, run)
         RunResult(
             arm=arm.name,
             seed=run.seed,
             fold=run.fold,
-            predictions=self.probed.predictions(features, run.fold, run.seed, supervised),
+            predictions=predictions,
             retrieval=(
                 self.probed.retrieval(encoder, run.fold, run.seed) if config.retrieval else {}
             ),
@@ -110,6 +112,36 @@ class Bench:
         ).save(folder)
         del done, encoder
         gc.collect()  # a trainer and its module refer to each other, and hold the optimiser's state
+
+    def _finetuned(self, encoder: FrameEncoder, run: Run) -> tuple[Predictions, ...]:
+        """Returns what the encoder says after training with the labels of each share."""
+        from usucl.comparison.measurement.predictions import FINETUNED
+        from usucl.comparison.training.finetuning import finetune
+
+        made: tuple[Predictions, ...] = ()
+        for share in self.config.shares:
+            videos, truth = self._part(self.subject.share_of_patients(run.fold, share, run.seed))
+            truth = {
+                column: (classes, of_videos)
+                for column, (classes, of_videos) in truth.items()
+                if any((of_video >= 0).any() for of_video in of_videos)
+            }
+            if not truth:
+                continue
+            trained = finetune(encoder, self.config, videos, truth, run.seed)
+            assert trained.classifier is not None
+            features = self.probed.features(trained.encoder, run.fold)
+            made += self.probed.answers(trained.classifier, features, run.fold, FINETUNED, share)
+        return made
+
+    def _part(self, chosen: NDArray[np.bool_]) -> tuple[VideoCatalog, Truth]:
+        """Returns some of the videos, and their labels apart from them."""
+        entries = itertools.compress(self._videos.entries, chosen)
+        truth = {
+            task.name: (len(task.classes), tuple(itertools.compress(task.truth, chosen)))
+            for task in self.subject.tasks
+        }
+        return replace(self._videos, entries=tuple(entries)), truth
 
 
 _bench: Bench | None = None  # of a process that does runs

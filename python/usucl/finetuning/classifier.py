@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,7 +59,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         self.classes = config.classes
-        self.head = config.build(_width(encoder))
+        self.head = config.build(encoder.width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits ``[B, C]`` of normalised images, as ``encoder.preprocess`` makes them."""
@@ -88,16 +87,6 @@ class Classifier(nn.Module):
         finally:
             self.train(was_training)
         return torch.cat(logits).double().softmax(1).cpu()
-
-
-def _width(encoder: FrameEncoder) -> int:
-    """Returns the number of features, by one pass of a black image."""
-    size, was_training = encoder.config.image_size, encoder.training
-    encoder.eval()
-    with torch.no_grad():
-        width = encoder.features(encoder.preprocess(np.zeros((size, size), np.uint8))).shape[1]
-    encoder.train(was_training)
-    return int(width)
 
 
 def save_classifier(classifier: Classifier, folder: str | Path) -> None:

@@ -103,6 +103,7 @@ class FrameEncoder(nn.Module):
 
     Attributes:
         config: the options.
+        width: number F of the features.
         start: which of one's own weights it starts from; None without ``config.weights``.
 
     Raises:
@@ -123,6 +124,7 @@ class FrameEncoder(nn.Module):
             small_stem=config.small_stem,
         )
         self.backbone = made.module
+        self.width = made.width
         self.head = _head(config.head, made.width, config.dim)
         if config.norm == "group":
             use_groups(self)

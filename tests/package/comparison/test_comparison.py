@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import replace
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
@@ -16,9 +17,11 @@ from runs import BACKBONE, make_data
 from usucl.comparison import compare
 from usucl.comparison.design.arms import Arm
 from usucl.comparison.design.config import ComparisonConfig, read_config
-from usucl.comparison.design.subject import read_subject, share_of_patients
-from usucl.comparison.runs import planned, without_main
-from usucl.comparison.training.pretraining import pretrain, training_config
+from usucl.comparison.design.subject import number_in_share, read_subject
+from usucl.comparison.measurement.predictions import FINETUNED, RunResult
+from usucl.comparison.runs import Bench, Run, planned, without_main
+from usucl.comparison.training.finetuning import finetune
+from usucl.comparison.training.pretraining import first_encoder, pretrain, training_config
 from usucl.data import VideoCatalog
 from usucl.models import load_encoder
 from usucl.training import train
@@ -37,6 +40,7 @@ TINY: dict[str, Any] = {
     "shares": (1.0, 0.5),
     "retrieval": False,
 }
+PAIR = {"arm": "both", "reference": "simclr"}
 ARMS = {
     "random": {"weights": "random"},
     "supervised": {"supervised": "all"},
@@ -91,6 +95,12 @@ def test_what_is_written_is_read(preset: str, tmp_path: Path) -> None:
         ({"arms": {"a": {"weight": 1}}}, "arms.a.weight is no option of an arm; did you mean"),
         ({"primary": [{"arm": "bot", "reference": "simclr"}]}, "primary.0.arm .* mean both"),
         ({"primary": [{"arm": "both"}]}, "primary.0.reference must be given"),
+        ({"primary": [PAIR | {"share": 0.3}]}, r"primary.0.share must be one of 1.0, 0.2, .*0.3"),
+        (
+            {"primary": [PAIR | {"probe": "finetuned"}]},
+            "finetune must be at least 1 with",
+        ),
+        ({"primary": [PAIR | {"probe": "svm"}]}, "primary.0.probe must be one of linear, .*'svm'"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, Any], said: str) -> None:
@@ -125,16 +135,52 @@ def test_labels_of_videos_and_of_frames_are_tasks(videos: Path) -> None:
 
 
 def test_smaller_shares_of_the_patients_are_within_larger_ones(videos: Path) -> None:
-    catalog = VideoCatalog.scan(videos)
-    kept = np.arange(8) < 6  # three patients
+    subject = read_subject(ComparisonConfig(data=str(videos), labels=("label",), folds=4))
+    kept = ~subject.held_out(1)
+    assert len(subject.training_patients(1)) == 3
     sizes = []
     inner = np.zeros(8, dtype=bool)
     for share in (0.01, 0.6, 1.0):
-        chosen = share_of_patients(catalog, kept, share, seed=3)
+        chosen = subject.share_of_patients(1, share, seed=3)
         assert (inner <= chosen).all() and (chosen <= kept).all()
         sizes.append(int(chosen.sum()))
         inner = chosen
     assert sizes == [2, 4, 6]
+    assert [number_in_share(28, share) for share in (0.01, 0.05, 0.2, 1.0)] == [1, 1, 6, 28]
+
+
+def test_an_arm_is_fine_tuned_with_the_labels_of_each_share(videos: Path, tmp_path: Path) -> None:
+    options = TINY | {"data": str(videos), "labels": ("label",), "finetune": 2}
+    arms = {"random": ARMS["random"], "pixels": {"weights": "pixels"}}
+    config = replace(read_config("core", options | {"arms": arms}), primary=())
+    bench = Bench(config, read_subject(config))
+    for arm, fitted in (("random", {1.0, 0.5}), ("pixels", set())):
+        bench.do(Run(0, 1, arm), tmp_path / arm)
+        found = RunResult.load(tmp_path / arm).predictions
+        tuned = [p for p in found if p.probe == FINETUNED]
+        assert {(p.task, p.share) for p in tuned} == set(
+            itertools.product(("label", "label of videos"), fitted)
+        )
+        for p in tuned:
+            assert np.allclose(p.probability.sum(1), 1, atol=1e-5)
+            linear = next(
+                q for q in found if (q.task, q.share, q.probe) == (p.task, p.share, "linear")
+            )
+            assert np.array_equal(linear.truth, p.truth) and linear.patient == p.patient
+
+
+def test_fine_tuning_trains_a_copy_and_ends_with_the_steps(videos: Path) -> None:
+    options = TINY | {"data": str(videos), "finetune": 3}
+    config = replace(read_config("core", options), arms=(), primary=())
+    catalog = VideoCatalog.scan(videos)
+    truth = {"half": (2, [np.arange(entry.num_frames) // 6 for entry in catalog])}
+    encoder = first_encoder(config, 0)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    found = finetune(encoder, config, catalog, truth, seed=0)
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    assert [step for step, _ in found.curve] == [1, 2, 3] and not found.encoder.training
+    changed = [not torch.equal(before[n], v) for n, v in found.encoder.state_dict().items()]
+    assert sum(changed) > len(changed) / 2
 
 
 def test_seeds_take_turns_at_the_folds() -> None:

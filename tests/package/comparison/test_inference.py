@@ -179,7 +179,7 @@ def test_errors_name_what_is_wrong() -> None:
         experiment(primary=(Primary("both", "nobody", "zone", "balanced_accuracy"),))
     with pytest.raises(ValueError, match="results must hold each run once"):
         experiment(results=(result("both", 0), result("both", 0)))
-    with pytest.raises(ValueError, match=r"must name a task and a figure .* got 'zones'"):
+    with pytest.raises(ValueError, match=r"must name a task, a figure, .* got 'zones'"):
         conclude(experiment(primary=(Primary("both", "simclr", "zones", "balanced_accuracy"),)))
     with pytest.raises(ValueError, match="arms must have different names"):
         Experiment("", (), (ARMS[0], ARMS[0]))

@@ -130,6 +130,35 @@ def test_cautions_name_the_labels_that_say_little() -> None:
     assert any("Runs are missing: Intra- and cross-video (4 of 5)" in text for text in texts)
 
 
+def test_a_label_of_frames_that_never_changes_in_a_video_is_named() -> None:
+    given = experiment(steady=("zone",))
+    concluded = conclude(given)
+    texts = cautions(concluded, Subjects())
+    assert any(text.startswith("zone: the label never changes inside a video") for text in texts)
+    assert "nothing about telling frames of one video apart" in finding(
+        concluded, concluded.primary[0]
+    )
+
+
+def test_fine_tuning_is_shown_beside_the_linear_probe(tmp_path: Path) -> None:
+    def tuned(r: RunResult) -> RunResult:
+        more = [replace(p, probe="finetuned") for p in r.predictions]
+        return replace(r, predictions=(*r.predictions, *more))
+
+    named = Primary("both", "simclr", "zone", "balanced_accuracy", "finetuned", 0.2)
+    given = experiment(results=tuple(map(tuned, experiment().results)), primary=(named,))
+    concluded = conclude(given)
+    (primary,) = concluded.primary
+    assert (primary.measure.probe, primary.measure.share) == ("finetuned", 0.2)
+    assert "at telling zone after fine-tuning on 20 % of the patients" in finding(
+        concluded, primary
+    )
+    probes = {d.measure.probe for d in concluded.exploratory}
+    assert probes == {"linear", "finetuned", "retrieval"}
+    html = _page(tmp_path, given)
+    assert "fine-tuned, 20 % of the patients" in html and "one learning rate for all arms" in html
+
+
 def test_shell_tables(capsys: pytest.CaptureFixture[str]) -> None:
     show(conclude(experiment(seeds=10)))
     out = capsys.readouterr().out

@@ -14,10 +14,14 @@ from usucl.comparison.analysis.experiment import Experiment
 from usucl.comparison.analysis.inference import estimates
 from usucl.comparison.analysis.measures import RETRIEVAL, Measure, Runs
 from usucl.comparison.design.primary import Primary
+from usucl.comparison.measurement.predictions import FINETUNED
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.probes import Level
 from usucl.evaluation.retrieval import TASKS
 from usucl.evaluation.simultaneous import Verdict, verdict
+
+LEADING = ("linear", FINETUNED)
+"""The probes whose differences are looked at."""
 
 _Pair: TypeAlias = tuple[Measure, str, str]
 
@@ -62,11 +66,14 @@ class Task:
         patients_per_class: number of tested patients that have an example of each class.
         only_between_patients: whether no patient has two classes, so that whatever tells patients
             apart, such as the machine, may tell the classes.
+        within_videos: whether the label changes within a video, so that telling frames of one video
+            apart is tested.
     """
 
     level: Level
     patients_per_class: Mapping[str, int]
     only_between_patients: bool
+    within_videos: bool
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ def conclude(experiment: Experiment) -> Conclusion:
     """Returns all figures and differences of a comparison.
 
     The exploratory differences are those of every arm of a primary difference to all other arms, in
-    the figures of the primary ones, on every share of the labels, and in temporal retrieval.
+    the figures of the primary ones, by the linear probe and after fine-tuning, on every share of
+    the labels, and in temporal retrieval.
     """
     runs = Runs(experiment)
     arms = [arm.name for arm in experiment.arms]
@@ -126,18 +134,19 @@ def _primary(experiment: Experiment, measures: Sequence[Measure]) -> list[_Pair]
         of_named = [m for m in measures if _is_named(m, named)]
         if not of_named and experiment.results:
             raise ValueError(
-                f"primary must name a task and a figure that were measured, got {named.task!r} "
-                f"and {named.figure!r}"
+                "primary must name a task, a figure, a probe and a share that were measured, got "
+                f"{named.task!r}, {named.figure!r}, {named.probe!r} and {named.share}"
             )
         found += [(measure, named.arm, named.reference) for measure in of_named]
     return list(dict.fromkeys(found))
 
 
 def _is_named(measure: Measure, named: Primary) -> bool:
-    probe = RETRIEVAL if named.task in TASKS or named.figure == "auroc" else "linear"
+    is_retrieval = named.task in TASKS or named.figure == "auroc"
+    probe, share = (RETRIEVAL, 1.0) if is_retrieval else (named.probe, named.share)
     return (
         measure.probe == probe
-        and measure.share == 1
+        and measure.share == share
         and measure.figure == named.figure
         and named.task in ("", measure.task)
     )
@@ -154,9 +163,9 @@ def _exploratory(
     for arm in leading:
         for other in (other.name for other in experiment.arms if other.name != arm):
             for measure in measures:
-                is_linear = measure.probe == "linear" and measure.figure in figures
+                is_of_labels = measure.probe in LEADING and measure.figure in figures
                 both = (measure, frozenset((arm, other)))
-                if (is_linear or measure.probe == RETRIEVAL) and both not in known:
+                if (is_of_labels or measure.probe == RETRIEVAL) and both not in known:
                     known.add(both)  # not again with the other sign
                     pairs.append((measure, arm, other))
     return pairs
@@ -189,11 +198,15 @@ def _tasks(experiment: Experiment) -> dict[str, Task]:
             )
         levels[p.task] = p.level
         seen.setdefault(p.task, set()).update(zip(p.patient, p.truth.tolist(), strict=True))
-    return {
-        task: Task(
-            levels[task],
-            {name: sum(c == number for _, c in seen[task]) for number, name in enumerate(names)},
-            len({patient for patient, _ in seen[task]}) == len(seen[task]),
+    found = {}
+    for task, names in classes.items():
+        between = len({patient for patient, _ in seen[task]}) == len(seen[task])
+        found[task] = Task(
+            level=levels[task],
+            patients_per_class={
+                name: sum(c == number for _, c in seen[task]) for number, name in enumerate(names)
+            },
+            only_between_patients=between,
+            within_videos=not between and levels[task] == "frame" and task not in experiment.steady,
         )
-        for task, names in classes.items()
-    }
+    return found

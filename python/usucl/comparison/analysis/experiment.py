@@ -39,6 +39,7 @@ class Experiment:
         facts: data, encoder, steps, folds, machine and the like, by their names on the page.
         patients: whether the patients of the videos are known.
         synthetic: whether the videos are made up.
+        steady: tasks whose label changes in no video, although frames may have labels.
         resamples: of the seeds, and of the patients.
     """
 
@@ -49,6 +50,7 @@ class Experiment:
     facts: Mapping[str, str] = field(default_factory=dict)
     patients: Patients = "known"
     synthetic: bool = False
+    steady: tuple[str, ...] = ()
     resamples: int = 2000
 
     def __post_init__(self) -> None:

@@ -49,7 +49,10 @@ class ComparisonConfig:
         epochs: parts of the run in which the curriculum's windows stay.
         probe_frames: frames per video that the probes see, evenly spaced.
         probes: kinds of probes.
-        shares: shares of the training patients whose labels the probes see.
+        shares: shares of the training patients whose labels the probes see; each is at least one
+            patient.
+        finetune: steps that the whole network of an arm is trained with the labels of each share,
+            after its pretraining; 0 leaves this out. A supervised arm is not trained further.
         retrieval: whether to measure temporal retrieval too.
         resamples: bootstrap resamples.
         seed: first seed.
@@ -80,6 +83,7 @@ class ComparisonConfig:
     probe_frames: int = 24
     probes: tuple[Literal["linear", "knn"], ...] = ("linear", "knn")
     shares: tuple[float, ...] = (1.0, 0.2, 0.05)
+    finetune: int = 0
     retrieval: bool = True
     resamples: int = 2000
     seed: int = 0
@@ -98,6 +102,7 @@ class ComparisonConfig:
             ("dim", 1),
             ("epochs", 1),
             ("probe_frames", 1),
+            ("finetune", 0),
             ("resamples", 1),
             ("seed", 0),
         ):
@@ -125,6 +130,15 @@ class ComparisonConfig:
                         f"primary.{number}.{what} must be one of the arms {', '.join(names)}, got "
                         f"{name!r}{did_you_mean(name, names)}"
                     )
+            if primary.share not in self.shares:
+                raise ValueError(
+                    f"primary.{number}.share must be one of {', '.join(map(str, self.shares))}, "
+                    f"got {primary.share}"
+                )
+            if primary.probe == "finetuned" and not self.finetune:
+                raise ValueError(
+                    f"finetune must be at least 1 with primary.{number}.probe finetuned, got 0"
+                )
 
     def to_yaml(self) -> str:
         """Returns the text that :func:`read_config` reads."""

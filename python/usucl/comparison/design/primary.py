@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
+from usucl._ranges import check_range
 from usucl._spelling import did_you_mean
 
 PrimaryFigure = Literal["balanced_accuracy", "macro_f1", "macro_auroc", "auroc"]
+PrimaryProbe = Literal["linear", "knn", "finetuned"]
 
 
 class Primary(NamedTuple):
@@ -16,13 +18,17 @@ class Primary(NamedTuple):
     Attributes:
         arm, reference: names of arms.
         task: column of the labels, or a task of temporal retrieval; empty for every column.
-        figure: a figure of the linear probe that was fitted on all patients; "auroc" for retrieval.
+        figure: of a probe, or "auroc" for retrieval.
+        probe: the probe, unless it is retrieval.
+        share: share of the training patients that the probe was fitted on.
     """
 
     arm: str
     reference: str
     task: str
     figure: str
+    probe: str = "linear"
+    share: float = 1.0
 
 
 def read_primary(values: Any) -> tuple[Primary, ...]:
@@ -39,9 +45,18 @@ def read_primary(values: Any) -> tuple[Primary, ...]:
                 raise ValueError(f"{place}.{name} is none of {', '.join(names)}{hint}")
         if missing := [name for name in names[:2] if name not in value]:
             raise ValueError(f"{place}.{missing[0]} must be given, got {dict(value)}")
-        figure = value.get("figure", "balanced_accuracy")
-        if figure not in get_args(PrimaryFigure):
-            known = ", ".join(get_args(PrimaryFigure))
-            raise ValueError(f"{place}.figure must be one of {known}, got {figure!r}")
-        made.append(Primary(value["arm"], value["reference"], value.get("task", ""), figure))
+        options = {
+            "task": "",
+            "figure": "balanced_accuracy",
+            "probe": "linear",
+            "share": 1.0,
+            **value,
+        }
+        found = Primary(**options)
+        for name, kind in (("figure", PrimaryFigure), ("probe", PrimaryProbe)):
+            if (given := getattr(found, name)) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(f"{place}.{name} must be one of {known}, got {given!r}")
+        check_range(f"{place}.share", found.share, 0, 1)
+        made.append(found)
     return tuple(made)

@@ -35,6 +35,11 @@ class Task:
     level: Literal["frame", "video"]
     truth: tuple[NDArray[np.int64], ...]
 
+    @property
+    def changes_within_videos(self) -> bool:
+        """Whether a video has frames of two classes."""
+        return any(len(np.unique(of_video[of_video >= 0])) > 1 for of_video in self.truth)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -51,6 +56,25 @@ class Subject:
     def held_out(self, fold: int) -> NDArray[np.bool_]:
         """Returns which videos are held out with a fold ``[V]``."""
         return np.array([entry.fold == fold for entry in self.catalog])
+
+    def share_of_patients(self, fold: int, share: float, seed: int) -> NDArray[np.bool_]:
+        """Returns which videos are of a random share of the training patients ``[V]``.
+
+        The patients of a smaller share are among those of a larger one; there is at least one.
+
+        Args:
+            fold: the patients that are held out.
+            share: in (0, 1].
+            seed: chooses the patients.
+        """
+        groups = self.training_patients(fold)
+        order = np.random.default_rng((seed, len(groups))).permutation(len(groups))
+        chosen = {groups[i] for i in order[: number_in_share(len(groups), share)]}
+        return np.array([entry.group in chosen for entry in self.catalog])
+
+    def training_patients(self, fold: int) -> list[str]:
+        """Returns the patients that are not held out with a fold, sorted."""
+        return sorted({entry.group for entry in self.catalog if entry.fold != fold})
 
     def task(self, name: str) -> Task:
         """Returns the task of a column."""
@@ -132,17 +156,9 @@ def _task(
     yield Task(name, tuple(classes), level, truth)
 
 
-def share_of_patients(
-    catalog: VideoCatalog, kept: NDArray[np.bool_], share: float, seed: int
-) -> NDArray[np.bool_]:
-    """Returns which of the videos ``kept`` ``[V]`` are of a random share of their patients.
-
-    The patients of a smaller share are among those of a larger one; there is at least one.
-    """
-    groups = sorted({entry.group for entry, k in zip(catalog, kept, strict=True) if k})
-    order = np.random.default_rng((seed, len(groups))).permutation(len(groups))
-    chosen = {groups[i] for i in order[: max(1, round(share * len(groups)))]}
-    return kept & np.array([entry.group in chosen for entry in catalog])
+def number_in_share(patients: int, share: float) -> int:
+    """Returns how many of the training patients a share is."""
+    return max(1, round(share * patients))
 
 
 def without_labels(catalog: VideoCatalog) -> VideoCatalog:

@@ -20,6 +20,10 @@ from usucl._files import DamagedFileError, read_json, read_tensors, write_json, 
 from usucl.evaluation.probes import IntArray, Level
 
 RESULT, PREDICTIONS = "result.json", "predictions.safetensors"
+SUPERVISED = "supervised"
+"""The probe of an arm that was trained with labels and answers itself."""
+FINETUNED = "finetuned"
+"""The probe that trains the whole network of an arm with the labels of a share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +32,10 @@ class Predictions:
 
     Attributes:
         task: column of the labels, such as "zone".
-        probe: "linear", "knn" or "supervised".
+        probe: "linear" or "knn"; or the network's own classifier: :data:`SUPERVISED`,
+            :data:`FINETUNED`.
         level: what a sample is.
-        share: share of the labelled training patients that the probe was fitted on, in (0, 1].
+        share: share of the training patients whose labels it was fitted on, in (0, 1].
         classes: names of the C classes, the same in every run. For a task of two classes the
             second is the one that sensitivity is about.
         truth: index of the class, int64 ``[n]``.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,8 +9,9 @@ from torch import Tensor, nn
 
 from usucl._spread import effective_rank, uniformity
 from usucl.comparison.design.config import ComparisonConfig
-from usucl.comparison.design.subject import Subject, Task, share_of_patients
+from usucl.comparison.design.subject import Subject, Task
 from usucl.comparison.measurement.predictions import Predictions
+from usucl.comparison.training.supervised import Supervised
 from usucl.data import normalise
 from usucl.data.store import FrameStore
 from usucl.embedding import default_device, evenly_spaced, numbered
@@ -38,8 +37,17 @@ class Probed:
         self._frames = frames
         self._store: FrameStore | None = None
 
-    def features(self, encoder: nn.Module) -> Tensor:
-        """Returns the features of all frames, float32 ``[n, F]``, on the CPU."""
+    def tested(self, fold: int) -> NDArray[np.bool_]:
+        """Returns which of the frames are of the tested patients ``[n]``."""
+        return self.subject.held_out(fold)[self.video]
+
+    def features(self, encoder: nn.Module, fold: int | None = None) -> Tensor:
+        """Returns the features of all frames, float32 ``[n, F]``, on the CPU.
+
+        Args:
+            encoder: the network, which is moved to the default device.
+            fold: only the frames of its tested patients are wanted.
+        """
         from torchvision.transforms.v2 import functional as F
 
         size = self.config.image_size
@@ -47,9 +55,12 @@ class Probed:
             limit = int(self.config.cache_gb * 1e9)
             self._store = FrameStore(self.subject.catalog.entries, size, limit)
         device, found = default_device(), []
+        wanted = None if fold is None else self.subject.held_out(fold)
         encoder = encoder.to(device).eval()
         with torch.no_grad():
             for number, frames in enumerate(self._frames):
+                if wanted is not None and not wanted[number]:
+                    continue
                 images = F.center_crop(self._store.frames(number, frames), [size, size])
                 if images.shape[1] == 1:
                     images = images.expand(-1, 3, -1, -1)
@@ -60,63 +71,77 @@ class Probed:
             raise RuntimeError("the features of the trained encoder are not finite")
         return features
 
-    def predictions(
-        self,
-        features: Tensor,
-        fold: int,
-        seed: int,
-        supervised: tuple[Collection[str], Callable[[str, Tensor], Tensor]] | None = None,
-    ) -> tuple[Predictions, ...]:
+    def predictions(self, features: Tensor, fold: int, seed: int) -> tuple[Predictions, ...]:
         """Returns what the probes say of the patients of a fold.
 
         Args:
             features: of all frames.
             fold: the patients that are tested; the probes are fitted on others.
             seed: chooses the patients of the smaller shares.
-            supervised: tasks of a supervised arm, and its own probabilities by task and features.
         """
-        held_out = self.subject.held_out(fold)
-        made = []
+        tested, values, made = self.tested(fold), features.numpy(), []
         for task in self.subject.tasks:
+            truth = self._truth(task)
+            test = np.flatnonzero(tested & (truth >= 0))
             for share in self.config.shares:
-                fitted = share_of_patients(self.subject.catalog, ~held_out, share, seed)
+                kept = self.subject.share_of_patients(fold, share, seed)
+                fit = np.flatnonzero(kept[self.video] & (truth >= 0))
+                if not len(fit) or not len(test):
+                    continue
                 for name in self.config.probes:
-                    predictor = probes.PROBES[name].predictor
-                    parts = (fitted, held_out, features, predictor)
-                    made.append(self._predicted(task, name, share, *parts))
-            if supervised is not None and task.name in supervised[0]:
-                own = _Own(task.name, supervised[1])
-                parts = (~held_out, held_out, features, own)
-                made.append(self._predicted(task, "supervised", 1.0, *parts))
-        return tuple(p for p in made if p is not None)
+                    predictor, classes = probes.PROBES[name].predictor, len(task.classes)
+                    probability = predictor(values[fit], truth[fit], values[test], classes)
+                    made.append(self._predicted(task, name, share, test, probability))
+        return tuple(made)
+
+    def answers(
+        self,
+        classifier: Supervised,
+        features: Tensor,
+        fold: int,
+        probe: str,
+        share: float = 1.0,
+    ) -> tuple[Predictions, ...]:
+        """Returns what a network that was trained with labels says itself.
+
+        Args:
+            classifier: what was trained besides the network.
+            features: of the frames of the tested patients, in the order of all frames.
+            fold: the patients that are tested.
+            probe, share: as in :class:`Predictions`.
+        """
+        tested, made = np.flatnonzero(self.tested(fold)), []
+        for task in self.subject.tasks:
+            labelled = self._truth(task)[tested] >= 0
+            if task.name in classifier.columns and labelled.any():
+                of_labelled = features[torch.from_numpy(labelled)]
+                probability = classifier.predict(task.name, of_labelled).numpy().astype(np.float64)
+                test = tested[labelled]
+                made.append(self._predicted(task, probe, share, test, probability))
+        return tuple(made)
+
+    def _truth(self, task: Task) -> NDArray[np.int64]:
+        """Returns the class of every frame, -1 without one."""
+        classes = [task.truth[v][f] for v, f in zip(self.video, self.frame, strict=True)]
+        return np.array(classes, dtype=np.int64)
 
     def _predicted(
         self,
         task: Task,
-        name: str,
+        probe: str,
         share: float,
-        fitted: np.ndarray,
-        held_out: np.ndarray,
-        features: Tensor,
-        predictor: probes.Predictor,
-    ) -> Predictions | None:
-        truth = np.array(
-            [task.truth[v][f] for v, f in zip(self.video, self.frame, strict=True)], dtype=np.int64
-        )
-        fit = np.flatnonzero(fitted[self.video] & (truth >= 0))
-        test = np.flatnonzero(held_out[self.video] & (truth >= 0))
-        if not len(fit) or not len(test):
-            return None
-        values = features.numpy()
-        probability = predictor(values[fit], truth[fit], values[test], len(task.classes))
+        test: NDArray[np.int64],
+        probability: NDArray[np.float64],
+    ) -> Predictions:
+        """Returns what was said of the frames ``test``, by video where a video has one label."""
         names, group = numbered(entry.group for entry in self.subject.catalog)
         video, every = self.video[test], np.ones(len(task.classes), dtype=bool)
-        found = probes.Predictions(truth[test], probability, group[video], every)
+        found = probes.Predictions(self._truth(task)[test], probability, group[video], every)
         if task.level == "video":
             found = probes.per_video(found, video)
         return Predictions(
             task=task.name,
-            probe=name,
+            probe=probe,
             level=task.level,
             share=share,
             classes=task.classes,
@@ -127,7 +152,7 @@ class Probed:
 
     def spread(self, features: Tensor, fold: int) -> dict[str, float]:
         """Returns how the features of the tested patients' frames are spread."""
-        tested = self.subject.held_out(fold)[self.video]
+        tested = self.tested(fold)
         unit = nn.functional.normalize(features[torch.from_numpy(tested)], dim=1)
         video = torch.from_numpy(self.video[tested])
         return {"effective_rank": effective_rank(unit), "uniformity": uniformity(unit, video)}
@@ -156,16 +181,3 @@ class _ByFeatures(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         return self.encoder.features(images)  # type: ignore[operator]
-
-
-class _Own:
-    """The classifier of a supervised arm, in the place of a probe."""
-
-    def __init__(self, task: str, predict: Callable[[str, Tensor], Tensor]) -> None:
-        self.task = task
-        self.predict = predict
-
-    def __call__(
-        self, fit: probes.Features, truth: probes.IntArray, test: probes.Features, classes: int
-    ) -> NDArray[np.float64]:
-        return self.predict(self.task, torch.from_numpy(test)).numpy().astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from usucl.data import FrameBatch
+
+Truth: TypeAlias = Mapping[str, tuple[int, Sequence[NDArray[np.int64]]]]
+"""By column of labels, the number of classes, and the class of every frame of every video, -1
+without one."""
 
 
 class Supervised(nn.Module):
@@ -23,15 +28,14 @@ class Supervised(nn.Module):
     Args:
         features: maps normalised images ``[B, 3, S, S]`` to features ``[B, width]``.
         width: number of features.
-        truth: by column, the number of classes, and the class of every frame of every video, -1
-            without one.
+        truth: the labels.
     """
 
     def __init__(
         self,
         features: nn.Module,
         width: int,
-        truth: Mapping[str, tuple[int, Sequence[NDArray[np.int64]]]],
+        truth: Truth,
     ) -> None:
         super().__init__()
         self.features = features

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
-from usucl.comparison.analysis.conclusion import Conclusion, Difference
+from usucl.comparison.analysis.conclusion import LEADING, Conclusion, Difference
 from usucl.comparison.analysis.measures import Measure
-from usucl.report.comparison.wording import bounds, title_of_measure
+from usucl.report.comparison.wording import bounds, title_of_measure, title_of_probe
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 
@@ -118,16 +118,16 @@ def _fitted(text: str, points: float, inches: float) -> str:
 
 
 def label_efficiency(conclusion: Conclusion, path: Path) -> Drawing | None:
-    """Draws the linear probe over the share of labelled patients, a panel per task and figure.
+    """Draws the linear probe and fine-tuning over the share of labelled patients.
 
-    Arms that no primary difference names, and that are no baselines, are grey. None if there is one
-    share only.
+    There is a panel per task, probe and figure. Arms that no primary difference names, and that are
+    no baselines, are grey. None if there is one share only.
     """
-    panels: dict[tuple[str, str], list[Measure]] = {}
+    panels: dict[tuple[str, str, str], list[Measure]] = {}
     named = {p.figure for p in conclusion.experiment.primary} or {"balanced_accuracy"}
     for m in conclusion.figures:
-        if m.probe == "linear" and m.figure in named:
-            panels.setdefault((m.task, m.figure), []).append(m)
+        if m.probe in LEADING and m.figure in named:
+            panels.setdefault((m.task, m.probe, m.figure), []).append(m)
     panels = {key: of for key, of in panels.items() if len(of) > 1}
     if not panels:
         return None
@@ -135,7 +135,7 @@ def label_efficiency(conclusion: Conclusion, path: Path) -> Drawing | None:
 
 
 def _efficiency(
-    conclusion: Conclusion, panels: Mapping[tuple[str, str], Sequence[Measure]], narrow: bool
+    conclusion: Conclusion, panels: Mapping[tuple[str, str, str], Sequence[Measure]], narrow: bool
 ) -> Figure:
     colours = _colours(conclusion)
     titles = conclusion.experiment.title_of
@@ -143,9 +143,9 @@ def _efficiency(
     if len(colours) < len(conclusion.experiment.arms):
         entries.append(Entry(OTHERS, "other arms"))
     figure, axes = _grid(list(panels), entries, narrow)
-    for one, ((task, figure_name), measures) in zip(axes, panels.items(), strict=True):
+    for one, ((task, probe, figure_name), measures) in zip(axes, panels.items(), strict=True):
         measures = sorted(measures, key=lambda m: m.share)
-        _title(one, task, narrow)
+        _title(one, task if probe == "linear" else f"{task}, {title_of_probe(probe)}", narrow)
         for arm in sorted(conclusion.experiment.arms, key=lambda arm: arm.name in colours):
             points = [
                 (m.share, e.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from usucl._environment import version_of
 from usucl._files import write_atomically
 from usucl.comparison.analysis.conclusion import Conclusion
+from usucl.comparison.measurement.predictions import FINETUNED
 from usucl.report.comparison import figures, tables
 from usucl.report.comparison.wording import cautions, finding, headline, limits, method
 from usucl.report.page import (
@@ -108,7 +109,12 @@ def _arms(conclusion: Conclusion) -> str:
 
 def _efficiency(conclusion: Conclusion, folder: RunFolder) -> str:
     drawing = figures.label_efficiency(conclusion, folder.figures / "labels.png")
-    words = "The linear probe, fitted on the labels of fewer patients."
+    words = "Probes that see the labels of fewer patients."
+    if any(measure.probe == FINETUNED for measure in conclusion.figures):
+        words += (
+            " Fine-tuned: the whole network was trained further with these labels, for as many "
+            "steps in every arm; random weights so trained are supervised training alone."
+        )
     return _drawn(drawing, "Figures over the share of labelled patients", words)
 
 

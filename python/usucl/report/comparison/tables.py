@@ -10,11 +10,10 @@ from usucl._progress import duration
 from usucl._spread import MEASURES
 from usucl.comparison.analysis.conclusion import Conclusion
 from usucl.comparison.analysis.measures import RETRIEVAL, Measure
-from usucl.comparison.measurement.predictions import RunResult
+from usucl.comparison.measurement.predictions import SUPERVISED, RunResult
 from usucl.evaluation.bootstrap import Estimate
 from usucl.report.comparison.wording import (
     FIGURE_NAMES,
-    OWN_CLASSIFIER,
     bounds,
     share_in_words,
     title_of_measure,
@@ -61,7 +60,7 @@ def task_tables(conclusion: Conclusion) -> str:
                 by_probe.setdefault((m.probe, m.share), []).append(m)
         content = []
         for (probe, share), measures in by_probe.items():
-            of = "" if probe == OWN_CLASSIFIER else f", {share_in_words(share)} of the patients"
+            of = "" if probe == SUPERVISED else f", {share_in_words(share)} of the patients"
             content.append(f"<h3>{escape(title_of_probe(probe))}{of}</h3>")
             head = ["arm", "group", *(FIGURE_NAMES[m.figure] for m in measures)]
             content.append(table(head, _rows(conclusion, measures)))

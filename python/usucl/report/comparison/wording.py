@@ -8,6 +8,7 @@ from usucl.comparison.analysis.conclusion import Conclusion, Difference
 from usucl.comparison.analysis.inference import MIN_SEEDS
 from usucl.comparison.analysis.measures import RETRIEVAL, Measure
 from usucl.comparison.analysis.tallies import FIGURES
+from usucl.comparison.measurement.predictions import FINETUNED, SUPERVISED
 from usucl.evaluation.bootstrap import form_of_bound
 from usucl.evaluation.probes import PROBES
 from usucl.report.wording import Subjects, count, listed, number
@@ -21,8 +22,7 @@ TASKS = {
 """The tasks of temporal retrieval, in words."""
 
 FIGURE_NAMES = {**FIGURES, "auroc": "AUROC"}
-OWN_CLASSIFIER = "supervised"
-"""The probe of an arm that was trained with labels and answers itself."""
+PROBE_NAMES = {SUPERVISED: "own classifier", FINETUNED: "fine-tuned"}
 
 
 def title_of_task(task: str) -> str:
@@ -42,7 +42,7 @@ def title_of_measure(measure: Measure) -> str:
 
 def title_of_probe(probe: str) -> str:
     """Returns the name of a probe in a table."""
-    return PROBES[probe].title if probe in PROBES else "own classifier"
+    return PROBES[probe].title if probe in PROBES else PROBE_NAMES[probe]
 
 
 def share_in_words(share: float) -> str:
@@ -80,15 +80,14 @@ def finding(conclusion: Conclusion, d: Difference) -> str:
     values = f"{values}, a difference of {number(e.value, '+.2f')} [{low}, {high}]"
     size = number(d.half_width, form_of_bound(d.half_width, ".2f"))
     power = f"The experiment could tell a difference of about {size} from none"
-    between = d.measure.task in conclusion.tasks and (
-        conclusion.tasks[d.measure.task].only_between_patients
-    )
-    beyond = (
-        " As the label differs only between patients, it says nothing about telling frames of one "
-        "video apart."
-        if between
-        else ""
-    )
+    task, beyond = conclusion.tasks.get(d.measure.task), ""
+    if task is not None and not task.within_videos:
+        where = (
+            "differs only between patients"
+            if task.only_between_patients
+            else ("never changes inside a video")
+        )
+        beyond = f" As the label {where}, it says nothing about telling frames of one video apart."
     if d.verdict == "not told apart":
         return (
             f"{arm} and {reference} are not told apart at {at}: {values}. {power}, not a smaller "
@@ -105,8 +104,10 @@ def finding(conclusion: Conclusion, d: Difference) -> str:
 def _skill(measure: Measure) -> str:
     if measure.probe == RETRIEVAL:
         return TASKS.get(measure.task, measure.task)
-    share = "" if measure.share == 1 else f" from {share_in_words(measure.share)} of the patients"
-    return f"telling {measure.task}{share}"
+    words = "" if measure.share == 1 else f"{share_in_words(measure.share)} of the patients"
+    if measure.probe == FINETUNED:
+        return f"telling {measure.task} after fine-tuning on {words or 'all patients'}"
+    return f"telling {measure.task}{words and f' from {words}'}"
 
 
 def cautions(conclusion: Conclusion, subjects: Subjects) -> list[str]:
@@ -143,15 +144,15 @@ def _of_labels(conclusion: Conclusion, subjects: Subjects) -> Iterator[str]:
             f"{noun}s and never inside a video, so a probe may tell the machine, the hospital or "
             f"the {noun} instead, and whether frames of one video are told apart is not tested."
         )
-    video = [
+    steady = [
         name
         for name, task in conclusion.tasks.items()
-        if task.level == "video" and not task.only_between_patients
+        if not task.within_videos and not task.only_between_patients
     ]
-    if video:
+    if steady:
         yield (
-            f"{listed(video)}: a video has one label. Whether frames of one video are told apart, "
-            "which is what intra-video negatives are for, is not tested by it."
+            f"{listed(steady)}: the label never changes inside a video. Whether frames of one "
+            "video are told apart, which is what intra-video negatives are for, is not tested."
         )
     for name, task in conclusion.tasks.items():
         few = [
@@ -194,10 +195,15 @@ def limits(conclusion: Conclusion, subjects: Subjects) -> list[str]:
             "before the experiment. Take one that excludes 0 as a reason for a new experiment, not "
             "as its result."
         )
-    texts.append(
-        "A probe of frozen features is not a fine-tuned classifier, and none of these figures is "
-        "one of a diagnosis."
-    )
+    if any(measure.probe == FINETUNED for measure in conclusion.figures):
+        texts.append(
+            "Fine-tuning had one fixed number of steps and one learning rate for all arms, and all "
+            "columns of labels were learned together. Choosing these for each arm can change the "
+            "order, and nothing was chosen here."
+        )
+    else:
+        texts.append("A probe of frozen features is not a fine-tuned classifier.")
+    texts.append("None of these figures is one of a diagnosis.")
     return texts
 
 
