@@ -107,7 +107,9 @@ def compare(
     say(f"Figures: {result.folder.figures}")
     say(f"Differences: {result.folder.differences}")
     if not no_report:
-        say(f"Report: {write_comparison_report(result.conclusion, result.folder.report)}")
+        pictured = result.subject if result.config.pictures else None
+        report = write_comparison_report(result.conclusion, result.folder.report, pictured)
+        say(f"Report: {report}")
     if result.missing:
         hint(f"{result.missing} runs are missing; to do them: {again}")
         return 2

@@ -109,6 +109,7 @@ class Bench:
             curve=() if done is None else done.curve,
             seconds=0.0 if done is None else done.seconds,
             images_per_second=0.0 if done is None else done.images_per_second,
+            neighbours=self.probed.neighbours(features, run.fold),
         ).save(folder)
         del done, encoder
         gc.collect()  # a trainer and its module refer to each other, and hold the optimiser's state

@@ -88,6 +88,8 @@ summary { cursor: pointer; color: var(--cross); font-size: 13.5px; }
 .intra h4 { color: var(--intra); } .cross h4 { color: var(--cross); }
 .tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
 .tiles.four { grid-template-columns: repeat(4, 1fr); margin: 14px 0; }
+.tiles.six { grid-template-columns: repeat(6, 1fr); margin: 10px 0; }
+.tiles.six p { margin: 0; font-size: 12.5px; line-height: 1.35; }
 .anchor .tiles, .positive .tiles { grid-template-columns: 1fr; }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; border-radius: 3px; }
@@ -114,6 +116,8 @@ figcaption b { color: var(--ink); }
   .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
   .intra, .cross { grid-column: 1 / -1; }
   .tiles.four { grid-template-columns: 1fr 1fr; }
+  .tiles.six { grid-template-columns: repeat(5, 1fr); gap: 6px; }
+  .tiles.six p { grid-column: 1 / -1; }
 }
 @page { margin: 15mm; }
 @media print {

@@ -54,6 +54,7 @@ class ComparisonConfig:
         finetune: steps that the whole network of an arm is trained with the labels of each share,
             after its pretraining; 0 leaves this out. A supervised arm is not trained further.
         retrieval: whether to measure temporal retrieval too.
+        pictures: whether the page shows frames; without, it can be shared where they must not be.
         resamples: bootstrap resamples.
         seed: first seed.
         cache_gb: greatest size of the stored decoded frames, in 10^9 bytes.
@@ -85,6 +86,7 @@ class ComparisonConfig:
     shares: tuple[float, ...] = (1.0, 0.2, 0.05)
     finetune: int = 0
     retrieval: bool = True
+    pictures: bool = True
     resamples: int = 2000
     seed: int = 0
     cache_gb: float = 4.0

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from usucl._files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
+from usucl.comparison.measurement.neighbours import Neighbour, Neighbours
 from usucl.evaluation.probes import IntArray, Level
 
 RESULT, PREDICTIONS = "result.json", "predictions.safetensors"
@@ -80,6 +81,7 @@ class RunResult:
         curve: steps, each with the mean loss of the part of the run that ends there.
         seconds: duration of the training.
         images_per_second: speed of the training.
+        neighbours: the frames that the encoder finds most like a few tested ones.
     """
 
     arm: str
@@ -91,6 +93,7 @@ class RunResult:
     curve: tuple[tuple[int, float], ...]
     seconds: float
     images_per_second: float
+    neighbours: tuple[Neighbours, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Writes the run to a folder, which is made if necessary.
@@ -135,6 +138,7 @@ class RunResult:
                 "curve": [[step, _finite(loss)] for step, loss in self.curve],
                 "seconds": _finite(self.seconds),
                 "images_per_second": _finite(self.images_per_second),
+                "neighbours": [list(map(list, (n.query, *n.nearest))) for n in self.neighbours],
             },
         )
 
@@ -170,6 +174,10 @@ class RunResult:
                 curve=tuple((step, _number(loss)) for step, loss in table["curve"]),
                 seconds=_number(table["seconds"]),
                 images_per_second=_number(table["images_per_second"]),
+                neighbours=tuple(
+                    Neighbours(Neighbour(*query), tuple(Neighbour(*other) for other in nearest))
+                    for query, *nearest in table.get("neighbours", [])  # earlier runs have none
+                ),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DamagedFileError(folder / RESULT, f"it lacks a part: {error}") from error

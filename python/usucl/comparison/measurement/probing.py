@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from usucl._spread import effective_rank, uniformity
 from usucl.comparison.design.config import ComparisonConfig
 from usucl.comparison.design.subject import Subject, Task
+from usucl.comparison.measurement.neighbours import Neighbours, neighbours
 from usucl.comparison.measurement.predictions import Predictions
 from usucl.comparison.training.supervised import Supervised
 from usucl.data import normalise
@@ -156,6 +157,11 @@ class Probed:
         unit = nn.functional.normalize(features[torch.from_numpy(tested)], dim=1)
         video = torch.from_numpy(self.video[tested])
         return {"effective_rank": effective_rank(unit), "uniformity": uniformity(unit, video)}
+
+    def neighbours(self, features: Tensor, fold: int) -> tuple[Neighbours, ...]:
+        """Returns the frames most like a few of the tested ones, by the features of all frames."""
+        tested = self.subject.held_out(fold)
+        return neighbours(self.subject.catalog, tested, self.video, self.frame, features)
 
     def retrieval(self, encoder: nn.Module, fold: int, seed: int) -> dict[str, dict[str, float]]:
         """Returns the AUROC of temporal retrieval by features, by task and tested patient."""

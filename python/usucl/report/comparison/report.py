@@ -8,8 +8,10 @@ from pathlib import Path
 from usucl._environment import version_of
 from usucl._files import write_atomically
 from usucl.comparison.analysis.conclusion import Conclusion
+from usucl.comparison.design.subject import Subject
 from usucl.comparison.measurement.predictions import FINETUNED
 from usucl.report.comparison import figures, tables
+from usucl.report.comparison.sheets import neighbours_sheet
 from usucl.report.comparison.wording import cautions, finding, headline, limits, method
 from usucl.report.page import (
     Drawing,
@@ -29,8 +31,15 @@ from usucl.report.wording import Subjects, count
 from usucl.run_folder import RunFolder
 
 
-def write_comparison_report(conclusion: Conclusion, path: Path) -> Path:
+def write_comparison_report(
+    conclusion: Conclusion, path: Path, pictured: Subject | None = None
+) -> Path:
     """Writes the page of a comparison to ``path``, and its pictures to ``figures/`` beside it.
+
+    Args:
+        conclusion: what is shown.
+        path: the page.
+        pictured: the videos, if frames of them may be shown.
 
     Returns:
         The path. The page holds its pictures and refers to nothing outside itself.
@@ -47,6 +56,7 @@ def write_comparison_report(conclusion: Conclusion, path: Path) -> Path:
         Section("Arms", _arms(conclusion)),
         Section("Label efficiency", _efficiency(conclusion, folder)),
         Section("Exploratory differences", _exploratory(conclusion, folder)),
+        Section("Similar frames", _similar(conclusion, pictured)),
         Section("Training", _training(conclusion, folder)),
         Section("Labels", _labels(conclusion, subjects)),
         Section("This comparison", terms(experiment.facts, "facts") if experiment.facts else ""),
@@ -157,6 +167,17 @@ def _training(conclusion: Conclusion, folder: RunFolder) -> str:
         tables.training_table(conclusion),
         terms(spread, "terms"),
     )
+
+
+def _similar(conclusion: Conclusion, pictured: Subject | None) -> str:
+    sheet = neighbours_sheet(conclusion.experiment, pictured) if pictured else ""
+    words = (
+        "Frames of patients that no arm was trained on, and the most similar frames of other "
+        "patients by the features of each arm, at most one of each video, in the first seed. "
+        "Numbers are cosine similarities, which do not compare across arms; labels that differ "
+        "from the query's are coloured."
+    )
+    return lines(paragraph(words, "note"), sheet) if sheet else ""
 
 
 def _labels(conclusion: Conclusion, subjects: Subjects) -> str:
