@@ -253,16 +253,18 @@ class RunFolder:
         patient_pattern: str | None = None,
         label: str | None = None,
         sweep: str | None = None,
+        min_frames: int = 2,
     ) -> VideoCatalog:
         """Returns the videos of a folder, read as training did.
 
-        The arguments replace the run's own options, see :func:`scan_like`.
+        The arguments replace the run's own options, see :func:`scan_like`. Training has no videos
+        of one frame; ``min_frames=1`` reads them too.
 
         Raises:
             ValueError: see :meth:`usucl.data.VideoCatalog.scan`.
         """
         given = {"patient_pattern": patient_pattern, "label": label, "sweep": sweep}
-        return scan_like(data, self._options(), **given)
+        return scan_like(data, self._options(), min_frames=min_frames, **given)
 
     def _options(self) -> dict[str, object]:
         """Returns the config by name; empty if there is none or it cannot be read."""

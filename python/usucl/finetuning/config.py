@@ -43,6 +43,7 @@ class FinetuningConfig:
             puts two labels together, ``{viral: null}`` leaves one out.
         patient_pattern: finds the patients in the videos' paths; null for that of the run.
         sweep: makes one video of several clips; null for as in the run.
+        min_frames: videos with fewer frames are left out; 1 takes single images too.
         start: first weights: ``"trained"``, those of the folder; ``"random"``, those of the run
             before training; ``"imagenet"``, the same network with torchvision's ImageNet weights;
             ``"scratch"``, new random weights by ``seed``.
@@ -97,6 +98,7 @@ class FinetuningConfig:
     classes: dict[str, str | None] | None = None
     patient_pattern: str | None = None
     sweep: str | None = None
+    min_frames: int = 2
     start: Start = "trained"
     trainable: Literal["all", "last-block", "head"] = "all"
     head: Literal["linear", "mlp"] = "linear"
@@ -134,6 +136,7 @@ class FinetuningConfig:
         if self.augmentation is not None:
             check_augmentation(self.augmentation)
         for name, least in (
+            ("min_frames", 1),
             ("hidden", 1),
             ("image_size", 32),
             ("frames_per_video", 1),

@@ -130,7 +130,10 @@ def finetune(
     given = {"patient_pattern": config.patient_pattern, "sweep": config.sweep}
     is_named = label is not None or resume or config.label != FinetuningConfig.label
     catalog = RunFolder(config.run).scan(
-        config.data, label=config.label if is_named else None, **given
+        config.data,
+        label=config.label if is_named else None,
+        min_frames=config.min_frames,
+        **given,
     )
     config = replace(config, label=catalog.label)
     found = labelled(catalog, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ def contact_sheet(record: RunRecord, data: str | Path) -> ContactSheet | None:
     Returns:
         The sheet, or None if there is no other video to compare with.
     """
-    given: dict[str, str | None] = {}
+    given: dict[str, Any] = {}
     if (of := record.evaluation) is not None:
         given = {"patient_pattern": of.patient_pattern, "label": of.label, "sweep": of.sweep}
     catalog = record.folder.scan(data, **given)

@@ -259,6 +259,7 @@ def _mistakes(
             label=result.label,
             patient_pattern=config.patient_pattern,
             sweep=config.sweep,
+            min_frames=config.min_frames,
         )
         found = mistakes.mistakes(catalog, tested["video"], tested["frame"], result.classes)
     except ValueError as error:  # of videos that have changed

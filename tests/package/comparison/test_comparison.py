@@ -134,6 +134,21 @@ def test_labels_of_videos_and_of_frames_are_tasks(videos: Path) -> None:
         read_subject(replace(config, labels=("colour",)))
 
 
+def test_single_images_are_probed_and_not_for_mining(tmp_path: Path) -> None:
+    root = make_data(tmp_path / "data", frames=1)
+    options = TINY | {"data": str(root), "min_frames": 1, "retrieval": True, "labels": ("label",)}
+    config = read_config("core", options | {"arms": ARMS | {"simclr": {"objective": "simclr"}}})
+    bench = Bench(replace(config, primary=()), read_subject(config))
+    for arm in ("random", "simclr"):
+        bench.do(Run(0, 0, arm), tmp_path / arm)
+        found = RunResult.load(tmp_path / arm)
+        assert [len(p.truth) for p in found.predictions] == [4] * len(found.predictions)
+    with pytest.raises(RuntimeError, match="videos of two frames or more, got single images"):
+        bench.do(Run(0, 0, "ours"), tmp_path / "ours")
+    with pytest.raises(ValueError, match="too short"):
+        read_subject(replace(config, min_frames=2))
+
+
 def test_smaller_shares_of_the_patients_are_within_larger_ones(videos: Path) -> None:
     subject = read_subject(ComparisonConfig(data=str(videos), labels=("label",), folds=4))
     kept = ~subject.held_out(1)

@@ -97,6 +97,17 @@ def test_no_patient_is_in_two_parts(folder: Path) -> None:
     assert not len(parts_of(found, 0, 0.0, 0).validation)
 
 
+def test_single_images_are_taken_if_asked_for(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", videos=8, frames=1)
+    run = make_run(tmp_path / "run", make_data(tmp_path / "other", videos=4))
+    options = {**OPTIONS, "epochs": 1, "progress": False}
+    assert read_config("gbcu", {}).min_frames == 1
+    with pytest.raises(ValueError, match="too short"):
+        finetune(run=run, data=data, out=tmp_path / "out", **options)
+    found = finetune(run=run, data=data, out=tmp_path / "out", min_frames=1, **options)
+    assert found.figures["video"].samples == found.figures["frame"].samples == 8
+
+
 def test_saved_classifiers_give_the_same_probabilities(out: Path, folder: Path) -> None:
     rows = [row for row in _rows(out / "predictions.csv") if row["level"] == "frame"]
     row = next(row for row in rows if row["fold"] == "1")

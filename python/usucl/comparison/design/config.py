@@ -32,6 +32,8 @@ class ComparisonConfig:
         labels: columns of ``labels.csv`` or ``frame_labels.csv`` that the probes tell apart; empty
             for all that have two classes or more.
         patient_pattern, sweep: see :meth:`usucl.data.VideoCatalog.scan`.
+        min_frames: videos with fewer frames are left out; 1 takes single images too, on which the
+            methods of this package are not trained.
         seeds: number of seeds. Arms of the same seed start from the same weights of the backbone
             and are tested on the same patients.
         folds: number of parts of the patients, unless ``labels.csv`` gives folds.
@@ -67,6 +69,7 @@ class ComparisonConfig:
     labels: tuple[str, ...] = ()
     patient_pattern: str | None = None
     sweep: str | None = None
+    min_frames: int = 2
     seeds: int = 5
     folds: int = 5
     hold_out: HoldOut = "rotate"
@@ -95,6 +98,7 @@ class ComparisonConfig:
 
     def __post_init__(self) -> None:
         for name, least in (
+            ("min_frames", 1),
             ("seeds", 1),
             ("folds", 2),
             ("steps", 1),

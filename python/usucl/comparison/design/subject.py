@@ -99,6 +99,7 @@ def read_subject(config: ComparisonConfig) -> Subject:
                 warnings.simplefilter("ignore")
             catalog = VideoCatalog.scan(
                 root,
+                min_frames=config.min_frames,
                 label=column,
                 patient_pattern=config.patient_pattern,
                 sweep=config.sweep,

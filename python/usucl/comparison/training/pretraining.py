@@ -78,6 +78,10 @@ def _module_and_data(
 ) -> tuple[ContrastiveTraining | ObjectiveTraining, VideoDataModule]:
     if arm.method is not None:
         training = training_config(arm, config, seed)
+        moving = tuple(entry for entry in videos if entry.num_frames > 1)
+        if not moving:
+            raise RuntimeError("data must hold videos of two frames or more, got single images")
+        videos = replace(videos, entries=moving)
         data = make_datamodule(videos, training)
         epochs = math.ceil(config.steps / len(data.batches))
         if epochs != training.epochs:  # the length of an epoch is not for this method to choose

@@ -20,6 +20,7 @@ def scan_like(
     patient_pattern: str | None = None,
     label: str | None = None,
     sweep: str | None = None,
+    min_frames: int = 2,
 ) -> VideoCatalog:
     """Returns the videos of a folder, read, labelled, joined and grouped as by a run.
 
@@ -28,6 +29,7 @@ def scan_like(
         own: the options of the run by name; those that are missing are as by default.
         patient_pattern, label, sweep: replace those of the run, see
             :meth:`usucl.data.VideoCatalog.scan`.
+        min_frames: videos with fewer frames are skipped.
 
     Raises:
         ValueError: see there.
@@ -39,7 +41,12 @@ def scan_like(
     if label is None:
         label = _own_label(Path(data), own.get("label"))
     scan = partial(
-        VideoCatalog.scan, data, damaged=damaged, label=label, patient_pattern=patient_pattern
+        VideoCatalog.scan,
+        data,
+        min_frames=min_frames,
+        damaged=damaged,
+        label=label,
+        patient_pattern=patient_pattern,
     )
     of_run = own.get("sweep")
     if sweep is not None or not isinstance(of_run, str):
