@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_up_comparison import experiment
+from runs import BACKBONE, make_data
 
 from benchmarks.evidence import __main__ as evidence
 from usucl.comparison.analysis.conclusion import conclude
 from usucl.comparison.design.config import PRESETS, read_config
+from usucl.comparison.design.subject import read_subject
 from usucl.comparison.folder import MARK, ComparisonFolder
+from usucl.comparison.measurement.predictions import RunResult
+from usucl.comparison.runs import Bench, Run
 from usucl.comparison.written import write_tables
 
 EXPERIMENTS = sorted(Path(evidence.__file__).parent.glob("*.yaml"))
@@ -28,6 +34,23 @@ def test_an_experiment_names_what_it_is_for(file: Path) -> None:
     config = read_config(file, {})
     assert config.primary and config.seed > 0 and config.seeds >= 5  # 0 is that of the pilots
     assert file.stem not in PRESETS
+
+
+def test_the_size_for_a_gpu_runs_here_in_miniature(tmp_path: Path) -> None:
+    """The precision, the workers and the fine-tuning of the preset; the rest is made small."""
+    files = [file for file in EXPERIMENTS if file.stem.startswith("gpu")]
+    small = {"backbone": BACKBONE, "image_size": 32, "steps": 1, "epochs": 1, "finetune": 1}
+    small |= {"frames": 4, "videos": 2, "probe_frames": 2, "folds": 2, "retrieval": False}
+    small |= {"data": str(make_data(tmp_path / "data")), "labels": ("label",)}
+    first, *others = (
+        replace(read_config(file, small), primary=(), pictures=True) for file in files
+    )
+    assert others and all(other == first for other in others)
+    assert (first.precision, first.num_workers) == ("bf16-mixed", 2)
+    Bench(first, read_subject(first)).do(Run(1, 1, "both"), tmp_path / "run")
+    found = RunResult.load(tmp_path / "run")
+    asked = {(p.probe, p.share) for p in found.predictions}
+    assert asked == set(itertools.product(("linear", "knn", "finetuned"), (1.0, 0.2, 0.05)))
 
 
 def test_a_conclusion_becomes_tables(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ from usucl.data.phantom import is_synthetic
 from usucl.evaluation.evaluate import PACKAGES
 
 # What may change from one call to the next: it adds runs, or is about figures alone.
-_GROWING = ("arms", "primary", "seeds", "resamples", "pictures", "cache_gb", "data")
+_GROWING = (
+    *("arms", "primary", "seeds", "resamples", "pictures"),
+    *("data", "cache_gb", "num_workers"),
+)
 
 
 @dataclass(frozen=True)

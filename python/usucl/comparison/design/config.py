@@ -60,6 +60,8 @@ class ComparisonConfig:
         resamples: bootstrap resamples.
         seed: first seed.
         cache_gb: greatest size of the stored decoded frames, in 10^9 bytes.
+        num_workers: processes per run that make batches; 0 makes them in that of the run. Batches
+            are the same.
         arms: what is compared, by name.
         primary: the differences that the experiment was made for. Their intervals hold together;
             those of all other differences, which are exploratory, do too.
@@ -93,6 +95,7 @@ class ComparisonConfig:
     resamples: int = 2000
     seed: int = 0
     cache_gb: float = 4.0
+    num_workers: int = 0
     arms: tuple[Arm, ...] = field(default=())
     primary: tuple[Primary, ...] = ()
 
@@ -111,6 +114,7 @@ class ComparisonConfig:
             ("finetune", 0),
             ("resamples", 1),
             ("seed", 0),
+            ("num_workers", 0),
         ):
             check_range(name, getattr(self, name), least, 2**31)
         for name in ("lr", "weight_decay", "cache_gb"):

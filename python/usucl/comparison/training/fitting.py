@@ -60,6 +60,7 @@ def batches(
         time_unit=unit,
         curriculum=Curriculum(kind="constant", windows=((0.0, 0.0),)),
         cache_gb=config.cache_gb,
+        num_workers=config.num_workers,
         seed=seed,
     )
 

@@ -129,6 +129,7 @@ def training_config(arm: Arm, config: ComparisonConfig, seed: int) -> TrainingCo
         "encoder.pretrained": False,  # first weights are those of every arm
         "sampling.augmentation": config.augmentation,
         "sampling.cache_gb": config.cache_gb,
+        "sampling.num_workers": config.num_workers,
         "optimiser.kind": "adamw",
         "optimiser.lr": config.lr,
         "optimiser.weight_decay": config.weight_decay,
