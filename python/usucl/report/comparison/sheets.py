@@ -11,7 +11,7 @@ from usucl.comparison.analysis.experiment import Experiment
 from usucl.comparison.design.subject import Subject
 from usucl.comparison.measurement.neighbours import Neighbour, Neighbours
 from usucl.data import VideoError, load_frames
-from usucl.report.page import address, breakable, escape, lines
+from usucl.report.page import address, breakable, escape, folded, lines
 from usucl.report.wording import number
 
 TILE, QUALITY = 128, 85
@@ -33,12 +33,12 @@ def neighbours_sheet(experiment: Experiment, subject: Subject) -> str:
     queries = [found.query for found in next(iter(by_arm.values()))]
     parts = []
     for place, query in enumerate(queries):
-        cells = ["<p><b>Query</b></p>", _tile(query, query, subject, pictures)]
-        parts.append(f'<div class="tiles six">{"".join(cells)}</div>')
+        rows = [_row("Query", [query], query, subject, pictures)]
         for arm, found in by_arm.items():
-            cells = [f"<p>{escape(experiment.title_of(arm))}</p>"]
-            cells += [_tile(n, query, subject, pictures) for n in found[place].nearest]
-            parts.append(f'<div class="tiles six">{"".join(cells)}</div>')
+            title = experiment.title_of(arm)
+            rows.append(_row(title, found[place].nearest, query, subject, pictures))
+        title = f"Query: {query.video_id}, frame {query.frame}"
+        parts.append(folded(title, lines(*rows), is_open=not place))
     return lines('<div class="sheet">', *parts, "</div>")
 
 
@@ -73,11 +73,22 @@ def _pictures(by_arm: Mapping[str, Sequence[Neighbours]], subject: Subject) -> _
     return made
 
 
+def _row(
+    title: str,
+    frames: Sequence[Neighbour],
+    query: Neighbour,
+    subject: Subject,
+    pictures: _Pictures,
+) -> str:
+    tiles = "".join(_tile(shown, query, subject, pictures) for shown in frames)
+    return f'<div class="tiles six"><p>{escape(title)}</p>{tiles}</div>'
+
+
 def _tile(shown: Neighbour, query: Neighbour, subject: Subject, pictures: _Pictures) -> str:
     alt = escape(f"frame {shown.frame} of {shown.video_id}")
     source = pictures.get((shown.video_id, shown.frame))
     image = f'<img alt="{alt}" src="{source}">' if source else "cannot be read"
-    caption = [] if shown is query else [f"<b>{number(shown.similarity)}</b>"]
+    caption = [] if shown is query else [f"<b>{number(shown.similarity, '.3f')}</b>"]
     caption += [str(breakable(shown.video_id)), f"frame {shown.frame}"]
     caption += _labels(shown, query, subject)
     return f"<figure>{image}<figcaption>{'<br>'.join(caption)}</figcaption></figure>"
