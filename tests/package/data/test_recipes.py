@@ -161,16 +161,17 @@ def test_gbcu_of_the_owner_and_of_ultrabench_are_the_same(tmp_path: Path) -> Non
         "test": [entry(2, 1, "benign")],
     }
     other = ultrabench(tmp_path / "ultrabench" / "gbcu_v1.0.1", parts)
-    found = [
-        prepare("gbcu", source, tmp_path / f"out{n}")
-        for n, source in enumerate((tmp_path / "owner", other))
-    ]
+    third, first = parts["train_val"]
+    released = {"train": [first], "validation": [third], "test": parts["test"]}
+    sources = tmp_path / "owner", other, ultrabench(tmp_path / "released", released)
+    found = [prepare("gbcu", source, tmp_path / f"out{n}") for n, source in enumerate(sources)]
     assert [done.layout for done in found] == [
         "as its owner distributes it",
         "as UltraBench lays it out",
+        "as UltraBench lays it out",
     ]
     tables = [rows(done.folder / "labels.csv") for done in found]
-    assert tables[0] == tables[1]
+    assert tables[0] == tables[1] == tables[2]
     assert [row["malignant"] for row in tables[0]] == ["no", "no", "yes"]
     catalog = VideoCatalog.scan(found[0].folder, min_frames=1)
     assert [(entry.label, entry.fold) for entry in catalog] == [
