@@ -14,6 +14,7 @@ from small_blues import write_blues
 from tiny_videos import moving, write
 
 from usucl.cli import main
+from usucl.comparison.objectives import OBJECTIVES
 from usucl.data import VideoCatalog
 from usucl.data.recipes import LICENCE, RECIPES, prepare, published_tables
 
@@ -325,8 +326,11 @@ def test_published_figures_name_their_source_and_lie_between_0_and_1() -> None:
     for table in tables:
         assert table.data in RECIPES and table.pretrained_on in ("", *RECIPES)
         assert table.source and table.address.startswith("https://") and table.caution
+        assert table.confirmed == ("listing" not in table.caution)
         for figures in table.arms.values():
             assert all(0 < figure.mean < 1 for figure in figures.values())
     (first, *_) = published_tables("gbcu")
     assert first.arms["paper"]["accuracy"] == (0.921, 0.034)
     assert first.arms["paper"]["accuracy"].mean - first.arms["uscl"]["accuracy"].mean < 0.0201
+    known = {"imagenet", *OBJECTIVES, "paper", "us-jepa"}
+    assert {arm for table in tables for arm in table.arms} <= known
