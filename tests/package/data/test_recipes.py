@@ -52,12 +52,12 @@ def pocus(root: Path) -> Path:
     write(folder.parent / "linear" / "label_uncertain" / "Reg_unclear.mp4", moving(9))
     frames(root / "data" / "pocus_images" / "convex", ["Reg_still.png"])
     (root / "data" / "dataset_metadata.csv").write_text(
-        f"Date added,Filename,Label,License,Probe,Patient ID / Name,,{FINDINGS}\n"
-        "1.1.20,Cov-Atlas+(44),COVID-19,CC BY-NC 4.0,convex,36,,0,1,1,,0,0\n"
-        "1.1.20,Pneu_northumbria_0409_set1_vid1.mp4,Bacterial pneumonia,CC BY 4.0,convex,184,,"
+        f"Filename,Label,Lung Severity Score,License,Probe,Patient ID / Name,,{FINDINGS}\n"
+        "Cov-Atlas+(44),COVID-19,2,CC BY-NC 4.0,convex,36,,0,1,1,,0,0\n"
+        "Pneu_northumbria_0409_set1_vid1.mp4,Bacterial pneumonia,,CC BY 4.0,convex,184,,"
         "1,0,0,0,0,0\n"
-        "1.1.20,Reg_unclear,regular,None,linear,7,,0,0,0,1,0,0\n"
-        "1.1.20,Reg_still,regular,None,convex,8,,0,0,0,1,0,0\n"
+        "Reg_unclear,regular,0,None,linear,7,,0,0,0,1,0,0\n"
+        "Reg_still,regular,0,None,convex,8,,0,0,0,1,0,0\n"
     )
     return root
 
@@ -227,6 +227,7 @@ def test_pocus_of_the_owner(tmp_path: Path) -> None:
     asked = ("a_lines", "b_lines", "consolidation", "effusion")
     assert [atlas[name] for name in asked] == ["", "yes", "yes", "no"]
     assert [northumbria[name] for name in asked] == ["no", "no", "no", "yes"]
+    assert [row["severity"] for row in (atlas, northumbria)] == ["2", ""]
     assert [e.label for e in VideoCatalog.scan(done.folder, label="effusion")] == ["no", "yes"]
     assert "CC BY-NC 4.0: Cov-Atlas+(44).mp4" in (done.folder / LICENCE).read_text()
 
