@@ -62,6 +62,32 @@ def test_momentum_copies_follow(name: str) -> None:
     assert name != "byol" or copy.momentum == 1
 
 
+LAYERS = {nn.Linear: "L", nn.BatchNorm1d: "N", nn.ReLU: "R"}
+CONSTANTS: dict[str, tuple[str, dict[str, Any]]] = {  # layers of the head, and defaults
+    "simclr": ("LNRLN", {"dim": 128, "temperature": 0.1}),
+    "simsiam": ("LNRLNRLN", {"dim": 2048, "bottleneck": 512}),
+    "byol": ("LNRL", {"dim": 256, "hidden": 4096, "momentum": 0.996}),
+    "moco": ("LRL", {"dim": 128, "temperature": 0.2, "queue": 65536, "momentum": 0.999}),
+    "video-moco": ("LRL", {"dim": 128, "temperature": 0.2, "queue": 65536, "momentum": 0.999}),
+    "lejepa": ("LNRLNRL", {"hidden": 2048, "weight": 0.05, "slices": 1024}),
+    "cycle-contrast": (
+        "LRLLRL",
+        {"dim": 128, "temperature": 0.07, "queue": 81920, "weight": 0.1, "share": 16384 / 81920},
+    ),
+    "uscl": ("LRL", {"dim": 256, "temperature": 0.5, "alpha": 0.5, "beta": 0.5}),
+    "ivpp": ("LNRL", {"dim": 768, "temperature": 0.1, "radius": 45, "weighted": True}),
+}
+
+
+@every_objective
+def test_heads_and_defaults_are_those_of_the_authors_code(name: str) -> None:
+    layers, defaults = CONSTANTS[name]
+    head = made(name).encoder[1]
+    assert "".join(LAYERS.get(type(layer), "") for layer in head.modules()) == layers
+    options = OBJECTIVES[name].options_from({})
+    assert {key: getattr(options, key) for key in defaults} == defaults
+
+
 @every_objective
 def test_batch_statistics_are_those_of_the_authors_code(name: str) -> None:
     objective, sizes = made(name), []
