@@ -18,7 +18,8 @@ def write_blues(root: Path) -> Path:
         # The end of the file tells the videos apart; FFmpeg passes over it.
         file = root / "lus_videos" / f"patient_{point}.mp4"
         file.write_bytes(first.read_bytes() + b"\0\0\0\x0cfree" + bytes([n] * 4))
-        scores.append(f'patient_{point},{n % 4}.0,{"yes" if n % 2 else "no"},no,"a, and b"')
+        # Some of the owner's answers have a blank behind them.
+        scores.append(f'patient_{point},{n % 4}.0,{"yes" if n % 2 else "no"},no ,"a, and b"')
     first.unlink()
     (root / "severity.csv").write_text("\n".join(scores) + "\n")
     return root

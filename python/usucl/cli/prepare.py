@@ -32,7 +32,7 @@ def prepare(
 
     Args:
         recipe: the data set. blues is COVID-BLUES, butterfly is that of the MIT Grand Hack 2018,
-            pocus that of jannisborn/covid19_pocus_ultrasound; gbusv and gbcu are those of the
+            pocus that of jannisborn/covid19_ultrasound; gbusv and gbcu are those of the
             paper.
         source: the folder of the data set, as its owner distributes it or, for gbcu, butterfly and
             pocus, as UltraBench lays it out.

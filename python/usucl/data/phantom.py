@@ -29,6 +29,7 @@ from usucl._progress import track
 CLASSES = ("cyst", "nodule", "stone")  # the class of a video is the kind of lesion in the organ
 MARK = "SYNTHETIC.txt"  # a file in a folder of synthetic videos
 KINDS = (*CLASSES, "vessel")  # structures that a frame can show; every organ has vessels
+FRAME_COLUMNS = ("video_id", "frame", "label", "lesion", "vessel")
 
 SAMPLES, BEAMS, SPARE_BEAMS = 152, 104, 16  # the beam grid; rocking brings spare beams into view
 PROBE_RADIUS, HALF_ANGLE = 0.30, math.radians(31)
@@ -62,10 +63,12 @@ class _Organ:
     tilt: float
     bend: float
 
-    def in_view(self, x: float) -> str:
-        """Returns the frame's label: the kinds in view, such as "cyst+vessel", or "none"."""
+    def in_view(self, x: float) -> tuple[str, str, str]:
+        """Returns the frame's label, such as "cyst+vessel" or "none", its lesion, and its vessel."""
         seen = {s.kind for s in self.structures if s.in_view(x)}
-        return "+".join(kind for kind in KINDS if kind in seen) or "none"
+        lesion = next((kind for kind in CLASSES if kind in seen), "none")
+        label = "+".join(kind for kind in KINDS if kind in seen) or "none"
+        return label, lesion, "vessel" if "vessel" in seen else "none"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def write_phantom(
 
     Two videos show the same patient, with different gain, depth, speed and direction. The class of
     a video (cyst, nodule or stone) is the kind of lesion in the organ; the label of a frame is what
-    is in view. Only the content tells either: the recording settings are drawn independently.
+    is in view, and its columns lesion and vessel say the same one by one. Only the content tells either: the recording settings are drawn independently.
 
     Args:
         out: folder to make, with a folder per video, labels.csv, frame_labels.csv, README.txt and
@@ -127,14 +130,15 @@ def write_phantom(
             Image.fromarray(image).save(out / name / f"{index:05d}.png", compress_level=1)
         fold = patient // len(CLASSES) % 4
         video_rows.append((name, label, f"patient{patient:02d}", fold))
-        frame_rows += [(name, i, organ.in_view(float(x))) for i, x in enumerate(sweep.x)]
+        frame_rows += [(name, i, *organ.in_view(float(x))) for i, x in enumerate(sweep.x)]
     _write_table(out / "labels.csv", ("video_id", "label", "patient", "fold"), video_rows)
-    _write_table(out / "frame_labels.csv", ("video_id", "frame", "label"), frame_rows)
+    _write_table(out / "frame_labels.csv", FRAME_COLUMNS, frame_rows)
     (out / "README.txt").write_text(
         f"Synthetic ultrasound: {videos} videos of {-(-videos // 2)} patients, seed {seed}.\n"
         "Made by usucl.data.write_phantom; not images of a patient.\n"
         "labels.csv: class of the lesion, patient and fold of every video.\n"
-        "frame_labels.csv: the structures in view in every frame, joined by +, or none.\n",
+        "frame_labels.csv: the structures in view in every frame, joined by +, or none; and by\n"
+        "themselves the lesion and the vessel in view.\n",
         encoding="utf-8",
     )
     mark_synthetic(out)

@@ -19,6 +19,7 @@ from usucl.comparison.design.arms import Arm
 from usucl.comparison.design.config import ComparisonConfig, read_config
 from usucl.comparison.design.subject import number_in_share, read_subject
 from usucl.comparison.measurement.predictions import FINETUNED, RunResult
+from usucl.comparison.objectives import OBJECTIVES
 from usucl.comparison.runs import Bench, Run, planned, without_main
 from usucl.comparison.training.finetuning import finetune
 from usucl.comparison.training.pretraining import first_encoder, pretrain, training_config
@@ -238,16 +239,17 @@ def test_every_method_does_as_many_steps(videos: Path) -> None:
         assert [step for step, _ in found.curve] == [1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    "arm", [Arm("simclr", objective="simclr"), Arm("supervised", supervised="all")]
-)
-def test_batch_normalisation_gathers_statistics(arm: Arm, videos: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("arm", [*OBJECTIVES, "supervised"])
+def test_other_methods_train_and_gather_batch_statistics(arm: str, videos: Path) -> None:
     """Lightning trains a module in the mode that it is in."""
-    config = replace(read_config("core", TINY | {"data": str(videos)}), arms=(), primary=())
+    config = read_config("full", TINY | {"data": str(videos), "steps": 1})
     catalog, _ = VideoCatalog.scan(videos).with_folds(2, 0).split([1])
     truth = {"half": (2, [np.arange(entry.num_frames) // 6 for entry in catalog])}
-    encoder = pretrain(arm, config, catalog, truth, seed=5).encoder
-    assert not encoder.training
+    (chosen,) = [each for each in config.arms if each.name == arm]
+    found = pretrain(chosen, config, catalog, truth, seed=5)
+    ((step, loss),), encoder = found.curve, found.encoder
+    assert step == 1 and np.isfinite(loss) and not encoder.training
     means = [value for name, value in encoder.state_dict().items() if "running_mean" in name]
     assert means and all(mean.any() for mean in means)
 

@@ -1,7 +1,8 @@
-"""Losses of other methods against their papers' equations, in loops and float64."""
+"""Losses of other methods against their equations, in loops and float64."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def nt_xent_terms(first: Tensor, second: Tensor, temperature: float) -> list[float]:
-    """Chen et al., 2020, equation 1, for each of the 2 N views."""
+    """NT-Xent of Chen et al., 2020, for each of the 2 N views."""
     z, n = [*first, *second], len(first)
     terms = []
     for i in range(2 * n):
@@ -38,7 +39,7 @@ def nt_xent_terms(first: Tensor, second: Tensor, temperature: float) -> list[flo
 
 
 def info_nce(query: Tensor, key: Tensor, negatives: Sequence[Tensor], temperature: float) -> float:
-    """He et al., 2020, equation 1, for one query; all vectors are normalised."""
+    """InfoNCE of He et al., 2020, for one query; all vectors are normalised."""
     positive = math.exp(float(query @ key) / temperature)
     others = sum(math.exp(float(query @ u) / temperature) for u in negatives)
     return -math.log(positive / (positive + others))
@@ -127,10 +128,10 @@ def test_lejepa_is_the_epps_pulley_statistic_and_the_agreement() -> None:
     close(loss, 0.2 * mean(statistics) + 0.8 * agreement, 1e-6)
 
 
-def queue_of(objective: Any, videos: Sequence[int]) -> Tensor:
+def queue_of(objective: Any, videos: Sequence[int], dim: int = 6) -> Tensor:
     """Fills the queue; returns what is in it."""
     time = torch.full((len(videos),), torch.nan)
-    objective.queue.enqueue(Frames(unit(len(videos), 6), torch.tensor(videos), time))
+    objective.queue.enqueue(Frames(unit(len(videos), dim), torch.tensor(videos), time))
     return objective.queue.frames().embedding[: len(videos)].double()
 
 
@@ -147,17 +148,48 @@ def test_moco_is_info_nce_against_the_queue(name: str) -> None:
 
 
 def test_cycle_contrast_leads_back_through_the_soft_nearest_neighbour() -> None:
-    objective = made("cycle-contrast", temperature=0.3, weight=0.4)
-    queue = queue_of(objective, videos := [0, 0, 1, 5, 2])
-    query, key = unit(5, 6), unit(5, 6)
+    objective = made("cycle-contrast", temperature=0.3, weight=0.4, share=0.5)
+    queue = queue_of(objective, videos := [0, 0, 1, 5, 2, 1, 3], dim=12)
+    (query, start), (key, end) = (unit(5, 6), unit(5, 6)), (unit(5, 6), unit(5, 6))
+    embedded = torch.cat([3 * query, start], dim=1), torch.cat([key, 2 * end], dim=1)
+    batch = batch_of()
+    torch.manual_seed(5)
+    loss = objective.compare(embedded, batch)
+    torch.manual_seed(5)
+    order = torch.randperm(7).tolist()
+    candidates, rest = order[:4], order[4:]  # a half of 7, rounded up
+
+    def part(entries: Sequence[int], row: int, half: int) -> list[Tensor]:
+        others = [queue[e].chunk(2)[half] for e in entries if videos[e] != row]
+        return [u / u.norm() for u in others]
+
     expected = []
     for row in range(5):
-        allowed = [u for u, v in zip(queue, videos, strict=True) if v != row]
-        shares = [math.exp(float(query[row] @ u) / 0.3) for u in allowed]
-        neighbour = torch.stack([s * u for s, u in zip(shares, allowed, strict=True)]).sum(0)
-        cycle = info_nce(neighbour / neighbour.norm(), key[row], allowed, 0.3)
-        expected.append(info_nce(query[row], key[row], allowed, 0.3) + 0.4 * cycle)
-    close(objective.compare((query, key), batch_of()), mean(expected))
+        among = part(candidates, row, 1)
+        shares = [math.exp(float(start[row] @ u) / 0.3) for u in among]
+        neighbour = torch.stack([s * u for s, u in zip(shares, among, strict=True)]).sum(0)
+        back = info_nce(neighbour / neighbour.norm(), end[row], part(rest, row, 1), 0.3)
+        video = info_nce(query[row], key[row], part(range(7), row, 0), 0.3)
+        expected.append(video + 0.4 * back)
+    close(loss, mean(expected))
+    kept = objective._latest.embedding
+    torch.testing.assert_close(kept, torch.cat([key, end], dim=1) / math.sqrt(2))
+
+
+def test_a_query_without_a_candidate_has_no_loss_of_the_cycle() -> None:
+    objective = made("cycle-contrast", share=0.5)
+    queue_of(objective, [0, 0, 1, 1], dim=12)
+    query, key, batch = vectors(1, 12), vectors(1, 12), batch_of(1)
+    losses = set()
+    for seed in range(20):  # candidates are both of video 0, one of them, or none
+        torch.manual_seed(seed)
+        candidates = torch.randperm(4)[:2]
+        torch.manual_seed(seed)
+        loss = float(objective.compare((query, key), batch))
+        if candidates.max() == 1:
+            losses.add(loss)
+    objective.options = dataclasses.replace(objective.options, weight=0.0)
+    assert losses == {float(objective.compare((query, key), batch))}
 
 
 def test_a_query_without_a_frame_of_another_video_has_no_loss() -> None:
@@ -165,14 +197,14 @@ def test_a_query_without_a_frame_of_another_video_has_no_loss() -> None:
     batch = batch_of(3, video=[4, 4, 4])
     for videos in ([], [4, 4]):
         if videos:
-            queue_of(objective, videos)
-        query = vectors(3, 6).requires_grad_()
-        loss = objective.compare((query, vectors(3, 6)), batch)
+            queue_of(objective, videos, dim=12)
+        query = vectors(3, 12).requires_grad_()
+        loss = objective.compare((query, vectors(3, 12)), batch)
         loss.backward()
         assert float(loss.detach()) == 0 and query.grad is not None and not query.grad.any()
 
 
-def test_uscl_mixes_two_frames_with_the_same_third() -> None:
+def test_uscl_mixes_two_frames_with_the_same_third_in_the_same_share() -> None:
     objective = made("uscl")
     shown: list[Tensor] = []
 
@@ -182,18 +214,19 @@ def test_uscl_mixes_two_frames_with_the_same_third() -> None:
             return images.flatten(1)
 
     objective.encoder = Recorder()
-    batch = batch_of(64, positives=2)
+    batch = batch_of(128, positives=2)
     objective.embed(batch)
     shares = []
-    for mixed, other in zip(shown[0].chunk(2), batch.positive_view.unbind(1), strict=True):
+    for mixed, other in zip(shown, batch.positive_view.unbind(1), strict=True):
         difference = (other - batch.anchor_view).flatten(1)
         share = ((mixed - batch.anchor_view).flatten(1) * difference).sum(1)
         share /= difference.square().sum(1)
         line = batch.anchor_view + share[:, None, None, None] * (other - batch.anchor_view)
         torch.testing.assert_close(mixed, line, rtol=1e-4, atol=1e-4)
         shares.append(share)
-    together = torch.cat(shares)
-    assert together.min() >= 0 and together.max() <= 1
+    share, again = shares
+    torch.testing.assert_close(share, again, rtol=1e-4, atol=1e-4)
+    assert share.min() >= -1e-4 and share.max() <= 1 + 1e-4
     # Beta(1/2, 1/2) has mean 1/2 and variance 1/8; the mean of 128 is within 5 deviations.
-    assert abs(float(together.mean()) - 0.5) < 5 * math.sqrt(1 / 8 / 128)
-    assert float(together.var()) > 1 / 12  # wider than uniform
+    assert abs(float(share.mean()) - 0.5) < 5 * math.sqrt(1 / 8 / 128)
+    assert float(share.var()) > 1 / 12  # wider than uniform

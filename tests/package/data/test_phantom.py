@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,10 @@ def test_is_a_labelled_catalogue(folder: Path) -> None:
         assert entry.frame_labels is not None
         kinds = {kind for label in entry.frame_labels for kind in label.split("+")}
         assert entry.label in kinds and kinds <= {entry.label, "vessel", "none"}
+    with (folder / "frame_labels.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            alone = [kind for kind in (row["lesion"], row["vessel"]) if kind != "none"]
+            assert row["label"] == ("+".join(alone) or "none")
 
 
 def test_its_videos_are_known_to_be_synthetic(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from small_blues import write_blues
 from tiny_videos import moving, write
 
 from usucl.cli import main
+from usucl.comparison.objectives import OBJECTIVES
 from usucl.data import VideoCatalog
 from usucl.data.recipes import LICENCE, RECIPES, prepare, published_tables
 
@@ -51,12 +52,12 @@ def pocus(root: Path) -> Path:
     write(folder.parent / "linear" / "label_uncertain" / "Reg_unclear.mp4", moving(9))
     frames(root / "data" / "pocus_images" / "convex", ["Reg_still.png"])
     (root / "data" / "dataset_metadata.csv").write_text(
-        f"Date added,Filename,Label,License,Probe,Patient ID / Name,,{FINDINGS}\n"
-        "1.1.20,Cov-Atlas+(44),COVID-19,CC BY-NC 4.0,convex,36,,0,1,1,,0,0\n"
-        "1.1.20,Pneu_northumbria_0409_set1_vid1.mp4,Bacterial pneumonia,CC BY 4.0,convex,184,,"
+        f"Filename,Label,Lung Severity Score,License,Probe,Patient ID / Name,,{FINDINGS}\n"
+        "Cov-Atlas+(44),COVID-19,2,CC BY-NC 4.0,convex,36,,0,1,1,,0,0\n"
+        "Pneu_northumbria_0409_set1_vid1.mp4,Bacterial pneumonia,,CC BY 4.0,convex,184,,"
         "1,0,0,0,0,0\n"
-        "1.1.20,Reg_unclear,regular,None,linear,7,,0,0,0,1,0,0\n"
-        "1.1.20,Reg_still,regular,None,convex,8,,0,0,0,1,0,0\n"
+        "Reg_unclear,regular,0,None,linear,7,,0,0,0,1,0,0\n"
+        "Reg_still,regular,0,None,convex,8,,0,0,0,1,0,0\n"
     )
     return root
 
@@ -161,16 +162,17 @@ def test_gbcu_of_the_owner_and_of_ultrabench_are_the_same(tmp_path: Path) -> Non
         "test": [entry(2, 1, "benign")],
     }
     other = ultrabench(tmp_path / "ultrabench" / "gbcu_v1.0.1", parts)
-    found = [
-        prepare("gbcu", source, tmp_path / f"out{n}")
-        for n, source in enumerate((tmp_path / "owner", other))
-    ]
+    third, first = parts["train_val"]
+    released = {"train": [first], "validation": [third], "test": parts["test"]}
+    sources = tmp_path / "owner", other, ultrabench(tmp_path / "released", released)
+    found = [prepare("gbcu", source, tmp_path / f"out{n}") for n, source in enumerate(sources)]
     assert [done.layout for done in found] == [
         "as its owner distributes it",
         "as UltraBench lays it out",
+        "as UltraBench lays it out",
     ]
     tables = [rows(done.folder / "labels.csv") for done in found]
-    assert tables[0] == tables[1]
+    assert tables[0] == tables[1] == tables[2]
     assert [row["malignant"] for row in tables[0]] == ["no", "no", "yes"]
     catalog = VideoCatalog.scan(found[0].folder, min_frames=1)
     assert [(entry.label, entry.fold) for entry in catalog] == [
@@ -225,6 +227,7 @@ def test_pocus_of_the_owner(tmp_path: Path) -> None:
     asked = ("a_lines", "b_lines", "consolidation", "effusion")
     assert [atlas[name] for name in asked] == ["", "yes", "yes", "no"]
     assert [northumbria[name] for name in asked] == ["no", "no", "no", "yes"]
+    assert [row["severity"] for row in (atlas, northumbria)] == ["2", ""]
     assert [e.label for e in VideoCatalog.scan(done.folder, label="effusion")] == ["no", "yes"]
     assert "CC BY-NC 4.0: Cov-Atlas+(44).mp4" in (done.folder / LICENCE).read_text()
 
@@ -324,8 +327,11 @@ def test_published_figures_name_their_source_and_lie_between_0_and_1() -> None:
     for table in tables:
         assert table.data in RECIPES and table.pretrained_on in ("", *RECIPES)
         assert table.source and table.address.startswith("https://") and table.caution
+        assert table.confirmed == ("listing" not in table.caution)
         for figures in table.arms.values():
             assert all(0 < figure.mean < 1 for figure in figures.values())
     (first, *_) = published_tables("gbcu")
     assert first.arms["paper"]["accuracy"] == (0.921, 0.034)
     assert first.arms["paper"]["accuracy"].mean - first.arms["uscl"]["accuracy"].mean < 0.0201
+    known = {"imagenet", *OBJECTIVES, "paper", "us-jepa"}
+    assert {arm for table in tables for arm in table.arms} <= known

@@ -26,7 +26,8 @@ class BYOLOptions(ObjectiveOptions):
 
     Attributes:
         hidden: width of the hidden layers of both heads.
-        momentum: of the target network at the first step; it rises to 1 at the last.
+        momentum: of the target network at the first step; it rises to 1 at the last. The default
+            is the authors' for 1000 epochs of ImageNet; for 40 epochs they have 0.97.
     """
 
     dim: int = 256
@@ -40,27 +41,27 @@ class BYOLOptions(ObjectiveOptions):
 
 
 class BYOL(Objective[BYOLOptions]):
-    """Grill et al., NeurIPS 2020 (arXiv 2006.07733), section 3.1, equations 1 and 2.
+    """Grill et al., NeurIPS 2020 (arXiv 2006.07733), by its authors' code.
 
     The prediction q of the online network for one view is compared with the projection z of the
     target network for the other, and the loss is the sum of both ways::
 
         |q / |q| - z / |z||^2 = 2 - 2 cos(q, z)
 
-    After step k of K, the target follows the online network with a momentum that rises to 1 (in the
-    paper's implementation details)::
+    After step k of K, the target follows the online network with a momentum that rises to 1::
 
         1 - (1 - momentum) (cos(pi k / K) + 1) / 2
 
-    Each view passes the networks alone, with its own batch statistics.
+    Each view passes the networks alone, with its own batch statistics. Source:
+    github.com/google-deepmind/deepmind-research at 4822a45, ``byol_experiment.py``.
 
     Departures: the augmentation, which is the same for both views, and the optimiser are those of
-    the comparison.
+    the comparison; the target starts as a copy of the online network, and theirs at random.
     """
 
     name = "byol"
     title = "BYOL"
-    source = "Grill et al., NeurIPS 2020, equations 1 and 2"
+    source = "Grill et al., NeurIPS 2020, and its code"
     options_type = BYOLOptions
 
     def __init__(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from usucl._ranges import check_range
 from usucl.comparison.objectives.objective import (
     Objective,
-    encode_together,
     heads,
     pairs_of_videos,
     views_of,
@@ -23,15 +22,16 @@ from usucl.data import FrameBatch, FrameSampler
 
 @dataclass(frozen=True)
 class IVPPOptions(SimCLROptions):
-    """Options of IVPP.
+    """Options of IVPP, with the defaults of its authors' configuration of SimCLR.
 
     Attributes:
-        radius: greatest distance of a positive, in frames. The paper tries up to 1.5 seconds; the
-            default is half a second at 30 frames per second.
+        radius: greatest distance of a positive, in frames; the default is the authors' 1.5 seconds
+            at 30 frames per second.
         weighted: whether nearer positives count more.
     """
 
-    radius: int = 15
+    dim: int = 768
+    radius: int = 45
     weighted: bool = True
 
     def __post_init__(self) -> None:
@@ -47,16 +47,19 @@ class IVPP(Objective[IVPPOptions]):
         w = (r - d + 1) / (r + 1)
 
     The loss is the mean over the 2 N views of the pair's w times the view's term of NT-Xent, see
-    :class:`SimCLR`. A batch has one pair per video.
+    :class:`SimCLR`. A batch has one pair per video. Each frame passes the networks alone, with its
+    own batch statistics. Source: github.com/bvanberl/IVPP at 597aae3, ``ncus_dataset.py`` and
+    ``losses.py``.
 
-    Departures: distances are in frames, where the paper has seconds, as not all videos tell their
-    frame rate; the positive is another frame than the anchor wherever there is one; the
-    augmentation and the optimiser are those of the comparison.
+    Departures: distances are in frames, where the authors have seconds, as not all videos tell
+    their frame rate; the positive is another frame than the anchor wherever there is one; the
+    authors' loss is twice this, and their head ends without a bias; the augmentation and the
+    optimiser are those of the comparison.
     """
 
     name = "ivpp"
     title = "IVPP"
-    source = "VanBerlo et al., Frontiers in Imaging 2024, sample weights"
+    source = "VanBerlo et al., Frontiers in Imaging 2024, and its code"
     options_type = IVPPOptions
     time_unit = "frames"
 
@@ -66,13 +69,14 @@ class IVPP(Objective[IVPPOptions]):
         return pairs_of_videos(frames, options.radius)
 
     def make_head(self, width: int) -> nn.Module:
-        """Returns two layers with batch normalisation."""
-        head: nn.Module = heads().SimCLRProjectionHead(width, width, self.options.dim)
+        """Returns two layers of equal width with batch normalisation between them."""
+        dim = self.options.dim
+        head: nn.Module = heads().BYOLProjectionHead(width, dim, dim)
         return head
 
     def embed(self, batch: FrameBatch) -> Sequence[Tensor]:
         """Returns both frames of every video."""
-        return encode_together(self.encoder, views_of(batch))
+        return [self.encoder(view) for view in views_of(batch)]
 
     def compare(self, embedded: Sequence[Tensor], batch: FrameBatch) -> Tensor:
         """Returns weighted NT-Xent.

@@ -2,14 +2,15 @@
 
 Sources: He et al., CVPR 2020 (arXiv 1911.05722), and Chen et al., 2020 (arXiv 2003.04297), which
 adds the head of two layers and another temperature; for positives of the same video Gordon et al.,
-2020 (arXiv 2003.07990), and Feichtenhofer et al., CVPR 2021 (arXiv 2104.14558).
+2020 (arXiv 2003.07990), and Feichtenhofer et al., CVPR 2021 (arXiv 2104.14558, by its abstract).
+Constants are those of github.com/facebookresearch/moco and github.com/danielgordon10/vince.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,14 +62,18 @@ class QueuedObjective(Objective[Options]):
     Attributes:
         keys: the momentum encoder.
         queue: the keys of earlier steps. It starts empty.
+        heads_side_by_side: number of vectors of length ``dim`` in an embedding.
     """
+
+    heads_side_by_side: ClassVar[int] = 1
 
     def __init__(
         self, features: nn.Module, width: int, steps: int, options: Options | None = None
     ) -> None:
         super().__init__(features, width, steps, options)
         self.keys = MomentumEncoder(self.encoder, self.options.momentum)
-        self.queue = NegativeBank(self.options.queue, self.options.dim)
+        length = self.heads_side_by_side * self.options.dim
+        self.queue = NegativeBank(self.options.queue, length)
         self._latest: Frames | None = None
 
     def make_head(self, width: int) -> nn.Module:
@@ -107,12 +112,14 @@ class QueuedObjective(Objective[Options]):
 
 
 class MoCo(QueuedObjective[MoCoOptions]):
-    """He et al., CVPR 2020, section 3.1, equation 1 (InfoNCE), with MoCo v2's head and temperature.
+    """InfoNCE of He et al., CVPR 2020, with the head and the temperature of Chen et al., 2020.
 
     For a query q, the key k+ of another view of the same frame and the keys k of the queue, all
     normalised, with temperature t::
 
         -log(exp(q k+ / t) / (exp(q k+ / t) + sum over k of exp(q k / t)))
+
+    Source: github.com/facebookresearch/moco, ``builder.py``.
 
     Departures: the queue starts empty instead of with random vectors; keys are not shuffled between
     devices, as there is one; the augmentation and the optimiser are those of the comparison; the
@@ -121,7 +128,7 @@ class MoCo(QueuedObjective[MoCoOptions]):
 
     name = "moco"
     title = "MoCo v2"
-    source = "He et al., CVPR 2020, equation 1; Chen et al., 2020"
+    source = "He et al., CVPR 2020; Chen et al., 2020"
     options_type = MoCoOptions
     negatives_of_own_video = True
 
@@ -136,23 +143,24 @@ class MoCo(QueuedObjective[MoCoOptions]):
         queue = self.queued(key)
         excluded = None if self.negatives_of_own_video else own_video(batch, queue)
         self.remember(key, batch)
-        return info_nce(query, key, queue, excluded, self.options.temperature)
+        return info_nce(query, key, queue.embedding, excluded, self.options.temperature)
 
 
 class VideoMoCo(MoCo):
     """MoCo v2 with another frame of the same video as the positive, wherever in it.
 
-    Gordon et al., 2020, section 3, for single frames, and Feichtenhofer et al., CVPR 2021, section
-    3, for clips. A batch has one pair per video.
+    Gordon et al., 2020 (VINCE), for single frames, whose ResNet-50 has the constants of MoCo v2,
+    and Feichtenhofer et al., CVPR 2021, for clips. A batch has one pair per video.
 
-    Departures: those of :class:`MoCo`; a query has one positive; keys of its own video are left out
-    of its negatives, because a queue holds them often where there are few videos, and hardly ever
-    in the papers.
+    Departures: those of :class:`MoCo`; a query has one positive, where VINCE has all other frames
+    drawn from its video; the keys of the step are no negatives of each other, which they are in
+    VINCE; keys of its own video are left out of its negatives, because a queue holds them often
+    where there are few videos, and hardly ever in the papers.
     """
 
     name = "video-moco"
     title = "MoCo, video-positive"
-    source = "Gordon et al., 2020, section 3; Feichtenhofer et al., CVPR 2021, section 3"
+    source = "Gordon et al., 2020, and its code; Feichtenhofer et al., CVPR 2021"
     negatives_of_own_video = False
 
     @classmethod
@@ -167,19 +175,19 @@ def own_video(batch: FrameBatch, queue: Frames) -> Tensor:
 
 
 def info_nce(
-    query: Tensor, key: Tensor, queue: Frames, excluded: Tensor | None, temperature: float
+    query: Tensor, key: Tensor, negatives: Tensor, excluded: Tensor | None, temperature: float
 ) -> Tensor:
     """Returns InfoNCE of normalised queries, a scalar.
 
     Args:
         query, key: ``[N, D]``, row by row positive pairs.
-        queue: K frames, the negatives.
-        excluded: bool ``[N, K]``, keys that are no negatives of a query; None for none.
+        negatives: ``[K, D]``, normalised.
+        excluded: bool ``[N, K]``, negatives that do not count for a query; None for none.
         temperature: divides the similarities.
     """
-    negative = query @ queue.embedding.to(query.dtype).T
+    others = query @ negatives.to(query.dtype).T
     if excluded is not None:
-        negative = negative.masked_fill(excluded, -torch.inf)
-    logits = torch.cat([(query * key).sum(1, keepdim=True), negative], dim=1) / temperature
+        others = others.masked_fill(excluded, -torch.inf)
+    logits = torch.cat([(query * key).sum(1, keepdim=True), others], dim=1) / temperature
     first = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     return F.cross_entropy(logits, first)

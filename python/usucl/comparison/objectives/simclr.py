@@ -35,20 +35,23 @@ class SimCLROptions(ObjectiveOptions):
 
 
 class SimCLR(Objective[SimCLROptions]):
-    """Chen et al., ICML 2020 (arXiv 2002.05709), section 2.1, equation 1 (NT-Xent).
+    """Chen et al., ICML 2020 (arXiv 2002.05709): NT-Xent.
 
     With cosine similarity s and temperature t, the loss of a positive pair (i, j) among the 2 N
     views of a batch, meaned over both orders of all pairs, is::
 
         -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t))
 
-    Departures: the augmentation and the optimiser are those of the comparison; the head is as wide
-    as the features, which is the paper's 2048 for ResNet-50.
+    Source: github.com/google-research/simclr at be133b3, ``objective.py``.
+
+    Departures: the authors' code sums both orders and so has twice this; the augmentation and the
+    optimiser are those of the comparison; the head is as wide as the features, which is the paper's
+    2048 for ResNet-50.
     """
 
     name = "simclr"
     title = "SimCLR"
-    source = "Chen et al., ICML 2020, equation 1"
+    source = "Chen et al., ICML 2020, NT-Xent"
     options_type = SimCLROptions
 
     @classmethod

@@ -35,21 +35,22 @@ class SimSiamOptions(ObjectiveOptions):
 
 
 class SimSiam(Objective[SimSiamOptions]):
-    """Chen and He, CVPR 2021 (arXiv 2011.10566), section 3, equations 1 to 4.
+    """Chen and He, CVPR 2021 (arXiv 2011.10566), section 3.
 
     With projections z of two views, predictions p = h(z) and the negative cosine similarity D::
 
         D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2
 
-    Each view passes the networks alone, with its own batch statistics.
+    Each view passes the networks alone, with its own batch statistics. Source:
+    github.com/facebookresearch/simsiam, ``builder.py``.
 
     Departures: the augmentation and the optimiser are those of the comparison, so the predictor's
-    learning rate decays with the others'.
+    learning rate decays with the others', and residual blocks start as the backbone has them.
     """
 
     name = "simsiam"
     title = "SimSiam"
-    source = "Chen and He, CVPR 2021, equations 1 to 4"
+    source = "Chen and He, CVPR 2021, section 3"
     options_type = SimSiamOptions
 
     def __init__(

@@ -12,7 +12,6 @@ from torch.distributions import Beta
 from usucl._ranges import check_range
 from usucl.comparison.objectives.objective import (
     Objective,
-    encode_together,
     heads,
     lightly,
     pairs_of_videos,
@@ -24,12 +23,13 @@ from usucl.data import FrameBatch, FrameSampler
 
 @dataclass(frozen=True)
 class USCLOptions(SimCLROptions):
-    """Options of USCL.
+    """Options of USCL, with the defaults of its authors' code.
 
     Attributes:
         alpha, beta: parameters of the Beta distribution of the shares in a mixture.
     """
 
+    dim: int = 256
     temperature: float = 0.5
     alpha: float = 0.5
     beta: float = 0.5
@@ -41,24 +41,25 @@ class USCLOptions(SimCLROptions):
 
 
 class USCL(Objective[USCLOptions]):
-    """Chen et al., MICCAI 2021 (arXiv 2011.13066): sample pair generation.
+    """Chen et al., MICCAI 2021 (arXiv 2011.13066): sample pair generation, by its authors' code.
 
-    Three frames x of a video make a positive pair of two mixtures, with shares s1 and s2 that are
-    drawn from Beta(alpha, beta)::
+    Three frames x of a video, each augmented, make a positive pair of two mixtures with one share s
+    that is drawn from Beta(alpha, beta) for every video::
 
-        s1 x1 + (1 - s1) x3   and   s2 x2 + (1 - s2) x3
+        s x1 + (1 - s) x3   and   s x2 + (1 - s) x3
 
     A batch has one pair per video, so that no two pairs are of one video; the loss is NT-Xent, see
-    :class:`SimCLR`.
+    :class:`SimCLR`. Each mixture passes the networks alone, with its own batch statistics. Source:
+    github.com/983632847/USCL at 45e4534, ``dataset_wrapper_Ultrasound_Video_Mixup.py``.
 
     Departures: the paper's semi-supervised method adds the cross-entropy of a classifier of labels,
-    which is left out, as no method of the comparison has labels; frames are mixed after their
-    augmentation; the augmentation and the optimiser are those of the comparison.
+    which is left out, as no method of the comparison has labels; the augmentation and the optimiser
+    are those of the comparison.
     """
 
     name = "uscl"
     title = "USCL"
-    source = "Chen et al., MICCAI 2021, sample pair generation"
+    source = "Chen et al., MICCAI 2021, sample pair generation, and its code"
     options_type = USCLOptions
 
     @classmethod
@@ -67,19 +68,17 @@ class USCL(Objective[USCLOptions]):
         return pairs_of_videos(frames, positives=2)
 
     def make_head(self, width: int) -> nn.Module:
-        """Returns two layers with batch normalisation."""
-        head: nn.Module = heads().SimCLRProjectionHead(width, width, self.options.dim)
+        """Returns two layers without batch normalisation."""
+        dim = self.options.dim
+        head: nn.Module = heads().SimCLRProjectionHead(width, width, dim, batch_norm=False)
         return head
 
     def embed(self, batch: FrameBatch) -> Sequence[Tensor]:
         """Returns both mixtures of every video."""
         common, *others = views_of(batch)
         shares = Beta(self.options.alpha, self.options.beta)
-        mixed = []
-        for other in others:
-            share = shares.sample((len(other), 1, 1, 1)).to(other)
-            mixed.append(torch.lerp(common, other, share))
-        return encode_together(self.encoder, mixed)
+        share = shares.sample((len(common), 1, 1, 1)).to(common)
+        return [self.encoder(torch.lerp(common, other, share)) for other in others]
 
     def compare(self, embedded: Sequence[Tensor], batch: FrameBatch) -> Tensor:
         """Returns NT-Xent."""

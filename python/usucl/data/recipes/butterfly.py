@@ -79,6 +79,6 @@ BUTTERFLY = Recipe(
         "it published them for non-commercial research. Ask the owner before you rely on either."
     ),
     citation="Butterfly Network Inc., MIT Grand Hack 2018, release v.0.0.1",
-    published={"frames": 41076, "patients": 31},
+    published={"patients": 31},
     read=_read,
 )

@@ -83,6 +83,6 @@ GBCU = Recipe(
         "Basu et al., Surpassing the Human Accuracy: Detecting Gallbladder Cancer from USG Images "
         "with Curriculum Learning, CVPR 2022, doi:10.1109/CVPR52688.2022.02022"
     ),
-    published={"videos": 1255},
+    published={"videos": 1255, "patients": 218},
     read=_read,
 )

@@ -40,6 +40,7 @@ _FINDINGS = {
 }
 _SUFFIX = re.compile(r"\.(avi|gif|jpe?g|m4v|mov|mp4|mpe?g|png)$", re.IGNORECASE)
 _ANSWERS = {"1": "yes", "0": "no"}
+_SCORE = "Lung Severity Score"  # of the newer tables
 _PATIENT = "Patient ID / Name"
 _NEEDED = ("Filename", "Label", "Probe", _PATIENT, *_FINDINGS)
 _UNCERTAIN = "label_uncertain"
@@ -66,7 +67,8 @@ def _read(source: Path, table: Path | None) -> Contents:
         if above is None:
             raise UnlikeError(f"it has no {_TABLE}, which may be given as table if it is elsewhere")
         table = above / _TABLE
-    rows = {_plain(row["Filename"]): row for _, row in read_rows(table, _NEEDED, ("License",))}
+    listed = read_rows(table, _NEEDED, ("License", _SCORE))
+    rows = {_plain(row["Filename"]): row for _, row in listed}
     found: dict[str, Path] = {}
     unknown = []
     for path in _videos(source):
@@ -119,6 +121,8 @@ def _clip(path: Path, row: Mapping[str, str], known: Mapping[str, Mapping[str, s
     own = known.get(_plain(id), dict.fromkeys(_KEPT, ""))
     findings = {column: _ANSWERS.get(row[name], "") for name, column in _FINDINGS.items()}
     labels = {"label": _CLASSES.get(row["Label"].casefold(), ""), "probe": row["Probe"], **findings}
+    if row[_SCORE] in ("0", "1", "2", "3"):
+        labels["severity"] = row[_SCORE]
     if own["source"]:
         labels["source"] = own["source"]
     fold = int(own["fold"]) if own["fold"].isdecimal() else None
@@ -164,10 +168,10 @@ POCUS = Recipe(
     name="pocus",
     title="POCUS",
     form=(
-        "a copy of the repository jannisborn/covid19_pocus_ultrasound, with "
+        "a copy of the repository jannisborn/covid19_ultrasound, with "
         f"data/{_TABLE} and data/pocus_videos, or UltraBench's pocus folder"
     ),
-    address="https://github.com/jannisborn/covid19_pocus_ultrasound",
+    address="https://github.com/jannisborn/covid19_ultrasound",
     licence="a licence per video",
     terms=(
         "Every video has its own licence, from CC BY to all rights reserved; most forbid "

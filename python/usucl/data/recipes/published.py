@@ -29,6 +29,8 @@ class PublishedTable:
         caution: why they may not be comparable.
         arms: the figures of each arm by their names.
         pretrained_on: the recipe of the data that the encoders were pretrained on; empty if other.
+        confirmed: whether the figures were read where their authors publish them, and not in a
+            listing of others.
     """
 
     name: str
@@ -40,6 +42,7 @@ class PublishedTable:
     caution: str
     arms: Mapping[str, Mapping[str, Figure]]
     pretrained_on: str = ""
+    confirmed: bool = True
 
 
 def published_tables(data: str | None = None) -> tuple[PublishedTable, ...]:

@@ -1,4 +1,4 @@
-"""The layout of UltraBench (PyPI ``ultrabench``): images, and two JSON files that part them."""
+"""The layout of UltraBench (PyPI ``ultrabench``): images, and JSON files that part them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 from usucl.data.recipes.recipe import TEST, TRAINING, UnlikeError, folder_with
 
-PARTS = {"train_val.json": TRAINING, "test.json": TEST}
+LAYOUTS: tuple[dict[str, int], ...] = (
+    {"train_val.json": TRAINING, "test.json": TEST},  # its repository in 2026
+    {"train.json": TRAINING, "validation.json": TRAINING, "test.json": TEST},  # its release 1.0.1
+)
 
 
 def ultrabench_folder(source: Path) -> Path | None:
     """Returns the folder of a data set in UltraBench's layout, None if there is none."""
-    return folder_with(source, "images", *PARTS)
+    found = (folder_with(source, "images", *parts) for parts in LAYOUTS)
+    return next((folder for folder in found if folder is not None), None)
 
 
 def examples(folder: Path, *keys: str) -> Iterator[tuple[int, Path, Mapping[str, Any]]]:
@@ -27,7 +31,8 @@ def examples(folder: Path, *keys: str) -> Iterator[tuple[int, Path, Mapping[str,
     Raises:
         UnlikeError: the files are damaged, or of another data set.
     """
-    for name, fold in PARTS.items():
+    present = (parts for parts in LAYOUTS if all((folder / name).exists() for name in parts))
+    for name, fold in next(present).items():
         try:
             entries = json.loads((folder / name).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
