@@ -80,10 +80,18 @@ def tables(record: Mapping[str, Any]) -> Iterator[str]:
     for d in primary:
         titles = (arms[d[side]].get("title", d[side]) for side in ("arm", "reference"))
         yield (
-            f"| {' minus '.join(titles)} | {d['task'].replace('_', ' ')}, {TITLES[d['figure']]} | "
+            f"| {' minus '.join(titles)} | {_measured(d)} | "
             f"{d['value']:+.3f} | {_interval(d['adjusted_low'], d['adjusted_high'], '+.3f')} | "
             f"{d['verdict']} |"
         )
+
+
+def _measured(difference: Mapping[str, Any]) -> str:
+    """Returns what a difference is of: the task, how it was told, and the figure."""
+    words = [difference["task"].replace("_", " "), TITLES[difference["figure"]]]
+    if difference["probe"] == "finetuned":
+        words.insert(1, f"fine-tuned with {100 * difference['share']:g} % of the patients")
+    return ", ".join(words)
 
 
 def _facts(record: Mapping[str, Any]) -> str:

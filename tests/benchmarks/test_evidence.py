@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up_comparison import experiment
+from made_up_comparison import PRIMARY, experiment
 from runs import BACKBONE, make_data
 
 from benchmarks.evidence import __main__ as evidence
 from usucl.comparison.analysis.conclusion import conclude
 from usucl.comparison.design.config import PRESETS, read_config
+from usucl.comparison.design.primary import Primary
 from usucl.comparison.design.subject import read_subject
 from usucl.comparison.folder import MARK, ComparisonFolder
-from usucl.comparison.measurement.predictions import RunResult
+from usucl.comparison.measurement.predictions import FINETUNED, Predictions, RunResult
 from usucl.comparison.runs import Bench, Run
 from usucl.comparison.written import write_tables
 
@@ -53,15 +55,23 @@ def test_the_size_for_a_gpu_runs_here_in_miniature(tmp_path: Path) -> None:
     assert asked == set(itertools.product(("linear", "knn", "finetuned"), (1.0, 0.2, 0.05)))
 
 
+def _tuned(predictions: Sequence[Predictions]) -> tuple[Predictions, ...]:
+    return (*predictions, *(replace(p, probe=FINETUNED) for p in predictions))
+
+
 def test_a_conclusion_becomes_tables(tmp_path: Path) -> None:
     facts = dict.fromkeys(("data", "encoder", "training", "machine"), "made up")
-    made_up = experiment(facts=facts)
+    runs = experiment().results
+    tuned = [replace(r, predictions=_tuned(r.predictions)) for r in runs]
+    named = Primary("both", "simclr", "zone", "balanced_accuracy", "finetuned", 0.2)
+    made_up = experiment(facts=facts, results=tuple(tuned), primary=(*PRIMARY, named))
     folder = ComparisonFolder(tmp_path)
     arms = {arm.name: {"weights": "random", "title": arm.title} for arm in made_up.arms}
     folder.config.write_text(f"{MARK}arms: {arms}\n")
     write_tables(folder, conclude(made_up))
     record = evidence.read_json(folder.conclusion)
     text = "\n".join(evidence.tables(record))
+    assert "| zone, fine-tuned with 20 % of the patients, balanced accuracy |" in text
     for arm in made_up.arms:
         assert f"| {arm.title} |" in text
     assert text.count("| better |") + text.count("| not told apart |") + text.count(
