@@ -127,13 +127,10 @@ def finetune(
     if not Path(config.run).is_dir():
         raise FileNotFoundError(f"run must be a run folder, got {config.run}")
     encoder = first_encoder(config)
-    given = {"patient_pattern": config.patient_pattern, "sweep": config.sweep}
+    given = {name: getattr(config, name) for name in ("patient_pattern", "sweep", "min_frames")}
     is_named = label is not None or resume or config.label != FinetuningConfig.label
     catalog = RunFolder(config.run).scan(
-        config.data,
-        label=config.label if is_named else None,
-        min_frames=config.min_frames,
-        **given,
+        config.data, label=config.label if is_named else None, **given
     )
     config = replace(config, label=catalog.label)
     found = labelled(catalog, config)
