@@ -64,7 +64,7 @@ class _Organ:
     bend: float
 
     def in_view(self, x: float) -> tuple[str, str, str]:
-        """Returns the frame's label, such as "cyst+vessel" or "none", its lesion, and its vessel."""
+        """Returns a frame's label, such as "cyst+vessel" or "none", its lesion and its vessel."""
         seen = {s.kind for s in self.structures if s.in_view(x)}
         lesion = next((kind for kind in CLASSES if kind in seen), "none")
         label = "+".join(kind for kind in KINDS if kind in seen) or "none"
@@ -89,8 +89,9 @@ def write_phantom(
     """Writes synthetic ultrasound videos as folders of PNG frames with their labels.
 
     Two videos show the same patient, with different gain, depth, speed and direction. The class of
-    a video (cyst, nodule or stone) is the kind of lesion in the organ; the label of a frame is what
-    is in view, and its columns lesion and vessel say the same one by one. Only the content tells either: the recording settings are drawn independently.
+    a video (cyst, nodule or stone) is the kind of lesion in the organ. The label of a frame is what
+    is in view, and its columns ``lesion`` and ``vessel`` say the same one by one. Only the content
+    tells either: the recording settings are drawn independently.
 
     Args:
         out: folder to make, with a folder per video, labels.csv, frame_labels.csv, README.txt and
