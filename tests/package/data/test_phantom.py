@@ -53,6 +53,23 @@ def test_is_a_labelled_catalogue(folder: Path) -> None:
             assert row["label"] == ("+".join(alone) or "none")
 
 
+def test_machines_differ_in_their_look_alone(folder: Path, tmp_path: Path) -> None:
+    out = write_phantom(
+        tmp_path / "machines", videos=5, frames=12, image_size=48, machines=3, seed=3
+    )
+    with (out / "labels.csv").open(newline="", encoding="utf-8") as file:
+        machine = {row["video_id"]: row["machine"] for row in csv.DictReader(file)}
+    assert 1 < len(set(machine.values())) <= 3
+    assert (out / "frame_labels.csv").read_bytes() == (folder / "frame_labels.csv").read_bytes()
+    corners = {}
+    for entry in VideoCatalog.scan(out):
+        frames = entry.open().frames(range(entry.num_frames))[:, 0]
+        still = (frames == frames[0]).all(0)  # the marks and the surroundings of the sector
+        corners.setdefault(machine[entry.id], []).append(frames[0].where(still, 0)[:4])
+    for alike in corners.values():
+        assert all(torch.equal(alike[0], other) for other in alike)
+
+
 def test_its_videos_are_known_to_be_synthetic(folder: Path, tmp_path: Path) -> None:
     assert is_synthetic(folder) and not is_synthetic(tmp_path)
     (tmp_path / "README.txt").write_bytes((folder / "README.txt").read_bytes())
