@@ -160,14 +160,13 @@ def evaluate(
         near_frames=NEAR_FRAMES,
         far_fraction=FAR_FRACTION,
         hard_fraction=HARD_FRACTION,
-        probes={
-            name: {**probe.settings, "grid": probe.grid, "inner_folds": probes.INNER_FOLDS}
-            for name, probe in probes.PROBES.items()
-        },
+        probes={name: probe.settings for name, probe in probes.PROBES.items()},
         interval=INTERVALS[catalog.patients],
         folds=folds,
         resamples=resamples,
         seed=seed,
+        grids={name: probe.grid for name, probe in probes.PROBES.items()},
+        inner_folds=probes.INNER_FOLDS,
     )
     retrieval = _retrieval(patient_auroc, protocol, unit)
     contexts = context_of(catalog, besides=catalog.label)

@@ -19,9 +19,6 @@ from usucl.evaluation.simultaneous import Comparison
 ProbeFigures: TypeAlias = Mapping[str, Mapping[str, Comparison]]
 """The figures of one probe, by level ("frame", "video") and then by name."""
 
-Settings: TypeAlias = Mapping[str, float | tuple[float, ...]]
-"""Settings of a probe by name, and the ``grid`` that the one which is chosen is from."""
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -32,9 +29,11 @@ class Protocol:
         frames_per_video, queries_per_video, folds, resamples, seed: arguments of
             :func:`usucl.evaluate`.
         near_frames, far_fraction, hard_fraction: see :mod:`usucl.evaluation.retrieval`.
-        probes: settings of each probe, by its name; where one is chosen, the fixed value and the
-            grid.
+        probes: settings of each probe, by its name; the one that is chosen has its fixed value.
         interval: description of the intervals, in words.
+        grids: values that the setting of each probe is chosen from, by the name of the probe; empty
+            for evaluations of earlier versions, which had the fixed values only.
+        inner_folds: folds of the cross-validation by which it is chosen.
     """
 
     measured_on: str
@@ -43,29 +42,32 @@ class Protocol:
     near_frames: int
     far_fraction: float
     hard_fraction: float
-    probes: Mapping[str, Settings]
+    probes: Mapping[str, Mapping[str, float]]
     interval: str
     folds: int
     resamples: int
     seed: int
+    grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    inner_folds: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the protocol as in ``evaluation.json``, where the probes are not nested."""
         content: dict[str, Any] = {}
         for name, value in vars(self).items():
-            content |= _plain(value) if name == "probes" else {name: value}
+            content |= _plain(value) if name == "probes" else {name: _plain(value)}
         return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Protocol:
         """Reads what :meth:`to_json` returned."""
+        grids = {name: tuple(grid) for name, grid in content.get("grids", {}).items()}
         probes = {
-            name: {n: tuple(v) if isinstance(v, list) else v for n, v in value.items()}
+            name: value
             for name, value in content.items()
-            if isinstance(value, Mapping)
+            if isinstance(value, Mapping) and name != "grids"
         }
         others = {name: value for name, value in content.items() if name not in probes}
-        return cls(**others, probes=probes)
+        return cls(**{**others, "grids": grids}, probes=probes)
 
 
 @dataclass(frozen=True)
@@ -338,9 +340,7 @@ class Evaluation:
                 patient_pattern=content.get("patient_pattern"),
                 label=content.get("label", LABEL),
                 sweep=content.get("sweep"),
-                duplicates=None
-                if duplicates is None
-                else tuple(NearDuplicate(**pair) for pair in duplicates),
+                duplicates=duplicates,
             )
             if "comparisons" not in content:
                 result = replace(result, comparisons=sum(1 for _ in result.differences()))

@@ -123,9 +123,10 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     assert list(written["protocol"]) == [
         "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",
         "hard_fraction", "knn", "linear", "interval", "folds", "resamples", "seed",
+        "grids", "inner_folds",
     ]  # fmt: skip
-    knn = {"neighbours": 20, "temperature": 0.07, "grid": [200, 100, 50, 20, 5], "inner_folds": 3}
-    assert written["protocol"]["knn"] == knn
+    assert written["protocol"]["knn"] == {"neighbours": 20, "temperature": 0.07}
+    assert written["protocol"]["grids"]["linear"] == [1e-4, 1e-3, 1e-2, 1e-1, 1]
     assert list(written["probes"]) == ["label", "frame_label"]
     assert list(written["probes"]["label"]) == ["classes", "held_out", "cross_validation"]
     crossed = written["probes"]["label"]["cross_validation"]
@@ -142,6 +143,7 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     later = ("patients", "own_data", "held_out", "comparisons", "synthetic", "patient_pattern")
     for name in (*later, "label", "sweep", "duplicates"):
         del written[name]  # as earlier versions wrote it
+    del written["protocol"]["grids"], written["protocol"]["inner_folds"]
     for protocol in ("held_out", "cross_validation"):
         for name in ("chosen", "details", "efficiency", "context"):
             del written["probes"]["label"][protocol][name]
