@@ -145,13 +145,13 @@ def duplicates(evaluation: Evaluation) -> str:
     return alert("Videos that look the same are on both sides of a split", texts)
 
 
-def bound(evaluation: Evaluation) -> str:
+def bound() -> str:
     """Says how the supervised bound is had."""
     words = (
         "How much labels alone could do is told by fine-tuning the whole network on the same data, "
         "from the trained weights and, as the supervised bound, from random ones: "
     )
-    command = f"usucl finetune {evaluation.run} {evaluation.data} --out FOLDER --start scratch"
+    command = "usucl finetune RUN DATA --out FOLDER --start scratch"
     return paragraph(Html(f"{escape(words)}<code>{escape(command)}</code>."), "note")
 
 

@@ -196,7 +196,7 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
         parts += [table(HEAD, rows), paragraph(_baselines(result), "note")]
         parts.append(more_tables(result, subjects))
     if parts:
-        parts.append(bound(evaluation))
+        parts.append(bound())
     if any(result.source is not None for *_, result in _protocols(evaluation)):
         parts.append(
             paragraph(
