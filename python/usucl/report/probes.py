@@ -141,9 +141,8 @@ def duplicates(evaluation: Evaluation) -> str:
         for pair in found[:MOST_PAIRS]
     ]
     if len(found) > MOST_PAIRS:
-        texts.append(
-            f"And {count(len(found) - MOST_PAIRS, 'more pair')}, named in the record of the evaluation."
-        )
+        more = count(len(found) - MOST_PAIRS, "more pair")
+        texts.append(f"And {more}, named in the record of the evaluation.")
     return alert("Videos that look the same are on both sides of a split", texts)
 
 
