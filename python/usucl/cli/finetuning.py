@@ -23,8 +23,8 @@ from usucl.cli.parameters import (
 
 if TYPE_CHECKING:
     from usucl.evaluation.bootstrap import Estimate
+    from usucl.evaluation.classification import Figures
     from usucl.finetuning import Finetuning
-    from usucl.finetuning.figures import Figures
 
 
 def _parts(options: Any) -> dict[str, float | None]:
@@ -156,7 +156,7 @@ def _folds(folder: Path) -> dict[str, int]:
 
 def show(result: Finetuning) -> None:
     """Prints the figures as tables."""
-    from usucl.finetuning.figures import OVERALL, PER_CLASS
+    from usucl.evaluation.classification import OVERALL, PER_CLASS
 
     columns = [("all", level, figures) for level, figures in result.figures.items()]
     columns += [("unseen", level, figures) for level, figures in (result.unseen or {}).items()]

@@ -17,12 +17,14 @@ from usucl._progress import job
 from usucl._spread import MEASURES
 from usucl.data import VideoCatalog
 from usucl.data.catalog.patients import UNIT, Patients
+from usucl.data.inspection.context import context_of
 from usucl.data.phantom import is_synthetic
 from usucl.embedding import Embeddings, embed_entries, numbered
 from usucl.evaluation import probes
 from usucl.evaluation.embed import image_size_of, load_encoders
-from usucl.evaluation.labels import probe_labels
 from usucl.evaluation.metrics import group_mean
+from usucl.evaluation.overlap import near_duplicates
+from usucl.evaluation.probes.labels import probe_labels
 from usucl.evaluation.retrieval import (
     FAR_FRACTION,
     HARD_FRACTION,
@@ -163,9 +165,12 @@ def evaluate(
         folds=folds,
         resamples=resamples,
         seed=seed,
+        grids={name: probe.grid for name, probe in probes.PROBES.items()},
+        inner_folds=probes.INNER_FOLDS,
     )
     retrieval = _retrieval(patient_auroc, protocol, unit)
-    probed = probe_labels(catalog.entries, embeddings, protocol, unit)
+    contexts = context_of(catalog, besides=catalog.label)
+    probed = probe_labels(catalog.entries, embeddings, contexts, protocol, unit)
     families = [family for found in probed.values() if found for family in found.families()]
     level = family_level([*retrieval, *families])
     figures = {task: c for family in retrieval for task, c in family.adjusted(level).items()}
@@ -193,6 +198,7 @@ def evaluate(
         patient_pattern=patient_pattern,
         label=catalog.label,
         sweep=sweep,
+        duplicates=near_duplicates(catalog.entries, held_out),
     )
     result = replace(result, comparisons=sum(1 for _ in result.differences()))
     write_json(target.evaluation, result.to_json())

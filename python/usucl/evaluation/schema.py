@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from usucl.data import Skipped
 from usucl.data.catalog.patients import Patients
 from usucl.data.catalog.tables.columns import LABEL
 from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.classification import Figures
 from usucl.evaluation.simultaneous import Comparison
 
 ProbeFigures: TypeAlias = Mapping[str, Mapping[str, Comparison]]
@@ -28,8 +29,11 @@ class Protocol:
         frames_per_video, queries_per_video, folds, resamples, seed: arguments of
             :func:`usucl.evaluate`.
         near_frames, far_fraction, hard_fraction: see :mod:`usucl.evaluation.retrieval`.
-        probes: settings of each probe, by its name.
+        probes: settings of each probe, by its name; the one that is chosen has its fixed value.
         interval: description of the intervals, in words.
+        grids: values that the setting of each probe is chosen from, by the name of the probe; empty
+            for evaluations of earlier versions, which had the fixed values only.
+        inner_folds: folds of the cross-validation by which it is chosen.
     """
 
     measured_on: str
@@ -43,20 +47,27 @@ class Protocol:
     folds: int
     resamples: int
     seed: int
+    grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    inner_folds: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the protocol as in ``evaluation.json``, where the probes are not nested."""
         content: dict[str, Any] = {}
         for name, value in vars(self).items():
-            content |= _plain(value) if name == "probes" else {name: value}
+            content |= _plain(value) if name == "probes" else {name: _plain(value)}
         return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Protocol:
         """Reads what :meth:`to_json` returned."""
-        probes = {name: value for name, value in content.items() if isinstance(value, Mapping)}
+        grids = {name: tuple(grid) for name, grid in content.get("grids", {}).items()}
+        probes = {
+            name: value
+            for name, value in content.items()
+            if isinstance(value, Mapping) and name != "grids"
+        }
         others = {name: value for name, value in content.items() if name not in probes}
-        return cls(**others, probes=probes)
+        return cls(**{**others, "grids": grids}, probes=probes)
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,45 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Efficiency:
+    """What a linear probe tells that was fitted on a share of the fit patients.
+
+    Attributes:
+        share: the share; 1 for all of them.
+        patients: number of patients it was fitted on, the mean over the splits.
+        by_class: whether the share was too small for a patient of every class, so that just as many
+            were taken as that needs.
+        draws: number of random draws of the patients, over which the figures are means.
+        figures: of the trained encoder and the random one, by name. The intervals are over the
+            tested patients; those of differences hold one by one.
+    """
+
+    share: float
+    patients: float
+    by_class: bool
+    draws: int
+    figures: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two videos that look the same, on both sides of a split.
+
+    Attributes:
+        video, other: their ids.
+        bits: of 64, by which their perceptual hashes differ on average.
+        equal: whether their frames are equal.
+        apart: what they are on both sides of: "pretraining" and held out, or "folds".
+    """
+
+    video: str
+    other: str
+    bits: float
+    equal: bool
+    apart: Literal["pretraining", "folds"]
+
+
+@dataclass(frozen=True)
 class ProbeResult:
     """Results of the probes of one label under one protocol.
 
@@ -78,8 +128,12 @@ class ProbeResult:
         not_tested: classes without a tested sample.
         not_fitted: classes that are missing from a fit set.
         chance: balanced accuracy of guessing.
-        source: figures, by name, of the baseline that sees only the source of a video; None where
-            the sources are not known.
+        context: figures, by name, of baselines that see one thing that is known of a video and no
+            frame, such as its source, by the name of that.
+        chosen: by probe and encoder, the setting chosen for each split; None for one with too few
+            patients to choose by, which has the fixed setting.
+        details: further figures, by probe, level and encoder.
+        efficiency: by share, of the linear probe at the highest level.
     """
 
     probes: Mapping[str, ProbeFigures]
@@ -87,27 +141,55 @@ class ProbeResult:
     not_tested: tuple[str, ...]
     not_fitted: tuple[str, ...]
     chance: float
-    source: Mapping[str, Estimate] | None = None
+    context: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, Mapping[str, Figures]]] = field(default_factory=dict)
+    efficiency: tuple[Efficiency, ...] = ()
+
+    @property
+    def source(self) -> Mapping[str, Estimate] | None:
+        """Figures of the baseline that sees only the source; None where sources are not known."""
+        return self.context.get("source")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as in ``evaluation.json``, where the probes are not nested."""
         own = {name: _plain(value) for name, value in vars(self).items()}
-        probes, source = own.pop("probes"), own.pop("source")
+        probes, context = own.pop("probes"), dict(own.pop("context"))
         first = next(iter(probes))
-        last = {} if source is None else {"source": source}
+        last = {"source": context.pop("source")} if "source" in context else {}
+        last |= {name: own.pop(name) for name in ("chosen", "details", "efficiency")}
+        last["context"] = context
         return {first: probes[first], **own, **probes, **last}  # the order of earlier files
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ProbeResult:
         """Reads what :meth:`to_json` returned."""
-        own = {"patients_per_class", "not_tested", "not_fitted", "chance", "source"}
+        own = {field.name for field in fields(cls)} | {"source"}
+        context = content.get("context", {})
+        if "source" in content:
+            context = {"source": content["source"], **context}
         return cls(
             probes={name: _read(value) for name, value in content.items() if name not in own},
             patients_per_class=content["patients_per_class"],
             not_tested=tuple(content["not_tested"]),
             not_fitted=tuple(content["not_fitted"]),
             chance=content["chance"],
-            source=_read(content["source"]) if "source" in content else None,
+            context=_read(context),
+            chosen={
+                probe: {encoder: tuple(values) for encoder, values in of.items()}
+                for probe, of in content.get("chosen", {}).items()
+            },
+            details={
+                probe: {
+                    level: {encoder: Figures.from_json(f) for encoder, f in of_level.items()}
+                    for level, of_level in of.items()
+                }
+                for probe, of in content.get("details", {}).items()
+            },
+            efficiency=tuple(
+                Efficiency(**{**point, "figures": _read(point["figures"])})
+                for point in content.get("efficiency", ())
+            ),
         )
 
 
@@ -163,6 +245,8 @@ class Evaluation:
         synthetic: whether the videos are made up, by :func:`usucl.data.write_phantom`.
         patient_pattern, sweep: patterns given for these videos in place of the run's own.
         label: column of ``labels.csv`` that the labels are from.
+        duplicates: videos that look the same on both sides of a split, which makes figures too
+            good; None for an evaluation of an earlier version, which did not look for them.
     """
 
     run: str
@@ -184,6 +268,7 @@ class Evaluation:
     patient_pattern: str | None = None
     label: str = LABEL
     sweep: str | None = None
+    duplicates: tuple[NearDuplicate, ...] | None = None
 
     def __repr__(self) -> str:
         held_out = self.counts.get("held_out")
@@ -228,6 +313,9 @@ class Evaluation:
         """
         try:
             counts = {part: Count(**count) for part, count in content["counts"].items()}
+            duplicates = content.get("duplicates")
+            if duplicates is not None:
+                duplicates = tuple(NearDuplicate(**pair) for pair in duplicates)
             grouped = any(count.patients < count.videos for count in counts.values())
             result = cls(
                 run=content["run"],
@@ -252,6 +340,7 @@ class Evaluation:
                 patient_pattern=content.get("patient_pattern"),
                 label=content.get("label", LABEL),
                 sweep=content.get("sweep"),
+                duplicates=duplicates,
             )
             if "comparisons" not in content:
                 result = replace(result, comparisons=sum(1 for _ in result.differences()))
@@ -267,11 +356,13 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Skipped):
         return {"path": str(value.path), "reason": value.reason}
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if hasattr(value, "to_json"):
         return value.to_json()
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    return value
 
 
 def _read(content: Any) -> Any:

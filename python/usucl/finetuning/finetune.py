@@ -21,11 +21,11 @@ from usucl._tables import read_table, write_table
 from usucl._terminal import say
 from usucl.data import VideoCatalog
 from usucl.data.phantom import is_synthetic
+from usucl.evaluation.classification import Figures, measure
 from usucl.evaluation.evaluate import INTERVALS, PACKAGES
 from usucl.finetuning.batches import Frames
 from usucl.finetuning.classifier import save_classifier
 from usucl.finetuning.config import FinetuningConfig, read_config
-from usucl.finetuning.figures import Figures, measure
 from usucl.finetuning.fold import Epoch, Fitted, first_encoder, fit, probabilities
 from usucl.finetuning.folder import FOLD, FinetuneFolder
 from usucl.finetuning.labels import VIDEOS, Labelled, Parts, labelled, parts_of

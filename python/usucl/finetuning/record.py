@@ -8,10 +8,9 @@ from typing import Any
 
 from usucl._environment import Machine
 from usucl.data.catalog.patients import Patients
-from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.classification import Figures
 from usucl.evaluation.probes import Level
 from usucl.evaluation.schema import check_types
-from usucl.finetuning.figures import Figures, MeanOfFolds
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ class Finetuning:
             read = {
                 "classes": tuple(content["classes"]),
                 "folds": tuple(_fold(fold) for fold in content["folds"]),
-                "figures": {level: _figures(f) for level, f in content["figures"].items()},
-                "unseen": unseen and {level: _figures(f) for level, f in unseen.items()},
+                "figures": {level: Figures.from_json(f) for level, f in content["figures"].items()},
+                "unseen": unseen and {level: Figures.from_json(f) for level, f in unseen.items()},
                 "machine": Machine(**content["machine"]),
             }
             result = cls(**{**content, **read})
@@ -125,21 +124,6 @@ class Finetuning:
 
 def _fold(content: Mapping[str, Any]) -> Fold:
     return Fold(**{**content, "not_fitted": tuple(content["not_fitted"])})
-
-
-def _figures(content: Mapping[str, Any]) -> Figures:
-    return Figures(
-        **{
-            **content,
-            "overall": {name: Estimate(**e) for name, e in content["overall"].items()},
-            "per_class": {
-                name: {figure: Estimate(**e) for figure, e in of.items()}
-                for name, of in content["per_class"].items()
-            },
-            "confusion": tuple(map(tuple, content["confusion"])),
-            "over_folds": {name: MeanOfFolds(**m) for name, m in content["over_folds"].items()},
-        }
-    )
 
 
 def _lists(value: Any) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from usucl.evaluation.bootstrap import Estimate
+from usucl.evaluation.classification import OVERALL, PER_CLASS, Figures
 from usucl.finetuning import Finetuning
-from usucl.finetuning.figures import OVERALL, PER_CLASS, Figures
 from usucl.report.page import Html, escape, heading, isolated, lines, paragraph, table, terms
 from usucl.report.verdicts import interval
 from usucl.report.wording import Subjects, count, number
@@ -18,6 +18,8 @@ MEANING = {
     "Macro F1": "The mean over the classes of the harmonic mean of precision and sensitivity.",
     "Calibration error (ECE)": "How far probabilities are from shares that are right, on average "
     "over ten bins; 0 is best.",
+    "Brier score": "The squared difference of the probabilities from the truth, summed over the "
+    "classes and averaged over the examples; 0 is best, 2 worst.",
     "Sensitivity at a specificity": "The greatest sensitivity of a threshold that keeps the "
     "specificity. The threshold is chosen on the tested examples themselves: on new ones expect "
     "less.",
@@ -73,7 +75,9 @@ def tables(result: Finetuning, subjects: Subjects) -> str:
     """Returns the tables of all figures, and their terms."""
     columns = _columns(result)
     rows = [
-        [title, *(_cell(of.overall[name]) for _, of in columns)] for name, title in OVERALL.items()
+        [title, *(_cell(of.overall[name]) for _, of in columns)]
+        for name, title in OVERALL.items()
+        if all(name in of.overall for _, of in columns)  # earlier versions had fewer figures
     ]
     rows.append([f"{subjects.noun.capitalize()}s", *(plain(of.patients) for _, of in columns)])
     parts = [table(["", *(title for title, _ in columns)], rows)]

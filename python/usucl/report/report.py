@@ -29,6 +29,7 @@ from usucl.report.page import (
     picture,
     table,
 )
+from usucl.report.probes import duplicates
 from usucl.report.record import RunRecord
 from usucl.report.wording import Subjects, count
 
@@ -103,6 +104,7 @@ def _head(record: RunRecord) -> str:
     cautions = alert("Before you read on", [*subjects.cautions, *facts.doubts(record)], mild=True)
     if evaluation is not None:
         rows = results.leading_rows(evaluation)
+        parts.append(duplicates(evaluation))
         parts += [cautions, verdicts.brief(rows), verdicts.cards(rows)]
         words = f"One run with one seed. {verdicts.multiplicity(evaluation, subjects)}"
         parts.append(paragraph(words, "note"))

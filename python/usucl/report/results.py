@@ -12,6 +12,7 @@ from usucl.evaluation.embed import ENCODERS
 from usucl.evaluation.probes import FIGURES, PROBES
 from usucl.evaluation.schema import Comparison, ProbeResult
 from usucl.report.page import Html, escape, heading, isolated, lines, paragraph, table, terms
+from usucl.report.probes import bound, more_tables
 from usucl.report.verdicts import OTHERS, Row, every_interval, interval, verdict
 from usucl.report.wording import Subjects, count, number
 
@@ -193,6 +194,9 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
             for figure, comparison in figures.items()
         ]
         parts += [table(HEAD, rows), paragraph(_baselines(result), "note")]
+        parts.append(more_tables(result, subjects))
+    if parts:
+        parts.append(bound())
     if any(result.source is not None for *_, result in _protocols(evaluation)):
         parts.append(
             paragraph(

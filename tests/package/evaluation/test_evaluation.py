@@ -97,6 +97,15 @@ def test_evaluate_a_run(tmp_path: Path) -> None:
     pixels = crossed.probes["linear"]["video"]["balanced_accuracy"]["pixels"]
     assert pixels.value == 1 and pixels.low == 1  # direction is plain to see
     assert crossed.source is not None and crossed.source["balanced_accuracy"].value == 1
+    assert crossed.chosen["linear"]["trained"] == (None,) * 5  # three patients of a class, or two
+    details = crossed.details["linear"]["video"]["pixels"]
+    assert details.confusion == ((6, 0), (0, 6)) and details.overall["macro_f1"].value == 1
+    assert [(e.share, e.by_class) for e in crossed.efficiency] == [
+        (0.01, True), (0.05, True), (0.2, True), (1.0, False)
+    ]  # fmt: skip
+    assert crossed.efficiency[-1].figures["balanced_accuracy"]["trained"].value == (
+        crossed.probes["linear"]["video"]["balanced_accuracy"]["trained"].value
+    )
     assert result.probes["frame_label"] is None
 
 
@@ -109,18 +118,21 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     assert list(written) == [
         "run", "data", "encoders", "protocol", "counts", "skipped", "retrieval", "geometry",
         "probes", "versions", "machine", "patients", "own_data", "held_out", "comparisons",
-        "synthetic", "patient_pattern", "label", "sweep", "seal",
+        "synthetic", "patient_pattern", "label", "sweep", "duplicates", "seal",
     ]  # fmt: skip
     assert list(written["protocol"]) == [
         "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",
         "hard_fraction", "knn", "linear", "interval", "folds", "resamples", "seed",
+        "grids", "inner_folds",
     ]  # fmt: skip
     assert written["protocol"]["knn"] == {"neighbours": 20, "temperature": 0.07}
+    assert written["protocol"]["grids"]["linear"] == [1e-4, 1e-3, 1e-2, 1e-1, 1]
     assert list(written["probes"]) == ["label", "frame_label"]
     assert list(written["probes"]["label"]) == ["classes", "held_out", "cross_validation"]
     crossed = written["probes"]["label"]["cross_validation"]
     assert list(crossed) == [
         "knn", "patients_per_class", "not_tested", "not_fitted", "chance", "linear", "source",
+        "chosen", "details", "efficiency", "context",
     ]  # fmt: skip
     assert list(crossed["knn"]["video"]) == ["balanced_accuracy", "macro_auroc"]
     estimate = crossed["knn"]["frame"]["macro_auroc"]["trained - pixels"]
@@ -129,11 +141,16 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(written["machine"]) == ["system", "cpu_cores", "threads", "accelerator"]
     later = ("patients", "own_data", "held_out", "comparisons", "synthetic", "patient_pattern")
-    for name in (*later, "label", "sweep"):
+    for name in (*later, "label", "sweep", "duplicates"):
         del written[name]  # as earlier versions wrote it
+    del written["protocol"]["grids"], written["protocol"]["inner_folds"]
+    for protocol in ("held_out", "cross_validation"):
+        for name in ("chosen", "details", "efficiency", "context"):
+            del written["probes"]["label"][protocol][name]
     del estimate["adjusted_low"], estimate["adjusted_high"]
     earlier = Evaluation.from_json(written)
     assert earlier.patients == "known" and earlier.own_data and not earlier.synthetic
+    assert earlier.duplicates is None
     assert earlier.held_out == () and earlier.comparisons == 2 * (1 + 16)  # no far frames
     assert sum(1 for _ in earlier.differences()) == earlier.comparisons
     del written["counts"]
@@ -181,4 +198,6 @@ def test_frame_labels_are_probed(tmp_path: Path) -> None:
     label = result.probes["frame_label"]
     assert label is not None
     crossed = label.protocols["cross_validation"]
-    assert set(crossed.probes["knn"]) == {"frame"} and crossed.source is None
+    assert set(crossed.probes["knn"]) == {"frame"}
+    assert crossed.source is not None  # both classes are in every video
+    assert crossed.source["balanced_accuracy"].value == 0.5

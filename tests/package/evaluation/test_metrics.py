@@ -1,4 +1,4 @@
-"""Metrics, bootstrap, probes and retrieval against hand-worked values and invariants."""
+"""Metrics, bootstrap and retrieval against hand-worked values and invariants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from usucl._spread import effective_rank, uniformity
 from usucl.embedding import evenly_spaced
-from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import difference, estimate, resample_weights
 from usucl.evaluation.metrics import (
     auroc,
@@ -111,70 +110,6 @@ def test_no_interval_where_there_can_be_none() -> None:
     assert lone.low is None and "one patient" in (lone.note or "")
     undefined = estimate(group_mean([]), 0)
     assert undefined.value is None and undefined.low is None
-
-
-# Probes
-
-
-@given(st.lists(st.integers(0, 9), min_size=6, max_size=40), st.integers(2, 5))
-def test_no_patient_is_fitted_and_tested(patients: list[int], folds: int) -> None:
-    group = np.array(patients)
-    splits = probes.fold_splits(group % folds) + probes.held_out_split(group < 3)
-    probes.check_splits(splits, group)
-    tested = np.concatenate([s.test for s in probes.fold_splits(group % folds)])
-    assert sorted(tested) == list(range(len(group)))
-
-
-def test_a_shared_patient_is_refused() -> None:
-    splits = probes.held_out_split(np.array([True, False, False]))
-    with pytest.raises(ValueError, match="must not share a patient, got 1"):
-        probes.check_splits(splits, np.array([7, 7, 8]))
-
-
-@pytest.mark.parametrize("probe", probes.PROBES.values(), ids=probes.PROBES)
-def test_probes_separate_what_is_separable(probe: probes.Probe) -> None:
-    rng = np.random.default_rng(0)
-    centres = np.eye(3, 8) * 8
-    truth = rng.integers(3, size=90)
-    features = centres[truth] + rng.normal(size=(90, 8))
-    probability = probe.predictor(features[:60], truth[:60], features[60:], 4)
-    assert probability.shape == (30, 4)
-    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
-    assert (probability.argmax(1) == truth[60:]).mean() > 0.95
-    assert (probability[:, 3] == 0).all()  # a class that was never fitted
-
-
-def test_classes_missing_from_a_fit_or_a_test() -> None:
-    truth = np.array([0, 0, 1, 1, 0, 1, 2])  # class 2 is only tested, class 3 nowhere
-    features = np.eye(4, 5)[truth]
-    held_out = np.arange(7) >= 4
-    predictions, _ = probes.predict(
-        probes.knn, features, truth, np.arange(7), probes.held_out_split(held_out), 4
-    )
-    assert predictions.fitted.tolist() == [True, True, False, False]
-    figures = probes.statistics(predictions)
-    one = np.ones((1, 3))
-    assert figures["balanced_accuracy"](one)[0] == pytest.approx(2 / 3)  # class 2 always wrong
-    assert figures["macro_auroc"](one)[0] == pytest.approx(1)  # of classes 0 and 1
-
-
-def test_per_video_is_the_mean_over_frames() -> None:
-    frames = probes.Predictions(
-        truth=np.array([1, 1, 0]),
-        probability=np.array([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]]),
-        group=np.array([5, 5, 6]),
-        fitted=np.array([True, True]),
-    )
-    videos = probes.per_video(frames, np.array([3, 3, 1]))
-    assert videos.truth.tolist() == [0, 1] and videos.group.tolist() == [6, 5]
-    np.testing.assert_allclose(videos.probability, [[0.9, 0.1], [0.4, 0.6]])
-
-
-def test_source_baseline_answers_with_the_source() -> None:
-    probe = probes.source_baseline(["a", "a", "b", "a", "b", "c"], 2)
-    column = np.arange(6.0)[:, None]
-    got = probe(column[:3], np.array([0, 0, 1]), column[3:], 2)
-    np.testing.assert_allclose(got, [[1, 0], [0, 1], [2 / 3, 1 / 3]])
 
 
 # Retrieval

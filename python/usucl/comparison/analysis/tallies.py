@@ -17,8 +17,8 @@ import numpy as np
 
 from usucl.comparison.measurement.predictions import Predictions
 from usucl.evaluation import probes
+from usucl.evaluation.classification import confusion, macro_f1
 from usucl.evaluation.metrics import FloatArray, balanced_accuracy, pairs_above
-from usucl.finetuning.figures import confusion, macro_f1
 
 FIGURES = {
     "balanced_accuracy": "balanced accuracy",

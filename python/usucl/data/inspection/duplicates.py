@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,41 +42,52 @@ def find_duplicates(entries: Sequence[VideoEntry]) -> list[Duplicate]:
     be on both sides of a split. Hashes are compared frame by frame, each with that at the same
     relative time, by one matrix product: 10,000 videos take seconds.
     """
+    patients = _codes([e.group if e.patient_known else None for e in entries])
+    folds = _codes([e.fold for e in entries])
+    found = []
+    for i, others, bits in _alike(entries):
+        # One of another patient comes first, then one in another fold, then the most alike.
+        rank = bits - 200 * _differs(patients, i, others) - 100 * _differs(folds, i, others)
+        found.append(_duplicate(entries, i, int(others[rank.argmin()]), float(bits[rank.argmin()])))
+    return sorted(found)
+
+
+def duplicates_across(entries: Sequence[VideoEntry], sides: Sequence[object]) -> list[Duplicate]:
+    """Returns every pair of videos within ``RADIUS`` that are on different sides of a split."""
+    side = _codes(sides)
+    return sorted(
+        _duplicate(entries, i, int(other), float(b))
+        for i, others, bits in _alike(entries)
+        for other, b in zip(others, bits, strict=True)
+        if side[i] != side[other]
+    )
+
+
+def _duplicate(entries: Sequence[VideoEntry], i: int, other: int, bits: float) -> Duplicate:
+    a, b = entries[i].summary, entries[other].summary
+    return Duplicate(i, other, bits, a is not None and b is not None and a.digest == b.digest)
+
+
+def _alike(entries: Sequence[VideoEntry]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yields each video that is like earlier ones, with their numbers and the bits between them."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for i, entry in enumerate(entries):
         if entry.summary is not None and entry.summary.fingerprint:
             by_length[len(entry.summary.fingerprint)].append(i)
-    found = []
-    for length, numbers in sorted(by_length.items()):
-        found += _among([entries[i] for i in numbers], np.array(numbers), length)
-    return sorted(found)
-
-
-def _among(entries: Sequence[VideoEntry], numbers: np.ndarray, length: int) -> list[Duplicate]:
-    hashes = np.array([e.summary.fingerprint for e in entries if e.summary], dtype=">u8")
-    bits = torch.from_numpy(np.unpackbits(hashes.view(np.uint8).reshape(len(entries), -1), axis=1))
-    signs = bits.float() * 2 - 1
-    patients = _codes([e.group if e.patient_known else None for e in entries])
-    folds = _codes([e.fold for e in entries])
-    found = []
-    for start in range(0, len(entries), _CHUNK):
-        rows = torch.arange(start, min(start + _CHUNK, len(entries)))
-        earlier = int(rows[-1])
-        distance = (64 * length - signs[rows] @ signs[:earlier].T) / 2 / length
-        distance[torch.arange(earlier) >= rows[:, None]] = torch.inf
-        near = distance <= RADIUS
-        for row in torch.nonzero(near.any(1)).flatten().tolist():
-            others = torch.nonzero(near[row]).flatten()
-            i = int(rows[row])
-            # One of another patient comes first, then one in another fold, then the most alike.
-            rank = distance[row, others].clone()
-            rank -= 200 * _differs(patients, i, others) + 100 * _differs(folds, i, others)
-            other = int(others[rank.argmin()])
-            a, b = entries[i].summary, entries[other].summary
-            equal = a is not None and b is not None and a.digest == b.digest
-            bits_apart = float(distance[row, other])
-            found.append(Duplicate(int(numbers[i]), int(numbers[other]), bits_apart, equal))
-    return found
+    for length, which in sorted(by_length.items()):
+        numbers = torch.tensor(which)
+        hashes = np.array([s.fingerprint for i in which if (s := entries[i].summary)], dtype=">u8")
+        of_bytes = hashes.view(np.uint8).reshape(len(which), -1)
+        signs = torch.from_numpy(np.unpackbits(of_bytes, axis=1)).float() * 2 - 1
+        for start in range(0, len(which), _CHUNK):
+            rows = torch.arange(start, min(start + _CHUNK, len(which)))
+            earlier = int(rows[-1])
+            distance = (64 * length - signs[rows] @ signs[:earlier].T) / 2 / length
+            distance[torch.arange(earlier) >= rows[:, None]] = torch.inf
+            near = distance <= RADIUS
+            for row in torch.nonzero(near.any(1)).flatten().tolist():
+                others = torch.nonzero(near[row]).flatten()
+                yield which[start + row], numbers[others], distance[row, others]
 
 
 def _codes(values: Sequence[object]) -> Tensor:

@@ -1,9 +1,13 @@
-"""Which elements of a DICOM header name a patient or who was with them; never what they say."""
+"""What a DICOM header holds: which elements name a patient or who was with them, and texts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 # From the basic profile for confidentiality, PS3.15 table E.1-1: what names people and places, and
 # the dates. Unique identifiers and descriptions are not among them.
@@ -45,18 +49,35 @@ def header_facts(path: Path) -> HeaderFacts:
     Raises:
         VideoError: it cannot be read.
     """
-    from pydicom import dcmread
-
     from usucl.data.video.dicom.header import one_sentence
 
     with one_sentence(path):
-        dataset = dcmread(path, stop_before_pixels=True, force=True, defer_size=4096)
+        dataset = _read(path)
         removed = str(dataset.get("PatientIdentityRemoved") or "").strip().upper() == "YES"
         names = _OTHERS if removed else (*_PATIENT, *_OTHERS)
         filled = tuple(name for name in names if _is_filled(dataset.get(name)))
         private = sum(element.tag.is_private for element in dataset)
         stated = str(dataset.get("BurnedInAnnotation") or "").strip().upper()
     return HeaderFacts(filled, private, removed, {"YES": True, "NO": False}.get(stated))
+
+
+def header_texts(path: Path, keywords: Iterable[str]) -> dict[str, str]:
+    """Returns elements of the header of a DICOM file as text; empty for one that is missing.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    from usucl.data.video.dicom.header import one_sentence
+
+    with one_sentence(path):
+        dataset = _read(path)
+        return {keyword: str(dataset.get(keyword) or "").strip() for keyword in keywords}
+
+
+def _read(path: Path) -> Dataset:
+    from pydicom import dcmread
+
+    return dcmread(path, stop_before_pixels=True, force=True, defer_size=4096)
 
 
 def _is_filled(value: object) -> bool:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usucl import _style as style
+from usucl.evaluation.classification import BINS, Figures, calibration
 from usucl.evaluation.metrics import FloatArray
 from usucl.evaluation.probes import Predictions
-from usucl.finetuning.figures import BINS, Figures, calibration
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 from usucl.report.verdicts import interval

@@ -7,19 +7,20 @@ import pytest
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
+    brier_score_loss,
     f1_score,
     recall_score,
     roc_auc_score,
     roc_curve,
 )
 
-from usucl.evaluation.probes import Predictions
-from usucl.finetuning.figures import (
+from usucl.evaluation.classification import (
     class_statistics,
     measure,
     overall_statistics,
     sensitivity_at,
 )
+from usucl.evaluation.probes import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,8 @@ def test_overall_figures_are_those_of_scikit_learn(predictions: Predictions) -> 
         for b in np.unique(bins)
     )
     assert found["calibration_error"] == pytest.approx(error)
+    parts = [brier_score_loss(truth == c, score[:, c]) for c in range(3)]
+    assert found["brier"] == pytest.approx(sum(parts))
 
 
 @pytest.mark.parametrize("c", [0, 1, 2])

@@ -6,8 +6,9 @@ Each is a :data:`usucl.evaluation.metrics.Statistic`, a function from weights of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,16 @@ OVERALL = {
     "macro_f1": "Macro F1",
     "accuracy": "Accuracy",
     "calibration_error": "Calibration error (ECE)",
+    "brier": "Brier score",
 }
+"""Figures of all classes together, with their names in a report."""
 PER_CLASS = {
     "auroc": "AUROC",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     **{f"sensitivity_at_{s:g}": f"Sensitivity at {100 * s:g} % specificity" for s in SPECIFICITIES},
 }
+"""Figures of one class against the rest, with their names in a report."""
 _CHUNK = 4_000_000  # numbers in memory at a time
 _ROUNDING = 1e-9
 
@@ -60,7 +64,7 @@ class Figures:
         per_class: figures of each class against the rest, by the names of :data:`PER_CLASS`.
         patients_per_class: number of tested patients of each class.
         confusion: ``[C][C]`` counts, true classes in rows, predicted in columns.
-        over_folds: the figures of :data:`OVERALL` over the folds.
+        over_folds: the figures of :data:`OVERALL` over the folds; empty without folds.
     """
 
     samples: int
@@ -71,24 +75,40 @@ class Figures:
     confusion: tuple[tuple[int, ...], ...]
     over_folds: Mapping[str, MeanOfFolds]
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Figures:
+        """Reads the figures as JSON has them."""
+        read = {
+            "overall": {name: Estimate(**e) for name, e in content["overall"].items()},
+            "per_class": {
+                name: {figure: Estimate(**e) for figure, e in of.items()}
+                for name, of in content["per_class"].items()
+            },
+            "confusion": tuple(map(tuple, content["confusion"])),
+            "over_folds": {name: MeanOfFolds(**m) for name, m in content["over_folds"].items()},
+        }
+        return cls(**{**content, **read})
+
 
 def measure(
     predictions: Predictions,
-    fold: IntArray,
+    fold: IntArray | None,
     classes: tuple[str, ...],
     *,
     resamples: int,
     seed: int,
     unit: str,
+    per_class: Collection[str] = tuple(PER_CLASS),
 ) -> Figures:
-    """Returns all figures of out-of-fold predictions of n samples.
+    """Returns all figures of predictions of n samples.
 
     Args:
         predictions: of all folds together.
-        fold: fold of each sample, ``[n]``.
+        fold: fold of each sample, ``[n]``; None to leave out the figures over the folds.
         classes: names of the C classes.
         resamples, seed: of the bootstrap.
         unit: what is resampled, see :data:`usucl.data.catalog.patients.UNIT`.
+        per_class: which figures of each class.
     """
     _, group = np.unique(predictions.group, return_inverse=True)
     groups = int(group.max()) + 1
@@ -104,15 +124,16 @@ def measure(
         )
 
     rarest = min(tested.values())
-    plain = {"accuracy", "calibration_error"}
+    plain = {"accuracy", "calibration_error", "brier"}  # no means over classes
     overall = {
         name: estimated(statistic, None if name in plain else rarest)
         for name, statistic in overall_statistics(predictions).items()
     }
-    per_class = {
+    of_classes = {
         name: {
             figure: estimated(statistic, patients[name])
             for figure, statistic in class_statistics(predictions, c).items()
+            if figure in per_class
         }
         for c, name in enumerate(classes)
     }
@@ -120,10 +141,10 @@ def measure(
         samples=len(predictions.truth),
         patients=groups,
         overall=overall,
-        per_class=per_class,
+        per_class=of_classes,
         patients_per_class=patients,
         confusion=tuple(map(tuple, confusion(predictions).sum(0).astype(int).tolist())),
-        over_folds=_over_folds(predictions, fold),
+        over_folds={} if fold is None else _over_folds(predictions, fold),
     )
 
 
@@ -140,6 +161,7 @@ def overall_statistics(predictions: Predictions) -> dict[str, Statistic]:
         "macro_f1": macro_f1(confusion(predictions), present),
         "accuracy": _accuracy(confusion(predictions)),
         "calibration_error": _calibration_error(predictions, group),
+        "brier": _brier(predictions, group),
     }
 
 
@@ -203,6 +225,14 @@ def _calibration_error(predictions: Predictions, group: IntArray) -> Statistic:
     np.add.at(surplus, (group, bins), right - confidence)
     np.add.at(number, group, 1.0)
     return lambda weights: np.abs(weights @ surplus).sum(1) / (weights @ number)
+
+
+def _brier(predictions: Predictions, group: IntArray) -> Statistic:
+    """Returns the mean over samples of sum_c (p_c - [c is true])^2: 0 at best, 2 at worst."""
+    wanted = np.eye(predictions.probability.shape[1])[predictions.truth]
+    error = np.bincount(group, ((predictions.probability - wanted) ** 2).sum(1))
+    number = np.bincount(group)
+    return lambda weights: (weights @ error) / (weights @ number)
 
 
 def calibration(predictions: Predictions) -> tuple[FloatArray, FloatArray, IntArray]:
