@@ -65,9 +65,9 @@ class Machine:
         size = images.shape[-1]
         for top, left, height, width, grey in self.marks:
             row, column = round(top * size), round(left * size)
-            bar = (slice(row, row + max(1, round(height * size))),)
-            bar += (slice(column, column + max(1, round(width * size))),)
-            images[(slice(None), *bar)] = grey
+            rows = slice(row, row + max(1, round(height * size)))
+            columns = slice(column, column + max(1, round(width * size)))
+            images[:, rows, columns] = grey
         return images
 
 
