@@ -47,7 +47,7 @@ def test_the_size_for_a_gpu_runs_here_in_miniature(tmp_path: Path) -> None:
     first, *others = (
         replace(read_config(file, small), primary=(), pictures=True) for file in files
     )
-    assert others and all(other == first for other in others)
+    assert others and all(replace(other, arms=first.arms) == first for other in others)
     assert (first.precision, first.num_workers) == ("bf16-mixed", 2)
     Bench(first, read_subject(first)).do(Run(1, 1, "both"), tmp_path / "run")
     found = RunResult.load(tmp_path / "run")
