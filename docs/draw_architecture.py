@@ -170,7 +170,7 @@ def lay_out(
     lanes = sorted({node for way in ways.values() for node in way if node.startswith("|")})
     rows = [row + [lane for lane in lanes if lane.endswith(f"|{n}")] for n, row in enumerate(rows)]
     pull: dict[str, dict[str, int]] = defaultdict(dict)  # neighbours; what passes goes straight
-    for a, b in {step for way in ways.values() for step in itertools.pairwise(way)}:
+    for a, b in sorted({step for way in ways.values() for step in itertools.pairwise(way)}):
         pull[a][b] = pull[b][a] = (1, 2, 8)[a.startswith("|") + b.startswith("|")]
     x: dict[str, float] = {}
     for row in rows:
