@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from runs import make_data
+from tiny_dicom import write
 
 from usucl.data import VideoCatalog
 from usucl.data.inspection.context import context_of
@@ -26,6 +28,14 @@ def test_contexts_are_the_columns_that_say_where_a_video_is_from(tmp_path: Path)
         "Probe": ("linear", "convex", "", "convex"),
     }
     assert set(context_of(VideoCatalog.scan(data), besides="probe")) == {"source"}
+
+
+def test_contexts_are_read_from_dicom_headers(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 32 * 40, dtype=np.uint8).reshape(2, 32, 40)
+    for name, maker in (("a", "One"), ("b", "Other"), ("c", "")):
+        write(tmp_path / f"{name}.dcm", pixels, Manufacturer=maker, InstitutionName="Same")
+    found = context_of(VideoCatalog.scan(tmp_path))
+    assert found == {"manufacturer (DICOM)": ("One", "Other", "")}
 
 
 def test_copies_are_found_across_a_split_only(tmp_path: Path) -> None:

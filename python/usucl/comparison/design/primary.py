@@ -25,8 +25,8 @@ class Primary(NamedTuple):
 
     arm: str
     reference: str
-    task: str
-    figure: str
+    task: str = ""
+    figure: str = "balanced_accuracy"
     probe: str = "linear"
     share: float = 1.0
 
@@ -45,14 +45,7 @@ def read_primary(values: Any) -> tuple[Primary, ...]:
                 raise ValueError(f"{place}.{name} is none of {', '.join(names)}{hint}")
         if missing := [name for name in names[:2] if name not in value]:
             raise ValueError(f"{place}.{missing[0]} must be given, got {dict(value)}")
-        options = {
-            "task": "",
-            "figure": "balanced_accuracy",
-            "probe": "linear",
-            "share": 1.0,
-            **value,
-        }
-        found = Primary(**options)
+        found = Primary(**value)
         for name, kind in (("figure", PrimaryFigure), ("probe", PrimaryProbe)):
             if (given := getattr(found, name)) not in get_args(kind):
                 known = ", ".join(get_args(kind))

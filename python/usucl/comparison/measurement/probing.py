@@ -92,7 +92,8 @@ class Probed:
                 for name in self.config.probes:
                     predictor, classes = probes.PROBES[name].predictor, len(task.classes)
                     probability = predictor(values[fit], truth[fit], values[test], classes)
-                    made.append(self._predicted(task, name, share, test, probability))
+                    of = (truth[test], probability)
+                    made.append(self._predicted(task, name, share, test, *of))
         return tuple(made)
 
     def answers(
@@ -113,12 +114,14 @@ class Probed:
         """
         tested, made = np.flatnonzero(self.tested(fold)), []
         for task in self.subject.tasks:
-            labelled = self._truth(task)[tested] >= 0
+            truth = self._truth(task)[tested]
+            labelled = truth >= 0
             if task.name in classifier.columns and labelled.any():
                 of_labelled = features[torch.from_numpy(labelled)]
                 probability = classifier.predict(task.name, of_labelled).numpy().astype(np.float64)
                 test = tested[labelled]
-                made.append(self._predicted(task, probe, share, test, probability))
+                of = (truth[labelled], probability)
+                made.append(self._predicted(task, probe, share, test, *of))
         return tuple(made)
 
     def _truth(self, task: Task) -> NDArray[np.int64]:
@@ -132,12 +135,13 @@ class Probed:
         probe: str,
         share: float,
         test: NDArray[np.int64],
+        truth: NDArray[np.int64],
         probability: NDArray[np.float64],
     ) -> Predictions:
         """Returns what was said of the frames ``test``, by video where a video has one label."""
         names, group = numbered(entry.group for entry in self.subject.catalog)
         video, every = self.video[test], np.ones(len(task.classes), dtype=bool)
-        found = probes.Predictions(self._truth(task)[test], probability, group[video], every)
+        found = probes.Predictions(truth, probability, group[video], every)
         if task.level == "video":
             found = probes.per_video(found, video)
         return Predictions(

@@ -62,19 +62,20 @@ def write_phantom(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {out}")
     out.mkdir(parents=True, exist_ok=True)
-    looks = [make_machine(np.random.default_rng([seed, 0, 0, m])) for m in range(machines)]
+    looks = [PLAIN]
+    if machines > 1:
+        looks = [make_machine(np.random.default_rng([seed, 0, 0, m])) for m in range(machines)]
     video_rows, frame_rows = [], []
     for number in track(range(videos), "Making videos", unit="videos"):
         patient, take = divmod(number, 2)
         label = CLASSES[patient % len(CLASSES)]
         organ = make_organ(np.random.default_rng([seed, patient]), label)
         machine = int(np.random.default_rng([seed, patient, 1 + take, 1]).integers(machines))
-        look = PLAIN if machines == 1 else looks[machine]
         rng = np.random.default_rng([seed, patient, 1 + take])
         sweep = make_sweep(rng, frames)
         name = f"patient{patient:02d}_{'ab'[take]}"
         (out / name).mkdir()
-        for index, image in enumerate(render(organ, sweep, look, rng, image_size)):
+        for index, image in enumerate(render(organ, sweep, looks[machine], rng, image_size)):
             Image.fromarray(image).save(out / name / f"{index:05d}.png", compress_level=1)
         fold = patient // len(CLASSES) % 4
         video_rows.append((name, label, f"patient{patient:02d}", fold, f"machine{machine:02d}"))
