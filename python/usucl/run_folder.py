@@ -98,6 +98,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.figures = path / "figures"
         self.results_figure = self.figures / "results.png"
+        self.efficiency_figure = self.figures / "few-labels.png"
         self.curves_figure = self.figures / "curves.png"
         self.mining_figure = self.figures / "mining.png"
         self.map_figure = self.figures / "map.png"

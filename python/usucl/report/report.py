@@ -161,8 +161,17 @@ def _measured(record: RunRecord) -> str:
             "figure by a tenth: a probe at chance is an alarm, but a small difference means "
             "nothing."
         )
-        parts += [heading("Probes"), paragraph(words), probes]
+        parts += [heading("Probes"), paragraph(words), _few_labels(record, evaluation), probes]
     return lines(*parts)
+
+
+def _few_labels(record: RunRecord, evaluation: Evaluation) -> str:
+    curves = results.efficiency_curves(evaluation)
+    if not curves:
+        return ""
+    path = record.target.efficiency_figure
+    drawing = figures.label_efficiency(curves, record.subjects.noun, path)
+    return picture(drawing, "Linear probes fitted on few labels; the tables have the numbers")
 
 
 def _method(record: RunRecord, evaluation: Evaluation) -> str:

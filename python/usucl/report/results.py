@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from usucl.data.catalog.tables.columns import LABEL
@@ -10,7 +10,7 @@ from usucl.evaluation import Evaluation
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.embed import ENCODERS
 from usucl.evaluation.probes import FIGURES, PROBES
-from usucl.evaluation.schema import Comparison, ProbeResult
+from usucl.evaluation.schema import Comparison, Efficiency, ProbeResult
 from usucl.report.page import Html, escape, heading, isolated, lines, paragraph, table, terms
 from usucl.report.probes import bound, more_tables
 from usucl.report.verdicts import OTHERS, Row, every_interval, interval, verdict
@@ -207,6 +207,20 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
             )
         )
     return lines(*parts)
+
+
+def efficiency_curves(
+    evaluation: Evaluation,
+) -> dict[str, tuple[Sequence[Efficiency], float]]:
+    """Returns, by title, what probes of few patients tell, and the figure of guessing."""
+    return {
+        f"{label_title(evaluation, label)}, {_Protocol.of(evaluation, protocol).title}": (
+            result.efficiency,
+            result.chance,
+        )
+        for label, protocol, result in _protocols(evaluation)
+        if len(result.efficiency) > 1
+    }
 
 
 def _protocols(evaluation: Evaluation) -> Iterator[tuple[str, str, ProbeResult]]:

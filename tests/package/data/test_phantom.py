@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from usucl.data import VideoCatalog, write_phantom
 from usucl.data.phantom import is_synthetic
+from usucl.data.phantom.anatomy import make_organ, tissue_at
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,21 @@ def test_machines_differ_in_their_look_alone(folder: Path, tmp_path: Path) -> No
         assert all(torch.equal(alike[0], other) for other in alike)
 
 
+def test_without_variation_structures_alone_change(folder: Path, tmp_path: Path) -> None:
+    out = write_phantom(
+        tmp_path / "steady", videos=5, frames=12, image_size=48, variation=0.0, seed=3
+    )
+    assert (out / "frame_labels.csv").read_bytes() == (folder / "frame_labels.csv").read_bytes()
+    assert contents(out)["patient00_a/00000.png"] != contents(folder)["patient00_a/00000.png"]
+    x = torch.tensor([0.1, 0.9]).view(-1, 1, 1)
+    lateral, down = (torch.linspace(a, b, 30).expand(2, 30, 30) for a, b in ((-0.3, 0.3), (0, 1)))
+    for variation, steady in ((0.0, True), (1.0, False)):
+        organ = make_organ(np.random.default_rng(3), "cyst", variation)
+        echo, loss = tissue_at(replace(organ, structures=()), x, lateral, down.transpose(1, 2))
+        assert torch.equal(loss[0], loss[1])
+        assert torch.equal(echo[0], echo[1]) == steady
+
+
 def test_its_videos_are_known_to_be_synthetic(folder: Path, tmp_path: Path) -> None:
     assert is_synthetic(folder) and not is_synthetic(tmp_path)
     (tmp_path / "README.txt").write_bytes((folder / "README.txt").read_bytes())
@@ -95,4 +113,6 @@ def test_refuses_a_folder_in_use_and_small_arguments(folder: Path, tmp_path: Pat
         write_phantom(tmp_path / "x", frames=1)
     with pytest.raises(ValueError, match="videos must be at least 1"):
         write_phantom(tmp_path / "x", videos=0)
+    with pytest.raises(ValueError, match=r"variation must be in \[0, 1\], got 1.5"):
+        write_phantom(tmp_path / "x", variation=1.5)
     assert not (tmp_path / "x").exists()

@@ -48,6 +48,7 @@ class Organ:
     floor: float  # depth of the bright interface below the organ
     tilt: float
     bend: float
+    variation: float = 1.0  # how far tissue and walls change along the sweep, in [0, 1]
 
     def in_view(self, x: float) -> tuple[str, str, str]:
         """Returns a frame's label, such as "cyst+vessel" or "none", its lesion and its vessel."""
@@ -57,7 +58,7 @@ class Organ:
         return label, lesion, "vessel" if "vessel" in seen else "none"
 
 
-def make_organ(rng: np.random.Generator, label: str) -> Organ:
+def make_organ(rng: np.random.Generator, label: str, variation: float = 1.0) -> Organ:
     """Draws an organ with two or three lesions of a kind, and vessels."""
     wall = rng.uniform(0.10, 0.16)
     structures: list[_Structure] = []
@@ -74,6 +75,7 @@ def make_organ(rng: np.random.Generator, label: str) -> Organ:
         floor=rng.uniform(0.84, 0.95),
         tilt=rng.uniform(-0.15, 0.15),
         bend=rng.uniform(-0.3, 0.1),
+        variation=variation,
     )
 
 
@@ -106,20 +108,22 @@ def _place(
 
 def tissue_at(organ: Organ, x: Tensor, lateral: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Returns echo strength (power) and loss of amplitude per depth: [T, SAMPLES, BEAMS] each."""
-    place = torch.stack([lateral / 0.9, down * 2 - 1, (x * 2 - 1).expand_as(down)], dim=-1)
+    along_organ = x * organ.variation
+    place = torch.stack([lateral / 0.9, down * 2 - 1, (along_organ * 2 - 1).expand_as(down)], dim=-1)
     slow = functional.grid_sample(
         organ.texture, place[None], padding_mode="border", align_corners=True
     )[0, 0]
     echo = 0.6 * torch.exp(1.0 * slow)
     loss = torch.full_like(down, 0.45)
 
-    wavy = 0.012 * torch.sin(9 * lateral + 6 * x) + 0.3 * lateral**2 * organ.bend
+    wavy = 0.012 * torch.sin(9 * lateral + 6 * along_organ) + 0.3 * lateral**2 * organ.bend
     wall = organ.wall + wavy
     layers = 0.35 + 0.9 * torch.sin(95 * down + 33 * wavy).clamp(min=0) ** 2
     inside_wall = torch.sigmoid((wall - down) / 0.006)
     echo = echo * (1 - inside_wall) + layers * inside_wall
     echo = echo + 5 * _bump((down - wall) / 0.008)
-    floor = organ.floor + organ.tilt * lateral + organ.bend * lateral**2 + 0.03 * torch.sin(5 * x)
+    floor = organ.floor + organ.tilt * lateral + organ.bend * lateral**2
+    floor = floor + 0.03 * torch.sin(5 * along_organ)
     beyond = torch.sigmoid((down - floor) / 0.01)
     echo = echo * (1 - 0.85 * beyond) + 14 * _bump((down - floor) / 0.014)
 

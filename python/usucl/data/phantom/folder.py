@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from usucl._progress import track
+from usucl._ranges import check_range
 from usucl.data.phantom.anatomy import CLASSES, make_organ
 from usucl.data.phantom.imaging import make_sweep, render
 from usucl.data.phantom.machine import PLAIN, make_machine
@@ -24,6 +25,7 @@ def write_phantom(
     frames: int = 48,
     image_size: int = 128,
     machines: int = 1,
+    variation: float = 1.0,
     seed: int = 0,
 ) -> Path:
     """Writes synthetic ultrasound videos as folders of PNG frames with their labels.
@@ -42,13 +44,16 @@ def write_phantom(
         machines: number of machines that the videos are recorded with, each with its own speckle,
             noise, grey map, persistence and marks on the screen. Every video has one of them, drawn
             at random and named in the column ``machine``; one machine is without such a look.
+        variation: how far tissue and walls change along the sweep, in [0, 1]. With 0 every slice of
+            an organ has the same tissue and walls, so that besides speckle and the hand's movement
+            only lesions and vessels tell one part of a sweep from another.
         seed: the same seed gives the same files.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: ``out`` already holds something, or an argument is too small.
+        ValueError: ``out`` already holds something, or an argument is out of its range.
     """
     out = Path(out)
     for name, value, least in (
@@ -59,6 +64,7 @@ def write_phantom(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_range("variation", variation, 0, 1)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {out}")
     out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +75,7 @@ def write_phantom(
     for number in track(range(videos), "Making videos", unit="videos"):
         patient, take = divmod(number, 2)
         label = CLASSES[patient % len(CLASSES)]
-        organ = make_organ(np.random.default_rng([seed, patient]), label)
+        organ = make_organ(np.random.default_rng([seed, patient]), label, variation)
         machine = int(np.random.default_rng([seed, patient, 1 + take, 1]).integers(machines))
         rng = np.random.default_rng([seed, patient, 1 + take])
         sweep = make_sweep(rng, frames)

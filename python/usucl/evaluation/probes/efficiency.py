@@ -59,6 +59,15 @@ def drawn(
     return Drawn(made, float(np.mean(numbers)), by_class)
 
 
+def same_fits(draws: Sequence[Drawn], others: Sequence[Drawn]) -> bool:
+    """Returns whether two lists of draws fit on the same samples, draw by draw."""
+    return len(draws) == len(others) and all(
+        np.array_equal(a.fit, b.fit)
+        for draw, other in zip(draws, others, strict=True)
+        for a, b in zip(draw.splits, other.splits, strict=True)
+    )
+
+
 def _one_of_each(order: IntArray, truth: IntArray, group: IntArray) -> Iterator[int]:
     """Yields patients, in an order, until every class is there, the rarest class first."""
     having = {c: set(group[truth == c].tolist()) for c in np.unique(truth).tolist()}

@@ -15,7 +15,14 @@ from usucl.evaluation import probes
 from usucl.evaluation.bootstrap import Estimate
 from usucl.evaluation.classification import Figures, measure
 from usucl.evaluation.probes.context import context_baseline
-from usucl.evaluation.probes.efficiency import DRAWS, SHARES, averaged, drawn
+from usucl.evaluation.probes.efficiency import (
+    DRAWS,
+    SHARES,
+    Drawn,
+    averaged,
+    drawn,
+    same_fits,
+)
 from usucl.evaluation.schema import (
     Comparison,
     Efficiency,
@@ -279,12 +286,17 @@ def _efficiency(
     """Returns what linear probes tell that are fitted on few patients, and on all of them."""
     probe, level = probes.PROBES["linear"], labelled.levels[-1]
     used = [s for s in splits if s.fit.size and s.test.size]
-    points = []
+    points: list[Efficiency] = []
+    before: list[Drawn] = []
     for share in (*SHARES, 1.0):
         draws = [
             drawn(used, labelled.truth, labelled.group, share, (protocol.seed, draw))
             for draw in range(DRAWS if share < 1 else 1)
         ]
+        if share < 1 and same_fits(draws, before):  # two shares may be too small for every class
+            bar.advance(DRAWS * len(splits))
+            continue
+        before = draws
         statistics = {}
         for encoder in ("trained", "random"):
             features = labelled.embeddings[encoder].features.numpy()
