@@ -108,22 +108,22 @@ def _place(
 
 def tissue_at(organ: Organ, x: Tensor, lateral: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Returns echo strength (power) and loss of amplitude per depth: [T, SAMPLES, BEAMS] each."""
-    along_organ = x * organ.variation
-    place = torch.stack([lateral / 0.9, down * 2 - 1, (along_organ * 2 - 1).expand_as(down)], dim=-1)
+    changed = x * organ.variation
+    place = torch.stack([lateral / 0.9, down * 2 - 1, (changed * 2 - 1).expand_as(down)], dim=-1)
     slow = functional.grid_sample(
         organ.texture, place[None], padding_mode="border", align_corners=True
     )[0, 0]
     echo = 0.6 * torch.exp(1.0 * slow)
     loss = torch.full_like(down, 0.45)
 
-    wavy = 0.012 * torch.sin(9 * lateral + 6 * along_organ) + 0.3 * lateral**2 * organ.bend
+    wavy = 0.012 * torch.sin(9 * lateral + 6 * changed) + 0.3 * lateral**2 * organ.bend
     wall = organ.wall + wavy
     layers = 0.35 + 0.9 * torch.sin(95 * down + 33 * wavy).clamp(min=0) ** 2
     inside_wall = torch.sigmoid((wall - down) / 0.006)
     echo = echo * (1 - inside_wall) + layers * inside_wall
     echo = echo + 5 * _bump((down - wall) / 0.008)
     floor = organ.floor + organ.tilt * lateral + organ.bend * lateral**2
-    floor = floor + 0.03 * torch.sin(5 * along_organ)
+    floor = floor + 0.03 * torch.sin(5 * changed)
     beyond = torch.sigmoid((down - floor) / 0.01)
     echo = echo * (1 - 0.85 * beyond) + 14 * _bump((down - floor) / 0.014)
 
