@@ -13,8 +13,9 @@ from usucl.evaluation.schema import Efficiency
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 
-HEIGHT, LEFT, HEAD, FOOT = 2.0, 0.62, 0.42, 0.62  # inches
+HEIGHT, LEFT, HEAD, FOOT = 2.0, 0.62, 0.55, 0.5  # inches
 ENCODERS = {"trained": "trained", "random": "random initialisation"}
+BOLD = 1.15  # bold letters are wider
 APART = 1.03  # factor between the dots of one share, whose intervals would cover each other
 SUPPORT = "#4b5663"
 
@@ -46,7 +47,7 @@ def _draw(
     for i, (title, (points, chance)) in enumerate(curves.items()):
         left, top = i % columns * cell, legend.height + i // columns * height
         axes = panel(figure, left + LEFT, top + HEAD, cell - LEFT - 0.15, HEIGHT)
-        axes.set_title(style.wrapped(title, 1.15 * 10.5, cell - LEFT - 0.15)[0])
+        axes.set_title("\n".join(style.wrapped(title, BOLD * 10.5, cell - LEFT - 0.15)))
         _panel(axes, points, chance, noun)
     return figure
 
