@@ -84,6 +84,27 @@ def tables(record: Mapping[str, Any]) -> Iterator[str]:
             f"{d['value']:+.3f} | {_interval(d['adjusted_low'], d['adjusted_high'], '+.3f')} | "
             f"{d['verdict']} |"
         )
+    if primary:
+        yield from _further(record, primary[0]["arm"], primary[0]["reference"], figure)
+
+
+def _further(record: Mapping[str, Any], arm: str, reference: str, figure: str) -> Iterator[str]:
+    """Yields what else was measured of the first primary difference, with all labels."""
+    arms = record["options"]["arms"]
+    titles = " minus ".join(arms[name].get("title", name) for name in (arm, reference))
+    lines = [
+        f"| {d['task'].replace('_', ' ')} | {d['value']:+.3f} | "
+        f"{_interval(d['adjusted_low'], d['adjusted_high'], '+.3f')} | {d['verdict']} |"
+        for d in record["differences"]
+        if (d["arm"], d["reference"], d["primary"], d["share"]) == (arm, reference, "no", 1)
+        and ((d["probe"], d["figure"]) == ("linear", figure) or d["probe"] == "retrieval")
+        and d["value"] is not None
+    ]
+    if lines:
+        yield ""
+        yield f"| exploratory: {titles} | value | interval for all exploratory | verdict |"
+        yield "|--|--|--|--|"
+        yield from lines
 
 
 def _measured(difference: Mapping[str, Any]) -> str:

@@ -74,6 +74,17 @@ def test_a_conclusion_becomes_tables(tmp_path: Path) -> None:
     assert "| zone, fine-tuned with 20 % of the patients, balanced accuracy |" in text
     for arm in made_up.arms:
         assert f"| {arm.title} |" in text
-    assert text.count("| better |") + text.count("| not told apart |") + text.count(
-        "| worse |"
-    ) == len([d for d in record["differences"] if d["primary"] == "yes"])
+    named_first, further = text.split("| exploratory: ")
+    verdicts = ("| better |", "| not told apart |", "| worse |")
+    primary = [d for d in record["differences"] if d["primary"] == "yes"]
+    assert sum(map(named_first.count, verdicts)) == len(primary)
+    first = (primary[0]["arm"], primary[0]["reference"])
+    besides = {
+        d["task"]
+        for d in record["differences"]
+        if (d["arm"], d["reference"], d["primary"], d["share"]) == (*first, "no", 1)
+        and d["probe"] in ("linear", "retrieval")
+        and d["figure"] in (primary[0]["figure"], "auroc")
+    }
+    assert besides and sum(map(further.count, verdicts)) == len(besides)
+    assert all(f"| {task.replace('_', ' ')} |" in further for task in besides)
