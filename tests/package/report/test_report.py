@@ -65,14 +65,14 @@ def test_report_of_a_whole_run(tmp_path: Path) -> None:
     for link in re.findall(r'<a href="#(.*?)">', html):
         assert f'id="{link}"' in html
     assert "Source alone" in html and "a&lt;b&gt;.mp4" in html and "no frame could be" in html
-    pictures = {"results.png", "curves.png", "map.png", "contact.png"}
+    pictures = {"results.png", "few-labels.png", "curves.png", "map.png", "contact.png"}
     assert {p.name for p in (run / "figures").iterdir()} == pictures
     for picture in (run / "figures").iterdir():
         with Image.open(picture) as image:
             pixels = np.asarray(image.convert("L"))
         assert min(pixels.shape) > 200 and pixels.std() > 5  # not blank
     # one file: pictures inside, no address, nothing that would be loaded
-    assert html.count("data:image/svg+xml;base64,") == 2 * 3  # for screens and for phones
+    assert html.count("data:image/svg+xml;base64,") == 2 * 4  # for screens and for phones
     text = re.sub(r"data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+", "", html)
     assert not re.search(r"https?:|//\w|<script|<link|@import|url\(|src=\"(?!\")", text)
     # folders are named only where the reader needs them: in code and in the facts of the run
