@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
@@ -150,11 +151,20 @@ _bench: Bench | None = None  # of a process that does runs
 
 def _begin(config: ComparisonConfig, subject: Subject, threads: int) -> None:
     global _bench
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # what is to be said of the data has been said
     _bench = Bench(config, subject)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once the one that started it has ended, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do(run: Run, folder: Path) -> None:
@@ -185,6 +195,7 @@ def do_all(
             yield run, _failure(run, bench.do, run, folder)
         return
     threads = max(1, (os.cpu_count() or 1) // processes)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("spawn"),
@@ -198,6 +209,10 @@ def do_all(
             }
         for future in as_completed(pending):
             yield pending[future], _failure(pending[future], future.result)
+    except BaseException:  # whoever stops it does not want to wait for the runs that go on
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
