@@ -44,6 +44,7 @@ def test_the_size_for_a_gpu_runs_here_in_miniature(tmp_path: Path) -> None:
     small = {"backbone": BACKBONE, "image_size": 32, "steps": 1, "epochs": 1, "finetune": 1}
     small |= {"frames": 4, "videos": 2, "probe_frames": 2, "folds": 2, "retrieval": False}
     small |= {"data": str(make_data(tmp_path / "data")), "labels": ("label",)}
+    small |= {"augmentation": "crop-flip-jitter"}
     first, *others = (
         replace(read_config(file, small), primary=(), pictures=True) for file in files
     )
