@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from usucl import _style as style
 from usucl.evaluation.schema import Efficiency
 from usucl.report.figures.drawing import Entry, Legend, panel, rendered
+from usucl.report.figures.intervals import BOLD, CHANCE
 from usucl.report.page import Drawing
 
 HEIGHT, LEFT, HEAD, FOOT = 2.0, 0.62, 0.55, 0.5  # inches
 ENCODERS = {"trained": "trained", "random": "random initialisation"}
-BOLD = 1.15  # bold letters are wider
 APART = 1.03  # factor between the dots of one share, whose intervals would cover each other
-SUPPORT = "#4b5663"
 
 
 def label_efficiency(
@@ -39,7 +38,7 @@ def _draw(
     across = style.NARROW if narrow else style.WIDTH
     columns = 1 if narrow else min(2, len(curves))
     entries = [Entry(style.ENCODER_COLOUR[name], title) for name, title in ENCODERS.items()]
-    legend = Legend([*entries, Entry(SUPPORT, "chance", "|")], across)
+    legend = Legend([*entries, Entry(CHANCE, "chance", "|")], across)
     rows, cell = -(-len(curves) // columns), across / columns
     height = HEAD + HEIGHT + FOOT
     figure = Figure(figsize=(across, legend.height + rows * height))
@@ -53,7 +52,7 @@ def _draw(
 
 
 def _panel(axes: Axes, points: Sequence[Efficiency], chance: float, noun: str) -> None:
-    axes.axhline(chance, color=SUPPORT, linewidth=1.2, linestyle=":")
+    axes.axhline(chance, color=CHANCE, linewidth=1.2, linestyle=":")
     for name, shift in zip(ENCODERS, (1 / APART, APART), strict=True):
         colour = style.ENCODER_COLOUR[name]
         known = [
