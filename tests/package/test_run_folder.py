@@ -93,6 +93,7 @@ def test_names_on_disk_stay() -> None:
         "report": "report.html",
         "figures": "figures",
         "results_figure": "figures/results.png",
+        "efficiency_figure": "figures/few-labels.png",
         "curves_figure": "figures/curves.png",
         "mining_figure": "figures/mining.png",
         "map_figure": "figures/map.png",
