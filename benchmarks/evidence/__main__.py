@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,43 +68,93 @@ def tables(record: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "| arm | " + " | ".join(task.replace("_", " ") for task, _ in columns) + " | rank |"
     yield "|--|" + "--|" * (len(columns) + 1)
-    for name, arm in arms.items():
+    for name in arms:
         ranks = [r["spread"]["effective_rank"] for r in record["runs"] if r["arm"] == name]
         rank = f"{sum(ranks) / len(ranks):.0f}" if ranks else "-"
         values = (cells.get((name, *column), "-") for column in columns)
-        yield f"| {arm.get('title', name)} | {' | '.join(values)} | {rank} |"
+        yield f"| {_title(record, name)} | {' | '.join(values)} | {rank} |"
+    if any(d["share"] < 1 for d in primary):
+        yield from _few_labels(record, primary[0]["task"], figure)
     if primary:
         yield ""
         yield "| primary difference | measured | value | interval for all primary | verdict |"
         yield "|--|--|--|--|--|"
     for d in primary:
-        titles = (arms[d[side]].get("title", d[side]) for side in ("arm", "reference"))
+        titles = (_title(record, d[side]) for side in ("arm", "reference"))
         yield (
             f"| {' minus '.join(titles)} | {_measured(d)} | "
             f"{d['value']:+.3f} | {_interval(d['adjusted_low'], d['adjusted_high'], '+.3f')} | "
             f"{d['verdict']} |"
         )
     if primary:
-        yield from _further(record, primary[0]["arm"], primary[0]["reference"], figure)
+        yield from _further(record, primary[0], figure)
+        yield from _others(record, primary[0], figure)
 
 
-def _further(record: Mapping[str, Any], arm: str, reference: str, figure: str) -> Iterator[str]:
+def _few_labels(record: Mapping[str, Any], task: str, figure: str) -> Iterator[str]:
+    """Yields what each arm comes to with the labels of fewer patients, by probe and fine-tuned."""
+    cells = {
+        (f["arm"], f["probe"], f["share"]): _cell(f)
+        for f in record["figures"]
+        if (f["task"], f["figure"]) == (task, figure) and f["probe"] in ("linear", "finetuned")
+    }
+    columns = sorted(
+        {(probe, share) for _, probe, share in cells}, key=lambda c: (c[0] != "linear", -c[1])
+    )
+    names = [f"{probe}, {100 * share:g} %" for probe, share in columns]
+    yield ""
+    yield f"| {task.replace('_', ' ')}, share of the patients | {' | '.join(names)} |"
+    yield "|--|" + "--|" * len(columns)
+    for name in record["options"]["arms"]:
+        values = (cells.get((name, *column), "-") for column in columns)
+        yield f"| {_title(record, name)} | {' | '.join(values)} |"
+
+
+def _further(record: Mapping[str, Any], first: Mapping[str, Any], figure: str) -> Iterator[str]:
     """Yields what else was measured of the first primary difference, with all labels."""
-    arms = record["options"]["arms"]
-    titles = " minus ".join(arms[name].get("title", name) for name in (arm, reference))
+    names = [_title(record, first[side]) for side in ("arm", "reference")]
+    yield from _exploratory(
+        f"exploratory: {' minus '.join(names)}",
+        (
+            (d["task"].replace("_", " "), d)
+            for d in record["differences"]
+            if (d["arm"], d["reference"]) == (first["arm"], first["reference"])
+            and ((d["probe"], d["figure"]) == ("linear", figure) or d["probe"] == "retrieval")
+        ),
+    )
+
+
+def _others(record: Mapping[str, Any], first: Mapping[str, Any], figure: str) -> Iterator[str]:
+    """Yields the differences of the same arm to all others, in what is primary."""
+    task = first["task"]
+    yield from _exploratory(
+        f"exploratory, {task.replace('_', ' ')}: {_title(record, first['arm'])} minus",
+        (
+            (_title(record, d["reference"]), d)
+            for d in record["differences"]
+            if d["arm"] == first["arm"]
+            and (d["task"], d["probe"], d["figure"]) == (task, "linear", figure)
+        ),
+    )
+
+
+def _exploratory(heading: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Yields a table of those differences that are exploratory, with all labels."""
     lines = [
-        f"| {d['task'].replace('_', ' ')} | {d['value']:+.3f} | "
+        f"| {name} | {d['value']:+.3f} | {_interval(d['low'], d['high'], '+.3f')} | "
         f"{_interval(d['adjusted_low'], d['adjusted_high'], '+.3f')} | {d['verdict']} |"
-        for d in record["differences"]
-        if (d["arm"], d["reference"], d["primary"], d["share"]) == (arm, reference, "no", 1)
-        and ((d["probe"], d["figure"]) == ("linear", figure) or d["probe"] == "retrieval")
-        and d["value"] is not None
+        for name, d in rows
+        if (d["primary"], d["share"]) == ("no", 1) and d["value"] is not None
     ]
     if lines:
         yield ""
-        yield f"| exploratory: {titles} | value | interval for all exploratory | verdict |"
-        yield "|--|--|--|--|"
+        yield f"| {heading} | value | interval alone | for all exploratory | verdict |"
+        yield "|--|--|--|--|--|"
         yield from lines
+
+
+def _title(record: Mapping[str, Any], arm: str) -> str:
+    return record["options"]["arms"][arm].get("title", arm)
 
 
 def _measured(difference: Mapping[str, Any]) -> str:

@@ -73,9 +73,11 @@ def test_a_conclusion_becomes_tables(tmp_path: Path) -> None:
     record = evidence.read_json(folder.conclusion)
     text = "\n".join(evidence.tables(record))
     assert "| zone, fine-tuned with 20 % of the patients, balanced accuracy |" in text
-    for arm in made_up.arms:
-        assert f"| {arm.title} |" in text
-    named_first, further = text.split("| exploratory: ")
+    titles = {arm.name: arm.title for arm in made_up.arms}
+    assert all(f"| {title} |" in text for title in titles.values())
+    assert "| zone, share of the patients | linear, 100 % |" in text
+    named_first, rest = text.split("| exploratory: ")
+    further, others = rest.split("| exploratory, ")
     verdicts = ("| better |", "| not told apart |", "| worse |")
     primary = [d for d in record["differences"] if d["primary"] == "yes"]
     assert sum(map(named_first.count, verdicts)) == len(primary)
@@ -89,3 +91,13 @@ def test_a_conclusion_becomes_tables(tmp_path: Path) -> None:
     }
     assert besides and sum(map(further.count, verdicts)) == len(besides)
     assert all(f"| {task.replace('_', ' ')} |" in further for task in besides)
+    assert others.startswith(f"zone: {titles[primary[0]['arm']]} minus |")
+    references = {
+        d["reference"]
+        for d in record["differences"]
+        if (d["arm"], d["task"], d["probe"], d["primary"], d["share"])
+        == (primary[0]["arm"], "zone", "linear", "no", 1)
+        and d["figure"] == primary[0]["figure"]
+    }
+    assert references and sum(map(others.count, verdicts)) == len(references)
+    assert all(f"| {titles[name]} |" in others for name in references)
