@@ -3,6 +3,7 @@
 # make check-all            make test at length: every CPU variant, sanitizers, more architectures
 # make coverage             the Python tests again, with the lines that no test runs
 # make build                set up and build only
+# make docs                 set up, and build the documentation to build/docs; warnings are errors
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
 # make gpu-suite PART=2     as well: comparisons, mma.sync on Hopper, sanitizers, sweep
 
@@ -27,7 +28,7 @@ ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all coverage gpu-suite build lint types native-tests python-tests \
+.PHONY: demo test check-all coverage docs gpu-suite build lint types native-tests python-tests \
         capability-tests format clean
 
 demo: build
@@ -49,6 +50,10 @@ check-all: test
 
 coverage: build
 	$(PYTEST) --cov --cov-report=term:skip-covered
+
+docs: build
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	@echo "build/docs/index.html"
 
 # This uses the existing Python, not a new environment, as GPU machines may lack a network. Results
 # go to the folder that the environment's OUT names, or to benchmarks/results.
@@ -87,7 +92,7 @@ format: build
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 $(VENV)/built: $(VENV)/installed pyproject.toml $(NATIVE)
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dicom,timm,compare,export,bench,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dicom,timm,compare,export,bench,docs,dev]'
 	touch $@
 
 # torch comes first because the build needs it, with torchvision of the matching release.

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
 from benchmarks.rows import CHUNKED, EAGER, MATMUL, OURS, Result, Row
 from benchmarks.targets import LEAST_SHARE, MOST_MEMORY, share_of_peak
@@ -199,6 +199,7 @@ def _memory(axes: Axes, result: Result) -> None:
     axes.annotate("goal", (0, MOST_MEMORY), (2, 2), xycoords=("axes fraction", "data"),
                   textcoords="offset points", fontsize=7.5, color=MUTED)  # fmt: skip
     axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(_plain_numbers())
     axes.minorticks_off()
     axes.margins(x=0.1, y=0.15)
@@ -223,7 +224,7 @@ def _picoseconds(row: Row) -> float:
 
 
 def _short(value: int) -> str:
-    return f"{value // 1024}k" if value >= 8192 and value % 1024 == 0 else str(value)
+    return f"{value // 1024}k" if value >= 1024 and value % 1024 == 0 else str(value)
 
 
 def _plain_numbers() -> FuncFormatter:

@@ -1,6 +1,6 @@
 """Result files as Markdown and pictures; this measures nothing and needs no PyTorch.
 
-``python -m benchmarks.report FILE ... [--out FOLDER] [--readme README.md]``
+``python -m benchmarks.report FILE ... [--out FOLDER] [--page FILE] [--readme README.md]``
 """
 
 from __future__ import annotations
@@ -68,28 +68,33 @@ def markdown(result: Result, pictures: Mapping[str, str] | None = None) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
-def readme_block(result: Result, source: str, pictures: Mapping[str, str] | None = None) -> str:
-    """Returns what the README shows of a result: the tables, what providers cannot do, the machine.
+def page_block(result: Result, source: str, pictures: Mapping[str, str]) -> str:
+    """Returns what the page on benchmarks shows: tables, what providers cannot do, the machine.
 
     Args:
         result: what :func:`benchmarks.rows.read` returned.
-        source: path of its file, as the README links to it.
+        source: path of its file, as the page links to it.
         pictures: as for :func:`markdown`.
     """
     quick = " --quick" if result.run["quick"] else ""
-    folders = {os.path.dirname(path) for path in (pictures or {}).values()}
-    drawn = "".join(f" --out {folder}" for folder in folders)
     parts = [
         warning(result),
         headline(result),
-        *_shown(pictures or {}),
+        *_shown(pictures),
         "Peak extra memory of the same calls, MiB:",
         _memory(result),
         _providers(result),
         machine(result),
         f"Measured by `{FULL_COMMAND}{quick}` ([raw figures]({source})), written here by "
-        f"`{REPORT_COMMAND} {source} --readme README.md{drawn}`.",
+        f"`{REPORT_COMMAND}`.",
     ]
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def readme_block(result: Result, source: str, pictures: Mapping[str, str]) -> str:
+    """Returns what the README shows: the first table, the machine. Arguments as for the page."""
+    raw = f"{machine(result).strip()} [Raw figures]({source})."
+    parts = [warning(result), headline(result), raw]
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
@@ -329,10 +334,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=REPORT_COMMAND, description=__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--out", type=Path, help="folder for report.md and pictures")
-    parser.add_argument("--readme", type=Path, help="file whose marked block is replaced")
+    parser.add_argument("--page", type=Path, help="page whose marked block becomes all tables")
+    parser.add_argument("--readme", type=Path, help="page whose marked block becomes the first one")
     options = parser.parse_args(arguments)
-    if options.readme and len(options.files) != 1:
-        parser.error(f"--readme shows one result, got {len(options.files)}")
+    blocks = {options.page: page_block, options.readme: readme_block}
+    pages = {page: block for page, block in blocks.items() if page}
+    if pages and len(options.files) != 1:
+        parser.error(f"--page and --readme show one result, got {len(options.files)}")
     try:
         results = {path: read(path) for path in options.files}
         texts = []
@@ -344,18 +352,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 pictures = plots.draw(result, options.out, path.stem)
             relative = {what: os.path.relpath(p, options.out) for what, p in pictures.items()}
             texts.append(f"# {path.stem}\n\n{markdown(result, relative)}\n")
-            if options.readme:
-                home = options.readme.resolve().parent
+            for page, block_of in pages.items():
+                home = page.resolve().parent
                 beside = {w: os.path.relpath(p.resolve(), home) for w, p in pictures.items()}
-                block = readme_block(result, os.path.relpath(path.resolve(), home), beside)
-                whole = put_into(options.readme.read_text(encoding="utf-8"), block)
-                options.readme.write_text(whole, encoding="utf-8")
+                block = block_of(result, os.path.relpath(path.resolve(), home), beside)
+                whole = put_into(page.read_text(encoding="utf-8"), block)
+                page.write_text(whole, encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"{REPORT_COMMAND}: {error}", file=sys.stderr)
         return 1
     if options.out:
         (options.out / "report.md").write_text("\n".join(texts), encoding="utf-8")
-    elif not options.readme:
+    elif not pages:
         print("\n".join(texts))
     return 0
 

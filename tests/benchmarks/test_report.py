@@ -81,17 +81,18 @@ def test_the_report_shows_where_others_are_faster_and_why_figures_are_missing() 
     )
 
 
-def test_the_readme_block_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--page", "--readme"])
+def test_the_block_is_replaced_and_nothing_else(option: str, tmp_path: Path) -> None:
     readme, file = tmp_path / "README.md", tmp_path / "results" / "a.json"
     write(made_up(), file)
     readme.write_text(f"before\n\n{report.BEGIN}\nstale\n{report.END}\n\nafter\n")
-    command = [str(file), "--readme", str(readme), "--out", str(tmp_path / "pictures")]
+    command = [str(file), option, str(readme), "--out", str(tmp_path / "pictures")]
     assert report.main(command) == 0
     text = readme.read_text()
     assert text.startswith(f"before\n\n{report.BEGIN}")
     assert text.endswith(f"{report.END}\n\nafter\n") and "stale" not in text
     assert "| eager | 12 x |" in text and "(results/a.json)" in text
-    assert "](pictures/a-shapes.png)" in text
+    assert ("](pictures/a-shapes.png)" in text) is (option == "--page")
     assert report.main(command) == 0 and readme.read_text() == text
     readme.write_text("no markers")
     assert report.main(command) == 1 and readme.read_text() == "no markers"
@@ -105,6 +106,18 @@ def test_pictures_of_a_result(tmp_path: Path) -> None:
     without_peak = [row for row in made_up().rows if row.group in ("shapes", "N")]
     assert len(plots.draw(a_result(without_peak), tmp_path, "b")) == 2
     assert not plots.draw(a_result([]), tmp_path, "c")
+
+
+def test_the_ticks_of_a_picture_are_plain_text() -> None:
+    """The style draws a dollar as a dollar, so formulas of ticks would be shown as source."""
+    with plots.styled():
+        for figure in (plots._shapes(made_up()), plots._sweeps(made_up())):
+            assert figure is not None
+            figure.canvas.draw()
+            ticks = [
+                t for axes in figure.axes for t in axes.get_xticklabels() + axes.get_yticklabels()
+            ]
+            assert ticks and not any("$" in tick.get_text() for tick in ticks)
 
 
 def test_committed_results_are_readable() -> None:

@@ -68,3 +68,7 @@ def __getattr__(name: str) -> Any:
 
     globals()[name] = VideoDataModule
     return VideoDataModule
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

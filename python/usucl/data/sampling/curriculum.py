@@ -23,7 +23,7 @@ class Curriculum:
     """Temporal window [lo, hi] of intra-video negatives at every epoch (Basu et al. 2022, sec. 2).
 
     Epoch e of E is at u = e / E. Below u = ``cross_only`` only cross-video negatives count. The
-    window, lo and hi alike, is
+    window, lo and hi alike, is::
 
         step        windows[i] for the largest i with u >= starts[i]
         cosine      b + (a - b) (1 + cos(pi v)) / 2,  a = windows[0], b = windows[-1], where v runs

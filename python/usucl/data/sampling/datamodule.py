@@ -24,8 +24,8 @@ class VideoDataModule(lightning.LightningDataModule):
     """Training batches from a catalogue of videos, for Lightning.
 
     Args:
-        catalog, sampler, image_size, channels, curriculum, augmentation, time_unit, min_gap,
-            guard, cache_gb, seed: see :class:`FrameBatches`.
+        catalog, sampler, image_size, channels, curriculum: see :class:`FrameBatches`.
+        augmentation, time_unit, min_gap, guard, cache_gb, seed: likewise.
         num_workers: processes that make batches; 0 makes them in the training process.
         multiprocessing_context: how they are started, see :meth:`FrameBatches.loader`.
         split: several processes share every batch, and get each a :class:`BatchPart` of it; by
