@@ -16,9 +16,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 html_theme = "furo"
 html_title = f"USUCL {release}"
 html_copy_source = False
+html_show_copyright = False
 html_static_path: list[str] = []
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # links to headings work as in any reader of Markdown
 
 autodoc_member_order = "bysource"
