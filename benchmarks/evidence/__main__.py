@@ -160,6 +160,8 @@ def _title(record: Mapping[str, Any], arm: str) -> str:
 def _measured(difference: Mapping[str, Any]) -> str:
     """Returns what a difference is of: the task, how it was told, and the figure."""
     words = [difference["task"].replace("_", " "), TITLES[difference["figure"]]]
+    if difference["probe"] == "knn":
+        words.insert(1, "kNN")
     if difference["probe"] == "finetuned":
         words.insert(1, f"fine-tuned with {100 * difference['share']:g} % of the patients")
     return ", ".join(words)
