@@ -37,8 +37,10 @@ PAGES = (
     "evaluation",
     "gallery",
     "loss",
+    "loops",
 )
 WITH_A_RUN = ("finetuning", "backbones", "evaluation", "gallery")  # about one that is there
+NEEDED = {"backbones": ("timm",), "loops": ("lightly", "pytorch_metric_learning")}
 SHORT = ("processes", "evaluation", "loss")  # pages with one block
 
 BLOCK = re.compile(r"^```(sh|python|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -155,8 +157,8 @@ def test_the_page_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if page == "backbones":
-        pytest.importorskip("timm")
+    for library in NEEDED.get(page, ()):
+        pytest.importorskip(library)
     write_videos(tmp_path / "videos")
     if any("official.pth.tar" in text for _, text in blocks(page)):
         write_official(tmp_path / "official.pth.tar")
@@ -180,3 +182,13 @@ def test_the_page_runs(
                     code = main(words[1:])
                 assert code == 0, (words, capsys.readouterr().err)
     assert len(blocks(page)) > (0 if page in SHORT else 1)
+
+
+def test_the_lines_of_the_loops_are_counted() -> None:
+    text = (DOCS / "loops.md").read_text(encoding="utf-8")
+    _, *loops = [block for kind, block in blocks("loops") if kind == "python"]
+    lines = [sum(1 for line in block.splitlines() if line.strip()) for block in loops]
+    named = re.findall(
+        r"^\| (USUCL|lightly|pytorch-metric-learning) \| (\d+) \|", text, re.MULTILINE
+    )
+    assert [int(count) for _, count in named] == lines
