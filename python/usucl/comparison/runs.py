@@ -211,7 +211,7 @@ def do_all(
             yield pending[future], _failure(pending[future], future.result)
     except BaseException:  # whoever stops it does not want to wait for the runs that go on
         for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+            process.kill()  # on SIGTERM, Lightning only ends the training, and the next run begins
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
