@@ -17,11 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/example"), help="run folder")
     parser.add_argument("--steps", type=int, default=15, help="training steps (15)")
+    parser.add_argument("--videos", type=int, default=24, help="videos, two per patient (24)")
     options = parser.parse_args()
 
     videos = options.out.with_name("example-videos")
     if not videos.exists():
-        write_phantom(videos, videos=24, frames=16, image_size=64)
+        write_phantom(videos, videos=options.videos, frames=16, image_size=64)
     run = usucl.train(
         data=videos,
         out=options.out,
@@ -31,7 +32,7 @@ def main() -> None:
         backbone="resnet10",
         image_size=48,
     )
-    evaluation = usucl.evaluate(run=run, data=videos, frames_per_video=8)
+    evaluation = usucl.evaluate(run=run, data=videos, frames_per_video=4, folds=2)
     print("AUROC on patients that training has not seen, with 95 % intervals")
     for task, figures in evaluation.retrieval.items():
         for encoder in evaluation.encoders:

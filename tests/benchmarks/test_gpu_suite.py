@@ -296,7 +296,9 @@ def command(*options: str) -> subprocess.CompletedProcess[str]:
     ("part", "dry"),
     [
         (1, {"kernels on the CPU", "goals on the CPU", "ceilings on the CPU"}),
-        (2, {"comparisons on the CPU", "sweep on the CPU"}),
+        pytest.param(
+            2, {"comparisons on the CPU", "sweep on the CPU"}, marks=pytest.mark.at_length
+        ),
     ],
 )
 def test_a_dry_run_runs_all_that_needs_no_gpu(tmp_path: Path, part: int, dry: set[str]) -> None:

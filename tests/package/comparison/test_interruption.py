@@ -40,7 +40,13 @@ def catches_sigterm(process: int) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.at_length),
+    ],
+)
 def test_no_process_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data")
     command = [sys.executable, "-m", "usucl", "compare", str(data), "--out", str(tmp_path / "out")]

@@ -70,6 +70,7 @@ def test_a_build_tells_how_far_it_is(
     assert "left out" in caplog.text and "broken.mp4" in caplog.text
 
 
+@pytest.mark.at_length
 def test_killed_at_any_moment(bank: Path, videos: Path, run: Path, tmp_path: Path) -> None:
     """SIGKILL at 30 moments, over and over an earlier bank: it stays whole, and the work does too.
 

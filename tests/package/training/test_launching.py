@@ -113,6 +113,7 @@ def test_a_lost_rank_ends_all_and_one_process_goes_on(
     assert len(read_json(out / "run.json")["resumed"]) == 1
 
 
+@pytest.mark.at_length
 def test_torchrun_starts_the_same_run(videos: Path, alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = {**OPTIONS, "watching.probe_every": 1}  # which rank 0 alone does and saves
