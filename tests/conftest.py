@@ -41,14 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what takes long and has a shorter kin among the tests."""
-    if os.environ.get("USUCL_HYPOTHESIS_PROFILE") != "long":
-        for item in items:
-            if "at_length" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="runs in make check-all"))
-
-
 def _folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable) or _ROOT.parent / "shared" / default)
     if not folder.is_dir():

@@ -25,7 +25,7 @@ def test_every_example_is_explained_and_tested() -> None:
 
 
 def test_intra_video_negatives_tell_the_place(tmp_path: Path) -> None:
-    """Without any the error is about that of a guess, 1/3; a short training lowers it by a quarter."""
+    """Without any the error is about that of a guess, 1/3; with them it is a quarter lower."""
     errors = re.findall(r"(0\.\d+) of the video", run("loss.py", "--steps", "60", folder=tmp_path))
     without, with_them = map(float, errors)
     assert with_them < 0.75 * without

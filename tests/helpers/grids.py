@@ -8,6 +8,8 @@ device is one parameter more.
 
 In a test marked ``schedules_in_turn`` the emulator's schedule makes no pairs: such a test is about
 sizes, which do not depend on the schedule, and the race check finds missing barriers under any.
+
+A test marked ``at_length`` takes long and has a shorter kin among the others: it is left out whole.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         is_case = isinstance(item, pytest.Function) and hasattr(item, "callspec")
         if is_case and any(item.path.is_relative_to(folder) for folder in FOLDERS):
             grids[item.path, item.originalname].append(item)
-    left_out = set[pytest.Item]()
+    left_out = {item for item in items if item.get_closest_marker("at_length") is not None}
     for grid in grids.values():
         in_turn = grid[0].get_closest_marker("schedules_in_turn") is not None
         chosen = covering([*map(_case, grid)], unpaired="emulator" if in_turn else "")
