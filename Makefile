@@ -5,6 +5,7 @@
 # make build                set up and build only
 # make docs                 set up, and build the documentation to build/docs; warnings are errors
 # make dist                 the sources and a wheel for this Python, in dist
+# make soak [MINUTES=60]    the long tests, as long as told; what they found, as JSON in build/soak
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
 # make gpu-suite PART=2     as well: comparisons, mma.sync on Hopper, sanitizers, sweep
 
@@ -13,12 +14,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 OUT ?= runs/demo
+MINUTES ?= 60
 PART ?= 1
 COMMIT ?=
-# Parallel test processes, each of 1 to 2 GB. Neighbouring tests go to one process while the other
-# has work, so that what several tests share is made once. Waiting threads sleep, because the
-# processes share the cores.
-JOBS ?= 2
+# Parallel test processes, each of 1 to 2 GB; one more than the cores of a small machine, as tests
+# that start others wait for them. Neighbouring tests go to one process while the others have work,
+# so that what several tests share is made once. Waiting threads sleep, because the processes share
+# the cores.
+JOBS ?= 3
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 # One architecture keeps the build short, and PTX lets every newer GPU run it too. Without this
 # variable setup.py builds for the GPU it finds, or for a portable list.
@@ -29,13 +32,16 @@ ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all coverage docs dist gpu-suite build lint types native-tests python-tests \
+.PHONY: demo test check-all coverage docs dist soak gpu-suite build lint types native-tests python-tests \
         capability-tests format clean
 
 demo: build
 	$(BIN)/usucl demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
 
-test: build lint types native-tests python-tests capability-tests
+# What is checked without Python tests goes on at once, as mypy keeps one core busy.
+test: build
+	$(MAKE) --jobs 3 --output-sync=target lint types native-tests
+	$(MAKE) python-tests capability-tests
 
 check-all: test
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DUSUCL_SANITIZE=ON -DCMAKE_MAKE_PROGRAM="$$PWD"/$(BIN)/ninja
@@ -68,6 +74,12 @@ dist: build
 	  --exclude 'libcudart*' build/dist/*.whl
 	mv build/dist/*.tar.gz dist
 	@ls -l dist
+
+SOAK := files faults
+soak: build
+	for part in $(SOAK); do \
+	  $(BIN)/python -m tests.soak $$part --minutes $(MINUTES) --out build/soak/$$part.json || failed=1; \
+	done; exit $${failed:-0}
 
 # This uses the existing Python, not a new environment, as GPU machines may lack a network. Results
 # go to the folder that the environment's OUT names, or to benchmarks/results.

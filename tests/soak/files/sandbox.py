@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from tests.fuzz.damage import damaged
+from tests.soak.files.damage import damaged
 
 MEMORY = 2 << 30  # bytes above what the child starts with
 SECONDS = 10  # of the processor

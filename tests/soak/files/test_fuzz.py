@@ -1,4 +1,4 @@
-"""A few damaged files of every kind; ``python -m tests.fuzz`` tries thousands."""
+"""A few damaged files of every kind; ``python -m tests.soak files`` tries thousands."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from tests.fuzz.damage import damaged
-from tests.fuzz.sandbox import attempt
+from tests.soak.files.damage import damaged
+from tests.soak.files.sandbox import attempt
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,8 @@ def test_damaged_files_end_no_reader(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "tests.fuzz",
+        "tests.soak",
+        "files",
         "--inputs",
         "2",
         "--jobs",

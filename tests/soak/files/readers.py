@@ -15,10 +15,10 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID
 
-from tests.fuzz.sandbox import Reader
 from tests.helpers.tiny_dicom import SYNTAXES
 from tests.helpers.tiny_dicom import write as write_dicom
 from tests.helpers.tiny_videos import moving, write
+from tests.soak.files.sandbox import Reader
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
 from usucl.data.video import read_image
