@@ -14,7 +14,7 @@ import pytest
 from tests.soak.files.damage import damaged
 from tests.soak.files.sandbox import attempt
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_damaged_files_end_no_reader(tmp_path: Path) -> None:
