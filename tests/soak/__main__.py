@@ -40,6 +40,7 @@ def main() -> int:
             importlib.import_module(f"tests.soak.{name}.run").add_options(part)
     options = parser.parse_args()
     options.folder = options.folder or Path(tempfile.mkdtemp(prefix=f"soak-{options.part}-"))
+    os.environ["USUCL_CACHE"] = str(options.folder / "cache")  # nothing of the user's own
     start = time.monotonic()
     facts, found = importlib.import_module(f"tests.soak.{options.part}.run").run(options)
     if options.out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydicom.uid import UID
 from tests.helpers.tiny_dicom import SYNTAXES
 from tests.helpers.tiny_dicom import write as write_dicom
 from tests.helpers.tiny_videos import moving, write
-from tests.soak.files.sandbox import Reader
+from tests.soak.files.fuzzing import Reader
 from usucl.bank import NegativeBank
 from usucl.data import VideoCatalog, open_video
 from usucl.data.video import read_image
@@ -67,6 +68,7 @@ def _packed_dicom(name: str, folder: Path) -> Path:
 
 
 def _catalogue(table: str, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     for name in ("ann", "bob", "cid", "dan"):
         (folder / name).mkdir()
         for frame in range(2):
@@ -83,6 +85,31 @@ def _catalogue(table: str, folder: Path) -> Path:
 def _entries(path: Path) -> Any:
     fields = ("id", "label", "group", "patient_known", "fold", "frame_labels", "source")
     return [[getattr(e, name) for name in fields] for e in VideoCatalog.scan(path.parent)]
+
+
+def _sweeps(folder: Path) -> Path:
+    _catalogue("labels.csv", folder)
+    rows = "left,ann,2\nleft,bob,1\nright,cid,1\n"
+    (folder / "sweeps.csv").write_text("sweep_id,part,order\n" + rows)
+    return folder / "sweeps.csv"
+
+
+def _joined(path: Path) -> Any:
+    sweeps = VideoCatalog.scan(path.parent).with_sweeps(path)
+    return [[entry.id, entry.label, [part.video.id for part in entry.parts]] for entry in sweeps]
+
+
+def _manifest(folder: Path) -> Path:
+    _catalogue("labels.csv", folder / "data")
+    os.environ["USUCL_CACHE"] = str(folder / "cache")
+    VideoCatalog.scan(folder / "data")
+    (path,) = (folder / "cache").rglob("*.jsonl")
+    return path
+
+
+def _scanned(path: Path) -> Any:
+    os.environ["USUCL_CACHE"] = str(path.parents[1])
+    return _entries(path.parents[2] / "data" / "labels.csv")
 
 
 def _config(folder: Path) -> Path:
@@ -140,7 +167,6 @@ def _stored(path: Path) -> Any:
 
 
 def _gallery(folder: Path) -> Path:
-    (folder / "data").mkdir()
     _catalogue("labels.csv", folder / "data")
     _encoder("encoder.json", folder / "run")
     Gallery.build(run=folder / "run", data=folder / "data", out=folder / "bank")
@@ -155,7 +181,6 @@ def _contents(path: Path) -> Any:
 
 
 def _part(folder: Path) -> Path:
-    (folder / "data").mkdir()
     _catalogue("labels.csv", folder / "data")
     parts = Parts(folder / "parts", "encoder")
     parts.save(_task(folder), _frames(2).embedding)
@@ -254,6 +279,8 @@ READERS: dict[str, Reader] = {
     "stored-video": Reader(_pixels, _shown, sealed=True),
     TIMES: Reader(_timed_pictures, _shown_with_times),
     **{n: Reader(partial(_catalogue, n), _entries) for n in ("labels.csv", "frame_labels.csv")},
+    "sweeps.csv": Reader(_sweeps, _joined),
+    "manifest": Reader(_manifest, _scanned, sealed=True),
     "config.yaml": Reader(_config, _options),
     "checkpoint": Reader(_checkpoint, _checkpoint_content, sealed=True),
     "encoder.json": Reader(partial(_encoder, "encoder.json"), _weights, sealed=True),

@@ -1,168 +1,148 @@
-"""Attempts to read a damaged file, each in a forked child with little memory and time."""
+"""A forked process that reads files, each damaged in its own way, with little memory and time."""
 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
-import pickle
 import resource
-import select
-import shutil
 import signal
-import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from random import Random
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from tests.soak.files.damage import damaged
+from tests.soak.files.steps import Steps
 
-MEMORY = 2 << 30  # bytes above what the child starts with
-SECONDS = 10  # of the processor
+MEMORY = 2 << 30  # bytes above what the process starts with
+SECONDS = 10  # of the processor, per file
 PATIENCE = 60  # seconds on the clock, as other processes may take the processor
-OUTCOMES = (
-    "refused", "same", "told", "silent", "traceback", "memory", "hang", "crash",
-)  # fmt: skip
-BAD = ("traceback", "memory", "hang", "crash")
-"""Outcomes that no damage excuses; "silent" is bad only for files that hold a checksum."""
-
-
-class Reader(NamedTuple):
-    """A kind of file.
-
-    Attributes:
-        write: writes files to an empty folder; returns the one to damage.
-        read: reads that file; what it returns tells whether something else was read.
-        sealed: whether a checksum tells every damage.
-    """
-
-    write: Callable[[Path], Path]
-    read: Callable[[Path], Any]
-    sealed: bool = False
 
 
 class Attempt(NamedTuple):
-    """What came of one damaged file: an outcome, its message, what was read, KiB at most."""
+    """What came of one file.
+
+    Attributes:
+        outcome: "read", "told" (with a warning), "refused", "traceback", "memory", "hang", "crash".
+        message: the error's or the warnings' words.
+        digest: a hash of what was read.
+        steps: what the reader did that it had not done before.
+        memory: KiB at most.
+    """
 
     outcome: str
-    message: str
-    digest: str
-    memory: int
+    message: str = ""
+    digest: str = ""
+    steps: frozenset[int] = frozenset()
+    memory: int = 0
 
 
-class Result(NamedTuple):
-    """What came of all damaged files of a reader."""
+class Sandbox:
+    """A context in which a file is read by a process of its own; a new one where one has ended.
 
-    counts: Counter[str]
-    examples: dict[str, list[str]]
-    memory: int
-
-
-def fuzz(
-    readers: Mapping[str, Reader], name: str, inputs: int, folder: Path, *, seed: int, jobs: int
-) -> Result:
-    """Reads ``inputs`` damaged files of a reader; bad ones stay in ``folder``/bad.
-
-    Raises:
-        RuntimeError: the undamaged file cannot be read.
+    Args:
+        read: the reader.
+        path: the file.
+        known: steps that are no news; None if steps are not watched.
     """
-    work = folder / name
-    with ProcessPoolExecutor(1, get_context("fork")) as pool:
-        file = pool.submit(_prepare, readers[name], work / "whole").result()
-    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
-        parts = [
-            pool.submit(
-                _slice, readers[name], work, file, range(job, inputs, jobs), f"{name}{seed}"
+
+    def __init__(
+        self, read: Callable[[Path], Any], path: Path, known: Set[int] | None = None
+    ) -> None:
+        self._read, self._path, self._known = read, path, known
+        self._ours, theirs = multiprocessing.Pipe()
+        self._process = os.fork()
+        if not self._process:
+            self._ours.close()
+            try:
+                self._serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether another file can be read."""
+        return self._process != 0
+
+    def close(self) -> None:
+        """Ends the process; does nothing if it has ended."""
+        if self.alive:
+            self._end()
+
+    def attempt(self) -> Attempt:
+        """Reads the file as it is now; returns how that ended. A process that dies stays dead."""
+        try:
+            self._ours.send(None)
+            answered = self._ours.poll(PATIENCE)
+            if answered:
+                found: Attempt = self._ours.recv()
+                return found
+        except (EOFError, OSError):
+            answered = True
+        status, memory = self._end()
+        if not answered or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+            return Attempt("hang", f"over {SECONDS} s", memory=memory)
+        return Attempt("crash", f"status {status}", memory=memory)
+
+    def _end(self) -> tuple[int, int]:
+        """Returns the status of the process, and its KiB at most."""
+        self._ours.close()
+        if not os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            os.kill(self._process, signal.SIGKILL)
+        _, status, usage = os.wait4(self._process, 0)
+        self._process = 0
+        return status, usage.ru_maxrss
+
+    def _serve(self, connection: Any) -> None:
+        """Reads the file at each request, in the forked process."""
+        _limit()
+        known = None if self._known is None else {*self._known}
+        while True:
+            try:
+                connection.recv()
+            except EOFError:
+                return
+            used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            resource.setrlimit(
+                resource.RLIMIT_CPU, (int(used) + SECONDS + 1, resource.RLIM_INFINITY)
             )
-            for job in range(jobs)
-        ]
-        results = [part.result() for part in parts]
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    for result in results:
-        counts += result.counts
-        for outcome, some in result.examples.items():
-            examples.setdefault(outcome, []).extend(some)
-    return Result(counts, examples, max(result.memory for result in results))
-
-
-def _prepare(reader: Reader, whole: Path) -> Path:
-    torch.set_num_threads(1)
-    whole.mkdir(parents=True)
-    return reader.write(whole).relative_to(whole)
-
-
-def _slice(reader: Reader, work: Path, file: Path, numbers: range, seed: int) -> Result:
-    """Makes and reads the damaged files of these numbers, in a copy of the folder."""
-    torch.set_num_threads(1)
-    own = work / f"job{numbers.start}"
-    shutil.copytree(work / "whole", own)
-    path = own / file
-    content = path.read_bytes()
-    whole = attempt(reader.read, path)
-    if whole.outcome not in ("read", "told"):
-        raise RuntimeError(f"{file}: cannot be read undamaged: {whole.outcome} {whole.message}")
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    most = 0
-    for number in numbers:
-        path.write_bytes(damaged(content, Random(f"{work.name} {seed} {number}")))
-        found = attempt(reader.read, path)
-        outcome = found.outcome
-        if outcome == "read":
-            outcome = "same" if found.digest == whole.digest else "silent"
-        counts[outcome] += 1
-        most = max(most, found.memory)
-        if outcome in BAD or (outcome == "silent" and reader.sealed):
-            bad = work.parent / "bad" / f"{work.name}-{number}-{path.name}"
-            bad.parent.mkdir(exist_ok=True)
-            shutil.copy(path, bad)
-            examples.setdefault(outcome, []).append(f"{bad.name}: {found.message}")
-    return Result(counts, examples, most)
+            steps = Steps()
+            outcome = _outcome(steps.watch(self._read) if known is not None else self._read,
+                               self._path)  # fmt: skip
+            new = frozenset(steps.taken - (known or set()))
+            if known is not None:
+                known |= new
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            connection.send(Attempt(*outcome, new, memory))
 
 
 def attempt(read: Callable[[Path], Any], path: Path) -> Attempt:
-    """Reads a file in a forked child; returns how it ended."""
-    answer, question = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(answer)
-        try:
-            _limit()
-            os.write(question, pickle.dumps(_outcome(read, path)))
-        finally:
-            os._exit(0)
-    os.close(question)
-    deadline, said = time.monotonic() + PATIENCE, b""
-    while ready := select.select([answer], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        if not (part := os.read(answer, 1 << 16)):
-            break
-        said += part
-    os.close(answer)
-    if not ready:
-        os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
-    memory = usage.ru_maxrss
-    if not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
-        return Attempt("hang", f"over {SECONDS} s", "", memory)
-    if os.WIFSIGNALED(status) or not said:
-        return Attempt("crash", f"status {status}", "", memory)
-    return Attempt(*pickle.loads(said), memory)
+    """Reads a file in a new process; returns how that ended."""
+    with Sandbox(read, path) as sandbox:
+        return sandbox.attempt()
 
 
 def _limit() -> None:
-    """Bounds memory and time of this process, and silences it."""
+    """Bounds the memory of this process, and silences it."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)

@@ -1,4 +1,4 @@
-"""A few damaged files of every kind; ``python -m tests.soak files`` tries thousands."""
+"""A few damaged files of some kinds; ``python -m tests.soak files`` tries thousands of all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from PIL import Image
 
 from tests.soak.files.damage import damaged
-from tests.soak.files.sandbox import attempt
+from tests.soak.files.sandbox import Sandbox, attempt
+from usucl.data.video import read_image
 
 ROOT = Path(__file__).parents[3]
+SOME = ("video-mp4", "dicom-jpeg-lossless", "manifest", "checkpoint", "bank-tensors", "sweeps.csv")
 
 
 def test_damaged_files_end_no_reader(tmp_path: Path) -> None:
@@ -24,8 +27,10 @@ def test_damaged_files_end_no_reader(tmp_path: Path) -> None:
         "-m",
         "tests.soak",
         "files",
+        "--reader",
+        *SOME,
         "--inputs",
-        "2",
+        "4",
         "--jobs",
         "1",
         "--folder",
@@ -61,3 +66,15 @@ def test_outcomes_of_attempts(tmp_path: Path) -> None:
 
     expected = {refuse: "refused", forget: "traceback", ask: "memory", die: "crash", str: "read"}
     assert {read: attempt(read, path).outcome for read in expected} == expected
+
+
+def test_what_a_file_newly_leads_to_is_noted(tmp_path: Path) -> None:
+    path, known = tmp_path / "a.png", set[int]()
+    Image.new("L", (8, 8)).save(path)
+    with Sandbox(read_image, path, known) as sandbox:
+        sandbox.attempt()  # sets the library up
+        first, second = (sandbox.attempt() for _ in range(2))
+        assert first.outcome == "read" and first.digest == second.digest and not second.steps
+        path.write_bytes(path.read_bytes()[:40])
+        cut = sandbox.attempt()
+    assert cut.outcome == "refused" and cut.steps
