@@ -50,7 +50,7 @@ check-all: test
 	for capability in $$($(BIN)/python -c 'import torch; from usucl_ext import _C; print(*_C.cpu_capabilities())'); do \
 	  USUCL_CPU_CAPABILITY=$$capability USUCL_HYPOTHESIS_PROFILE=long $(PYTEST) -q tests/ext || exit 1; \
 	done
-	USUCL_HYPOTHESIS_PROFILE=long $(PYTEST) -q -m at_length tests/package tests/benchmarks
+	USUCL_HYPOTHESIS_PROFILE=long $(PYTEST) -q -m at_length tests/package tests/benchmarks tests/soak
 	USUCL_MUTANTS=1 USUCL_HYPOTHESIS_PROFILE=long $(PYTEST) -q tests/emulation
 	TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)" $(BIN)/python setup.py -q build_ext --build-temp build/archs --build-lib build/archs
 	library=$$(ls build/archs/usucl_ext/_C_cuda*.so 2>/dev/null) || { echo "no CUDA library was built: its guard is skipped"; exit 0; }; \
@@ -75,7 +75,7 @@ dist: build
 	mv build/dist/*.tar.gz dist
 	@ls -l dist
 
-SOAK := files faults
+SOAK := files faults operator scale
 soak: build
 	for part in $(SOAK); do \
 	  $(BIN)/python -m tests.soak $$part --minutes $(MINUTES) --out build/soak/$$part.json || failed=1; \

@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 PARTS = {
     "files": "damaged files of every kind that the package reads",
     "faults": "one training, killed again and again and resumed",
+    "operator": "hostile problems, compared with a float64 oracle",
+    "scale": "a bank, a catalogue and a training of the greatest sizes that are promised",
 }
 """Each is a module tests.soak.PART.run: add_options(parser), and run(options) -> (facts, found)."""
 
