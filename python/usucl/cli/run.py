@@ -220,6 +220,7 @@ def embed(
     out: NewFolder | None = None,
     label: Label | None = None,
     sweep: Sweep | None = None,
+    min_frames: Count = 2,
     encoder: Literal["trained", "random", "pixels"] = "trained",
     frames_per_video: Count | None = None,
     batch_size: Count = 64,
@@ -235,6 +236,7 @@ def embed(
         label: column of labels.csv that holds the labels (default: that of the run).
         sweep: regular expression that makes one video of the clips of an examination, or none
             (default: as in the run).
+        min_frames: videos with fewer frames are left out; 1 takes single images too.
         encoder: the trained encoder, its random initialisation, or raw pixels.
         frames_per_video: greatest number of frames per video, evenly spaced (default: all).
         batch_size: frames encoded at once.
@@ -252,6 +254,7 @@ def embed(
             out=out,
             label=label,
             sweep=sweep,
+            min_frames=min_frames,
             encoder=encoder,
             frames_per_video=frames_per_video,
             batch_size=batch_size,
@@ -279,6 +282,7 @@ def evaluate(
     patient_pattern: Pattern | None = None,
     label: Label | None = None,
     sweep: Sweep | None = None,
+    min_frames: Count = 2,
     frames_per_video: Count = 20,
     queries_per_video: Count = 10,
     resamples: Count = 2000,
@@ -302,6 +306,7 @@ def evaluate(
         label: column of labels.csv that holds the labels (default: that of the run).
         sweep: regular expression that makes one video of the clips of an examination, or none
             (default: as in the run).
+        min_frames: videos with fewer frames are left out; 1 takes single images too.
         frames_per_video: greatest number of frames per video, evenly spaced; of a video in which
             only some frames have a label, these come first.
         queries_per_video: augmented queries per held-out video, for temporal retrieval.
@@ -326,6 +331,7 @@ def evaluate(
             patient_pattern=patient_pattern,
             label=label,
             sweep=sweep,
+            min_frames=min_frames,
         )
     show(result)
     own = RunFolder(run) if result.own_data else RunFolder(run).evaluation_of(data)

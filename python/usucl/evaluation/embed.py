@@ -66,6 +66,7 @@ def embed(
     encoder: EncoderName = "trained",
     label: str | None = None,
     sweep: str | None = None,
+    min_frames: int = 2,
     frames_per_video: int | None = None,
     batch_size: int = 64,
     format: EmbeddingFormat = "safetensors",
@@ -83,6 +84,7 @@ def embed(
         label: column of ``labels.csv`` that holds the labels; by default that of the run.
         sweep: makes one video of several clips, see :meth:`usucl.data.VideoCatalog.with_sweeps`; by
             default as in the run.
+        min_frames: videos with fewer frames are left out; 1 takes single images too.
         frames_per_video: greatest number of frames per video, evenly spaced; None takes all.
         batch_size: frames encoded at once.
         format: ``"safetensors"`` (tensors, and a table of the frames), ``"npz"`` (arrays) or
@@ -100,7 +102,11 @@ def embed(
         ValueError: ``data`` has no readable video, a number is below 1, or ``format`` is another.
     """
     check_format(format)
-    for name, value in (("frames_per_video", frames_per_video), ("batch_size", batch_size)):
+    for name, value in (
+        ("frames_per_video", frames_per_video),
+        ("batch_size", batch_size),
+        ("min_frames", min_frames),
+    ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     encoders = load_encoders(run, [encoder])
@@ -110,7 +116,7 @@ def embed(
     if out.exists() and not overwrite and any(out.iterdir()):
         raise FileExistsError(f"out must be empty, got {out}; give overwrite=True to write into it")
     check_writable(out)
-    catalog = RunFolder(run).scan(data, label=label, sweep=sweep)
+    catalog = RunFolder(run).scan(data, label=label, sweep=sweep, min_frames=min_frames)
     result = embed_entries(
         catalog.entries,
         encoders,

@@ -67,6 +67,7 @@ def evaluate(
     patient_pattern: str | None = None,
     label: str | None = None,
     sweep: str | None = None,
+    min_frames: int = 2,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a run's trained encoder against its random initialisation and raw pixels.
@@ -96,6 +97,8 @@ def evaluate(
         label: column of ``labels.csv`` that holds the labels; by default that of the run.
         sweep: makes one video of several clips, see :meth:`usucl.data.VideoCatalog.with_sweeps`; by
             default as in the run.
+        min_frames: videos with fewer frames are left out; 1 takes single images too, which have a
+            label to tell and no place in time.
         progress: show the progress on standard error.
 
     Returns:
@@ -114,6 +117,7 @@ def evaluate(
         ("queries_per_video", queries_per_video, 1),
         ("resamples", resamples, 1),
         ("folds", folds, 2),
+        ("min_frames", min_frames, 1),
     ):
         if number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}")
@@ -122,7 +126,9 @@ def evaluate(
         check_writable(folder.path)
         check_writable(folder.embeddings)
     image_size = image_size_of(run)
-    catalog = RunFolder(run).scan(data, patient_pattern=patient_pattern, label=label, sweep=sweep)
+    catalog = RunFolder(run).scan(
+        data, patient_pattern=patient_pattern, label=label, sweep=sweep, min_frames=min_frames
+    )
     own_data = RunFolder(run).holds(catalog)
     target = _target(RunFolder(run), catalog, own_data, out)
     patients = _patients(RunFolder(run), catalog, own_data)
@@ -167,6 +173,7 @@ def evaluate(
         seed=seed,
         grids={name: probe.grid for name, probe in probes.PROBES.items()},
         inner_folds=probes.INNER_FOLDS,
+        min_frames=min_frames,
     )
     retrieval = _retrieval(patient_auroc, protocol, unit)
     contexts = context_of(catalog, besides=catalog.label)

@@ -26,7 +26,7 @@ class Protocol:
 
     Attributes:
         measured_on: "held-out videos", or "pretraining videos" where none were held out.
-        frames_per_video, queries_per_video, folds, resamples, seed: arguments of
+        frames_per_video, queries_per_video, folds, resamples, seed, min_frames: arguments of
             :func:`usucl.evaluate`.
         near_frames, far_fraction, hard_fraction: see :mod:`usucl.evaluation.retrieval`.
         probes: settings of each probe, by its name; the one that is chosen has its fixed value.
@@ -49,6 +49,7 @@ class Protocol:
     seed: int
     grids: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     inner_folds: int | None = None
+    min_frames: int = 2
 
     def to_json(self) -> dict[str, Any]:
         """Returns the protocol as in ``evaluation.json``, where the probes are not nested."""

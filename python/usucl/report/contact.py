@@ -104,7 +104,12 @@ def contact_sheet(record: RunRecord, data: str | Path) -> ContactSheet | None:
     """
     given: dict[str, Any] = {}
     if (of := record.evaluation) is not None:
-        given = {"patient_pattern": of.patient_pattern, "label": of.label, "sweep": of.sweep}
+        given = {
+            "patient_pattern": of.patient_pattern,
+            "label": of.label,
+            "sweep": of.sweep,
+            "min_frames": of.protocol.min_frames,
+        }
     catalog = record.folder.scan(data, **given)
     held_out = record.folder.held_out_videos(catalog)
     entries = [e for e, kept in zip(catalog, held_out, strict=True) if kept] or list(catalog)

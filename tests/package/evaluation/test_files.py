@@ -228,6 +228,24 @@ def test_little_data_is_measured_and_reported(tmp_path: Path, case: str) -> None
     assert "What it learned" in text and ">nan<" not in text
 
 
+def test_single_images_are_taken_where_that_is_asked_for(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", videos=4, frames=2)
+    for video in (1, 3):
+        (data / f"video_{video}" / "1.png").unlink()
+    run = make_run(tmp_path / "run", data, held_out=1)
+    without, with_them = (evaluate(run=run, data=data, min_frames=n, **FEW) for n in (2, 1))
+    assert [sum(c.videos for c in e.counts.values()) for e in (without, with_them)] == [2, 4]
+    assert len(without.skipped) == 2 and not with_them.skipped
+    # The run does not know the images, so these are other data than its own.
+    written = json.loads((run / "evaluations" / "data" / "evaluation.json").read_text())
+    assert Evaluation.from_json(written).protocol.min_frames == 1
+    report = write_report(run, evaluation=run / "evaluations" / "data")
+    assert "What it learned" in report.read_text(encoding="utf-8")
+    assert len(embed(run=run, data=data, out=tmp_path / "e", min_frames=1)) == 6
+    with pytest.raises(ValueError, match="min_frames must be at least 1, got 0"):
+        evaluate(run=run, data=data, min_frames=0, **FEW)
+
+
 def test_embeddings_as_arrays(tmp_path: Path) -> None:
     made = small_embeddings(features=torch.randn(3, 5))
     assert made.save(tmp_path, "e", "npz") == tmp_path / "e.npz"

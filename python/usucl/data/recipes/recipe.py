@@ -11,8 +11,8 @@ from usucl.data.video import is_image
 AS_OWNED = "as its owner distributes it"
 AS_ULTRABENCH = "as UltraBench lays it out"
 TOO_SHORT = (
-    "read with min_frames=1 (data check --min-frames 1, and an option of finetune and compare) and "
-    "left out otherwise"
+    "read with min_frames=1 (data check --min-frames 1, and an option of evaluate, embed, finetune "
+    "and compare) and left out otherwise"
 )
 TEST, TRAINING = 0, 1
 """Folds of a data set that has a test part of its own: the smallest is held out by default."""
