@@ -125,7 +125,7 @@ def test_what_a_killed_process_leaves_has_a_name_that_is_known(
     pieces = _files.pieces
     monkeypatch.setattr(_files, "pieces", lambda *args: listed(pieces(*args)))
     _tensors(tmp_path / "a.safetensors")
-    assert set(there) == {f".a.safetensors.{os.getpid()}.tmp"}
+    assert set(there) == {_files.temporary_of(tmp_path / "a.safetensors").name}
 
 
 def test_files_without_a_seal_are_read_as_they_are(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from runs import BACKBONE, make_data
 
-from tests.soak.faults.training import differences
+from tests.soak.faults.differences import differences
 from usucl._files import read_json, read_tensors
 from usucl.data import VideoError
 from usucl.models import load_encoder
