@@ -25,6 +25,11 @@ class Earlier:
         self._forgotten = config.parent / forgotten
 
     @property
+    def exists(self) -> bool:
+        """Whether an earlier result is set aside, or was being so when the process was killed."""
+        return self.path.is_dir()
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of an earlier result is set aside."""
         return (self.path / self._config.name).is_file()
@@ -55,7 +60,7 @@ class Earlier:
             for entry in entries:
                 remove(entry)
             os.replace(self.path / self._config.name, self._config)
-        if not self.path.is_dir():
+        if not self.exists:
             return False
         for entry in self.path.iterdir():
             os.replace(entry, self._config.parent / entry.name)
@@ -64,6 +69,6 @@ class Earlier:
 
     def forget(self) -> None:
         """Removes what was set aside, if there is something."""
-        if self.path.is_dir():
+        if self.exists:
             os.replace(self.path, self._forgotten)  # at once, so that no part comes back
             shutil.rmtree(self._forgotten)

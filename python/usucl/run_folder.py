@@ -136,7 +136,7 @@ class RunFolder:
         A run whose checkpoint was lost is none of these if it holds a trained encoder or results.
         """
         results = (self.checkpoint, self.evaluation, self.embeddings, self.embedded, self.report)
-        if not self.is_run or self.has_earlier:
+        if not self.is_run or self._earlier.exists:
             return False
         if any(path.exists() for path in results):
             return False

@@ -90,8 +90,8 @@ def finetune(
 
     Raises:
         ValueError, TypeError: an option, the labels or the patients do not allow it; says why.
-        FileNotFoundError: ``run`` holds no encoder, or with ``resume``, ``out`` other files and no
-            fine-tuning.
+        FileNotFoundError: ``run`` holds no encoder, or with ``resume``, ``out`` no fine-tuning and
+            other files, or nothing and ``run`` or ``data`` is not given.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given, or
             it holds no fine-tuning.
         RuntimeError: this is one of several processes, the loss is not finite, or the ImageNet
@@ -118,7 +118,7 @@ def finetune(
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
-        resume = folder.is_there()
+        resume = folder.is_there(may_start=run is not None and data is not None)
     is_named = label is not None or resume
     if resume:
         config = _continued(folder, overrides)

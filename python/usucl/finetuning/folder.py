@@ -59,7 +59,7 @@ class FinetuneFolder:
     def is_unfinished(self) -> bool:
         """Whether this is a fine-tuning that ended before its first fold did."""
         finished = any(self.folds.glob(f"*/{FOLD}"))
-        return self.is_finetuning and not self._earlier.is_whole and not finished
+        return self.is_finetuning and not self._earlier.exists and not finished
 
     def check_free(self, *, overwrite: bool) -> None:
         """Checks that a new fine-tuning may be written here.
@@ -82,18 +82,22 @@ class FinetuneFolder:
                 "resume=True to continue it"
             )
 
-    def is_there(self) -> bool:
+    def is_there(self, *, may_start: bool) -> bool:
         """Returns whether there is a fine-tuning to go on with; where nothing is, one starts.
 
         What a process that was killed has left half-done is undone first.
 
+        Args:
+            may_start: whether it is known what a new one would be of.
+
         Raises:
-            FileNotFoundError: there is something else.
+            FileNotFoundError: there is something else, or nothing and none may start.
         """
         if self.is_finetuning:
             self.recover()
             return True
-        if self.path.exists() and not (self.path.is_dir() and is_empty(self.path)):
+        is_free = not self.path.exists() or (self.path.is_dir() and is_empty(self.path))
+        if not (is_free and may_start):
             raise FileNotFoundError(f"out must hold a fine-tuning to resume, got {self.path}")
         say(f"{self.path} holds no fine-tuning yet: a new one starts", stderr=True)
         return False

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import numpy as np
-from PIL import Image
-from runs import BACKBONE, make_data
-from tiny_videos import write
-
 Words = list[str]
+
+# The smallest backbone there is; as in tests/helpers/runs.py, which takes seconds to import.
+BACKBONE = "timm:test_resnet" if importlib.util.find_spec("timm") else "resnet10"
 
 _TRAIN = (
     *("--set", "epochs=2", "steps_per_epoch=2", "sampling.videos=2", "sampling.frames=3", "dim=8"),
@@ -64,6 +62,7 @@ class Disturbed:
         before: what makes the folder that it writes to; None if that is new.
         either: whether the earlier result, being whole, may be what going on leads to.
         in_run: whether the folder that it writes to is a run, of which ``out`` is a copy.
+        reads_run: whether it needs a trained run.
     """
 
     words: Callable[[Folders], Words]
@@ -71,18 +70,7 @@ class Disturbed:
     before: Callable[[Folders], Words] | None = None
     either: bool = False
     in_run: bool = False
-
-
-def make_inputs(folder: Path) -> None:
-    """Writes videos of two kinds, folders of images and files, with labels and patients."""
-    data = make_data(folder, videos=8, frames=5)
-    frames = [np.array(Image.open(data / "video_7" / f"{n}.png").convert("RGB")) for n in range(5)]
-    for file in (data / "video_7").iterdir():
-        file.unlink()
-    (data / "video_7").rmdir()
-    write(data / "video_7.avi", frames, "mjpeg", "yuvj420p")
-    with av.open(str(data / "video_7.avi")) as video:
-        assert video.streams.video
+    reads_run: bool = True
 
 
 def train(f: Folders) -> Words:
@@ -132,38 +120,45 @@ def _over(words: Callable[[Folders], Words]) -> Callable[[Folders], Words]:
     return lambda f: [*words(f), "--overwrite"]
 
 
-def _resumed(name: str, *words: str) -> Callable[[Folders], Words]:
-    return lambda f: [name, *words, "--out", str(f.out), "--resume"]
+def _to_frames(f: Folders) -> Words:
+    return _convert(f, "frames")
+
+
+def _to_store(f: Folders) -> Words:
+    return _convert(f, "store")
+
+
+def _with_two_seeds(f: Folders) -> Words:
+    return _compare(f, 2)
 
 
 COMMANDS: dict[str, Disturbed] = {
-    "train": Disturbed(train, lambda f: [*train(f), "--resume"]),
+    "train": Disturbed(train, lambda f: [*train(f), "--resume"], reads_run=False),
     "train --overwrite": Disturbed(
         _over(train),
         lambda f: ["train", str(f.data), "--out", str(f.out), "--resume"],
         lambda f: [*train(f), "seed=1"],
         either=True,
+        reads_run=False,
     ),
     "finetune": Disturbed(_finetune, lambda f: [*_finetune(f), "--resume"]),
     "finetune --overwrite": Disturbed(
         _over(_finetune),
-        _resumed("finetune", "--no-report"),
+        lambda f: ["finetune", "--no-report", "--out", str(f.out), "--resume"],
         lambda f: [*_finetune(f), "--seed", "1"],
         either=True,
     ),
-    "compare": Disturbed(_compare, _compare),
+    "compare": Disturbed(_compare, _compare, reads_run=False),
     "compare, one seed more": Disturbed(
-        lambda f: _compare(f, 2), lambda f: _compare(f, 2), _compare
+        _with_two_seeds, _with_two_seeds, _compare, reads_run=False
     ),
     "bank build": Disturbed(_bank, _bank),
     "bank build --overwrite": Disturbed(
         _over(_bank), _over(_bank), lambda f: [*_bank(f), "--frames-per-video", "2"]
     ),
-    "convert to frames": Disturbed(
-        lambda f: _convert(f, "frames"), lambda f: _convert(f, "frames")
-    ),
-    "convert to a store": Disturbed(lambda f: _convert(f, "store"), lambda f: _convert(f, "store")),
-    "embed": Disturbed(_embed, _embed),
+    "convert to frames": Disturbed(_to_frames, _to_frames, reads_run=False),
+    "convert to a store": Disturbed(_to_store, _to_store, reads_run=False),
+    "embed": Disturbed(_embed, _over(_embed)),
     "embed --overwrite": Disturbed(
         _over(_embed), _over(_embed), lambda f: [*_embed(f, "npz"), "--frames-per-video", "2"]
     ),

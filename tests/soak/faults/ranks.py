@@ -15,7 +15,6 @@ from random import Random
 from tests.soak.faults.commands import Folders, train
 from tests.soak.faults.differences import damaged, differences
 
-LOST = "lost rank"
 _PATIENCE = 300.0  # seconds
 
 
@@ -71,7 +70,7 @@ def lose_ranks(
         counts[outcome] += 1
         if faults:
             found.append(
-                f"train, {LOST}, rank {rank} after {moment:.2f} of {seconds:.2f} s: "
+                f"train, lost rank, rank {rank} after {moment:.2f} of {seconds:.2f} s: "
                 f"{'; '.join(faults)}; it said: {said}"
             )
             print(found[-1], flush=True)

@@ -13,12 +13,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.soak.faults.commands import COMMANDS
-from tests.soak.faults.ranks import LOST, lose_ranks
 from tests.soak.faults.shim import FAULTS, build
 
 if TYPE_CHECKING:
     from tests.soak.faults.trial import Bench, Trial
 
+LOST = "lost rank"
 Task = tuple[str, str, int]  # command, fault, number
 
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(options.jobs, _begin, (root, library, options.seed, began + seconds)) as pool:
         del os.environ["LD_PRELOAD"]
-        pool.apply(_make_inputs)
+        pool.apply(_make_inputs, (any(COMMANDS[name].reads_run for name in options.command),))
         found = [line for lines in pool.imap(_make_whole, options.command) for line in lines]
         faults = [fault for fault in FAULTS if fault in options.fault]
         pairs = [(command, fault) for command in options.command for fault in faults]
@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
                 found.append(f"{command}, {fault}, {trial.moment}: {'; '.join(trial.faults)}")
                 print(found[-1], flush=True)
     if LOST in options.fault and "train" in options.command:
+        from tests.soak.faults.ranks import lose_ranks
+
         counts["train"][LOST], lost = lose_ranks(
             root, options.points, began + seconds, Random(options.seed)
         )
@@ -87,8 +89,8 @@ def _begin(root: Path, library: Path, seed: int, until: float) -> None:
     _bench, _seed, _until = Bench(root, library), seed, until
 
 
-def _make_inputs() -> None:
-    _bench.make_inputs()
+def _make_inputs(with_run: bool) -> None:
+    _bench.make_inputs(with_run=with_run)
 
 
 def _make_whole(command: str) -> list[str]:
