@@ -62,11 +62,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     The earlier version stays until the new one is on disk, also if the body fails. If it need not
     be ``durable``, a machine that goes down may leave a file that is not whole. What processes
-    that were killed have left of the same file is removed.
+    that were killed have left of the same file is removed. What another call has yielded, as
+    ``path``, is written to as it is.
 
     Raises:
         OSError: the file cannot be written; names ``path``, and the earlier version is untouched.
     """
+    if _writer_of(path) == os.getpid():
+        yield path
+        return
     temporary = temporary_of(path)
     try:
         try:
@@ -96,16 +100,22 @@ def temporary_of(path: Path, suffix: str = "tmp") -> Path:
 
 def is_left_over(temporary: Path) -> bool:
     """Returns whether the process that wrote a temporary file, by its name, has ended."""
-    writer = _WRITER.search(temporary.name)
-    if writer is None or writer[2] not in (None, HOST):
+    writer = _writer_of(temporary)
+    if writer is None:
         return False
     try:
-        os.kill(int(writer[1]), 0)
+        os.kill(writer, 0)
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
         pass
     return False
+
+
+def _writer_of(path: Path) -> int | None:
+    """Returns the process of this machine that writes a temporary file; None if it is none."""
+    writer = _WRITER.search(path.name)
+    return None if writer is None or writer[2] not in (None, HOST) else int(writer[1])
 
 
 def remove_left_over(folder: Path, path: Path | None = None) -> None:

@@ -125,7 +125,12 @@ def test_what_a_killed_process_leaves_has_a_name_that_is_known(
     pieces = _files.pieces
     monkeypatch.setattr(_files, "pieces", lambda *args: listed(pieces(*args)))
     _tensors(tmp_path / "a.safetensors")
-    assert set(there) == {_files.temporary_of(tmp_path / "a.safetensors").name}
+    half = _files.temporary_of(tmp_path / "a.safetensors")
+    assert set(there) == {half.name}
+    there.clear()
+    with replacing(tmp_path / "a.safetensors") as temporary:
+        _tensors(temporary)
+    assert set(there) == {half.name, "a.safetensors"}
 
 
 def test_who_writes_a_file_again_removes_what_killed_processes_left_of_it(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_resume_starts_a_run_where_there_is_none(
 def test_a_run_that_was_being_replaced_comes_back(
     videos: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The new one is killed before its first checkpoint; a dry run tells the same, and moves none."""
+    """The new one is killed before its first checkpoint; a dry run knows it, and moves nothing."""
     run = RunFolder(shutil.copytree(whole, tmp_path / "run"))
     run.set_aside()
     run.write_config("seed: 9\n")

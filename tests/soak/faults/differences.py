@@ -72,7 +72,7 @@ def _read(path: Path) -> None:
         assert isinstance(yaml.safe_load(path.read_text("utf-8")), dict), "it is no table"
     elif path.suffix == ".csv":
         assert path.stat().st_size, "it is empty"
-    elif path.suffix == ".html":
+    elif path.name == "report.html":
         assert path.read_text("utf-8").rstrip().endswith("</html>"), "its end is missing"
     elif path.suffix in (".png", ".jpeg"):
         with Image.open(path) as image:

@@ -44,7 +44,7 @@ class Trial:
 
     Attributes:
         outcome: ``"ended"`` by a signal, ``"told"`` as an error, ``"done"``: with the whole result,
-            or ``"less"``: done without a file that has vanished, which was named.
+            or ``"less"``: done without a file that had vanished before it was listed or read.
         moment: when it was disturbed, in words.
         faults: what is not as it should be.
     """
@@ -149,13 +149,12 @@ class Bench:
         if _hash(self.inputs) != before:
             faults.append("the inputs were changed")
         faults += [f"damaged: {file}" for file in damaged(self.folders.out)]
-        outcome = "told" if ended.code == 2 else "ended"
+        outcome = "ended" if signum and ended.code else "told"
         if ended.code == 0:
             differ = differences(self.folders.out, kept / "out")
-            named = kind == VANISH and any(victim.stem in line for line in ended.lines)
-            outcome = "less" if differ and named else "done"
-            faults += [] if named else [f"code 0, but {line}" for line in differ]
-        if outcome != "less":
+            outcome = "less" if differ and kind == VANISH else "done"
+            faults += [f"code 0, but {line}" for line in differ if outcome == "done"]
+        else:
             faults += self._go_on(name, kept)
         if faults:
             faults = [*faults, f"it said: {ended.said}"]
