@@ -70,18 +70,19 @@ class _SystemError(OSError):
 
 
 @contextmanager
-def keeping(kept: Callable[[], str]) -> Iterator[None]:
+def keeping(kept: Callable[[], str], *others: type[Exception]) -> Iterator[None]:
     """Lets the message of an interruption end with what was kept, and how to go on.
 
-    So does that of an error of the system, such as a full disk or a file that has vanished.
+    So does that of an error of the system, such as a full disk or a file that has vanished, and of
+    ``others``, whose own message does not say it.
     """
     try:
         yield
     except (KeyboardInterrupt, _Terminated) as stop:
         stop.args = (kept(),)
         raise
-    except OSError as error:
-        if error.errno is None:  # raised by this package, which says what to do
+    except (OSError, *others) as error:
+        if isinstance(error, OSError) and error.errno is None:  # this package says what to do
             raise
         raise _SystemError(f"{error}; {kept()}") from error
 

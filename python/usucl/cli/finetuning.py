@@ -109,6 +109,7 @@ def finetune(
     assert out is not None
     from usucl import finetuning
     from usucl.cli import finished
+    from usucl.data import VideoError
     from usucl.finetuning.folder import FinetuneFolder
 
     folder = FinetuneFolder(out)
@@ -122,7 +123,7 @@ def finetune(
         done = f"{len(after)} fold{'s' * (len(after) != 1)}"
         return f"{done} finished in {out}; to go on: {again}"
 
-    with keeping(kept):
+    with keeping(kept, VideoError):
         result = finetuning.finetune(
             run=run,
             data=data,
