@@ -9,12 +9,14 @@ before there were seals hold neither part of the text, and are read as they are.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import mmap
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ _WHOLE = re.compile(rb"sealed by usucl, sha256 ([0-9a-f]{64})")
 _FRAGMENT = re.compile(rb"sealed by |by usucl, |usucl, sha256|, sha256 |sha256 [0-9a-f]{16}")
 _KEY = "seal"  # of the text, in JSON and in the metadata of safetensors
 _LONG = 200  # bytes of a name; most file systems take 255
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
+"""Name of this machine in the names of temporary files, which others may see over a network."""
+_WRITER = re.compile(r"\.(\d+)(?:@([A-Za-z0-9-]*))?\.(?:tmp|unfinished)$")
 _TAIL = 1 << 16  # bytes: a seal that is not in the header of safetensors stands at the end
 
 
@@ -56,14 +61,20 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a path beside ``path`` to write to; at the end the file there becomes ``path``.
 
     The earlier version stays until the new one is on disk, also if the body fails. If it need not
-    be ``durable``, a machine that goes down may leave a file that is not whole.
+    be ``durable``, a machine that goes down may leave a file that is not whole. What processes
+    that were killed have left of the same file is removed. What another call has yielded, as
+    ``path``, is written to as it is.
 
     Raises:
         OSError: the file cannot be written; names ``path``, and the earlier version is untouched.
     """
-    temporary = path.with_name(f".{short_name(path)}.{os.getpid()}.tmp")
+    if _writer_of(path) == os.getpid():
+        yield path
+        return
+    temporary = temporary_of(path)
     try:
         try:
+            remove_left_over(path.parent, path)
             yield temporary
             if durable:
                 with temporary.open("rb+") as file:
@@ -82,18 +93,43 @@ def short_name(path: Path) -> str:
     return path.name if len(name) <= _LONG else hashlib.sha256(name).hexdigest()
 
 
+def temporary_of(path: Path, suffix: str = "tmp") -> Path:
+    """Returns the path beside ``path`` at which this process writes what will be ``path``."""
+    return path.with_name(f".{short_name(path)}.{os.getpid()}@{HOST}.{suffix}")
+
+
 def is_left_over(temporary: Path) -> bool:
     """Returns whether the process that wrote a temporary file, by its name, has ended."""
-    number = temporary.name.split(".")[-2]
-    if not number.isdecimal():
+    writer = _writer_of(temporary)
+    if writer is None:
         return False
     try:
-        os.kill(int(number), 0)
+        os.kill(writer, 0)
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
         pass
     return False
+
+
+def _writer_of(path: Path) -> int | None:
+    """Returns the process of this machine that writes a temporary file; None if it is none."""
+    writer = _WRITER.search(path.name)
+    return None if writer is None or writer[2] not in (None, HOST) else int(writer[1])
+
+
+def remove_left_over(folder: Path, path: Path | None = None) -> None:
+    """Removes what ended processes left half-written in a folder, or of one path in it."""
+    name = "" if path is None else f"{glob.escape(short_name(path))}."
+    for suffix in ("tmp", "unfinished"):
+        for left in filter(is_left_over, folder.glob(f".{name}*.{suffix}")):
+            with contextlib.suppress(OSError):  # another process may remove it too
+                remove(left)
+
+
+def is_empty(folder: Path) -> bool:
+    """Returns whether a folder holds nothing but what ended processes left half-written."""
+    return all(is_left_over(path) for path in folder.iterdir())
 
 
 def size_in_words(size: float) -> str:

@@ -6,14 +6,21 @@ import contextlib
 import filecmp
 import itertools
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from usucl._files import DamagedFileError, is_left_over, read_json, remove, write_atomically
+from usucl._earlier import Earlier
+from usucl._files import (
+    DamagedFileError,
+    is_empty,
+    read_json,
+    remove,
+    remove_left_over,
+    write_atomically,
+)
 from usucl._tables import read_table, write_table
 from usucl.data import VideoCatalog, VideoEntry
 from usucl.data.catalog.identity import known_as, same_name
@@ -129,7 +136,7 @@ class RunFolder:
         A run whose checkpoint was lost is none of these if it holds a trained encoder or results.
         """
         results = (self.checkpoint, self.evaluation, self.embeddings, self.embedded, self.report)
-        if not (self.is_run and self.split.is_file()) or self.has_earlier:
+        if not self.is_run or self._earlier.exists:
             return False
         if any(path.exists() for path in results):
             return False
@@ -149,7 +156,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"out must be a folder, got the file {self.path}")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or is_empty(self.path):
             return
         if not self.is_run:
             raise FileExistsError(
@@ -174,35 +181,21 @@ class RunFolder:
             for entry in self._results:
                 remove(entry)
         elif self.is_run:
-            self._earlier.mkdir()
-            for entry in filter(os.path.lexists, self._results):
-                os.replace(entry, self._earlier / entry.name)
-            # The last, as a mark that everything is there.
-            write_atomically(self._earlier / self.config.name, self.config.read_bytes())
+            self._earlier.set_aside(self._results)
 
-    def recover(self) -> None:
+    def recover(self) -> bool:
         """Undoes what a process that was killed has left half-done.
 
         A run that was set aside comes back, unless the new one has a checkpoint, and half-written
         files are removed.
+
+        Returns:
+            Whether a run came back.
         """
         written = self.checkpoints, self.initial, self.bank, self.best, self.negatives
-        for folder in (self.path, *written, self._earlier):
-            for file in folder.glob(".*.tmp"):
-                if is_left_over(file):
-                    file.unlink(missing_ok=True)
-        shutil.rmtree(self._forgotten, ignore_errors=True)
-        if self.has_earlier:
-            if self.checkpoint.is_file():
-                self.forget_earlier()
-                return
-            for entry in self._results:
-                remove(entry)  # of the new run
-            os.replace(self._earlier / self.config.name, self.config)
-        if self._earlier.is_dir():
-            for entry in self._earlier.iterdir():
-                os.replace(entry, self.path / entry.name)
-            self._earlier.rmdir()
+        for folder in (self.path, *written, self._earlier.path):
+            remove_left_over(folder)
+        return self._earlier.recover(self._results, is_replaced=self.checkpoint.is_file())
 
     def discard(self) -> None:
         """Removes a run that has not begun to train, and the folder if nothing else is in it."""
@@ -213,22 +206,23 @@ class RunFolder:
 
     def forget_earlier(self) -> None:
         """Removes the run that was set aside, if there is one."""
-        if self._earlier.is_dir():
-            os.replace(self._earlier, self._forgotten)  # at once, so that no part comes back
-            shutil.rmtree(self._forgotten)
+        self._earlier.forget()
 
     @property
     def has_earlier(self) -> bool:
         """Whether a run is set aside, which comes back unless this one gets a checkpoint."""
-        return (self._earlier / self.config.name).is_file()
+        return self._earlier.is_whole
 
     @property
-    def _earlier(self) -> Path:
-        return self.path / ".earlier"
+    def recovered(self) -> RunFolder:
+        """The run that is here after :meth:`recover`, wherever it lies now; nothing is moved."""
+        if self.has_earlier and not self.checkpoint.is_file():
+            return RunFolder(self._earlier.path)
+        return self
 
     @property
-    def _forgotten(self) -> Path:
-        return self.path / ".forgotten"
+    def _earlier(self) -> Earlier:
+        return Earlier(self.config, ".earlier", ".forgotten")
 
     @property
     def _results(self) -> tuple[Path, ...]:

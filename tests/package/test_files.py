@@ -125,7 +125,27 @@ def test_what_a_killed_process_leaves_has_a_name_that_is_known(
     pieces = _files.pieces
     monkeypatch.setattr(_files, "pieces", lambda *args: listed(pieces(*args)))
     _tensors(tmp_path / "a.safetensors")
-    assert set(there) == {f".a.safetensors.{os.getpid()}.tmp"}
+    half = _files.temporary_of(tmp_path / "a.safetensors")
+    assert set(there) == {half.name}
+    there.clear()
+    with replacing(tmp_path / "a.safetensors") as temporary:
+        _tensors(temporary)
+    assert set(there) == {half.name, "a.safetensors"}
+
+
+def test_who_writes_a_file_again_removes_what_killed_processes_left_of_it(tmp_path: Path) -> None:
+    dead, here = 2**22 + 1, _files.HOST
+    gone = [f".a.json.{dead}.tmp", f".a.json.{dead}@{here}.tmp"]
+    kept = [f".a.json.{dead}@elsewhere.tmp", f".a.json.{os.getppid()}.tmp", ".a.json.mine.tmp"]
+    kept += [f".b.json.{dead}.tmp"]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_text("half")
+    _json(tmp_path / "a.json")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *kept}
+    assert not _files.is_empty(tmp_path)
+    for name in ("a.json", *kept[:3]):
+        (tmp_path / name).unlink()
+    assert _files.is_empty(tmp_path)
 
 
 def test_files_without_a_seal_are_read_as_they_are(tmp_path: Path) -> None:

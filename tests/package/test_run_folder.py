@@ -148,9 +148,10 @@ def test_an_earlier_run_comes_back_until_the_new_one_has_a_checkpoint(tmp_path: 
         if path != run.checkpoint and not path.suffix:
             path.mkdir()
     run.split.write_text("new")
-    run.recover()
+    assert run.recovered.split.read_text() == run.split.name  # of the earlier one
+    assert run.recover()
     assert content(run) == before
-    run.recover()
+    assert not run.recover()
     assert content(run) == before
 
     run.set_aside()
@@ -187,6 +188,7 @@ def test_a_kill_at_any_moment_loses_no_run(
                 finished = False
             else:
                 finished = True
+        assert not run.is_unfinished  # whichever it is, nothing replaces it unasked
         if step == "set_aside" and finished:
             run.split.write_text("new")
         run.recover()
@@ -232,11 +234,14 @@ def test_only_a_run_is_replaced(tmp_path: Path) -> None:
     run.check_free(overwrite=False)  # it is not there yet
     run.path.mkdir()
     run.check_free(overwrite=False)
+    (run.path / f".config.yaml.{2**22 + 1}.tmp").write_text("of a process that was killed")
+    run.check_free(overwrite=False)
     run.config.write_text("theme: dark\n")
     for overwrite in (False, True):
         with pytest.raises(FileExistsError, match="holds no run: choose another folder"):
             run.check_free(overwrite=overwrite)
     run.write_config("seed: 0\n")
+    run.encoder_weights.write_text("trained")
     with pytest.raises(FileExistsError, match="give overwrite=True to replace it, or resume=True"):
         run.check_free(overwrite=False)
     run.check_free(overwrite=True)
@@ -362,6 +367,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, s
     run = RunFolder(tmp_path / "run")
     run.initial.mkdir(parents=True)
     run.write_config("seed: 0\n")
+    assert run.is_unfinished  # killed before it had a split
     run.split.write_text("video_id,part\n")
     RunFolder(run.initial).encoder_weights.write_text("first")
     run.encoder_weights.write_text("first")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 PARTS = {
     "files": "damaged files of every kind that the package reads",
-    "faults": "one training, killed again and again and resumed",
+    "faults": "commands that are killed, or whose disks and files fail, and that go on",
     "operator": "hostile problems, compared with a float64 oracle",
     "scale": "a bank, a catalogue and a training of the greatest sizes that are promised",
 }

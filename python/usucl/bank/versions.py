@@ -13,12 +13,13 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from usucl._files import HOST
 
 try:
     import fcntl
@@ -26,7 +27,6 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 _KEPT = 3600  # seconds since it was changed that a file stays if locks do not tell
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:64]
 _OWNER = re.compile(r"\.(\d+)(@[A-Za-z0-9-]*)?\.tmp$")
 
 
@@ -80,7 +80,7 @@ def temporary(folder: Path) -> Path:
 
     Make and :func:`share` the file within :func:`publishing`.
     """
-    return folder / f".bank-{uuid.uuid4().hex[:8]}.{os.getpid()}@{_HOST}.tmp"
+    return folder / f".bank-{uuid.uuid4().hex[:8]}.{os.getpid()}@{HOST}.tmp"
 
 
 def remove_unused(folder: Path, paths: Iterable[Path]) -> None:
@@ -100,7 +100,7 @@ def remove_unused(folder: Path, paths: Iterable[Path]) -> None:
 def _owner_is_gone(path: Path) -> bool:
     """Returns whether the process that wrote a temporary file, which nobody locks, has ended."""
     owner = _OWNER.search(path.name)
-    if owner is None or (owner[2] and owner[2] != f"@{_HOST}"):
+    if owner is None or (owner[2] and owner[2] != f"@{HOST}"):
         return False
     if owner[2]:
         return True  # of this host, and it would be locked

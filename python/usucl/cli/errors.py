@@ -65,14 +65,26 @@ def reported(call: Callable[[], int | None], typed: Mapping[str, str], debug: bo
         return _complain(message + hint, debug, code=UNKNOWN_ERROR)
 
 
+class _SystemError(OSError):
+    """The system has refused something, such as a full disk; says what was kept besides."""
+
+
 @contextmanager
-def keeping(kept: Callable[[], str]) -> Iterator[None]:
-    """Lets the message of an interruption end with what was kept, and how to go on."""
+def keeping(kept: Callable[[], str], *others: type[Exception]) -> Iterator[None]:
+    """Lets the message of an interruption end with what was kept, and how to go on.
+
+    So does that of an error of the system, such as a full disk or a file that has vanished, and of
+    ``others``, whose own message does not say it.
+    """
     try:
         yield
     except (KeyboardInterrupt, _Terminated) as stop:
         stop.args = (kept(),)
         raise
+    except (OSError, *others) as error:
+        if isinstance(error, OSError) and error.errno is None:  # this package says what to do
+            raise
+        raise _SystemError(f"{error}; {kept()}") from error
 
 
 def _kept(stop: BaseException) -> str:

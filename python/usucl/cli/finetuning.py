@@ -79,8 +79,8 @@ def finetune(
             --print-config lists all names (default: no changes).
         seed: seed of every random draw (default: the preset's).
         overwrite: replace an earlier fine-tuning in the folder.
-        resume: go on with the fine-tuning in the folder: finished folds are kept. Needs neither RUN
-            nor DATA.
+        resume: go on with the fine-tuning in the folder, whose finished folds are kept, or start it
+            if there is none; needs neither RUN nor DATA to go on.
         print_config: print every option with its value and what it means, and stop; needs neither
             RUN nor DATA nor --out.
         no_report: write no report.
@@ -109,6 +109,7 @@ def finetune(
     assert out is not None
     from usucl import finetuning
     from usucl.cli import finished
+    from usucl.data import VideoError
     from usucl.finetuning.folder import FinetuneFolder
 
     folder = FinetuneFolder(out)
@@ -122,7 +123,7 @@ def finetune(
         done = f"{len(after)} fold{'s' * (len(after) != 1)}"
         return f"{done} finished in {out}; to go on: {again}"
 
-    with keeping(kept):
+    with keeping(kept, VideoError):
         result = finetuning.finetune(
             run=run,
             data=data,

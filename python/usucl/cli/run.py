@@ -247,7 +247,7 @@ def embed(
     from usucl import evaluation
     from usucl.run_folder import RunFolder
 
-    with keeping(lambda: "nothing was written; the same command starts again"):
+    with keeping(lambda: "to start again: the same command with --overwrite"):
         result = evaluation.embed(
             run=run,
             data=data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from usucl._files import write_atomically
+from usucl._files import is_empty, write_atomically
 from usucl._tables import write_table
 from usucl.comparison.design.subject import Subject
 from usucl.comparison.measurement.predictions import RESULT
@@ -49,7 +49,7 @@ class ComparisonFolder:
 
     def check_free(self) -> None:
         """Raises FileExistsError if the folder holds something else than a comparison."""
-        is_free = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        is_free = not self.path.exists() or (self.path.is_dir() and is_empty(self.path))
         if not (is_free or self.is_comparison):
             raise FileExistsError(
                 f"out must be a new folder or that of a comparison, got {self.path}"
@@ -67,5 +67,6 @@ class ComparisonFolder:
         """Writes what the runs have in common."""
         self.path.mkdir(parents=True, exist_ok=True)
         rows = [(e.id, e.group, e.fold, e.num_frames) for e in subject.catalog]
-        write_table(self.videos, VIDEOS, rows)
+        # The config first, which marks the folder: the same call goes on if this one is killed.
         write_atomically(self.config, (MARK + config).encode())
+        write_table(self.videos, VIDEOS, rows)

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from usucl._files import check_writable
+from usucl._files import check_writable, is_empty
 from usucl._progress import job, stage
 from usucl.embedding import EmbeddingFormat, Embeddings, check_format, embed_entries
 from usucl.models import load_encoder
@@ -113,7 +113,7 @@ def embed(
     out = RunFolder(run).embedded if out is None else Path(out)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"out must be a folder, got the file {out}")
-    if out.exists() and not overwrite and any(out.iterdir()):
+    if out.exists() and not overwrite and not is_empty(out):
         raise FileExistsError(f"out must be empty, got {out}; give overwrite=True to write into it")
     check_writable(out)
     catalog = RunFolder(run).scan(data, label=label, sweep=sweep, min_frames=min_frames)

@@ -79,7 +79,8 @@ def finetune(
             before its first fold is finished. Other files stay.
         resume: go on with the fine-tuning in ``out``, whose options replace ``preset``: giving
             another value than it has is an error. Finished folds are kept; the others begin again,
-            with the same random draws.
+            with the same random draws. Where ``out`` is missing or empty, a new one starts: the
+            same call starts it and goes on with it.
         seed: seed of every random draw; by default that of the preset.
         progress: show the progress on standard error.
         **overrides: fields of :class:`FinetuningConfig`.
@@ -89,7 +90,8 @@ def finetune(
 
     Raises:
         ValueError, TypeError: an option, the labels or the patients do not allow it; says why.
-        FileNotFoundError: ``run`` holds no encoder, or with ``resume``, ``out`` no fine-tuning.
+        FileNotFoundError: ``run`` holds no encoder, or with ``resume``, ``out`` no fine-tuning and
+            other files, or nothing and ``run`` or ``data`` is not given.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given, or
             it holds no fine-tuning.
         RuntimeError: this is one of several processes, the loss is not finite, or the ImageNet
@@ -116,8 +118,13 @@ def finetune(
     if resume:
         if overwrite:
             raise ValueError("resume and overwrite exclude each other, got both")
-        folder.recover()
+        resume = folder.is_there(may_start=run is not None and data is not None)
+    is_named = label is not None or resume
+    if resume:
         config = _continued(folder, overrides)
+        if folder.is_unfinished:
+            say(f"{folder.path} has no finished fold yet: it begins again", stderr=True)
+            resume = False
     else:
         config = read_config(preset, overrides)
         for name in ("run", "data"):
@@ -128,7 +135,7 @@ def finetune(
         raise FileNotFoundError(f"run must be a run folder, got {config.run}")
     encoder = first_encoder(config)
     given = {name: getattr(config, name) for name in ("patient_pattern", "sweep", "min_frames")}
-    is_named = label is not None or resume or config.label != FinetuningConfig.label
+    is_named = is_named or config.label != FinetuningConfig.label
     catalog = RunFolder(config.run).scan(
         config.data, label=config.label if is_named else None, **given
     )
@@ -151,8 +158,6 @@ def finetune(
 
 def _continued(folder: FinetuneFolder, overrides: Mapping[str, Any]) -> FinetuningConfig:
     """Returns the options of the fine-tuning in a folder, which those given may not change."""
-    if not folder.is_finetuning:
-        raise FileNotFoundError(f"out must hold a fine-tuning to resume, got {folder.path}")
     stored = read_config(folder.config, {})
     given = read_config(folder.config, overrides)
     for name in overrides:

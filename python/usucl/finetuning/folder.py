@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-from usucl._files import is_left_over, read_json, remove, write_atomically
+from usucl._earlier import Earlier
+from usucl._files import is_empty, read_json, remove, remove_left_over, write_atomically
+from usucl._terminal import say
 from usucl.run_folder import RunFolder
 
 MARK = "# usucl fine-tuning: overwrite replaces the results beside this file\n"
@@ -58,8 +58,8 @@ class FinetuneFolder:
     @property
     def is_unfinished(self) -> bool:
         """Whether this is a fine-tuning that ended before its first fold did."""
-        earlier = (self._earlier / self.config.name).is_file()
-        return self.is_finetuning and not earlier and not any(self.folds.glob(f"*/{FOLD}"))
+        finished = any(self.folds.glob(f"*/{FOLD}"))
+        return self.is_finetuning and not self._earlier.exists and not finished
 
     def check_free(self, *, overwrite: bool) -> None:
         """Checks that a new fine-tuning may be written here.
@@ -70,7 +70,7 @@ class FinetuneFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"out must be a folder, got the file {self.path}")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or is_empty(self.path):
             return
         if not self.is_finetuning:
             raise FileExistsError(
@@ -81,6 +81,26 @@ class FinetuneFolder:
                 f"{self.path} holds a fine-tuning: give overwrite=True to replace it, or "
                 "resume=True to continue it"
             )
+
+    def is_there(self, *, may_start: bool) -> bool:
+        """Returns whether there is a fine-tuning to go on with; where nothing is, one starts.
+
+        What a process that was killed has left half-done is undone first.
+
+        Args:
+            may_start: whether it is known what a new one would be of.
+
+        Raises:
+            FileNotFoundError: there is something else, or nothing and none may start.
+        """
+        if self.is_finetuning:
+            self.recover()
+            return True
+        is_free = not self.path.exists() or (self.path.is_dir() and is_empty(self.path))
+        if not (is_free and may_start):
+            raise FileNotFoundError(f"out must hold a fine-tuning to resume, got {self.path}")
+        say(f"{self.path} holds no fine-tuning yet: a new one starts", stderr=True)
+        return False
 
     def check_first_weights(self, digest: str) -> None:
         """Raises ValueError if a finished classifier began with weights of another digest."""
@@ -106,11 +126,7 @@ class FinetuneFolder:
             for entry in self._entries:
                 remove(entry)
         elif self.is_finetuning:
-            self._earlier.mkdir()
-            for entry in filter(os.path.lexists, self._entries):
-                os.replace(entry, self._earlier / entry.name)
-            # The last, as a mark that everything is there.
-            write_atomically(self._earlier / self.config.name, self.config.read_bytes())
+            self._earlier.set_aside(self._entries)
 
     def recover(self) -> None:
         """Undoes what a process that was killed has left half-done.
@@ -118,36 +134,18 @@ class FinetuneFolder:
         One that was set aside comes back, unless the new one has finished a fold; half-written
         files are removed.
         """
-        for folder in (self.path, self._earlier, self.final, *self.folds.glob("*")):
-            for file in folder.glob(".*.tmp"):
-                if is_left_over(file):
-                    file.unlink(missing_ok=True)
-        shutil.rmtree(self._forgotten, ignore_errors=True)
-        if not self._earlier.is_dir():
-            return
-        if (self._earlier / self.config.name).is_file():
-            if any(self.folds.glob(f"*/{FOLD}")):
-                self.forget_earlier()
-                return
-            for entry in self._entries:
-                remove(entry)
-        for entry in self._earlier.iterdir():
-            os.replace(entry, self.path / entry.name)
-        self._earlier.rmdir()
+        for folder in (self.path, self._earlier.path, self.final, *self.folds.glob("*")):
+            remove_left_over(folder)
+        is_replaced = any(self.folds.glob(f"*/{FOLD}"))
+        self._earlier.recover(self._entries, is_replaced=is_replaced)
 
     def forget_earlier(self) -> None:
         """Removes the fine-tuning that was set aside, if there is one."""
-        if self._earlier.is_dir():
-            os.replace(self._earlier, self._forgotten)  # at once, so that no part comes back
-            shutil.rmtree(self._forgotten)
+        self._earlier.forget()
 
     @property
-    def _earlier(self) -> Path:
-        return self.path / ".before"
-
-    @property
-    def _forgotten(self) -> Path:
-        return self.path / ".removed"
+    def _earlier(self) -> Earlier:
+        return Earlier(self.config, ".before", ".removed")
 
     @property
     def _entries(self) -> tuple[Path, ...]:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from usucl._files import DamagedFileError, read_tensors
+from usucl._files import DamagedFileError, is_empty, read_tensors
+from usucl._terminal import say
 from usucl.data import VideoCatalog
 from usucl.run_folder import RunFolder, different_videos
 from usucl.training.checkpoint import ADVICE, PARTS, read_checkpoint
@@ -32,6 +33,20 @@ class Position(NamedTuple):
     epochs: int
     batches: int | None  # None between two epochs
     steps: int
+
+
+def is_there(run: RunFolder) -> bool:
+    """Returns whether there is a run to go on with; where nothing is, a new one starts.
+
+    Raises:
+        FileNotFoundError: there is something else.
+    """
+    if run.is_run:
+        return True
+    if run.path.exists() and not (run.path.is_dir() and is_empty(run.path)):
+        raise FileNotFoundError(f"nothing to resume: {run.path} is not empty and holds no run")
+    say(f"{run.path} holds no run yet: a new one starts", stderr=True)
+    return False
 
 
 def continued(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:

@@ -178,15 +178,13 @@ def _prepared(
     run, moved = RunFolder(out), False
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other, got both")
-    if resume and not run.is_run:
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise FileNotFoundError(f"nothing to resume: {out} is not empty and holds no run")
-        say(f"{out} holds no run yet: a new one starts", stderr=True)
-        resume = False
-        config = configured(data, preset, overrides)
-    elif resume:
-        from usucl.training.resumption import continued, is_finished
+    if resume:
+        from usucl.training.resumption import continued, is_finished, is_there
 
+        if run.is_run and run.recover():
+            say(f"{out} has its earlier run back, as the one to replace it was killed", stderr=True)
+        resume = is_there(run)
+    if resume:
         config = continued(run, overrides)
         if data is not None:
             moved, config = config.data != _absolute(data), replace(config, data=_absolute(data))

@@ -23,6 +23,7 @@ from shell import stderr_line, write_video
 from usucl._environment import name_user
 from usucl._terminal import say, table, visible
 from usucl.cli import COMMANDS, main
+from usucl.cli.errors import keeping
 
 
 def run(monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]) -> int:
@@ -78,6 +79,22 @@ def test_every_error_is_one_line(
     assert run(monkeypatch, fail) == code
     line = stderr_line(capsys)
     assert said in line and len(line) < 1100
+
+
+def test_an_error_of_the_system_tells_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> None:
+        with keeping(lambda: "to go on: the same command", EOFError):
+            raise error
+
+    assert run(monkeypatch, lambda: fail(OSError(28, "No space left on device", "a/b"))) == 2
+    said = "[Errno 28] No space left on device: 'a/b'; to go on: the same command"
+    assert stderr_line(capsys) == f"usucl: error: {said}"
+    assert run(monkeypatch, lambda: fail(EOFError("a.mp4: cut"))) == 2
+    assert stderr_line(capsys) == "usucl: error: a.mp4: cut; to go on: the same command"
+    assert run(monkeypatch, lambda: fail(FileExistsError("a holds a bank"))) == 2
+    assert stderr_line(capsys) == "usucl: error: a holds a bank"
 
 
 def test_sigterm_ends_a_command_with_143(

@@ -6,8 +6,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,9 @@ import pytest
 import torch
 from runs import BACKBONE, make_data
 
-from tests.soak.faults.training import differences
+from tests.soak.faults.differences import differences
 from usucl._files import read_json, read_tensors
+from usucl.cli import main
 from usucl.data import VideoError
 from usucl.models import load_encoder
 from usucl.run_folder import RunFolder
@@ -202,6 +201,26 @@ def test_resume_starts_a_run_where_there_is_none(
         train(data=videos, out=tmp_path / "run", resume=True, **first, seed=1)
 
 
+def test_a_run_that_was_being_replaced_comes_back(
+    videos: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new one is killed before its first checkpoint; a dry run knows it, and moves nothing."""
+    run = RunFolder(shutil.copytree(whole, tmp_path / "run"))
+    run.set_aside()
+    run.write_config("seed: 9\n")
+    there = sorted(path.name for path in run.path.iterdir())
+    words = ["train", str(videos), "--out", str(run.path), "--resume"]
+    assert main([*words, "--dry-run", "--no-measure"]) == 0
+    assert "6 are done, 0 are left" in capsys.readouterr().out
+    assert sorted(path.name for path in run.path.iterdir()) == there
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "has its earlier run back" in said and "is finished" in said
+    assert differences(run.path, whole) == []
+    assert main([*words[:3], str(tmp_path / "new"), *words[4:], "--dry-run", "--no-measure"]) == 0
+    assert "holds no run yet: a new one starts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "seconds", "steps"),
     [
@@ -261,23 +280,6 @@ def test_the_best_encoder_is_kept(whole: Path, tmp_path: Path) -> None:
     assert saved == [True, False, False, False, True]
     assert read_json(run.best_facts) == {"metric": "probe", "value": 0.6, "step": 1}
     load_encoder(run.best)
-
-
-def test_killed_runs_end_as_if_they_had_not_been(tmp_path: Path) -> None:
-    """Two of the kills of ``python -m tests.soak faults``."""
-    root = Path(__file__).parents[3]
-    words = ["-m", "tests.soak", "faults", "--kills", "2", "--epochs", "2", "--steps", "4"]
-    done = subprocess.run(
-        [sys.executable, *words, "--folder", tmp_path],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": f"{root / 'python'}:{root}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("kill ") == 2
 
 
 def test_weights_in_float64_are_not_rounded_when_they_are_restored() -> None:

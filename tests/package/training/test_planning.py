@@ -116,10 +116,7 @@ def test_impossible_dry_runs_are_refused(
         (["train", "--dry-run"], "DATA is required"),
         ([*dry, "--plot", str(tmp_path / "a.txt")], "--plot must be a name that ends in .png"),
         ([*dry, "--resume"], "--out must be given with --resume"),
-        (
-            [*dry, "--resume", "--out", str(tmp_path / "x")],
-            "nothing to resume",
-        ),
+        ([*dry, "--resume", "--out", str(videos)], "nothing to resume"),
         (["train", str(videos), "--out", "x", "--no-measure"], "--no-measure must be given with"),
         ([*dry, "--set", "sampling.positives=0"], "sampling.positives must be in [1, 1024]"),
         ([*dry, "--set", "sampling.guard=2"], "sampling.guard must be in [-1, 1], got 2"),

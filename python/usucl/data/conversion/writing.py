@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from usucl._files import DamagedFileError, is_left_over, short_name
+from usucl._files import DamagedFileError, remove_left_over, temporary_of
 from usucl.data.catalog.entry import VideoEntry
 from usucl.data.store.frames import resized_size
 from usucl.data.video import Video, VideoError
@@ -96,10 +94,8 @@ class FolderWriter(Writer):
     def write(self, path: Path, video: Video, frames: Frames) -> None:
         """Writes the images to a hidden folder, which is renamed in the end."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f".{glob.escape(short_name(path))}.*.unfinished"):
-            if is_left_over(old):
-                shutil.rmtree(old, ignore_errors=True)
-        unfinished = path.with_name(f".{short_name(path)}.{os.getpid()}.unfinished")
+        remove_left_over(path.parent, path)
+        unfinished = temporary_of(path, "unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
@@ -158,9 +154,6 @@ class StoreWriter(Writer):
     def write(self, path: Path, video: Video, frames: Frames) -> None:
         """Writes a hidden file, which is renamed in the end."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f".{glob.escape(short_name(path))}.*.tmp"):
-            if is_left_over(old):
-                old.unlink(missing_ok=True)
         write_stored(path, frames, video, notes={"options": dict(self.options)})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from usucl._files import remove
+from usucl._files import remove, remove_left_over, temporary_of
 from usucl.data.catalog.tables.columns import ABOUT_VIDEOS
 from usucl.data.recipes.blues import BLUES
 from usucl.data.recipes.butterfly import BUTTERFLY
@@ -102,7 +102,8 @@ def prepare(
             raise ValueError(f"sweeps must be made of clips, got none that go together in {source}")
         found = _only(found, {part for parts in joined.values() for part in parts})
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    remove_left_over(out.parent, out)
+    unfinished = temporary_of(out)
     try:
         unfinished.mkdir()
         write(unfinished, chosen, found, joined, copy=copy)

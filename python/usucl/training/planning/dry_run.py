@@ -16,6 +16,7 @@ from usucl.data.sampling.curriculum import Window
 from usucl.run_folder import RunFolder
 from usucl.training.config import TrainingConfig
 from usucl.training.planning.needs import Needs
+from usucl.training.resumption import continued, is_there
 from usucl.training.run import configured, scanned, split, with_flags
 
 MOST_STAGES = 12  # of a curriculum whose windows change with every epoch
@@ -205,7 +206,8 @@ def plan(
         data: folder of videos.
         out: the run folder, if it is to be checked that the run may be written there.
         preset, overwrite, held_out, seed, progress: see :func:`usucl.train`.
-        resume: plan what is left of the run in ``out``, with its own options.
+        resume: plan what is left of the run in ``out``, with its own options, or a new one where
+            there is none.
         measure: do a few steps, to know what they take of time and memory. They are thrown away;
             only their frames are decoded. Otherwise nothing is trained or decoded.
         **overrides: see :func:`usucl.train`.
@@ -213,19 +215,21 @@ def plan(
     Raises:
         ValueError, TypeError: an option is wrong, or does not go with the others or the videos.
         FileExistsError: ``out`` is not free.
-        FileNotFoundError: ``resume`` is given, and there is nothing to resume.
+        FileNotFoundError: ``resume`` is given, and ``out`` holds something else than a run that can
+            go on.
 
     Warns:
         UserWarning: see :func:`usucl.train`.
     """
     overrides, done = with_flags(overrides, held_out, seed), 0
-    if resume:
-        if out is None or overwrite:
-            given = "overwrite" if overwrite else "no out"
-            raise ValueError(f"resume must be given with out and without overwrite, got {given}")
-        run = RunFolder(out)
+    if resume and (out is None or overwrite):
+        given = "overwrite" if overwrite else "no out"
+        raise ValueError(f"resume must be given with out and without overwrite, got {given}")
+    if resume and out is not None and is_there(run := RunFolder(out).recovered):
         config, done = _resumed(run, data, overrides)
-        training, rest = run.stored_split(scanned(config))
+        catalog = scanned(config)
+        begins = run.is_unfinished
+        training, rest = split(catalog, config) if begins else run.stored_split(catalog)
     else:
         config = configured(data, preset, overrides)
         if out is not None:
@@ -250,7 +254,6 @@ def _resumed(
 ) -> tuple[TrainingConfig, int]:
     """Returns the options of a run that goes on, and how often its weights have changed."""
     from usucl.training.checkpoint import read_checkpoint
-    from usucl.training.resumption import continued
 
     config = continued(run, overrides)
     if data is not None:
