@@ -46,6 +46,17 @@ def test_the_oldest_torch_is_one_everywhere() -> None:
     assert f'"torch>={oldest}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+def test_the_lock_holds_the_constraints() -> None:
+    """What `make lock` would change at once; platforms that have no constraints are left out."""
+
+    def pins(file: str) -> set[str]:
+        return set(re.findall(r"^[\w.-]+==[^\s;]+", (ROOT / file).read_text(), re.M))
+
+    locked, pinned = pins("requirements.lock"), pins("constraints.txt")
+    names = {pin.partition("==")[0] for pin in pinned}
+    assert {pin for pin in locked if pin.partition("==")[0] in names} == pinned
+
+
 def test_hooks_run_what_the_makefile_runs() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -106,7 +106,8 @@ def _training() -> None:
 
     data = write_phantom("videos", videos=16, frames=12, image_size=48)
     small = {"backbone": "resnet10", "image_size": 32, "dim": 8, "videos": 8, "frames": 4}
-    run = usucl.train(data=data, out="run", epochs=2, steps_per_epoch=2, progress=False, **small)
+    few = {"epochs": 2, "steps_per_epoch": 2, "num_workers": 0}
+    run = usucl.train(data=data, out="run", progress=False, **small, **few)
     encoder = usucl.load_encoder(run)
     assert encoder(encoder.preprocess(next(data.rglob("*.png")))).shape == (1, 8)
 

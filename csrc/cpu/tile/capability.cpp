@@ -16,7 +16,7 @@ namespace {
 // Whether it is faster on this machine than lower ones. On an Emerald Rapids, two threads of the
 // loss with nomination by AVX512-BF16 reached 30 to 39 % of the peak of multiply-adds: Intel's
 // processors are slow at this instruction and have AMX instead. Only AMD's get it by default.
-bool worthwhile_here(Capability capability) {
+bool worthwhile_here([[maybe_unused]] Capability capability) {
 #if defined(__x86_64__)
   if (capability == Capability::kAvx512Bf16) return __builtin_cpu_is("amd");
 #endif
@@ -36,10 +36,11 @@ Capability choose() {
       "portable, and run on this machine, got '" + wish + "'");
 }
 
+#if defined(__x86_64__)
 // Whether bfloat16 tile registers exist and this process may use them: Linux grants them, with
 // memory to save them in, on request; the permission then holds for all threads.
 bool amx_is_lent() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;  // leaf 7, edx
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   unsigned a, b, c, d;
@@ -49,6 +50,7 @@ bool amx_is_lent() {
   return false;
 #endif
 }
+#endif
 
 }  // namespace
 
