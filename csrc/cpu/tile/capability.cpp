@@ -4,8 +4,10 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -37,6 +39,17 @@ Capability choose() {
 }
 
 #if defined(__x86_64__)
+// By cpuid, as __builtin_cpu_supports of Clang 14 knows neither name.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+bool has_avx512_bf16() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & bit_AVX512BF16) != 0;
+}
+
 // Whether bfloat16 tile registers exist and this process may use them: Linux grants them, with
 // memory to save them in, on request; the permission then holds for all threads.
 bool amx_is_lent() {
@@ -72,10 +85,9 @@ const char* name(Capability capability) {
 bool runs_here(Capability capability) {
 #if defined(__x86_64__)
   if (capability != Capability::kPortable) {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("f16c");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f");
-    const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    const bool avx512_bf16 = avx512 && has_avx512_bf16();
     switch (capability) {
       case Capability::kAmx:
         return avx512_bf16 && amx_is_lent();
