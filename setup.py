@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -24,13 +25,13 @@ try:
     import torch
 except ImportError:
     sys.exit(
-        "usucl needs torch to build. Install torch, pybind11 and ninja first, then run "
-        "'python -m pip install --no-build-isolation -e .'"
+        "usucl needs torch to build: leave out --no-build-isolation, or first run "
+        "pip install torch 'setuptools>=77' ninja 'pybind11>=3' numpy"
     )
 
 ROOT = Path(__file__).parent.resolve()
 PORTABLE_ARCHS = ("8.0", "9.0", "12.0")
-TORCH_TARGET = "0x020b000000000000"  # LibTorch stable ABI of 2.11: serves 2.11 and later
+OLDEST_GCC = 11  # knows the instructions of AMX
 BYTES_PER_JOB = 2 << 30
 
 
@@ -41,6 +42,38 @@ def run(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout + done.stderr
+
+
+def constant(pattern: str, file: str) -> tuple[str, ...]:
+    """Returns what a pattern's groups match in a file of usucl_ext, which cannot be imported."""
+    found = re.search(pattern, (ROOT / "usucl_ext" / file).read_text(encoding="utf-8"))
+    assert found is not None, (pattern, file)
+    return found.groups()
+
+
+def check_torch(oldest: tuple[int, ...]) -> None:
+    release = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if release < oldest:
+        wanted = ".".join(map(str, oldest))
+        sys.exit(f"usucl needs torch {wanted} or newer to build, got {torch.__version__}")
+
+
+def check_compiler() -> None:
+    """Ends with a sentence where the C++ files cannot be compiled."""
+    if os.name == "nt":
+        sys.exit("usucl is built on Linux, got Windows: use the Windows Subsystem for Linux")
+    cxx = os.environ.get("CXX", "c++")
+    if shutil.which(cxx.split()[0]) is None:
+        sys.exit(f"usucl needs a C++ compiler: {cxx} not found (install g++, or set CXX)")
+    macros = run(*cxx.split(), "-dM", "-E", "-x", "c++", os.devnull)
+    gcc = re.search(r"__GNUC__ (\d+)", macros)
+    if gcc and "__clang__" not in macros and int(gcc[1]) < OLDEST_GCC:
+        sys.exit(
+            f"usucl needs GCC {OLDEST_GCC} or newer, or Clang: {cxx} is GCC {gcc[1]} (set CXX)"
+        )
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        sys.exit(f"usucl needs the headers of Python: {header} not found (install python3-dev)")
 
 
 def find_cuda_home() -> Path | None:
@@ -113,6 +146,10 @@ def sources(*patterns: str) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in sorted(paths)]
 
 
+oldest = tuple(int(n) for n in constant(r"OLDEST_TORCH = \((\d+), (\d+)\)", "_requirements.py"))
+check_torch(oldest)
+# The LibTorch stable ABI of the oldest torch serves that and later ones.
+TORCH_TARGET = "0x{:02x}{:02x}000000000000".format(*oldest)
 cuda_home = find_cuda_home()
 absent = cuda_absent_reason(cuda_home)
 archs = ""
@@ -150,6 +187,7 @@ cxx = [
     "-Wextra",
     "-Wno-unused-parameter",
     f"-fmacro-prefix-map={ROOT}/=",
+    f"-fmacro-prefix-map={Path(torch.__file__).parent}/=",
 ]
 # No path here: nvcc splits such an option at commas and hands it to a shell unquoted.
 nvcc = ["-O3", "-fmad=false", "--expt-relaxed-constexpr"]
@@ -186,10 +224,15 @@ if not absent:
 print(f"usucl: python {platform.python_version()}, torch {torch.__version__}")
 print(f"usucl: CUDA library: {'not built: ' + absent if absent else f'{cuda_home}, {archs}'}")
 
-version = re.search(r'__version__ = "(.+)"', (ROOT / "usucl_ext" / "__init__.py").read_text())
-assert version is not None
+
+class Build(BuildExtension):
+    def run(self) -> None:
+        check_compiler()
+        super().run()
+
+
 setup(
-    version=version.group(1),
+    version=constant(r'__version__ = "(.+)"', "__init__.py")[0],
     packages=["usucl_ext", *find_namespace_packages("python", include=["usucl*"])],
     package_dir={"usucl": "python/usucl"},
     package_data={
@@ -203,5 +246,5 @@ setup(
         ],
     },
     ext_modules=extensions,
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_ext": Build},
 )

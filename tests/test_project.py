@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import usucl_ext
+from usucl_ext._requirements import OLDEST_TORCH
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,6 +36,25 @@ def test_the_citation_names_the_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == usucl_ext.__version__
     assert citation["license"] == "Apache-2.0"
+
+
+def test_the_oldest_torch_is_one_everywhere() -> None:
+    oldest = ".".join(map(str, OLDEST_TORCH))
+    for file in ("pyproject.toml", "README.md", "docs/start.md"):
+        named = re.findall(r"torch>=([\d.]*\d)", (ROOT / file).read_text(encoding="utf-8"))
+        assert set(named) <= {oldest}, file
+    assert f'"torch>={oldest}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_lock_holds_the_constraints() -> None:
+    """What `make lock` would change at once; platforms that have no constraints are left out."""
+
+    def pins(file: str) -> set[str]:
+        return set(re.findall(r"^[\w.-]+==[^\s;]+", (ROOT / file).read_text(), re.M))
+
+    locked, pinned = pins("requirements.lock"), pins("constraints.txt")
+    names = {pin.partition("==")[0] for pin in pinned}
+    assert {pin for pin in locked if pin.partition("==")[0] in names} == pinned
 
 
 def test_hooks_run_what_the_makefile_runs() -> None:

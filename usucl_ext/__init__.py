@@ -1,5 +1,6 @@
 """USUCL's fused hard-negative contrastive loss for PyTorch."""
 
+from . import _requirements as _requirements  # first: says what to install where torch is not
 from . import reference
 from ._library import build_info
 from ._types import Frames, Selection

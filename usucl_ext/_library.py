@@ -26,10 +26,13 @@ def _load_cpu() -> tuple[ModuleType | None, str | None]:
     try:
         from . import _C
     except ImportError as error:
-        if _built("_C") is None:
-            where = "python -m pip install --no-build-isolation -e ."
-            return None, f"usucl_ext._C is not in {_PACKAGE.name}: build it with '{where}'"
-        return None, f"usucl_ext._C could not be loaded: {error}"
+        if _built("_C") is not None:
+            return None, f"usucl_ext._C could not be loaded: {error}"
+        missing = f"usucl_ext._C for Python {platform.python_version()} is not in {_PACKAGE}"
+        if (_PACKAGE.parent / "setup.py").is_file():
+            build = "python -m pip install --no-build-isolation -e ."
+            return None, f"{missing}: build it with '{build}', or leave this folder of sources"
+        return None, f"{missing}: install usucl again with the pip of this Python"
     return _C, None
 
 
@@ -44,6 +47,12 @@ def _load_cuda(built: ModuleType | None) -> tuple[ModuleType | None, str | None]
         return None, f"usucl_ext._C_cuda is not in {_PACKAGE.name}"
     if torch.version.cuda is None:
         return None, "this PyTorch is built without CUDA"
+    ours, theirs = (str(cuda).split(".")[0] for cuda in (facts["cuda"], torch.version.cuda))
+    if ours != theirs:
+        return None, (
+            f"usucl is built for CUDA {ours}, this PyTorch for CUDA {torch.version.cuda}: install "
+            f"a PyTorch for CUDA {ours}, or build usucl with a toolkit of CUDA {theirs}"
+        )
     try:
         from . import _C_cuda
     except ImportError as error:

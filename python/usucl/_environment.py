@@ -138,6 +138,8 @@ def advice(error: ImportError) -> str | None:
     """Returns what is not installed and how to install it; None if the cause is another."""
     found = re.search(r"^(?:No module named|import of) '?([\w.]+)", str(error))
     module = (error.name or (found[1] if found else "")).partition(".")[0]
+    if module == "torch":
+        return "torch, which is not installed: pip install torch"
     for extra, modules in _EXTRAS.items():
         if module in modules:
             return f"{module}, which is not installed: pip install 'usucl[{extra}]'"

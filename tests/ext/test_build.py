@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
 import usucl_ext
-from usucl_ext import ops
+from usucl_ext import _library, ops
 
 _BLOCK = """
 import sys
@@ -126,6 +128,71 @@ def test_works_without_the_binary() -> None:
             raise AssertionError("impl='native' did not raise")
         """,
     )
+
+
+@pytest.mark.parametrize(
+    ("torch_here", "told"),
+    [
+        ("", "usucl needs torch, which is not installed: pip install torch"),
+        (
+            "2.10.1+cpu",
+            "usucl needs torch 2.11 or newer, got 2.10.1+cpu: pip install 'torch>=2.11'",
+        ),
+    ],
+    ids=["absent", "old"],
+)
+def test_importing_says_which_torch_to_install(torch_here: str, told: str) -> None:
+    out = python(
+        f"""
+        import sys
+        import types
+
+        class Hidden:
+            def find_spec(self, name, path=None, target=None):
+                if name == "torch":
+                    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+        if {torch_here!r}:
+            sys.modules["torch"] = types.SimpleNamespace(__version__={torch_here!r})
+        else:
+            sys.meta_path.insert(0, Hidden())
+        try:
+            import usucl_ext
+        except ImportError as error:
+            print(error)
+        from usucl.cli import main
+        print(main(["bank", "info", "."]))
+        """
+    )
+    assert out == f"{told}\n2\n"
+
+
+def test_cuda_of_another_major_version_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = types.SimpleNamespace(build_info=lambda: {"cuda_built": True, "cuda": "13.0"})
+    monkeypatch.setattr(_library, "_built", lambda name: Path(name))
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    library, reason = _library._load_cuda(built)  # type: ignore[arg-type]
+    assert library is None and reason is not None
+    assert re.fullmatch(
+        "usucl is built for CUDA 13, this PyTorch for CUDA 12.6: install a PyTorch for CUDA 13, "
+        "or build usucl with a toolkit of CUDA 12",
+        reason,
+    )
+
+
+def test_a_folder_without_binaries_says_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_library, "_PACKAGE", tmp_path / "usucl_ext")
+    monkeypatch.setitem(sys.modules, "usucl_ext._C", None)  # importing it fails
+    monkeypatch.delattr(usucl_ext, "_C", raising=False)
+    for remedy in ("install usucl again with the pip of this Python", "build it with"):
+        module, reason = _library._load_cpu()
+        assert module is None and reason is not None
+        assert str(tmp_path) in reason and remedy in reason
+        (tmp_path / "setup.py").touch()
 
 
 def test_importing_says_nothing() -> None:

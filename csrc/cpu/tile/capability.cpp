@@ -4,8 +4,10 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -16,7 +18,7 @@ namespace {
 // Whether it is faster on this machine than lower ones. On an Emerald Rapids, two threads of the
 // loss with nomination by AVX512-BF16 reached 30 to 39 % of the peak of multiply-adds: Intel's
 // processors are slow at this instruction and have AMX instead. Only AMD's get it by default.
-bool worthwhile_here(Capability capability) {
+bool worthwhile_here([[maybe_unused]] Capability capability) {
 #if defined(__x86_64__)
   if (capability == Capability::kAvx512Bf16) return __builtin_cpu_is("amd");
 #endif
@@ -36,10 +38,22 @@ Capability choose() {
       "portable, and run on this machine, got '" + wish + "'");
 }
 
+#if defined(__x86_64__)
+// By cpuid, as __builtin_cpu_supports of Clang 14 knows neither name.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+bool has_avx512_bf16() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & bit_AVX512BF16) != 0;
+}
+
 // Whether bfloat16 tile registers exist and this process may use them: Linux grants them, with
 // memory to save them in, on request; the permission then holds for all threads.
 bool amx_is_lent() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;  // leaf 7, edx
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   unsigned a, b, c, d;
@@ -49,6 +63,7 @@ bool amx_is_lent() {
   return false;
 #endif
 }
+#endif
 
 }  // namespace
 
@@ -70,10 +85,9 @@ const char* name(Capability capability) {
 bool runs_here(Capability capability) {
 #if defined(__x86_64__)
   if (capability != Capability::kPortable) {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("f16c");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f");
-    const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    const bool avx512_bf16 = avx512 && has_avx512_bf16();
     switch (capability) {
       case Capability::kAmx:
         return avx512_bf16 && amx_is_lent();

@@ -23,6 +23,7 @@ PACKAGES = (
     "pylibjpeg-libjpeg",
     "pylibjpeg-openjpeg",
     "pylibjpeg-rle",
+    "timm",
     "numpy",
     "faiss-cpu",
     "faiss-gpu",
@@ -91,8 +92,22 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("built with", f"torch {versions['built_with_torch']}, {versions['compiler']}"),
         ("Python", versions["python"]),
         ("torch", torch),
-        *((name, versions[name] or "absent: not installed") for name in PACKAGES),
+        *((name, versions[name] or _absent("not installed")) for name in PACKAGES),
+        ("FAISS", _faiss(versions["faiss-cpu"], versions["faiss-gpu"], facts["cuda_device"])),
     ]
+
+
+def _faiss(cpu: str | None, gpu: str | None, has_device: bool) -> str:
+    """Returns where a bank's FAISS searches run, and what would change that."""
+    if cpu and gpu:
+        return "unsure: faiss-cpu and faiss-gpu hold the same module, so uninstall one of them"
+    if gpu:
+        return "on the GPU, for a bank on it" if has_device else "on the CPU: no GPU is here"
+    if has_device:
+        replaced = "pip uninstall faiss-cpu, then " if cpu else ""
+        where = "on the CPU" if cpu else _absent("not installed")
+        return f"{where}; for searches on the GPU {replaced}pip install 'usucl[faiss-gpu]'"
+    return "on the CPU" if cpu else _absent("pip install 'usucl[faiss]'")
 
 
 def _absent(reason: str) -> str:
