@@ -67,9 +67,10 @@ docs: build
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "build/docs/index.html"
 
-# The commit is built, not what else lies here. The same commit, compiler and constraints give the same
-# bytes: times are the commit's, and names that nvcc makes up are stripped. What torch brings stays
-# outside of a wheel: the libraries of torch and of CUDA are loaded by the time that usucl_ext is.
+# The commit is built, not what else lies here. The same commit, folder, compilers and lock give the same
+# bytes: times are the commit's, names of temporary files are stripped, and nvcc's names of what is local
+# to a file depend on its path. What torch brings stays outside of a wheel: the libraries of torch and of
+# CUDA are loaded by the time that usucl_ext is.
 PYTHONS ?= $(PYTHON)
 RELEASE := build/release/bin
 dist: $(RELEASE)/uv
@@ -83,7 +84,7 @@ dist: $(RELEASE)/uv
 	  name=$$(ls build/dist/sources); \
 	  tar --sort=name --mtime=@$$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner \
 	    --mode=u=rwX,go=rX -c -C build/dist/sources $$name | gzip -9n > dist/$$name.tar.gz; \
-	  for python in $(PYTHONS); do $$build --wheel --python $$python dist/$$name.tar.gz; done; \
+	  for python in $(PYTHONS); do $$build --wheel --python $$python build/dist/sources/$$name; done; \
 	  PATH="$(abspath $(RELEASE)):$$PATH" auditwheel repair --strip --wheel-dir dist \
 	    --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libcudart*' build/dist/*.whl
 	@ls -l dist
