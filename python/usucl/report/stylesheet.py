@@ -153,10 +153,12 @@ figcaption b { color: var(--ink); }
   .drawing { max-height: 262mm; object-fit: contain; }  /* what is higher than a page fits one */
   img, tr, li, dd, pre, .card, .alert, figure { break-inside: avoid; }
   pre.columns { break-inside: auto; }
+  tbody tr:first-child, tr:nth-child(2) { break-before: avoid; }
+  table:not(:has(tbody tr:nth-child(7))) { break-inside: avoid; }
   table { font-size: 8.5pt; } td small { font-size: 7.5pt; }
   tr > :first-child { position: static; }
   .card, pre { border: 1px solid var(--rule); }
-  p:has(+ pre, + .wide, + .drawing) { break-after: avoid; }
+  p:has(+ pre, + .wide, + .hint, + .drawing) { break-after: avoid; }
   .cards { grid-template-columns: repeat(3, 1fr); gap: 10px; }
   .cards:has(> :nth-child(4)) { grid-template-columns: 1fr 1fr; }
   details::details-content { content-visibility: visible; display: block; }
