@@ -54,6 +54,7 @@ WIDTH, NARROW = 9.6, 3.35
 """Widths of a picture on a screen and on a phone, in inches of 100 px on the page."""
 
 LONGEST_TEXT = 1000  # letters; a longer one is cut in the middle
+_PARTS = re.compile(r"[_\-/.·]*(?:[^\s_\-/.·]|(?<=\d)\.(?=\d))*[_\-/.·]*\s*")
 
 
 @contextmanager
@@ -137,10 +138,11 @@ def drawable(text: str) -> str:
 def wrapped(text: str, points: float, inches: float) -> list[str]:
     """Returns the lines of :func:`drawable` text that fit a width, in letters of a size.
 
-    Lines end after a space, a stroke or the like if there is one, otherwise anywhere.
+    Lines end after a space, a stroke or the like if there is one, otherwise anywhere; the point of
+    a number is none.
     """
     lines = [""]
-    for part in re.findall(r"[_\-/.·]*[^\s_\-/.·]*[_\-/.·]*\s*", drawable(text)):
+    for part in _PARTS.findall(drawable(text)):
         if lines[-1] and width_of(lines[-1] + part.rstrip(), points) > inches:
             lines.append("")
         for letter in part:

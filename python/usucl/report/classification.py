@@ -46,7 +46,7 @@ def _card(figures: Figures, name: str, level: str, result: Finetuning) -> str:
         under.append(f"over {count(mean.folds, 'fold')}: {mean.mean:.2f}{spread}")
     rows = "".join(f"<li>{escape(text)}</li>" for text in under)
     return (
-        f'<div class="card"><h3>{escape(title)}</h3><div class="unit">{escape(unit)}</div>'
+        f'<div class="card"><h2>{escape(title)}</h2><div class="unit">{escape(unit)}</div>'
         f"<b>{number(e.value)} <small>{interval(e)}</small></b><ul>{rows}</ul></div>"
     )
 
@@ -80,18 +80,19 @@ def tables(result: Finetuning, subjects: Subjects) -> str:
         if all(name in of.overall for _, of in columns)  # earlier versions had fewer figures
     ]
     rows.append([f"{subjects.noun.capitalize()}s", *(plain(of.patients) for _, of in columns)])
-    parts = [table(["", *(title for title, _ in columns)], rows)]
+    parts = [table("All figures", ["", *(title for title, _ in columns)], rows)]
     for level, of in result.figures.items():
         rows = [
             [
-                Html(f"<td>{isolated(name)}</td>"),
+                isolated(name),
                 plain(of.patients_per_class[name]),
                 *(_cell(of.per_class[name][figure]) for figure in PER_CLASS),
             ]
             for name in result.classes
         ]
         head = ["class", f"{subjects.noun}s", *PER_CLASS.values()]
-        parts += [heading(f"Each class against the rest, per {level}"), table(head, rows)]
+        title = f"Each class against the rest, per {level}"
+        parts += [heading(title), table(title, head, rows)]
     notes = {
         subjects.told(e.note)
         for _, of in columns

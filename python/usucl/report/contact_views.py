@@ -50,15 +50,18 @@ def as_html(sheet: ContactSheet) -> str:
     """Returns the sheet as pictures with captions, which a narrow page stacks."""
     style = "row" if sheet.with_intra else "row plain"
     rows = []
-    for row in sheet.rows:
+    for i, row in enumerate(sheet.rows, 1):
         groups = []
         for group in _groups(sheet):
             tiles = "".join(_html(row, tile) for tile in group.tiles(row)) or "no other"
             groups.append(
-                f'<div class="group {group.kind}"><h4>{group.title}</h4>'
+                f'<div class="group {group.kind}"><p class="kind">{group.title}</p>'
                 f'<div class="tiles">{tiles}</div></div>'
             )
-        rows.append(f'<div class="{style}">{"".join(groups)}</div>')
+        name = f"Anchor {i} of {len(sheet.rows)}"
+        rows.append(
+            f'<div class="{style}" role="group" aria-label="{name}">{"".join(groups)}</div>'
+        )
     return f'<div class="sheet">{"".join(rows)}</div>'
 
 

@@ -173,9 +173,9 @@ def how_to_use(record: RunRecord) -> str:
     )
     return lines(
         paragraph("Replace the paths where this page is no longer beside its run."),
-        code(usage(record.folder.path)),
+        code(usage(record.folder.path), "Python"),
         paragraph("In the shell: embeddings of all frames, a bank to search, other data."),
-        code(commands),
+        code(commands, "Commands"),
     )
 
 

@@ -224,7 +224,8 @@ def _training(folder: FinetuneFolder, result: Finetuning) -> str:
         for f in result.folds
     ]
     head = ["fold", "videos trained on", "validation", "test", "epochs", "epoch kept"]
-    return lines(picture(drawing, "Learning curves"), paragraph(words, "note"), table(head, rows))
+    folds = table("Folds", head, rows)
+    return lines(picture(drawing, "Learning curves"), paragraph(words, "note"), folds)
 
 
 def _history(folder: FinetuneFolder) -> dict[str, dict[str, FloatArray]]:
@@ -285,14 +286,14 @@ def _data(folder: FinetuneFolder, result: Finetuning, subjects: Subjects) -> str
             cells = [sum(row["fold"] == fold for row in of) for fold in folds]
             title = isolated(name) if name else Html("frames of several classes")
             patients = len({row["group"] for row in of})
-            rows.append([Html(f"<td>{title}</td>"), *map(plain, (len(of), patients, *cells))])
+            rows.append([title, *map(plain, (len(of), patients, *cells))])
     head = ["class", "videos", f"{subjects.noun}s", *(f"fold {fold}" for fold in folds)]
     texts = []
     if result.unlabelled:
         texts.append(f"{count(result.unlabelled, 'video')} without a class are left out.")
     for name, n in result.left_out.items():
         texts.append(f"Left out on request: {count(n, result.level)} of class {name}.")
-    return lines(table(head, rows), paragraph(" ".join(texts), "note"))
+    return lines(table("Videos of each class", head, rows), paragraph(" ".join(texts), "note"))
 
 
 def _use(folder: FinetuneFolder, result: Finetuning) -> str:
@@ -310,7 +311,7 @@ def _use(folder: FinetuneFolder, result: Finetuning) -> str:
         if result.final_epochs
         else "The classifier of one fold. With --set final=true one is trained on all folds."
     )
-    return lines(code(text), paragraph(words, "note"))
+    return lines(code(text, "Python"), paragraph(words, "note"))
 
 
 def _facts(folder: FinetuneFolder, result: Finetuning, config: FinetuningConfig) -> str:
@@ -330,4 +331,4 @@ def _facts(folder: FinetuneFolder, result: Finetuning, config: FinetuningConfig)
         "Versions": ", ".join(f"{name} {v}" for name, v in result.versions.items() if v),
     }
     text = folder.config.read_text("utf-8", "backslashreplace")
-    return lines(terms(texts, "facts"), heading("Options"), code(text, "columns"))
+    return lines(terms(texts, "facts"), heading("Options"), code(text, "Options", "columns"))

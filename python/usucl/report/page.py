@@ -57,6 +57,7 @@ def page(title: str, head: str, sections: Sequence[Section] = ()) -> str:
     """Returns the HTML document: title, contents, what stands at the head, and the sections."""
     links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
     contents = f'<nav class="contents" aria-label="Contents"><ol>{links}</ol></nav>'
+    skip = '<a class="skip" href="#main">Skip the contents</a>'
     body = "\n".join(
         f'<section>\n<h2 id="{s.anchor}">{escape(s.title)}</h2>\n{s.content}\n</section>'
         for s in sections
@@ -64,9 +65,11 @@ def page(title: str, head: str, sections: Sequence[Section] = ()) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLESHEET}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n{contents if sections else ''}\n{head}\n{body}\n"
-        f"</body>\n</html>\n"
+        f"<header>\n{skip if sections else ''}<h1>{escape(title)}</h1>\n"
+        f"{contents if sections else ''}\n</header>\n"
+        f'<main id="main" tabindex="-1">\n{head}\n{body}\n</main>\n</body>\n</html>\n'
     )
 
 
@@ -105,9 +108,10 @@ def terms(texts: Mapping[str, str], style: str) -> str:
     return f'<dl class="{style}">{cells}</dl>'
 
 
-def code(text: str, style: str = "") -> str:
-    """Returns a text as it is, line by line."""
-    return f'<pre class="{style}">{chr(10).join(map(escape, text.strip().splitlines()))}</pre>'
+def code(text: str, name: str, style: str = "") -> str:
+    """Returns a text as it is, line by line, with a name for those who do not see it."""
+    content = chr(10).join(map(escape, text.strip().splitlines()))
+    return f'<pre class="{style}" {_scrolled(name)}>{content}</pre>'
 
 
 def folded(title: str, content: str, *, is_open: bool = False) -> str:
@@ -129,18 +133,32 @@ def address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table of texts; a cell of HTML that starts with ``<td`` is taken as it is.
 
-    One with many columns scrolls on a phone, while its first column stays.
+    The first cell of each row is its heading, and the name is a caption for those who do not see
+    where the table stands. One with many columns scrolls on a phone, while its first column stays.
     """
-    cells = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
-    content = f"<table><thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody></table>"
+    cells = "".join(
+        f'<th scope="col">{escape(title)}</th>' if title else "<td></td>" for title in head
+    )
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(map(_cell, others))}</tr>\n'
+        for first, *others in rows
+    )
+    content = (
+        f'<table><caption class="unseen">{escape(name)}</caption>'
+        f"<thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody></table>"
+    )
     if len(head) <= 4:
-        return f'<div class="wide small">{content}</div>'
+        return f'<div class="wide small" {_scrolled(name)}>{content}</div>'
     hint = '<p class="hint">The table goes on to the right: scroll it sideways →</p>'
-    return f'{hint}<div class="wide" tabindex="0" role="region">{content}</div>'
+    return f'{hint}<div class="wide" {_scrolled(name)}>{content}</div>'
+
+
+def _scrolled(name: str) -> str:
+    """Returns the attributes by which a keyboard can scroll a part of the page."""
+    return f'tabindex="0" role="group" aria-label="{escape(name)}"'
 
 
 def _cell(content: str) -> str:

@@ -53,22 +53,24 @@ def _details(result: ProbeResult) -> str:
         for name, title in OVERALL.items()
     ]
     rows += [
-        [Html(f"<td>{figure.capitalize()}, {isolated(name)}</td>")]
+        [Html(f"{figure.capitalize()}, {isolated(name)}")]
         + [_cell(of.per_class[name][figure]) for of in by_level.values()]
         for name in next(iter(by_level.values())).per_class
         for figure in ("sensitivity", "specificity")
     ]
+    title = "Linear probe of the trained encoder"
     parts = [
-        heading("Linear probe of the trained encoder"),
-        table(["", *(f"per {level}" for level in by_level)], rows),
+        heading(title),
+        table(title, ["", *(f"per {level}" for level in by_level)], rows),
     ]
     for level, of in by_level.items():
         names = list(of.per_class)
         counts: list[Sequence[str]] = [
-            [Html(f"<td>is {isolated(name)}</td>"), *(_plain(n) for n in told)]
+            [Html(f"is {isolated(name)}"), *(_plain(n) for n in told)]
             for name, told in zip(names, of.confusion, strict=True)
         ]
-        parts.append(table([f"{level}s, told as", *names], counts))
+        name = f"Confusion matrix of the linear probe, {level}s"
+        parts.append(table(name, [f"{level}s, told as", *names], counts))
     words = (
         "Calibration error: |share that is right - mean probability| of the predicted class in ten "
         "bins of that probability, weighted by their share of the examples. Brier score: the "
@@ -100,7 +102,8 @@ def _efficiency(result: ProbeResult, subjects: Subjects) -> str:
         "differences hold one by one, not together."
     )
     head = ["fitted on", "trained", "random", "trained − random"]  # noqa: RUF001
-    return lines(heading("With few labels"), table(head, rows), paragraph(words, "note"))
+    title = "With few labels"
+    return lines(heading(title), table(title, head, rows), paragraph(words, "note"))
 
 
 def _context(result: ProbeResult) -> str:
@@ -128,7 +131,8 @@ def _context(result: ProbeResult) -> str:
         else "None comes near the probe of the trained encoder."
     )
     head = ["Shortcuts", *FIGURES.values()]
-    return lines(table(head, rows), paragraph(words, "note"))
+    title = "What the class is told by without a look at a frame"
+    return lines(table(title, head, rows), paragraph(words, "note"))
 
 
 def duplicates(evaluation: Evaluation) -> str:

@@ -222,7 +222,11 @@ def _training(record: RunRecord) -> str:
     if record.warnings:
         parts.append(heading(f"Warnings of the training: {len(record.warnings)}"))
         parts.append(
-            table(["step", "warning"], [[w["step"], w["warning"]] for w in record.warnings])
+            table(
+                "Warnings of the training",
+                ["step", "warning"],
+                [[w["step"], w["warning"]] for w in record.warnings],
+            )
         )
     return lines(*parts)
 
@@ -319,11 +323,14 @@ def _data(record: RunRecord) -> str:
         f"{noun}s",
         "labels" if record.config.label == LABEL else record.config.label,
     ]
-    parts = [table(head, rows) if record.split else "", facts.held_out(record)]
+    parts = [
+        table("Videos of each part", head, rows) if record.split else "",
+        facts.held_out(record),
+    ]
     if record.skipped:
         parts.append(heading(f"Skipped: {count(len(record.skipped), 'file')}"))
         cells = [[isolated(row["path"]), row["reason"]] for row in record.skipped]
-        parts.append(table(["path", "reason"], cells))
+        parts.append(table("Skipped files", ["path", "reason"], cells))
     elif record.split:
         parts.append(paragraph("Every file could be read.", "note"))
     return lines(*parts)
@@ -332,7 +339,7 @@ def _data(record: RunRecord) -> str:
 def _run(record: RunRecord) -> str:
     parts = [facts.facts(record)]
     if record.config_text:
-        parts += [heading("Configuration"), code(record.config_text, "columns")]
+        parts += [heading("Configuration"), code(record.config_text, "Configuration", "columns")]
     return lines(*parts)
 
 

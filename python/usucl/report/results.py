@@ -173,7 +173,7 @@ def retrieval_table(evaluation: Evaluation, subjects: Subjects) -> str:
             cells = [_number(number(values[e], form)) for e in ENCODERS]
             rows.append([name, *cells, _number(""), _number("")])
     meanings["AUROC"] = "How often the frame that should be nearer is nearer: chance is 0.5."
-    return lines(table(HEAD, rows), terms(meanings, "terms"))
+    return lines(table("Retrieval and spread", HEAD, rows), terms(meanings, "terms"))
 
 
 def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
@@ -182,7 +182,8 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
     for label, protocol, result in _protocols(evaluation):
         words = _Protocol.of(evaluation, protocol, subjects.noun)
         classes = ", ".join(f"{isolated(c)} {n}" for c, n in result.patients_per_class.items())
-        parts.append(heading(f"{label_title(evaluation, label)}: {words.title}"))
+        title = f"{label_title(evaluation, label)}: {words.title}"
+        parts.append(heading(title))
         tested = f"{subjects.noun.capitalize()}s tested"
         split = escape(subjects.split)
         note = f"{escape(words.meaning)} {tested}: {classes}.{_gaps(result, subjects)} {split}"
@@ -193,7 +194,7 @@ def probe_tables(evaluation: Evaluation, subjects: Subjects) -> str:
             for level, figures in levels.items()
             for figure, comparison in figures.items()
         ]
-        parts += [table(HEAD, rows), paragraph(_baselines(result), "note")]
+        parts += [table(title, HEAD, rows), paragraph(_baselines(result), "note")]
         parts.append(more_tables(result, subjects))
     if parts:
         parts.append(bound())

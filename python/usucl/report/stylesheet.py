@@ -2,30 +2,47 @@
 
 STYLESHEET = """
 :root { --ink: #1f2a37; --muted: #5f6b78; --rule: #d8dee5; --faint: #edf0f3; --ground: #f6f8fa;
-        --good: #0f766e; --bad: #b4325a; --trained: #0f766e; --random: #7a8490; --pixels: #96682a;
-        --anchor: #1f2a37; --positive: #0f766e; --intra: #c2571a; --cross: #4452a8; }
+        --good: #0f766e; --bad: #b4325a;
+        --anchor: #1f2a37; --positive: #0f766e; --intra: #b34f17; --cross: #4452a8;
+        --paper: #fff; --shade: rgb(31 42 55 / 0.25); --alert: #fcf2f5; --mild: #fdf8f0;
+        --badge: #fdf3e4; --mild-ink: #8a5a12; --mild-rule: #b98a4a; color-scheme: light; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #dde3ea; --muted: #9ba7b4; --rule: #3a4653; --faint: #28313b; --ground: #1c242d;
+          --good: #4fc3b5; --bad: #f08cab;
+          --anchor: #dde3ea; --positive: #4fc3b5; --intra: #ef9a5f; --cross: #a3aef5;
+          --paper: #12181f; --shade: rgb(0 0 0 / 0.6); --alert: #2e1c25; --mild: #2a2318;
+          --badge: #3a2d15; --mild-ink: #e5b566; --mild-rule: #b98a4a; color-scheme: dark; }
+  /* Drawings are inked on white: light on the ground of the page instead, in the same hues. */
+  .drawing:not(.mined) { filter: invert(1) hue-rotate(180deg); mix-blend-mode: screen; }
+}
 * { box-sizing: border-box; }
 html { scroll-padding-top: 12px; -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; padding: 48px 24px 72px; max-width: 1008px; color: var(--ink);
+       background: var(--paper);
        font: 15px/1.55 system-ui, "Segoe UI", "Helvetica Neue", "Liberation Sans", sans-serif; }
-h1, h2, h3, p, li, dd, bdi, figcaption { overflow-wrap: anywhere; }
+h1, h2, h3, p, li, dt, dd, bdi, summary, figcaption { overflow-wrap: anywhere; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 20px; margin: 52px 0 10px; padding-top: 14px; border-top: 1px solid var(--rule); }
 h3 { font-size: 15px; margin: 28px 0 4px; }
 p, .terms, .brief, .alert ul { max-width: 704px; }
 p { margin: 0 0 12px; }
 a { color: var(--cross); text-underline-offset: 2px; }
+:focus-visible { outline: 2px solid var(--cross); outline-offset: 2px; }
+main:focus { outline: none; }
+.unseen, .skip:not(:focus) { position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); white-space: nowrap; }
+.skip { display: inline-block; margin-bottom: 8px; }
 .lead { font-size: 17px; margin-top: 16px; }
 .note, .byline { color: var(--muted); font-size: 13px; }
 .byline { max-width: none; }
 .badge { display: inline-block; padding: 2px 10px; border-radius: 999px;
-         background: #fdf3e4; color: #8a5a12; font-size: 13px; font-weight: 600; }
-.alert { border-left: 4px solid var(--bad); background: #fcf2f5; border-radius: 0 8px 8px 0;
+         background: var(--badge); color: var(--mild-ink); font-size: 13px; font-weight: 600; }
+.alert { border-left: 4px solid var(--bad); background: var(--alert); border-radius: 0 8px 8px 0;
          padding: 12px 18px 2px; margin: 18px 0; }
 .alert h2 { border: 0; margin: 0 0 6px; padding: 0; font-size: 17px; color: var(--bad); }
 .alert ul, .brief { margin: 0 0 12px; padding-left: 20px; }
-.alert.mild { border-color: #b98a4a; background: #fdf8f0; }
-.alert.mild h2 { color: #8a5a12; }
+.alert.mild { border-color: var(--mild-rule); background: var(--mild); }
+.alert.mild h2 { color: var(--mild-ink); }
 .contents { font-size: 13.5px; margin: 18px 0 14px; }
 .contents ol { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0;
                padding: 0; }
@@ -50,7 +67,7 @@ img { display: block; max-width: 100%; height: auto; }
 .card { background: var(--ground); border-radius: 8px; padding: 13px 16px 12px;
         display: grid; grid-template-rows: subgrid; grid-row: span 4; row-gap: 0; }
 .card .unit { color: var(--muted); font-size: 12.5px; line-height: 1.4; }
-.card h3 { margin: 0 0 2px; line-height: 1.35; }
+.card h2 { border: 0; margin: 0 0 2px; padding: 0; font-size: 15px; line-height: 1.35; }
 .card b { display: block; font-size: 30px; line-height: 1.3; font-weight: 600;
           font-variant-numeric: tabular-nums; }
 .card small { white-space: nowrap; }
@@ -70,7 +87,9 @@ th { text-align: left; font-weight: 600; color: var(--muted); padding: 6px 12px 
 td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--faint); vertical-align: top;
      overflow-wrap: anywhere; }
 td.number, td.number small { white-space: nowrap; overflow-wrap: normal; }
-th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
+tbody th { color: inherit; font-weight: 400; min-width: 110px; padding: 7px 12px 7px 0;
+           border-bottom-color: var(--faint); vertical-align: top; overflow-wrap: anywhere; }
+tr > :first-child { position: sticky; left: 0; background: var(--paper); }
 td small { display: block; }
 pre { background: var(--ground); border-radius: 8px; padding: 14px 16px; font-size: 12.5px;
       line-height: 1.5; white-space: pre-wrap; overflow-wrap: anywhere; margin: 10px 0 14px; }
@@ -82,10 +101,10 @@ summary { cursor: pointer; color: var(--cross); font-size: 13.5px; }
 .row.plain { grid-template-columns: repeat(5, 1fr); }
 .group { min-width: 0; }
 .intra, .cross { grid-column: span 3; }
-.group h4 { margin: 0 0 6px; padding-bottom: 3px; font-size: 12.5px; line-height: 1.3;
-            border-bottom: 2px solid; }
-.anchor h4 { color: var(--anchor); } .positive h4 { color: var(--positive); }
-.intra h4 { color: var(--intra); } .cross h4 { color: var(--cross); }
+.kind { margin: 0 0 6px; padding-bottom: 3px; font-size: 12.5px; font-weight: 700;
+        line-height: 1.3; border-bottom: 2px solid; }
+.anchor .kind { color: var(--anchor); } .positive .kind { color: var(--positive); }
+.intra .kind { color: var(--intra); } .cross .kind { color: var(--cross); }
 .tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
 .tiles.four { grid-template-columns: repeat(4, 1fr); margin: 14px 0; }
 .tiles.six { grid-template-columns: repeat(6, 1fr); margin: 10px 0; }
@@ -103,14 +122,19 @@ figcaption b { color: var(--ink); }
   .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: 6px; }
   .wide table { min-width: 640px; } .wide.small table { min-width: 0; }
   .hint { display: block; }
-  .wide { box-shadow: inset -14px 0 12px -12px rgb(31 42 55 / 0.25); }
-  .wide.small { box-shadow: none; } .wide.small td:last-child { min-width: 8.5em; }
-  .wide th:first-child, .wide td:first-child { max-width: 42vw; min-width: 110px;
-    padding-left: 2px; border-right: 1px solid var(--rule); }
-  .wide th:nth-child(2), .wide td:nth-child(2) { padding-left: 12px; }
-  .wide.small th:first-child, .wide.small td:first-child { border-right: 0; }
+  .wide { box-shadow: inset -14px 0 12px -12px var(--shade); }
+  .wide tr > :first-child { max-width: 42vw; padding-left: 2px;
+    border-right: 1px solid var(--rule); }
+  .wide tr > :nth-child(2) { padding-left: 12px; }
+  .wide.small { box-shadow: none; }
+  .wide.small td:last-child:not(.number) { min-width: 8.5em; }
+  .wide.small tbody th { min-width: 84px; }
+  .wide.small tr > * { padding-right: 8px; }
+  .wide.small tr > :nth-child(2) { padding-left: 0; }
+  .wide.small tr > :first-child { border-right: 0; }
+  .wide.small .number, .wide.small .number small { white-space: normal; }
   pre { white-space: pre; overflow-x: auto; }
-  pre:not(.columns) { box-shadow: inset -14px 0 12px -12px rgb(31 42 55 / 0.25); }
+  pre:not(.columns) { box-shadow: inset -14px 0 12px -12px var(--shade); }
   pre.columns { columns: 1; }
   .wide.drawing { display: none; } .narrow.drawing { display: block; max-width: 480px; }
   .row, .row.plain { grid-template-columns: 1fr 1fr 1fr; gap: 12px 10px; }
@@ -122,14 +146,19 @@ figcaption b { color: var(--ink); }
 @page { margin: 15mm; }
 @media print {
   body { padding: 0; max-width: none; font-size: 10pt; }
-  h1, h2, h3, h4 { break-after: avoid; }
+  h1, h2, h3, dt, .kind, summary { break-after: avoid; }
+  p { orphans: 3; widows: 3; }
   h2 { margin-top: 26px; }
+  .skip { display: none; }
+  .drawing { max-height: 262mm; object-fit: contain; }  /* what is higher than a page fits one */
   img, tr, li, dd, pre, .card, .alert, figure { break-inside: avoid; }
   pre.columns { break-inside: auto; }
+  tbody tr:first-child, tr:nth-child(2) { break-before: avoid; }
+  table:not(:has(tbody tr:nth-child(7))) { break-inside: avoid; }
   table { font-size: 8.5pt; } td small { font-size: 7.5pt; }
-  th:first-child, td:first-child { position: static; }
+  tr > :first-child { position: static; }
   .card, pre { border: 1px solid var(--rule); }
-  p:has(+ pre), p:has(+ .wide) { break-after: avoid; }
+  p:has(+ pre, + .wide, + .hint, + .drawing) { break-after: avoid; }
   .cards { grid-template-columns: repeat(3, 1fr); gap: 10px; }
   .cards:has(> :nth-child(4)) { grid-template-columns: 1fr 1fr; }
   details::details-content { content-visibility: visible; display: block; }

@@ -145,7 +145,7 @@ def _card(row: Row) -> str:
             parts.append(f"<small>{every}</small>")
         against.append(Html("<br>".join(parts)))
     return (
-        f'<div class="card"><h3>{escape(row.name)}</h3>'
+        f'<div class="card"><h2>{escape(row.name)}</h2>'
         f'<div class="unit">{escape(row.unit)}, {escape(row.how)}; chance {row.chance:.3g}</div>'
         f"<b>{number(trained.value)} <small>{interval(trained)}</small></b>"
         f"{items(against)}</div>"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up_comparison import ARMS, FACTS, experiment, predictions, result
+from pages import faults
 
 from usucl.cli.comparison_views import show
 from usucl.comparison.analysis.conclusion import conclude
@@ -44,8 +45,7 @@ def test_page_shows_everything(tmp_path: Path) -> None:
         "Labels",
         "This comparison",
     ]
-    for link in re.findall(r'<a href="#(.*?)">', html):
-        assert f'id="{link}"' in html
+    assert faults(html) == []
     for shown in (*(arm.title for arm in ARMS), *FACTS, *FACTS.values()):
         assert shown in html
     pictures = {"primary.png", "exploratory.png", "labels.png", "curves.png"}

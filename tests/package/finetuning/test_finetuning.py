@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pages import faults
 from runs import make_data, make_run
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -131,6 +132,7 @@ def test_saved_classifiers_give_the_same_probabilities(out: Path, folder: Path) 
 
 def test_the_report_has_every_picture(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
+    assert faults(page) == []
     for name in (
         "Confusion",
         "Thresholds",

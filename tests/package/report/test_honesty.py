@@ -179,3 +179,8 @@ def test_names_are_wrapped_whole(text: str) -> None:
     lines = style.wrapped(text, 8, 1.2)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert all(style.width_of(line, 8) <= 1.2 for line in lines)
+
+
+def test_a_line_does_not_end_at_the_point_of_a_number() -> None:
+    lines = style.wrapped("pneumonia: AUROC 0.66 [0.45, 0.79]", 9, 2.1)
+    assert len(lines) > 1 and " ".join(lines) == "pneumonia: AUROC 0.66 [0.45, 0.79]"

@@ -69,7 +69,7 @@ def test_a_report_shows_every_name_as_it_is(tmp_path: Path) -> None:
     shown = html.unescape(text)
     for label in ("$\\frac$", "_x", labels[2], "\\u202eb\\x1bc", "שלום"):
         assert f"<bdi>{label}</bdi>" in shown
-    assert "<bdi><b>\\x1b[1m.mp4</bdi></td><td><i>\\u202e</td>" in shown
+    assert "<bdi><b>\\x1b[1m.mp4</bdi></th><td><i>\\u202e</td>" in shown
 
 
 @pytest.mark.parametrize("start", range(0, len(NAMES), 7))
@@ -105,7 +105,7 @@ def test_names_in_pictures_are_short_visible_and_different(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_in_the_page_are_text(name: str) -> None:
-    text = page(name, paragraph(name) + table([name], [[name, isolated(name)]]))
+    text = page(name, paragraph(name) + table(name, [name], [[name, isolated(name)]]))
     body = text[text.index("</style>") :]
     assert not re.search(r"<script|<c>|alert\(1\)<", body)
     assert not [c for c in body if not c.isprintable() and c != "\n"]
@@ -115,8 +115,8 @@ def test_names_in_the_page_are_text(name: str) -> None:
 
 def test_html_is_escaped_once() -> None:
     assert escape("<td>") == "&lt;td&gt;" and escape(escape("&")) == "&amp;"
-    assert "<td>&lt;td&gt;x</td>" in table([], [["<td>x"]])
-    assert "<tr><td>x</td></tr>" in table([], [[Html("<td>x</td>")]])
+    assert "<td>&lt;td&gt;x</td>" in table("", [], [["", "<td>x"]])
+    assert "</th><td>x</td></tr>" in table("", [], [["", Html("<td>x</td>")]])
 
 
 def test_pictures_do_not_depend_on_the_settings_of_the_user(tmp_path: Path) -> None:

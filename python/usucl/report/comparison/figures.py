@@ -18,7 +18,7 @@ from usucl.report.figures.drawing import Entry, Legend, panel, rendered
 from usucl.report.page import Drawing
 
 VERDICT_COLOUR = {"better": style.TRAINED, "worse": "#b4325a"}
-ROW, HEAD, FOOT = 0.3, 0.34, 0.5  # inches
+ROW, HEAD, LINE, FOOT = 0.3, 0.34, 0.16, 0.5  # inches
 NAMES, NUMBERS = 3.7, 1.75  # inches beside a forest
 LEFT, TITLE, BELOW, PANEL = 0.62, 0.42, 0.5, 2.5  # inches of a panel of lines
 OTHERS = "#c3cad2"
@@ -58,23 +58,28 @@ def _forest(
         ],
         across - 0.1,
     )
+    titles = conclusion.experiment.title_of
+    arms = {arm for _, arm in groups}
+    only = titles(*arms) if len(arms) == 1 else ""
+    headings = [
+        style.wrapped(
+            title_of_measure(measure) if only else f"{titles(arm)}: {title_of_measure(measure)}",
+            10.5,  # of bold letters, which are wider than those of the size below
+            across - 0.1,
+        )
+        for measure, arm in groups
+    ]
     rows = sum(map(len, groups.values()))
-    body = row * rows + HEAD * len(groups)
+    body = row * rows + sum(HEAD + LINE * (len(lines) - 1) for lines in headings)
     figure = Figure(figsize=(across, legend.height + 0.12 + body + FOOT))
     legend.draw(figure, 0, 0)
     axes = panel(figure, left, legend.height + 0.12, across - left - right, body)
     axes.axvline(0, color=style.INK, linewidth=1)
-    titles = conclusion.experiment.title_of
-    arms = {arm for _, arm in groups}
-    only = titles(*arms) if len(arms) == 1 else ""
-    y = 0.0
-    for (measure, arm), differences in groups.items():
-        heading = title_of_measure(measure)
-        if not only:
-            heading = f"{titles(arm)}: {heading}"
-        x = (0.05 - left) / (across - left - right)
-        _text(axes, x, y + HEAD / 2, _fitted(heading, 10.5, across - 0.1), 9.5, weight="bold")
-        y += HEAD
+    x, y = (0.05 - left) / (across - left - right), 0.0
+    for lines, differences in zip(headings, groups.values(), strict=True):
+        for i, text in enumerate(lines):
+            _text(axes, x, y + HEAD / 2 + LINE * i, text, 9.5, weight="bold")
+        y += HEAD + LINE * (len(lines) - 1)
         for d in differences:
             _row(axes, conclusion, d, y, narrow)
             y += row

@@ -20,7 +20,7 @@ from usucl.report.comparison.wording import (
     title_of_probe,
     title_of_task,
 )
-from usucl.report.page import Html, escape, folded, lines, table
+from usucl.report.page import Html, escape, folded, heading, lines, table
 from usucl.report.results import GEOMETRY
 from usucl.report.verdicts import interval
 from usucl.report.wording import number
@@ -47,7 +47,7 @@ def arms_table(conclusion: Conclusion) -> str:
         "group",
         *(f"{title_of_task(m.task)}, {FIGURE_NAMES[m.figure]}" for m in measures),
     ]
-    return table(head, _rows(conclusion, measures))
+    return table("Figures of every arm", head, _rows(conclusion, measures))
 
 
 def task_tables(conclusion: Conclusion) -> str:
@@ -61,9 +61,10 @@ def task_tables(conclusion: Conclusion) -> str:
         content = []
         for (probe, share), measures in by_probe.items():
             of = "" if probe == SUPERVISED else f", {share_in_words(share)} of the patients"
-            content.append(f"<h3>{escape(title_of_probe(probe))}{of}</h3>")
+            title = f"{title_of_probe(probe)}{of}"
+            content.append(heading(title))
             head = ["arm", "group", *(FIGURE_NAMES[m.figure] for m in measures)]
-            content.append(table(head, _rows(conclusion, measures)))
+            content.append(table(f"{task}, {title}", head, _rows(conclusion, measures)))
         parts.append(folded(f"{task}: all probes and figures", lines(*content)))
     return lines(*parts)
 
@@ -100,7 +101,7 @@ def differences_table(conclusion: Conclusion) -> str:
         ]
         for d in conclusion.exploratory
     ]
-    return table(["arms", "measured by", "difference", "verdict"], rows)
+    return table("Exploratory differences", ["arms", "measured by", "difference", "verdict"], rows)
 
 
 def training_table(conclusion: Conclusion) -> str:
@@ -120,7 +121,8 @@ def training_table(conclusion: Conclusion) -> str:
                 ]
             )
     spread = [GEOMETRY[name][0].lower() for name in MEASURES]
-    return table(["arm", "runs", *spread, "time per run", "images per second"], rows)
+    head = ["arm", "runs", *spread, "time per run", "images per second"]
+    return table("Contraction and time", head, rows)
 
 
 def _spread(runs: Sequence[RunResult], name: str) -> Html:
@@ -151,4 +153,5 @@ def patients_table(conclusion: Conclusion, noun: str) -> str:
         for task, of in conclusion.tasks.items()
         for label, n in of.patients_per_class.items()
     ]
-    return table(["task", "class", f"{noun}s tested", "labels"], rows)
+    head = ["task", "class", f"{noun}s tested", "labels"]
+    return table(f"{noun.capitalize()}s tested of every class", head, rows)
