@@ -76,12 +76,13 @@ def keeping(kept: Callable[[], str], *others: type[Exception]) -> Iterator[None]
     So does that of an error of the system, such as a full disk or a file that has vanished, and of
     ``others``, whose own message does not say it.
     """
+    kinds: tuple[type[Exception], ...] = (OSError, *others)
     try:
         yield
     except (KeyboardInterrupt, _Terminated) as stop:
         stop.args = (kept(),)
         raise
-    except (OSError, *others) as error:
+    except kinds as error:
         if isinstance(error, OSError) and error.errno is None:  # this package says what to do
             raise
         raise _SystemError(f"{error}; {kept()}") from error

