@@ -79,8 +79,7 @@ def finetune(
             before its first fold is finished. Other files stay.
         resume: go on with the fine-tuning in ``out``, whose options replace ``preset``: giving
             another value than it has is an error. Finished folds are kept; the others begin again,
-            with the same random draws. Where ``out`` is missing or empty, a new one starts: the
-            same call starts it and goes on with it.
+            with the same random draws. Where ``out`` is missing or empty, a new one starts.
         seed: seed of every random draw; by default that of the preset.
         progress: show the progress on standard error.
         **overrides: fields of :class:`FinetuningConfig`.
@@ -90,8 +89,8 @@ def finetune(
 
     Raises:
         ValueError, TypeError: an option, the labels or the patients do not allow it; says why.
-        FileNotFoundError: ``run`` holds no encoder, or with ``resume``, ``out`` no fine-tuning and
-            other files, or nothing and ``run`` or ``data`` is not given.
+        FileNotFoundError: ``run`` holds no encoder; or with ``resume``, ``out`` holds other files,
+            or nothing while ``run`` or ``data`` is not given.
         FileExistsError: ``out`` is not empty, and neither ``overwrite`` nor ``resume`` is given, or
             it holds no fine-tuning.
         RuntimeError: this is one of several processes, the loss is not finite, or the ImageNet
@@ -115,10 +114,9 @@ def finetune(
         overrides["label"] = label
     if seed is not None:
         overrides["seed"] = seed
-    if resume:
-        if overwrite:
-            raise ValueError("resume and overwrite exclude each other, got both")
-        resume = folder.is_there(may_start=run is not None and data is not None)
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other, got both")
+    resume = resume and folder.is_there(may_start=run is not None and data is not None)
     is_named = label is not None or resume
     if resume:
         config = _continued(folder, overrides)
@@ -136,9 +134,8 @@ def finetune(
     encoder = first_encoder(config)
     given = {name: getattr(config, name) for name in ("patient_pattern", "sweep", "min_frames")}
     is_named = is_named or config.label != FinetuningConfig.label
-    catalog = RunFolder(config.run).scan(
-        config.data, label=config.label if is_named else None, **given
-    )
+    given["label"] = config.label if is_named else None
+    catalog = RunFolder(config.run).scan(config.data, **given)
     config = replace(config, label=catalog.label)
     found = labelled(catalog, config)
     seen = _seen(config, catalog, found)

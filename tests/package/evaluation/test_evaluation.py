@@ -122,7 +122,7 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     assert list(written["protocol"]) == [
         "measured_on", "frames_per_video", "queries_per_video", "near_frames", "far_fraction",
         "hard_fraction", "knn", "linear", "interval", "folds", "resamples", "seed",
-        "grids", "inner_folds",
+        "grids", "inner_folds", "min_frames",
     ]  # fmt: skip
     assert written["protocol"]["knn"] == {"neighbours": 20, "temperature": 0.07}
     assert written["protocol"]["grids"]["linear"] == [1e-4, 1e-3, 1e-2, 1e-1, 1]
@@ -142,7 +142,8 @@ def test_the_file_is_as_it_always_was(tmp_path: Path) -> None:
     later = ("patients", "own_data", "held_out", "comparisons", "synthetic", "patient_pattern")
     for name in (*later, "label", "sweep", "duplicates"):
         del written[name]  # as earlier versions wrote it
-    del written["protocol"]["grids"], written["protocol"]["inner_folds"]
+    for name in ("grids", "inner_folds", "min_frames"):
+        del written["protocol"][name]
     for protocol in ("held_out", "cross_validation"):
         for name in ("chosen", "details", "efficiency", "context"):
             del written["probes"]["label"][protocol][name]

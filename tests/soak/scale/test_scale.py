@@ -14,6 +14,7 @@ def test_a_bank_is_the_same_filled_mapped_and_loaded(tmp_path: Path) -> None:
     assert not found and facts["mapped"]["equal"] and facts["loaded"]["equal"]
 
 
+@pytest.mark.at_length
 def test_a_catalogue_is_the_same_again(tmp_path: Path) -> None:
     facts, found = catalogue.run(tmp_path, files=40)
     assert not found and facts["files"] >= 20
