@@ -138,6 +138,7 @@ assert not search.lost() and int(search._most) > 16
 """
 
 
+@pytest.mark.at_length
 def test_the_searches_in_triton_find_the_hardest() -> None:
     """In Triton's interpreter, which needs no GPU."""
     pytest.importorskip("triton")

@@ -161,7 +161,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("other", "formats"),
     [
-        ("grey-vit", ["timm", "pt2", "onnx"]),
+        pytest.param("grey-vit", ["timm", "pt2", "onnx"], marks=pytest.mark.at_length),
         ("groups", ["torchvision", "timm"]),
         ("mobile", ["torchvision"]),
         ("convnext", ["timm"]),
