@@ -14,7 +14,7 @@ from strategies import Problem, problems
 
 from tests.soak.operator import checks
 
-EXAMPLES = 200  # of one batch, after which the time is looked at
+EXAMPLES = 50  # of one batch, after which the time is looked at
 KINDS = {
     "on a grid": problems(max_rows=9, max_keys=80),
     "real values": problems(on_grid=False, spoiled=False, max_rows=9, max_keys=80),
