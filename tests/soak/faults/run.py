@@ -43,7 +43,9 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     library = build(root)
     os.environ["LD_PRELOAD"] = str(library)  # of the processes that are started now
     spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(options.jobs, _begin, (root, library, options.seed, began + seconds)) as pool:
+    lose = LOST in options.fault and "train" in options.command
+    until = began + seconds * (1 - lose / len(options.fault))  # its share comes last
+    with spawn.Pool(options.jobs, _begin, (root, library, options.seed, until)) as pool:
         del os.environ["LD_PRELOAD"]
         pool.apply(_make_inputs, (any(COMMANDS[name].reads_run for name in options.command),))
         found = [line for lines in pool.imap(_make_whole, options.command) for line in lines]
@@ -62,7 +64,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             if trial.faults:
                 found.append(f"{command}, {fault}, {trial.moment}: {'; '.join(trial.faults)}")
                 print(found[-1], flush=True)
-    if LOST in options.fault and "train" in options.command:
+    if lose:
         from tests.soak.faults.ranks import lose_ranks
 
         counts["train"][LOST], lost = lose_ranks(
